@@ -1,0 +1,120 @@
+"""What a storage backend promises: the interface, and the conduct that `kvworker.testing` checks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from kvworker.model import (
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    JSONValue,
+    LedgerUsage,
+    PruneReport,
+    RecomputeReport,
+    SetResult,
+    SweepReport,
+)
+
+
+class KeyValueStoreAdapter(ABC):
+    """A storage backend for entries, ledgers and operation records.
+
+    Every write takes an operation id and records it with its result in the transaction of the write:
+    the same id again returns the recorded result with ``replayed=True`` and changes nothing. Without an
+    id a fresh one is used. Expiry is decided by the database's clock. Quotas are enforced by the
+    database, in the transaction of the write, under any concurrency.
+
+    Any method may raise ``StoreUnavailableError`` (try again) and ``SchemaError``; every method checks
+    its arguments and may raise ``InvalidKeyError``. An adapter is safe to use from several threads, and
+    from a process forked after it was made.
+    """
+
+    @abstractmethod
+    def get(self, namespace: str, key: str) -> GetResult:
+        """Read an entry. A miss, or an expired entry, gives ``found=False``."""
+
+    @abstractmethod
+    def set(
+        self,
+        namespace: str,
+        key: str,
+        value: JSONValue,
+        *,
+        ttl_seconds: float | None = None,
+        operation_id: str | None = None,
+    ) -> SetResult:
+        """Write an entry. Without ``ttl_seconds`` it does not expire, whatever it did before.
+
+        Raises:
+            ValueSerializationError: the value is not JSON.
+            InvalidTTLError: ``ttl_seconds`` is not a finite number above 0.
+            NamespaceQuotaExceededError, GlobalQuotaExceededError: it does not fit.
+            IdempotencyConflictError: the operation id was used with other arguments.
+        """
+
+    @abstractmethod
+    def delete(self, namespace: str, key: str, *, operation_id: str | None = None) -> DeleteResult:
+        """Remove an entry. A miss, or an expired entry, gives ``deleted=False``.
+
+        Raises:
+            IdempotencyConflictError: the operation id was used with other arguments.
+        """
+
+    @abstractmethod
+    def increment(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        delta: int = 1,
+        initial_value: int = 0,
+        ttl_seconds: float | None = None,
+        operation_id: str | None = None,
+    ) -> IncrementResult:
+        """Add ``delta`` to a counter; a missing or expired one becomes ``initial_value + delta``.
+
+        Without ``ttl_seconds`` a live counter keeps its TTL.
+
+        Raises:
+            InvalidValueTypeError: the stored value is not a JSON integer.
+            CounterOverflowError: the sum is not a signed 64-bit integer.
+            InvalidRequestError: ``delta`` or ``initial_value`` is not a signed 64-bit integer.
+            NamespaceQuotaExceededError, GlobalQuotaExceededError: it does not fit.
+            IdempotencyConflictError: the operation id was used with other arguments.
+        """
+
+    @abstractmethod
+    def recorded_result(self, namespace: str, operation_id: str) -> bool:
+        """Whether a write with this operation id was applied and its record is still kept."""
+
+    @abstractmethod
+    def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
+        """Delete expired entries in batches, each its own transaction, until none is left or time is up."""
+
+    @abstractmethod
+    def recompute_ledgers(self, *, after: str | None = None, budget_seconds: float = 30.0) -> RecomputeReport:
+        """Set every ledger to what its entries really use, and report each that was wrong.
+
+        Namespaces are visited in order, from the first one behind ``after``; when time is up the report's
+        ``next_after`` tells where to go on. The global ledger, if there is one, comes last.
+        """
+
+    @abstractmethod
+    def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:
+        """Delete operation records past their retention, in batches, until none is left or time is up."""
+
+    @abstractmethod
+    def usage(self, namespace: str | None = None) -> list[LedgerUsage]:
+        """Ledgers against their quotas: one namespace's, or all in order and then the global one if set."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections. The adapter may not be used afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

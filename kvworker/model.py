@@ -1,0 +1,314 @@
+"""What goes in and what comes out: results, reports and the checks of arguments. Pure.
+
+Sizes are in bytes, times in seconds. Arguments are checked here once; everything behind trusts them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+from kvworker.errors import (
+    CounterOverflowError,
+    InvalidKeyError,
+    InvalidRequestError,
+    InvalidTTLError,
+    ValueSerializationError,
+)
+
+JSONValue: TypeAlias = "None | bool | int | float | str | list[JSONValue] | dict[str, JSONValue]"
+
+MAX_NAMESPACE_BYTES = 255
+MAX_KEY_BYTES = 1024
+MAX_OPERATION_ID_BYTES = 255
+#: Levels of lists and objects in a value. Python's JSON decoder recurses once a level and stops near 1000.
+MAX_VALUE_DEPTH = 256
+#: A longer TTL is cut to this: about 300 years, well before PostgreSQL's timestamps end.
+MAX_TTL_SECONDS = 1e10
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """What ``get`` found. ``ttl_seconds`` is what remains; None means that the entry does not expire."""
+
+    namespace: str
+    key: str
+    found: bool
+    value: JSONValue = None
+    ttl_seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict that crosses the queue: no value when there is none, no ttl_seconds without a TTL."""
+        return _without_absent(asdict(self), "ttl_seconds", *(() if self.found else ("value",)))
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """What ``set`` stored. ``replayed`` tells that the operation id had already been applied."""
+
+    namespace: str
+    key: str
+    value: JSONValue
+    ttl_seconds: float | None = None
+    replayed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict that crosses the queue: no ttl_seconds without a TTL."""
+        return _without_absent(asdict(self), "ttl_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class IncrementResult:
+    """The counter after ``increment``."""
+
+    namespace: str
+    key: str
+    value: int
+    ttl_seconds: float | None = None
+    replayed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict that crosses the queue: no ttl_seconds without a TTL."""
+        return _without_absent(asdict(self), "ttl_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """Whether ``delete`` removed a live entry."""
+
+    namespace: str
+    key: str
+    deleted: bool
+    replayed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict that crosses the queue."""
+        return asdict(self)
+
+
+OperationResult: TypeAlias = GetResult | SetResult | IncrementResult | DeleteResult
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep removed. ``complete`` is False when its time budget ended first."""
+
+    deleted_rows: int
+    freed_bytes: int
+    batches: int
+    complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """How many operation records past their retention were removed."""
+
+    deleted_rows: int
+    batches: int
+    complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDrift:
+    """A ledger that was wrong before ``recompute`` set it right; ``namespace`` None is the global one."""
+
+    namespace: str | None
+    recorded_bytes: int
+    actual_bytes: int
+    recorded_entries: int
+    actual_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecomputeReport:
+    """What a recompute checked. ``next_after`` is where to go on when its time budget ended first."""
+
+    checked_namespaces: int
+    drifts: tuple[LedgerDrift, ...] = field(default=())
+    next_after: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every namespace was checked."""
+        return self.next_after is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data."""
+        return {**asdict(self), "drifts": [asdict(drift) for drift in self.drifts], "complete": self.complete}
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerUsage:
+    """A ledger against its quota; ``namespace`` None is the global one, ``quota_bytes`` None is no quota."""
+
+    namespace: str | None
+    used_bytes: int
+    entry_count: int
+    quota_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The usage as JSON-able data."""
+        return asdict(self)
+
+
+def check_namespace(namespace: object) -> str:
+    """The namespace, exactly as given.
+
+    Raises:
+        InvalidKeyError: it is blank, not a string, not UTF-8, holds a NUL or is over 255 UTF-8 bytes.
+    """
+    return _check_name("namespace", namespace, MAX_NAMESPACE_BYTES)
+
+
+def check_key(key: object) -> str:
+    """The key, exactly as given.
+
+    Raises:
+        InvalidKeyError: it is blank, not a string, not UTF-8, holds a NUL or is over 1024 UTF-8 bytes.
+    """
+    return _check_name("key", key, MAX_KEY_BYTES)
+
+
+def check_operation_id(operation_id: object) -> str:
+    """The operation id, exactly as given.
+
+    Raises:
+        InvalidRequestError: it is not a non-blank string of at most 255 UTF-8 bytes without NUL.
+    """
+    try:
+        return _check_name("idempotency_key", operation_id, MAX_OPERATION_ID_BYTES)
+    except InvalidKeyError as error:
+        raise InvalidRequestError(*error.args) from None
+
+
+def check_ttl(ttl_seconds: object) -> float | None:
+    """The TTL in seconds as a float of at most ``MAX_TTL_SECONDS``, or None.
+
+    Raises:
+        InvalidTTLError: it is not a finite number above 0. A bool is not a number here: ``True`` as a
+            TTL is a mistake, never one second.
+    """
+    if ttl_seconds is None:
+        return None
+    if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int | float):
+        raise InvalidTTLError(f"ttl_seconds must be a number above 0, not {_shown(ttl_seconds)}")
+    if not 0 < ttl_seconds < math.inf:
+        raise InvalidTTLError(
+            f"ttl_seconds must be a finite number above 0 (leave it out for no expiry), not {_shown(ttl_seconds)}"
+        )
+    return float(min(ttl_seconds, MAX_TTL_SECONDS))
+
+
+def check_integer(name: str, value: object) -> int:
+    """A signed 64-bit integer, such as ``delta``.
+
+    Raises:
+        InvalidRequestError: it is not an integer (a bool is not), or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequestError(f"{name} must be an integer, not {_shown(value)}")
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise InvalidRequestError(f"{name} must be a signed 64-bit integer, not {_shown(value)}")
+    return int(value)
+
+
+def encode_value(value: object) -> str:
+    """The value as canonical JSON text: compact, key order kept, not ASCII-escaped.
+
+    A value passes only if decoding the text gives an equal value back, so tuples, non-string keys and
+    the like are refused rather than changed silently.
+
+    Raises:
+        ValueSerializationError: NaN, Infinity, a non-JSON type, a cycle, a lone surrogate, or nesting
+            deeper than 256 levels.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode("utf-8")
+        if not isinstance(value, str | int | float | None) and json.loads(text) != value:
+            raise ValueSerializationError(
+                f"a {type(value).__name__} here does not come back from JSON as it went in;"
+                " use only None, bool, int, float, str, list and dict with string keys"
+            )
+    except UnicodeEncodeError:
+        raise ValueSerializationError("a string in the value holds a lone surrogate, which UTF-8 cannot hold") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValueSerializationError):
+            raise
+        raise ValueSerializationError(f"the value is not JSON: {error}") from None
+    if text.count("[") + text.count("{") > MAX_VALUE_DEPTH and _depth(value) > MAX_VALUE_DEPTH:
+        raise _too_deep()
+    return text
+
+
+def decode_value(text: str) -> JSONValue:
+    """The value that ``encode_value`` made the text from."""
+    value: JSONValue = json.loads(text)
+    return value
+
+
+def check_sum(namespace: str, key: str, value: int) -> int:
+    """The value of a counter, if it is within a signed 64-bit integer.
+
+    Raises:
+        CounterOverflowError: it is not.
+    """
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise CounterOverflowError(namespace, key)
+    return value
+
+
+def _check_name(what: str, name: object, max_bytes: int) -> str:
+    if not isinstance(name, str):
+        raise InvalidKeyError(f"{what} must be a string, not {_shown(name)}")
+    if not name or name.isspace():
+        raise InvalidKeyError(f"{what} must not be blank")
+    if "\x00" in name:
+        raise InvalidKeyError(f"{what} must not hold a NUL character")
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidKeyError(f"{what} holds a lone surrogate, which UTF-8 cannot hold") from None
+    if size > max_bytes:
+        raise InvalidKeyError(f"{what} is {size} bytes of UTF-8; at most {max_bytes} are allowed")
+    return str(name)
+
+
+def _without_absent(result: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if not (value is None and name in names)}
+
+
+def _depth(value: object) -> int:
+    deepest, level = 0, [value]
+    while level:
+        level = [
+            child
+            for item in level
+            if isinstance(item, list | dict)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        deepest += 1
+    return deepest
+
+
+def _too_deep() -> ValueSerializationError:
+    return ValueSerializationError(f"the value is nested deeper than {MAX_VALUE_DEPTH} levels")
+
+
+def _shown(value: object) -> str:
+    kind = type(value).__name__
+    return f"{value!r}" if isinstance(value, bool | int | float) and len(repr(value)) < 40 else f"a {kind}"
