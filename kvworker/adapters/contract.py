@@ -85,9 +85,13 @@ class KeyValueStoreAdapter(ABC):
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
-    @abstractmethod
-    def recorded_result(self, namespace: str, operation_id: str) -> bool:
-        """Whether a write with this operation id was applied and its record is still kept."""
+    def was_applied(self, namespace: str, operation_id: str) -> bool:
+        """Whether the record of a write with this operation id is there.
+
+        A worker asks before it calls a redelivered message expired. Backends that cannot tell say False:
+        the caller then hears that the outcome is unknown, which is true as well.
+        """
+        return False
 
     @abstractmethod
     def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
