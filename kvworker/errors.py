@@ -16,7 +16,7 @@
     │   └── QuotaExceededError
     │       ├── NamespaceQuotaExceededError
     │       └── GlobalQuotaExceededError
-    ├── StoreUnavailableError            the database cannot be reached, or is too busy; try again
+    ├── StoreUnavailableError            the database cannot be reached, or is too busy; outcome unknown
     ├── SchemaError                      the database's schema is missing or of another version
     └── QueueError
         ├── QueueUnavailableError        no broker within the timeout; not applied
@@ -154,7 +154,20 @@ class GlobalQuotaExceededError(QuotaExceededError):
 
 
 class StoreUnavailableError(KVStoreError):
-    """The database cannot be reached, or is too busy; the operation may be tried again."""
+    """The database cannot be reached, or is too busy; whether a write was applied is unknown.
+
+    Call again with ``idempotency_key=error.operation_id``: it is then applied exactly once. (The id is
+    empty where an adapter was called without one.)
+    """
+
+    def __init__(self, detail: str, operation_id: str = "") -> None:
+        super().__init__(detail, operation_id)
+        self.detail = detail
+        self.operation_id = operation_id
+
+    def __str__(self) -> str:
+        operation = f"operation {self.operation_id!r}: " if self.operation_id else ""
+        return f"{operation}{self.detail}; try again with the same idempotency key"
 
 
 class SchemaError(KVStoreError):

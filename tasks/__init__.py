@@ -1,0 +1,16 @@
+"""The worker application: ``celery -A tasks worker`` and ``celery -A tasks beat``.
+
+Its settings come from the file that KVWORKER_CONFIG names, or else from defaults and environment.
+"""
+
+from __future__ import annotations
+
+from beat_schedule import beat_schedule
+from kvworker.settings import Settings
+from tasks.application import make_worker_app
+
+settings = Settings.load()
+app = make_worker_app(settings)
+app.conf.beat_schedule = beat_schedule(settings)
+
+__all__ = ["app", "settings"]

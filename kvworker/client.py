@@ -1,0 +1,114 @@
+"""The synchronous facade: a plain function call for what a worker does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any, Self
+
+from celery.canvas import Signature
+
+from kvworker.dispatch import Dispatcher, PendingReply
+from kvworker.facade import KeyValueOperations, check_timeout, make_signature
+from kvworker.model import OperationResult
+from kvworker.settings import Settings
+from kvworker.wire import Tool, check_arguments, find_tool
+
+
+class QueuedResult:
+    """A submitted operation whose result comes through the queue."""
+
+    def __init__(self, reply: PendingReply, dispatcher: Dispatcher) -> None:
+        self._reply = reply
+        self._dispatcher = dispatcher
+
+    @property
+    def operation_id(self) -> str:
+        """The caller's idempotency key, or the task's id."""
+        return self._reply.operation_id
+
+    def result(self, timeout: float | None = None) -> OperationResult:
+        """The operation's result, within ``timeout`` seconds, or else by the message's deadline.
+
+        Raises:
+            OperationTimeoutError: no result yet, outcome unknown; may be asked again.
+            OperationExpiredError: a worker reached it after its deadline, so it was not applied.
+            QueueUnavailableError: the broker never had it, so it was not applied.
+            KVStoreError: whatever the worker raised.
+        """
+        self._dispatcher.check_not_nested()
+        wait_seconds = check_timeout(timeout, self._reply.remaining_seconds())
+        try:
+            meta = self._reply.future.result(wait_seconds)
+        except FutureTimeoutError:
+            raise self._reply.timed_out() from None
+        return self._reply.outcome(meta)
+
+
+class KeyValueStore(KeyValueOperations):
+    """The key-value store, through the queue.
+
+    Safe to share between threads, and after a fork: a child process makes its own connections on first
+    use. ``close`` it, or use it as a context manager, to end its threads.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._current: Dispatcher | None = None
+        # Never closed here: its sockets belong to the parent process.
+        self._inherited: list[Dispatcher] = []
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Self:
+        """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
+
+        Raises:
+            ConfigurationError: the file is missing or wrong.
+        """
+        return cls(Settings.load(path))
+
+    def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> QueuedResult:
+        """Start an operation now, to await its result later."""
+        return self._submit(find_tool(tool), arguments, timeout)
+
+    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
+        """Run one operation and await its result."""
+        self.dispatcher().check_not_nested()
+        return self._submit(tool, arguments, timeout).result()
+
+    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+        """A Celery signature, for chains, groups and chords of any application on the same broker."""
+        return make_signature(self.dispatcher().app, self.settings.queue.queue_name, tool, arguments)
+
+    def close(self) -> None:
+        """Stop the threads and close the connections of this process."""
+        with self._lock:
+            current, self._current = self._current, None
+        if current is not None and current.pid == os.getpid():
+            current.close()
+
+    def dispatcher(self) -> Dispatcher:
+        """This process's end of the queue, made on first use."""
+        current = self._current
+        if current is not None and current.pid == os.getpid():
+            return current
+        return self._make_dispatcher()
+
+    def _make_dispatcher(self) -> Dispatcher:
+        with self._lock:
+            if self._current is not None and self._current.pid != os.getpid():
+                self._inherited.append(self._current)
+                self._current = None
+            if self._current is None:
+                self._current = Dispatcher(self.settings)
+            return self._current
+
+    def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
+        checked = check_arguments(tool, arguments)
+        dispatcher = self.dispatcher()
+        seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
+        return QueuedResult(dispatcher.dispatch(tool, checked, seconds), dispatcher)

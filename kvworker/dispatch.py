@@ -1,0 +1,121 @@
+"""A client's end of the queue: sends messages, resolves replies, tells what a timeout means.
+
+Both facades stand on it. It belongs to one process: after a fork the child gets its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from celery import current_task, states
+
+from kvworker.celery_app import make_celery
+from kvworker.errors import (
+    KVStoreError,
+    NestedCallError,
+    OperationFailedError,
+    OperationTimeoutError,
+    QueueUnavailableError,
+    rebuild_error,
+)
+from kvworker.model import OperationResult, new_operation_id
+from kvworker.replies import ReplyReader
+from kvworker.sender import Message, Sender
+from kvworker.settings import Settings
+from kvworker.wire import Tool, decode_result, described, encode_request
+
+
+class PendingReply:
+    """An operation on its way; ``operation_id`` is what makes asking again safe."""
+
+    def __init__(self, tool: Tool, operation_id: str, message: Message, future: Future[Any]) -> None:
+        self.tool = tool
+        self.operation_id = operation_id
+        self.message = message
+        self.future = future
+
+    def outcome(self, meta: dict[str, Any]) -> OperationResult:
+        """The result, or the error that the worker raised, from what Celery stored."""
+        if meta["status"] == states.SUCCESS:
+            return decode_result(self.tool, meta["result"], self.operation_id)
+        raise self._failure(meta)
+
+    def timed_out(self) -> KVStoreError:
+        """The error for a wait that ended without a result; stops sending."""
+        detail = self.message.last_problem
+        if self.message.abandon():
+            return QueueUnavailableError(self.operation_id, detail)
+        return OperationTimeoutError(self.operation_id, detail)
+
+    def remaining_seconds(self) -> float:
+        """How long until the message's deadline; 0 if it has passed."""
+        return max(0.0, self.message.give_up_at - time.monotonic())
+
+    def _failure(self, meta: dict[str, Any]) -> KVStoreError:
+        failure = meta["result"]
+        if not isinstance(failure, dict) or "exc_type" not in failure:
+            return OperationFailedError(self.operation_id, f"task state {meta['status']}")
+        args = failure.get("exc_message") or ()
+        error = rebuild_error(failure["exc_type"], args if isinstance(args, list | tuple) else (args,))
+        return error or OperationFailedError(self.operation_id, str(failure["exc_type"]))
+
+
+class Dispatcher:
+    """Sends operations to the workers of one configuration, from this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = make_celery(settings)
+        self.pid = os.getpid()
+        self._queue = settings.queue
+        # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
+        self._task_id_prefix = new_operation_id()
+        self._count = itertools.count()
+        self._replies = ReplyReader(self.app.backend, self._task_id_prefix)
+        self._sender = Sender(
+            self.app,
+            threads=settings.facade.sender_threads,
+            queue_name=self._queue.queue_name,
+            timeout_seconds=self._queue.connect_timeout_seconds,
+        )
+
+    def dispatch(self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float) -> PendingReply:
+        """Start an operation with checked arguments; it is not started by a worker after the timeout."""
+        task_id = f"{self._task_id_prefix}-{next(self._count):08x}"
+        message = Message(
+            task_name=tool.task_name,
+            task_id=task_id,
+            payload=encode_request(tool, arguments, deadline=time.time() + timeout_seconds),
+            description=described(tool, arguments),
+            give_up_at=time.monotonic() + timeout_seconds,
+        )
+        future: Future[Any] = Future()
+        reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, future)
+        self._replies.expect(task_id, future)
+        self._sender.send(message)
+        return reply
+
+    def check_not_nested(self) -> None:
+        """Refuse to wait inside a task for a worker that may be this very one.
+
+        Raises:
+            NestedCallError: the current task runs on a worker that consumes the operations' queue.
+        """
+        if not current_task or current_task.request.is_eager or current_task.request.called_directly:
+            return
+        app = current_task.app
+        same_broker = app.conf.broker_url == self.app.conf.broker_url
+        if same_broker and self._queue.queue_name in app.amqp.queues.consume_from:
+            raise NestedCallError(
+                f"task {current_task.name!r} runs on a worker that itself consumes the queue"
+                f" {self._queue.queue_name!r}, so it could wait for its own slot: run it on a worker of other queues"
+                " (celery worker -Q), or let the queue do the waiting with store.signature(...) in a chain"
+            )
+
+    def close(self) -> None:
+        """Stop the threads and close the connections."""
+        self._sender.close()
+        self._replies.close()

@@ -1,0 +1,85 @@
+"""The store without a queue: the same operations, run in the caller's process.
+
+For a user's tests and for single-process programs. There is no broker, no worker and no sweep: expired
+entries are invisible all the same, and purged when a quota needs their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from celery.canvas import Signature
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.celery_app import make_celery
+from kvworker.errors import KVStoreError
+from kvworker.facade import KeyValueOperations, check_timeout, make_signature
+from kvworker.model import OperationResult, new_operation_id
+from kvworker.operations import perform
+from kvworker.settings import Settings
+from kvworker.wire import Request, Tool, check_arguments, find_tool
+
+_IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}}
+
+
+class InlineResult:
+    """A submitted operation that has already ended."""
+
+    def __init__(self, operation_id: str, outcome: OperationResult | KVStoreError) -> None:
+        self.operation_id = operation_id
+        self._outcome = outcome
+
+    def result(self, timeout: float | None = None) -> OperationResult:
+        """The operation's result, at once."""
+        check_timeout(timeout, 0.0)
+        if isinstance(self._outcome, KVStoreError):
+            raise self._outcome
+        return self._outcome
+
+
+class InlineKeyValueStore(KeyValueOperations):
+    """The key-value store in this process, on the configured adapter; without settings, in memory.
+
+    ``timeout`` is checked and otherwise unused: an operation takes as long as the database lets it
+    (``statement_timeout_seconds``, ``busy_timeout_seconds``).
+    """
+
+    def __init__(self, settings: Settings | None = None, *, adapter: KeyValueStoreAdapter | None = None) -> None:
+        self.settings = settings or Settings.from_mapping(_IN_MEMORY)
+        self.adapter = adapter or create_kv_store_adapter(*self.settings.store.adapter_config())
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Self:
+        """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
+
+        Raises:
+            ConfigurationError: the file is missing or wrong.
+        """
+        return cls(Settings.load(path))
+
+    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
+        """Run one operation."""
+        return self._submit(tool, arguments, timeout).result()
+
+    def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> InlineResult:
+        """Run an operation now and keep its outcome."""
+        return self._submit(find_tool(tool), arguments, timeout)
+
+    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+        """The signature that ``KeyValueStore.signature`` makes; applying it needs a broker and a worker."""
+        return make_signature(make_celery(self.settings), self.settings.queue.queue_name, tool, arguments)
+
+    def close(self) -> None:
+        """Release the adapter's connections."""
+        self.adapter.close()
+
+    def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:
+        check_timeout(timeout, 0.0)
+        checked = check_arguments(tool, arguments)
+        operation_id = checked.pop("idempotency_key", None) or new_operation_id()
+        try:
+            return InlineResult(operation_id, perform(self.adapter, Request(tool, checked, operation_id, None)))
+        except KVStoreError as error:
+            return InlineResult(operation_id, error)

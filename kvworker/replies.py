@@ -1,0 +1,128 @@
+"""How results reach a client: one connection, one thread, any number of waiting callers.
+
+Celery's Redis backend stores each result under a key and publishes it on a channel of the same name.
+A client gives all its tasks ids with one prefix and subscribes to that prefix once, where Celery's own
+``AsyncResult.get`` subscribes and unsubscribes for every task, on a connection that threads must not
+share (celery#6335). Nothing depends on the published copy: after every (re)connect, and once a second
+while somebody waits, the stored results are read as well. A caller waits on a future with its own
+timeout, so whatever this thread is stuck in, no caller is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError
+from typing import Any
+from weakref import WeakValueDictionary
+
+from celery.states import READY_STATES
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+#: How often the stored results of waiting tasks are read, in case their published copy was lost.
+RECHECK_SECONDS = 1.0
+_MAX_PAUSE_SECONDS = 1.0
+
+
+class ReplyReader:
+    """Resolves the futures of a client's tasks with the metadata that Celery stores (a dict)."""
+
+    def __init__(self, backend: Any, task_id_prefix: str) -> None:
+        self._backend = backend
+        self._key_prefix = _text(backend.get_key_for_task(""))
+        self._pattern = f"{self._key_prefix}{task_id_prefix}*"
+        # Weak: a caller that gave up, or dropped its PendingResult, is forgotten without a word.
+        self._waiting: WeakValueDictionary[str, Future[Any]] = WeakValueDictionary()
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def expect(self, task_id: str, future: Future[Any]) -> None:
+        """Resolve ``future`` when the task's result arrives; keeps no strong reference to it."""
+        with self._lock:
+            self._waiting[task_id] = future
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="kvworker-replies", daemon=True)
+                self._thread.start()
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Stop the thread; futures that are still waiting stay unresolved."""
+        self._closed.set()
+        self._wanted.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        pause = 0.05
+        while not self._closed.is_set():
+            self._wanted.wait()
+            try:
+                with self._backend.client.pubsub() as pubsub:
+                    pubsub.psubscribe(self._pattern)
+                    pause = 0.05
+                    self._read(pubsub)
+            except (RedisError, OSError) as error:
+                logger.info("the result backend went away, trying again: %s", type(error).__name__)
+                self._closed.wait(pause)
+                pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+
+    def _read(self, pubsub: Any) -> None:
+        recheck_at, heard = time.monotonic() + RECHECK_SECONDS, True
+        while not self._closed.is_set():
+            heard = self._read_published(pubsub) or heard
+            if time.monotonic() >= recheck_at:
+                if self._read_stored() and not heard:
+                    raise RedisConnectionError("results are stored, but their published copies do not arrive")
+                recheck_at, heard = time.monotonic() + RECHECK_SECONDS, False
+
+    def _read_published(self, pubsub: Any) -> bool:
+        """Read what has arrived; True if it was anything."""
+        message = pubsub.get_message(timeout=RECHECK_SECONDS)
+        heard, done = message is not None, []
+        while message is not None:
+            if message["type"] == "psubscribe":
+                # From now on nothing is missed; what was stored before is read here.
+                self._read_stored()
+            elif message["type"] == "pmessage" and self._resolve(message["data"]):
+                done.append(_text(message["channel"]))
+            message = pubsub.get_message(timeout=0)
+        self._forget(done)
+        return heard
+
+    def _read_stored(self) -> bool:
+        """Read the stored results of all that wait; True if there was any."""
+        with self._lock:
+            keys = [self._key_prefix + task_id for task_id in self._waiting]
+        if not keys:
+            return False
+        stored = self._backend.client.mget(keys)
+        done = [key for key, data in zip(keys, stored, strict=True) if data and self._resolve(data)]
+        self._forget(done)
+        return bool(done)
+
+    def _resolve(self, data: bytes) -> bool:
+        """Hand a result to whoever waits for it; True if it is final and can be forgotten."""
+        meta = self._backend.decode(data)
+        if meta["status"] not in READY_STATES:
+            return False
+        with self._lock:
+            future = self._waiting.pop(meta["task_id"], None)
+        if future is not None:
+            with contextlib.suppress(InvalidStateError):  # its caller cancelled it
+                future.set_result(meta)
+        return True
+
+    def _forget(self, keys: list[str]) -> None:
+        if keys:
+            self._backend.client.delete(*keys)
+
+
+def _text(key: str | bytes) -> str:
+    return key.decode() if isinstance(key, bytes) else key

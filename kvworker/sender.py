@@ -1,0 +1,175 @@
+"""How messages leave a client: a few threads, each with its own connection to the broker.
+
+Publishing can block for longer than a caller may wait (a frozen broker, a name server, TLS), so callers
+never publish themselves; they wait for the reply with their own timeout. Each message tells at any
+moment whether the broker can possibly have it, which decides what a timeout is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery
+from redis.exceptions import ResponseError
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.05
+_MAX_PAUSE_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class Message:
+    """A task message on its way; ``give_up_at`` is by the monotonic clock."""
+
+    task_name: str
+    task_id: str
+    payload: dict[str, Any]
+    description: str
+    give_up_at: float
+    last_problem: str = ""
+    _maybe_sent: bool = False
+    _writing: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _abandoned: threading.Event = field(default_factory=threading.Event)
+
+    def abandon(self) -> bool:
+        """Give up waiting. True if the broker does not have the message and will not get it."""
+        with self._lock:
+            self._abandoned.set()
+            return not (self._maybe_sent or self._writing)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether an attempt has got as far as writing."""
+        return self._writing
+
+    def begin_writing(self) -> bool:
+        """Note that the broker may have it from now on; False if the caller has given up."""
+        with self._lock:
+            self._writing = not self._abandoned.is_set()
+            return self._writing
+
+    def end_writing(self, *, maybe_sent: bool) -> None:
+        """Note how the attempt ended. What was possibly sent once stays so."""
+        with self._lock:
+            self._writing = False
+            self._maybe_sent = self._maybe_sent or maybe_sent
+
+    def attempts(self) -> Iterator[None]:
+        """Yield for each attempt, with a growing pause between them, until time is up."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            yield
+            pause = min(pause, self.give_up_at - time.monotonic())
+            if pause <= 0 or self._abandoned.wait(pause):
+                return
+            pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+
+
+class Sender:
+    """Publishes messages in the background, each until it is sent or its time is up."""
+
+    def __init__(self, app: Celery, *, threads: int, queue_name: str, timeout_seconds: float) -> None:
+        self._app = app
+        self._queue_name = queue_name
+        self._timeout_seconds = timeout_seconds
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="kvworker-send")
+        self._local = threading.local()
+        self._connections: set[Any] = set()
+        self._connections_lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Start sending. Problems show in ``message.last_problem``."""
+        self._executor.submit(self._send, message)
+
+    def close(self) -> None:
+        """Let running attempts end, start no new ones, and close the connections."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        with self._connections_lock:
+            connections, self._connections = self._connections, set()
+        for connection in connections:
+            _release(connection)
+
+    def _send(self, message: Message) -> None:
+        for _ in message.attempts():
+            if self._attempt(message):
+                return
+
+    def _attempt(self, message: Message) -> bool:
+        """Try once; True when there is nothing left to do."""
+        try:
+            self._connect()
+            if not message.begin_writing():
+                return True
+            self._publish(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it when its time is up
+            message.last_problem = f"{type(error).__name__}: {error}"
+            logger.info("sending %s failed: %s", message.description, message.last_problem)
+            message.end_writing(maybe_sent=message.is_writing and not _nothing_written(error))
+            self._drop_producer()
+            return False
+        message.end_writing(maybe_sent=True)
+        return True
+
+    def _connect(self) -> None:
+        if getattr(self._local, "producer", None) is None:
+            self._local.producer = self._make_producer()
+
+    def _publish(self, message: Message) -> None:
+        amqp = self._app.amqp
+        task_message = amqp.create_task_message(
+            message.task_id,
+            message.task_name,
+            kwargs=message.payload,
+            argsrepr="()",
+            kwargsrepr=message.description,
+        )
+        amqp.send_task_message(
+            self._local.producer,
+            message.task_name,
+            task_message,
+            queue=self._queue_name,
+            retry=False,
+            confirm_timeout=self._timeout_seconds,
+        )
+
+    def _make_producer(self) -> Any:
+        # Heartbeats need a thread that answers them; an idle connection here has none.
+        connection = self._app.connection_for_write(heartbeat=0)
+        self._local.connection = connection
+        with self._connections_lock:
+            self._connections.add(connection)
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        return self._app.amqp.Producer(connection.channel())
+
+    def _drop_producer(self) -> None:
+        self._local.producer = None
+        connection, self._local.connection = getattr(self._local, "connection", None), None
+        if connection is not None:
+            with self._connections_lock:
+                self._connections.discard(connection)
+            _release(connection)
+
+
+def _release(connection: Any) -> None:
+    # Closing a broken connection fails in as many ways as there are transports; it is gone either way.
+    with contextlib.suppress(Exception):
+        connection.release()
+
+
+def _nothing_written(error: BaseException | None) -> bool:
+    """Whether the attempt failed before the broker took anything: while reconnecting, or by its refusal."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError | FileNotFoundError | socket.gaierror | ResponseError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,25 @@
+"""The operations as tasks: each body hands over to the runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, Task
+
+from kvworker.errors import KVStoreError
+from kvworker.wire import TOOLS, Tool
+from tasks.runtime import Runtime
+
+
+def register_operations(app: Celery, runtime: Runtime) -> None:
+    """Register kv_get, kv_set, kv_delete and kv_increment."""
+    for tool in TOOLS.values():
+        _register(app, runtime, tool)
+
+
+def _register(app: Celery, runtime: Runtime, tool: Tool) -> None:
+    # throws: a refusal is an answer, not a fault of the worker; Celery logs it without a traceback.
+    # resultrepr_maxsize: results hold stored values, which may be secrets, and Celery logs results.
+    @app.task(bind=True, name=tool.task_name, typing=False, throws=(KVStoreError,), resultrepr_maxsize=0)
+    def operation(task: Task, *parents: Any, **payload: Any) -> dict[str, Any]:
+        return runtime.run_operation(task.request, tool, parents, payload)

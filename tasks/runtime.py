@@ -1,0 +1,104 @@
+"""How a worker runs an operation: within its deadline, a bounded number of times, on one adapter a process."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any
+
+from celery import Celery
+from celery.utils.log import get_task_logger
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.errors import (
+    OperationExpiredError,
+    OperationTimeoutError,
+    RedeliveryLimitError,
+    StoreUnavailableError,
+)
+from kvworker.model import OperationResult
+from kvworker.operations import perform
+from kvworker.settings import Settings
+from kvworker.wire import Request, Tool, decode_request, encode_result
+
+logger = get_task_logger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.05
+_MAX_PAUSE_SECONDS = 2.0
+
+
+class Runtime:
+    """What the task bodies share in a worker process."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._adapter: KeyValueStoreAdapter | None = None
+
+    @property
+    def adapter(self) -> KeyValueStoreAdapter:
+        """The configured adapter; it connects on first use, in the process that uses it."""
+        with self._lock:
+            if self._adapter is None:
+                self._adapter = create_kv_store_adapter(*self.settings.store.adapter_config())
+            return self._adapter
+
+    def run_operation(
+        self, task_request: Any, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run the operation that a message asks for, and return its result as a dict."""
+        request = decode_request(tool, parents, payload, task_id=task_request.id)
+        redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
+        if redelivered:
+            self._bound_redeliveries(task_request.id, request)
+        if _is_late(request):
+            self._refuse_late(request, redelivered=redelivered)
+        return encode_result(self._retrying(request))
+
+    def _retrying(self, request: Request) -> OperationResult:
+        """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""
+        give_up_at = time.time() + self.settings.queue.retry_seconds
+        if request.deadline is not None:
+            give_up_at = min(give_up_at, request.deadline)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return perform(self.adapter, request)
+            except StoreUnavailableError as error:
+                pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                if time.time() + pause >= give_up_at:
+                    raise StoreUnavailableError(error.detail, request.operation_id) from error
+                logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, pause)
+            time.sleep(pause)
+
+    def _refuse_late(self, request: Request, *, redelivered: bool) -> None:
+        """Settle a message that is past its deadline; returns if its operation was applied already.
+
+        An earlier delivery may have applied it, or may still be about to: only a first delivery without
+        a record is known not to be applied.
+        """
+        if request.tool.writes and self.adapter.was_applied(request.arguments["namespace"], request.operation_id):
+            return
+        if redelivered:
+            raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
+        raise OperationExpiredError(request.operation_id)
+
+    def _bound_redeliveries(self, task_id: str, request: Request) -> None:
+        limit = self.settings.queue.max_redeliveries
+        if self._count_redelivery(task_id) > limit:
+            logger.error("%s given up after %d redeliveries: %s", task_id, limit, request.tool.name)
+            raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
+
+    def _count_redelivery(self, task_id: str) -> int:
+        """Count in the result backend's Redis, where every worker sees it."""
+        key = f"kvworker.redelivered.{task_id}"
+        with self.app.backend.client.pipeline() as pipeline:
+            pipeline.incr(key)
+            pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
+            return int(pipeline.execute()[0])
+
+
+def _is_late(request: Request) -> bool:
+    return request.deadline is not None and time.time() >= request.deadline
