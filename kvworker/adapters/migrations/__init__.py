@@ -1,0 +1,53 @@
+"""Schema migrations: ``migrate`` brings a database to the version that this package works with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine
+
+#: Any number, but the same in every version: it is what concurrent migrations of a database meet at.
+_ADVISORY_LOCK = 0x6B76_776F_726B
+
+# Alembic keeps the running migration in module globals.
+_one_at_a_time = threading.Lock()
+
+
+def migrate(engine: Engine) -> None:
+    """Create the schema, or update it. Safe to run from several processes at once, and to repeat."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    with _one_at_a_time, _locked_connection(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _locked_connection(engine: Engine) -> Iterator[Connection]:
+    if engine.dialect.name == "sqlite":
+        with _locked_sqlite(engine) as connection:
+            yield connection
+        return
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
+        # A migration takes as long as the tables are big, whatever the limit for a store operation is.
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+        yield connection
+
+
+@contextmanager
+def _locked_sqlite(engine: Engine) -> Iterator[Connection]:
+    # The driver would commit before DDL if it managed the transaction.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")

