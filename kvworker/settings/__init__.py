@@ -1,0 +1,16 @@
+"""The configuration: one frozen object, read once from a file and the environment, valid or not constructed."""
+
+from kvworker.settings.blocks import ConversationStoreSettings, FacadeSettings, MaintenanceSettings, QueueSettings
+from kvworker.settings.root import Settings
+from kvworker.settings.store import Store
+from kvworker.settings.urls import redacted_url
+
+__all__ = [
+    "ConversationStoreSettings",
+    "FacadeSettings",
+    "MaintenanceSettings",
+    "QueueSettings",
+    "Settings",
+    "Store",
+    "redacted_url",
+]

@@ -1,0 +1,98 @@
+"""Reading the configuration file, and telling a misspelled key of ours from a key of the host program."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kvworker.errors import ConfigurationError
+
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys in silence; the first may be the one that was meant."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE_TAG:
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is given twice; remove one", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
+def read_file(path: Path, named_by: str) -> dict[Any, Any]:
+    """The top-level mapping of a YAML file; an empty file is an empty mapping.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is not YAML, or not a mapping. ``named_by`` tells
+            the reader where the path came from.
+    """
+    try:
+        text = path.expanduser().read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigurationError(f"{named_by}: cannot read {str(path)!r}: {reason}") from None
+    data = _parsed(path, text)
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path}: the top level should be a mapping (key: value), not a {type(data).__name__}")
+    return data
+
+
+def _parsed(path: Path, text: bytes) -> Any:
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - it is a SafeLoader
+    except yaml.YAMLError as error:
+        reason = _where(error)
+    except ValueError:
+        reason = "a date or a number in it is impossible; put it in quotes"
+    except RecursionError:
+        reason = "it is nested too deeply"
+    raise ConfigurationError(f"{path}: not valid YAML: {reason}") from None
+
+
+def near_misses(keys: Collection[object], known: Collection[str], path_prefix: str = "") -> Iterator[str]:
+    """Each key that looks like a misspelling of one of ours, one line each.
+
+    Other keys belong to the host program, whose file this may be.
+    """
+    for key in keys:
+        if not isinstance(key, str) or key in known:
+            continue
+        folded = key.strip().lower().replace("-", "_")
+        for name in difflib.get_close_matches(folded, known, n=1, cutoff=0.7):
+            # A name much longer or shorter is another word, such as `conversation`, rather than a slip.
+            if abs(len(name) - len(folded)) <= 2:
+                yield f"{path_prefix}{key}: unknown key; did you mean {path_prefix}{name}?"
+
+
+def mapping_at(data: Mapping[Any, Any], key: str, path: str, problems: list[str]) -> Mapping[Any, Any]:
+    """The block under a key; empty if it is left out or blank, or (a problem) no mapping."""
+    block = data.get(key)
+    if block is None or (isinstance(block, str) and not block.strip()):
+        return {}
+    if isinstance(block, Mapping):
+        return block
+    problems.append(f"{path}: it should be a mapping (key: value), not a {type(block).__name__}")
+    return {}
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """Position and reason; the error's own text quotes the line, which may hold a password."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return place + (error.problem or error.context or "cannot be parsed")
+    return "it holds bytes that are not UTF-8 text"

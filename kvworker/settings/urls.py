@@ -1,0 +1,95 @@
+"""URLs: what the queue accepts, and how any URL is shown without its password."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps", "pyamqp")
+
+DATABASE_URL_EXAMPLES = {
+    "postgres": "postgresql+psycopg://user@host:5432/database",
+    "sqlite": "sqlite:///path/to/kv.sqlite",
+}
+
+_DATABASE_URLS = {
+    "postgres": re.compile(r"postgres(ql)?(\+psycopg)?://"),
+    "sqlite": re.compile(r"sqlite(\+pysqlite)?://"),
+}
+_VALKEY_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+socket": "redis+socket"}
+# Longer paths do not fit into the kernel's address of a Unix socket.
+_MAX_SOCKET_PATH_BYTES = 107
+# Up to the last @ of the whole text: a password with an unescaped / or ? or @ must not survive.
+_USER_INFO = re.compile(r"://([^:@]*):.*@", re.DOTALL)
+_SECRET_PARAMETER = re.compile(
+    r"([\w.]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential)\w*\s*=\s*)('[^']*'|[^&\s]*)", re.IGNORECASE
+)
+
+
+def redacted_url(url: str) -> str:
+    """The URL with every password masked, in the user part and in parameters; for logs and messages."""
+    return _SECRET_PARAMETER.sub(r"\1***", _USER_INFO.sub(r"://\1:***@", url))
+
+
+def queue_url(url: str, schemes: tuple[str, ...]) -> str:
+    """The URL as kombu wants it: Redis schemes for Valkey's, a socket's path made absolute.
+
+    Raises:
+        ValueError: the scheme is not one of ``schemes`` or the rest cannot be used. The message does
+            not hold the URL, which may hold a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    scheme = _VALKEY_ALIASES.get(scheme.lower(), scheme.lower())
+    if not separator or scheme not in schemes:
+        raise ValueError(f"it should be a URL that starts with {_listed(schemes)}")
+    if re.search(r"\s", rest):
+        raise ValueError("it should not hold white space; write a space as %20")
+    if scheme == "redis+socket":
+        return f"{scheme}://{_absolute_socket(rest)}"
+    _check_address(scheme, rest)
+    return f"{scheme}://{rest}"
+
+
+def database_url_problem(adapter: str, url: str) -> str | None:
+    """Why a bundled adapter cannot use the URL, without the URL, which may hold a password; None if it can."""
+    if _DATABASE_URLS[adapter].match(url):
+        return None
+    return f"it should be a URL like {DATABASE_URL_EXAMPLES[adapter]} (what it is now is not shown)"
+
+
+def speaks_redis(url: str) -> bool:
+    """Whether the URL is a Redis or Valkey server's, so that results can be kept there too."""
+    return urlsplit(url).scheme in REDIS_SCHEMES
+
+
+def _absolute_socket(rest: str) -> str:
+    path, question_mark, query = rest.partition("?")
+    if not path.strip("/"):
+        raise ValueError("it should name the socket's file: redis+socket:///path/to/valkey.sock")
+    if not path.startswith("/"):
+        path = quote(str(Path.cwd())).rstrip("/") + "/" + path
+    if len(unquote(path).encode()) > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(
+            f"a socket's path should be at most {_MAX_SOCKET_PATH_BYTES} bytes long, made absolute; use a shorter one"
+        )
+    return path + question_mark + query
+
+
+def _check_address(scheme: str, rest: str) -> None:
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port, path = parts.port, parts.path.strip("/")
+    except ValueError:
+        raise ValueError(
+            "its host and port cannot be read; in a user name or password, write : / ? # @ percent-encoded"
+        ) from None
+    if port == 0:
+        raise ValueError("its port should be between 1 and 65535")
+    if scheme in REDIS_SCHEMES and path and not re.fullmatch(r"[0-9]{1,9}", path):
+        raise ValueError(f"its path should be the number of a Redis database, as in {scheme}://host:6379/0")
+
+
+def _listed(schemes: tuple[str, ...]) -> str:
+    return ", ".join(f"{scheme}://" for scheme in schemes[:-1]) + f" or {schemes[-1]}://"
