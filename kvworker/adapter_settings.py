@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 
 from kvworker.errors import ConfigurationError
 
-_SECRET_WORDS = ("url", "dsn", "password", "passwd", "secret", "token", "credential")
+_SECRET_WORDS = ("url", "dsn", "backend", "password", "passwd", "secret", "token", "credential")
 
 _PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Bytes = Annotated[int, Field(gt=0, le=2**62)]
@@ -117,4 +118,5 @@ def _known_keys(model: type[BaseModel] | None, location: tuple[int | str, ...]) 
         model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
     if model is None:
         return "remove it or correct its spelling"
-    return f"known here: {', '.join(model.model_fields)}"
+    close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
+    return (f"did you mean {close[0]}? " if close else "") + f"known here: {', '.join(model.model_fields)}"
