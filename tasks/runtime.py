@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery.utils.log import get_task_logger
+from redis.exceptions import RedisError
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.errors import (
@@ -53,9 +54,12 @@ class Runtime:
         redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
             self._bound_redeliveries(task_request.id, request)
-        if _is_late(request):
-            self._refuse_late(request, redelivered=redelivered)
-        return encode_result(self._retrying(request))
+        try:
+            if _is_late(request):
+                self._refuse_late(request, redelivered=redelivered)
+            return encode_result(self._retrying(request))
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(error.detail, request.operation_id) from error
 
     def _retrying(self, request: Request) -> OperationResult:
         """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""
@@ -69,7 +73,7 @@ class Runtime:
             except StoreUnavailableError as error:
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                 if time.time() + pause >= give_up_at:
-                    raise StoreUnavailableError(error.detail, request.operation_id) from error
+                    raise
                 logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, pause)
             time.sleep(pause)
 
@@ -81,7 +85,7 @@ class Runtime:
         """
         if request.tool.writes and self.adapter.was_applied(request.arguments["namespace"], request.operation_id):
             return
-        if redelivered:
+        if redelivered and request.tool.writes:
             raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
         raise OperationExpiredError(request.operation_id)
 
@@ -94,10 +98,14 @@ class Runtime:
     def _count_redelivery(self, task_id: str) -> int:
         """Count in the result backend's Redis, where every worker sees it."""
         key = f"kvworker.redelivered.{task_id}"
-        with self.app.backend.client.pipeline() as pipeline:
-            pipeline.incr(key)
-            pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
-            return int(pipeline.execute()[0])
+        try:
+            with self.app.backend.client.pipeline() as pipeline:
+                pipeline.incr(key)
+                pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
+                return int(pipeline.execute()[0])
+        except RedisError as error:
+            logger.warning("a redelivery of %s could not be counted: %s", task_id, type(error).__name__)
+            return 1
 
 
 def _is_late(request: Request) -> bool:
