@@ -1,0 +1,1 @@
+"""A queue-driven agent pipeline that keeps its shared state in kvworker, and a demonstration of it."""
