@@ -95,4 +95,4 @@ def _where(error: yaml.YAMLError) -> str:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         return place + (error.problem or error.context or "cannot be parsed")
-    return "it holds bytes that are not UTF-8 text"
+    return "it holds bytes or control characters that are not UTF-8 text"

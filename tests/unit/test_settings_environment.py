@@ -1,0 +1,136 @@
+"""The ``ATLAS_KV_*`` variables: fallbacks that the file overrules, checked like the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kvworker.errors import ConfigurationError
+from kvworker.settings import Settings
+
+URL = "postgresql+psycopg://atlas:hidden@db.example.com/env"
+FILE_URL = "postgresql+psycopg://atlas:hidden@db.example.com/file"
+
+
+def resolved(environ: dict[str, str], block: dict[str, Any] | None = None, **blocks: Any) -> dict[str, Any]:
+    data = {"tools": {"kv_store": {"adapters": {"postgres": block or {}}}}, **blocks}
+    return Settings.from_mapping(data, environ=environ).store.adapter_config("postgres")[1]
+
+
+def test_every_variable_stands_in_for_its_key() -> None:
+    config = resolved(
+        {
+            "ATLAS_KV_STORE_URL": URL,
+            "ATLAS_KV_REUSE_CONVERSATION": "false",
+            "ATLAS_KV_NAMESPACE_QUOTA_BYTES": "2097152",
+            "ATLAS_KV_GLOBAL_QUOTA_BYTES": "16777216",
+            "ATLAS_KV_POOL_SIZE": "10",
+            "ATLAS_KV_MAX_OVERFLOW": "0",
+            "ATLAS_KV_POOL_TIMEOUT": "2.5",
+        }
+    )
+    assert config["url"] == URL
+    assert config["reuse_conversation_store"] is False
+    assert config["namespace_quota_bytes"] == 2_097_152
+    assert config["global_quota_bytes"] == 16_777_216
+    assert config["pool"] == {"size": 10, "max_overflow": 0, "timeout": 2.5}
+
+
+def test_defaults_without_variables() -> None:
+    config = resolved({"ATLAS_KV_STORE_URL": URL})
+    assert config["namespace_quota_bytes"] == 1_048_576
+    assert config["global_quota_bytes"] is None
+
+
+def test_the_file_wins_key_by_key() -> None:
+    environ = {"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_SIZE": "10", "ATLAS_KV_MAX_OVERFLOW": "11"}
+    config = resolved(environ, {"url": FILE_URL, "pool": {"size": 7, "max_overflow": None}})
+    assert config["url"] == FILE_URL
+    assert config["pool"] == {"size": 7, "max_overflow": 11, "timeout": 30.0}
+
+
+def test_a_variable_that_the_file_overrules_is_not_read() -> None:
+    environ = {"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_SIZE": "many"}
+    assert resolved(environ, {"pool": {"size": 7}})["pool"]["size"] == 7
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n"])
+def test_a_blank_variable_counts_as_omitted(blank: str) -> None:
+    assert resolved({"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_SIZE": blank})["pool"]["size"] == 5
+
+
+@pytest.mark.parametrize("text", ["false", "0", "no", "off", "FALSE", " No "])
+def test_every_spelling_of_false(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"postgres\.url: no database"):
+        resolved({"ATLAS_KV_REUSE_CONVERSATION": text}, conversation_store={"url": FILE_URL})
+
+
+@pytest.mark.parametrize("text", ["true", "1", "yes", "on", "True"])
+def test_every_spelling_of_true(text: str) -> None:
+    config = resolved({"ATLAS_KV_REUSE_CONVERSATION": text}, conversation_store={"url": FILE_URL})
+    assert (config["url"], config["reuse_conversation_store"]) == (FILE_URL, True)
+
+
+def test_a_file_that_reuses_the_conversation_store_wins_over_the_url_variable() -> None:
+    environ = {"ATLAS_KV_STORE_URL": URL}
+    config = resolved(environ, {"reuse_conversation_store": True}, conversation_store={"url": FILE_URL})
+    assert (config["url"], config["reuse_conversation_store"]) == (FILE_URL, True)
+
+
+def test_a_file_that_names_a_database_wins_over_the_reuse_variable() -> None:
+    config = resolved({"ATLAS_KV_REUSE_CONVERSATION": "true"}, {"url": FILE_URL})
+    assert (config["url"], config["reuse_conversation_store"]) == (FILE_URL, False)
+
+
+def test_the_url_variable_completes_a_file_that_does_not_reuse() -> None:
+    assert resolved({"ATLAS_KV_STORE_URL": URL}, {"reuse_conversation_store": False})["url"] == URL
+
+
+def test_the_url_variable_wins_over_reuse_by_default() -> None:
+    config = resolved({"ATLAS_KV_STORE_URL": URL}, conversation_store={"url": FILE_URL})
+    assert (config["url"], config["reuse_conversation_store"]) == (URL, False)
+
+
+def test_the_variables_do_not_touch_sqlite() -> None:
+    settings = Settings.from_mapping(
+        {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite:///x"}}}}},
+        environ={"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_SIZE": "9"},
+    )
+    config = settings.store.adapter_config()[1]
+    assert (config["url"], config["pool"]["size"]) == ("sqlite:///x", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fix"),
+    [
+        ("ATLAS_KV_POOL_SIZE", "0", "greater than or equal to 1, not 0"),
+        ("ATLAS_KV_POOL_SIZE", "ten", "a whole number, written in digits, not 'ten'"),
+        ("ATLAS_KV_POOL_SIZE", "1_0", "not '1_0'"),
+        ("ATLAS_KV_POOL_SIZE", "10.0", "not '10.0'"),
+        ("ATLAS_KV_POOL_SIZE", "9" * 5000, "a whole number"),
+        ("ATLAS_KV_MAX_OVERFLOW", "-1", "greater than or equal to 0, not -1"),
+        ("ATLAS_KV_POOL_TIMEOUT", "inf", "not 'inf'"),
+        ("ATLAS_KV_POOL_TIMEOUT", "nan", "not 'nan'"),
+        ("ATLAS_KV_POOL_TIMEOUT", "-3", "greater than 0, not -3.0"),
+        ("ATLAS_KV_NAMESPACE_QUOTA_BYTES", "2MiB", "not '2MiB'"),
+        ("ATLAS_KV_GLOBAL_QUOTA_BYTES", "0", "greater than 0, not 0"),
+        ("ATLAS_KV_REUSE_CONVERSATION", "maybe", "true or false, not 'maybe'"),
+        ("ATLAS_KV_STORE_URL", "mysql://u:hidden@h/d", "a URL like postgresql+psycopg://"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_value_and_the_fix(name: str, text: str, fix: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved({name: text})
+    message = str(caught.value)
+    assert message.startswith(f"{name}: it should be ")
+    assert fix in message
+    assert "hidden" not in message
+    assert "\n" not in message
+
+
+def test_both_variables_at_once_contradict_each_other() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved({"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_REUSE_CONVERSATION": "true"})
+    assert str(caught.value).startswith("ATLAS_KV_REUSE_CONVERSATION: true contradicts ATLAS_KV_STORE_URL")
+    assert "hidden" not in str(caught.value)

@@ -1,0 +1,268 @@
+"""What is refused: every line names the path, the value and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvworker.errors import ConfigurationError
+from kvworker.settings import QueueSettings, Settings
+
+
+def refusal(data: dict[Any, Any]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_mapping(data)
+    return str(caught.value)
+
+
+def postgres(**block: object) -> dict[str, Any]:
+    return {"tools": {"kv_store": {"adapters": {"postgres": block}}}}
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"que": {}}, "que: unknown key; did you mean queue?"),
+        ({"quue": {}}, "quue: unknown key; did you mean queue?"),
+        ({"Queue": {}}, "Queue: unknown key; did you mean queue?"),
+        ({"tool": {}}, "tool: unknown key; did you mean tools?"),
+        ({"policy": {}}, "policy: unknown key; did you mean policies?"),
+        ({"conversation-store": {}}, "conversation-store: unknown key; did you mean conversation_store?"),
+        ({"tools": {"kv_stor": {}}}, "tools.kv_stor: unknown key; did you mean tools.kv_store?"),
+        ({"tools": {"kv-store": {}}}, "tools.kv-store: unknown key; did you mean tools.kv_store?"),
+        (
+            {"tools": {"kv_store": {"adapters": {"postgress": {}}}}},
+            "tools.kv_store.adapters.postgress: unknown key; did you mean tools.kv_store.adapters.postgres?",
+        ),
+        ({"tools": []}, "tools: it should be a mapping (key: value), not a list"),
+        ({"tools": {"kv_store": "x"}}, "tools.kv_store: it should be a mapping (key: value), not a str"),
+        ({"queue": [1]}, "queue: it should be a mapping (key: value), not a list"),
+        (
+            {"tools": {"kv_store": {"adapters": {"sqlite": 3}}}},
+            "tools.kv_store.adapters.sqlite: it should be a mapping (key: value), not a int",
+        ),
+        (
+            postgres(operation_retention_seconds=5),
+            "tools.kv_store.adapters.postgres.operation_retention_seconds:"
+            " set maintenance.operation_retention_seconds instead",
+        ),
+    ],
+)
+def test_one_problem_is_one_exact_line(data: dict[str, Any], line: str) -> None:
+    assert refusal(data) == line
+
+
+@pytest.mark.parametrize(
+    ("data", "start", "part"),
+    [
+        ({"queue": {"brokr_url": "x"}}, "queue.brokr_url: unknown key", "did you mean broker_url?"),
+        ({"queue": {1: "x"}}, "queue.1: unknown key", "known here: broker_url"),
+        ({"tools": {"kv_store": {"defualt_adapter": 1}}}, "tools.kv_store.defualt_adapter: ", "default_adapter?"),
+        ({"tools": {"kv_store": {"default_adapter": 3}}}, "tools.kv_store.default_adapter: ", "not 3"),
+        (postgres(pool={"sise": 1}), "tools.kv_store.adapters.postgres.pool.sise: ", "did you mean size?"),
+        (postgres(pool={"size": 0}), "tools.kv_store.adapters.postgres.pool.size: ", "not 0"),
+        (postgres(pool={"size": True}), "tools.kv_store.adapters.postgres.pool.size: ", "not True"),
+        (postgres(pool={"size": "10"}), "tools.kv_store.adapters.postgres.pool.size: ", "not '10'"),
+        (postgres(pool=5), "tools.kv_store.adapters.postgres.pool: ", "not 5"),
+        (postgres(url="sqlite:///x"), "tools.kv_store.adapters.postgres.url: ", "postgresql+psycopg://"),
+        (
+            postgres(url="postgresql://h/d", reuse_conversation_store=True),
+            "tools.kv_store.adapters.postgres.reuse_conversation_store: true contradicts",
+            "remove the url",
+        ),
+        ({"policies": {"p": {}}}, "policies: this version does not enforce", "remove the block"),
+        ({"policies": ["p"]}, "policies: this version does not enforce", "remove the block"),
+        ({"queue": {"queue_name": "a,b"}}, "queue.queue_name: ", "not 'a,b'"),
+        ({"queue": {"maintenance_queue_name": "kv"}}, "queue.maintenance_queue_name: it should differ", "'kv'"),
+        ({"queue": {"visibility_timeout_seconds": 4}}, "queue.visibility_timeout_seconds: ", "not 4"),
+        ({"queue": {"visibility_timeout_seconds": 60.5}}, "queue.visibility_timeout_seconds: ", "not 60.5"),
+        ({"queue": {"max_redeliveries": 0}}, "queue.max_redeliveries: ", "not 0"),
+        ({"queue": {"retry_seconds": 60}}, "queue.retry_seconds: it should be below", "not 60"),
+        ({"facade": {"timeout_seconds": 0}}, "facade.timeout_seconds: ", "greater than 0, not 0"),
+        ({"facade": {"timeout_seconds": float("inf")}}, "facade.timeout_seconds: ", "not inf"),
+        ({"facade": {"timeout_seconds": float("nan")}}, "facade.timeout_seconds: ", "not nan"),
+        ({"facade": {"timeout_seconds": "5s"}}, "facade.timeout_seconds: ", "not '5s'"),
+        ({"facade": {"timeout_seconds": 3601}}, "queue.result_expires_seconds: it should be at least", "3601"),
+        ({"facade": {"sender_threads": 0}}, "facade.sender_threads: ", "not 0"),
+        ({"maintenance": {"sweep_batch_rows": 1.5}}, "maintenance.sweep_batch_rows: ", "not 1.5"),
+        (
+            {"maintenance": {"sweep_interval_seconds": 10}},
+            "maintenance.sweep_budget_seconds: it should be at most",
+            "20",
+        ),
+        (
+            {"maintenance": {"recompute_budget_seconds": 60}},
+            "maintenance.recompute_budget_seconds: it should be below queue.visibility_timeout_seconds (60)",
+            "not 60",
+        ),
+        (
+            {"maintenance": {"operation_retention_seconds": 719}},
+            "maintenance.operation_retention_seconds: it should be at least 720, not 719",
+            "record of its write",
+        ),
+    ],
+)
+def test_one_problem_names_path_value_and_fix(data: dict[str, Any], start: str, part: str) -> None:
+    message = refusal(data)
+    assert message.startswith(start)
+    assert part in message
+    assert "\n" not in message
+
+
+def test_long_facade_timeouts_need_long_retention() -> None:
+    data = {"facade": {"timeout_seconds": 500.0}, "maintenance": {"operation_retention_seconds": 900}}
+    assert refusal(data).startswith("facade.timeout_seconds: it should be at most half of")
+
+
+def test_retention_of_exactly_twice_a_messages_lifetime_is_enough() -> None:
+    data = {"maintenance": {"operation_retention_seconds": 720}, "queue": {"result_expires_seconds": 60}}
+    assert Settings.from_mapping(data).maintenance.operation_retention_seconds == 720
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    data = {
+        "quue": {},
+        "policies": {"x": 1},
+        "tools": {"kv_store": {"adapters": {"postgres": {"pool": {"size": 0, "timeout": -1}}, "sqlite": {"x": 1}}}},
+        "queue": {"max_redeliveries": 0},
+        "facade": {"nope": 1},
+        "maintenance": {"sweep_interval_seconds": 1},
+        "conversation_store": {"dsn": "x"},
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_mapping(data, environ={"ATLAS_KV_MAX_OVERFLOW": "x"})
+    paths = [line.partition(": ")[0] for line in str(caught.value).splitlines()]
+    assert sorted(paths) == sorted(
+        [
+            "quue",
+            "policies",
+            "ATLAS_KV_MAX_OVERFLOW",
+            "tools.kv_store.adapters.postgres.pool.size",
+            "tools.kv_store.adapters.postgres.pool.timeout",
+            "tools.kv_store.adapters.sqlite.x",
+            "conversation_store.dsn",
+            "queue.max_redeliveries",
+            "facade.nope",
+            "maintenance.sweep_budget_seconds",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis://h:6379/3", "redis://h:6379/3"),
+        ("REDIS://h", "redis://h"),
+        ("valkey://:p@h:6379/0", "redis://:p@h:6379/0"),
+        ("valkeys://h/0", "rediss://h/0"),
+        ("redis+socket:///run/v.sock?virtual_host=2", "redis+socket:///run/v.sock?virtual_host=2"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+    ],
+)
+def test_redis_urls_become_what_kombu_reads(url: str, wanted: str) -> None:
+    queue = QueueSettings(broker_url=url)
+    assert queue.broker_url == wanted
+    assert queue.result_backend == wanted
+
+
+def test_a_relative_socket_starts_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / "a b#c"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    url = QueueSettings(broker_url="redis+socket://run/v.sock?virtual_host=1").broker_url
+    assert url == f"redis+socket://{tmp_path}/a%20b%23c/run/v.sock?virtual_host=1"
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
+def test_rabbitmq_needs_a_redis_for_results(scheme: str) -> None:
+    broker_url = f"{scheme}://u:p@h:5672/vhost"
+    assert refusal({"queue": {"broker_url": broker_url}}).startswith("queue.result_backend: it is required")
+    data = {"queue": {"broker_url": broker_url, "result_backend": "valkey://h/1"}}
+    assert Settings.from_mapping(data).queue.result_backend == "redis://h/1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "redis:/h:hidden@x",
+        "http://u:hidden@h",
+        "redis://u:hidden@h:port/0",
+        "redis://u:hidden@h:99999/0",
+        "redis://u:hidden@h:0/0",
+        "redis://u:hidden@h/zero",
+        "redis://u:hid/den@h/0",
+        "redis://u:hid den@h/0",
+        "redis://[::1/0",
+        "redis+socket:///",
+        "redis+socket:///hidden" + "x" * 120,
+        "sentinel://u:hidden@h",
+    ],
+)
+@pytest.mark.parametrize("key", ["broker_url", "result_backend"])
+def test_unusable_queue_urls_are_refused_and_not_shown(key: str, url: str) -> None:
+    message = refusal({"queue": {key: url}})
+    assert message.startswith(f"queue.{key}: ")
+    assert "hid" not in message.replace("which", "")
+
+
+def test_results_are_kept_in_redis_only() -> None:
+    assert refusal({"queue": {"result_backend": "amqp://h"}}).startswith("queue.result_backend: it should be a URL")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- a\n", "the top level should be a mapping (key: value), not a list"),
+        ("just text", "the top level should be a mapping (key: value), not a str"),
+        ("queue: {broker_url: 'redis://:hidden@h\n", "line 2"),
+        ("queue:\n  a: redis://:hidden@h\n b: 1\n", "line 3, column 2: "),
+        ("facade: 1\nqueue: {}\nqueue: {}\n", "line 3, column 1: the key 'queue' is given twice; remove one"),
+        ("tools:\n  kv_store: {default_adapter: a, default_adapter: b}", "the key 'default_adapter' is given twice"),
+        ("a: !include x", "could not determine a constructor"),
+        ("a: 1\n---\nb: 2\n", "another document"),
+        ("a: 2025-13-45", "put it in quotes"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: \x00", "not UTF-8 text"),
+    ],
+)
+def test_bad_yaml_is_told_by_line_without_quoting_it(tmp_path: Path, text: str, part: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(path, environ={})
+    message = str(caught.value)
+    assert str(path) in message
+    assert part in message
+    assert "hidden" not in message
+    assert "\n" not in message
+
+
+def test_merge_keys_are_not_duplicates(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("base: &b {sender_threads: 2}\nfacade:\n  <<: *b\n  sender_threads: 3\n")
+    assert Settings.load(path, environ={}).facade.sender_threads == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing.yaml", "No such file"), (".", "Is a directory"), ("file/below", "Not a directory"), ("a\0b", "null")],
+)
+def test_an_unreadable_file_is_named(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=rf"^config file: cannot read .*{reason}"):
+        Settings.load(tmp_path / name, environ={})
+
+
+def test_a_missing_file_named_by_the_variable_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^KVWORKER_CONFIG: cannot read"):
+        Settings.load(environ={"KVWORKER_CONFIG": str(tmp_path / "missing.yaml")})
+
+
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"a: \xff\xfe\n")
+    with pytest.raises(ConfigurationError, match="not UTF-8 text"):
+        Settings.load(path, environ={})
