@@ -306,12 +306,11 @@ def _without_absent(result: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _depth(value: object) -> int:
     deepest, level = 0, [value]
-    while level:
+    while containers := [item for item in level if isinstance(item, list | dict)]:
         level = [
             child
-            for item in level
-            if isinstance(item, list | dict)
-            for child in (item.values() if isinstance(item, dict) else item)
+            for container in containers
+            for child in (container.values() if isinstance(container, dict) else container)
         ]
         deepest += 1
     return deepest
@@ -322,5 +321,7 @@ def _too_deep() -> ValueSerializationError:
 
 
 def _shown(value: object) -> str:
-    kind = type(value).__name__
-    return f"{value!r}" if isinstance(value, bool | int | float) and len(repr(value)) < 40 else f"a {kind}"
+    # Python refuses to write out an integer of more than 4300 digits.
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "an integer of more than 40 digits"
+    return f"{value!r}" if isinstance(value, bool | int | float) else f"a {type(value).__name__}"
