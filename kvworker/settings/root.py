@@ -46,6 +46,7 @@ class Settings(Block):
 
         Raises:
             ConfigurationError: the file cannot be read, or something in it or in the environment is wrong.
+
         """
         named_by = "config file"
         if path is None or not str(path).strip():
@@ -58,6 +59,7 @@ class Settings(Block):
 
         Raises:
             ConfigurationError: one line per problem: the path, the value and the fix.
+
         """
         problems = [*near_misses(data.keys(), _TOP_LEVEL_KEYS), *_refused_policies(data)]
         kv_store = read_kv_store(data, environ or {}, problems)

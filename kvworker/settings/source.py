@@ -37,6 +37,7 @@ def read_file(path: Path, named_by: str) -> dict[Any, Any]:
     Raises:
         ConfigurationError: there is no such file, or it is not YAML, or not a mapping. ``named_by`` tells
             the reader where the path came from.
+
     """
     try:
         text = path.expanduser().read_bytes()

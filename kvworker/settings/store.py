@@ -56,11 +56,13 @@ class Store:
     def adapter_config(self, name: str | None = None) -> tuple[str, dict[str, Any]]:
         """The name of an adapter (by default the default one) and the mapping to make it from.
 
-        A bundled adapter's ``url`` is None if it shares the conversation store's engine and only the host
-        program can hand that over. An adapter that is not bundled gets its block as it was given.
+        A bundled adapter's ``url`` is None if its block says ``reuse_conversation_store: true`` and there is
+        no ``conversation_store.url``: the host program then hands over its engine. An adapter that is not
+        bundled gets its block as it was given.
 
         Raises:
             ConfigurationError: no database is configured for it, or one of another kind.
+
         """
         name = name or self.default_adapter
         settings = self.adapters.get(name, {})
@@ -68,7 +70,7 @@ class Store:
             return name, deepcopy(dict(settings))
         reuse = settings.reuse_conversation_store
         if reuse is None:
-            reuse = settings.url is None
+            reuse = settings.url is None and self.conversation_store_url is not None
         config = settings.model_dump()
         config["url"] = self._conversation_url(name) if reuse else _own_url(name, settings)
         config["reuse_conversation_store"] = reuse
@@ -108,9 +110,9 @@ def _own_url(name: str, settings: SqlAdapterSettings) -> str:
     if settings.url is not None:
         return settings.url.get_secret_value()
     path = f"{ADAPTERS_PATH}.{name}"
-    variables = (URL_VARIABLE, REUSE_VARIABLE) if name == "postgres" else ()
+    or_url, or_reuse = (f" or {URL_VARIABLE}", f" or {REUSE_VARIABLE}") if name == "postgres" else ("", "")
     raise ConfigurationError(
-        f"{path}.url: no database is configured; set it{f' or {variables[0]}' if variables else ''} to a URL like"
-        f" {DATABASE_URL_EXAMPLES[name]}, or set {path}.reuse_conversation_store"
-        f"{f' or {variables[1]}' if variables else ''} to true to share the conversation store's"
+        f"{path}.url: no database is configured; set it{or_url} to a URL like {DATABASE_URL_EXAMPLES[name]},"
+        f" or set {path}.reuse_conversation_store{or_reuse} to true to share the conversation store's"
+        " (its url, or the engine that the host program hands over)"
     )

@@ -39,6 +39,7 @@ def queue_url(url: str, schemes: tuple[str, ...]) -> str:
     Raises:
         ValueError: the scheme is not one of ``schemes`` or the rest cannot be used. The message does
             not hold the URL, which may hold a password.
+
     """
     scheme, separator, rest = url.partition("://")
     scheme = _VALKEY_ALIASES.get(scheme.lower(), scheme.lower())

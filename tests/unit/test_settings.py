@@ -74,8 +74,9 @@ def test_seed_sqlite_example(tmp_path: Path) -> None:
 
 def test_what_adapter_config_gives_is_what_the_adapters_take(tmp_path: Path) -> None:
     settings = Settings.load(written(tmp_path, SEED_POSTGRES), environ={})
-    PostgresSettings.model_validate(settings.store.adapter_config("postgres")[1])
-    SqliteSettings.model_validate(settings.store.adapter_config("sqlite")[1])
+    PostgresSettings.model_validate(settings.store.adapter_config()[1])
+    settings = Settings.load(written(tmp_path, SEED_SQLITE), environ={})
+    SqliteSettings.model_validate(settings.store.adapter_config()[1])
 
 
 def test_embedded_default_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +159,11 @@ def test_an_adapter_chosen_by_name_may_resemble_a_bundled_one() -> None:
 
 
 def test_retention_reaches_the_bundled_adapters() -> None:
-    data = {**postgres_block({"url": OWN_URL}), "maintenance": {"operation_retention_seconds": 7200}}
-    settings = Settings.from_mapping(data)
-    assert settings.store.adapter_config()[1]["operation_retention_seconds"] == 7200
-    assert settings.store.adapter_config("sqlite")[1]["operation_retention_seconds"] == 7200
+    adapters = {"postgres": {"url": OWN_URL}, "sqlite": {"url": "sqlite:///x"}}
+    data = {"tools": {"kv_store": {"adapters": adapters}}, "maintenance": {"operation_retention_seconds": 7200}}
+    store = Settings.from_mapping(data).store
+    assert store.adapter_config()[1]["operation_retention_seconds"] == 7200
+    assert store.adapter_config("sqlite")[1]["operation_retention_seconds"] == 7200
 
 
 @pytest.mark.parametrize(
@@ -179,14 +181,14 @@ def test_conversation_store_is_reused_unless_a_database_is_named(block: dict[str
     assert (config["url"], config["reuse_conversation_store"]) == (url, reuse)
 
 
-@pytest.mark.parametrize("block", [{}, {"reuse_conversation_store": True}])
-def test_reuse_without_a_url_waits_for_the_hosts_engine(block: dict[str, Any]) -> None:
-    _, config = Settings.from_mapping(postgres_block(block)).store.adapter_config()
+def test_reuse_without_a_url_waits_for_the_hosts_engine() -> None:
+    _, config = Settings.from_mapping(postgres_block({"reuse_conversation_store": True})).store.adapter_config()
     assert (config["url"], config["reuse_conversation_store"]) == (None, True)
 
 
-def test_a_database_is_missed_where_an_adapter_is_made_not_at_load() -> None:
-    store = Settings.from_mapping(postgres_block({"reuse_conversation_store": False})).store
+@pytest.mark.parametrize("block", [{}, {"reuse_conversation_store": False}])
+def test_a_database_is_missed_where_an_adapter_is_made_not_at_load(block: dict[str, Any]) -> None:
+    store = Settings.from_mapping(postgres_block(block)).store
     with pytest.raises(ConfigurationError) as caught:
         store.adapter_config()
     for part in ("tools.kv_store.adapters.postgres.url", "ATLAS_KV_STORE_URL", "reuse_conversation_store"):
