@@ -44,48 +44,50 @@ if TYPE_CHECKING:
     from kvworker.model import DeleteResult, GetResult, IncrementResult, SetResult
     from kvworker.settings import Settings
 
-_HOMES = {
-    "kvworker.adapters": (
-        "KeyValueStoreAdapter",
-        "available_kv_store_adapters",
-        "create_kv_store_adapter",
-        "register_kv_store_adapter",
-        "use_conversation_engine",
-    ),
-    "kvworker.aio": ("AsyncKeyValueStore",),
-    "kvworker.client": ("KeyValueStore",),
-    "kvworker.errors": (
-        "ConfigurationError",
-        "CounterOverflowError",
-        "GlobalQuotaExceededError",
-        "IdempotencyConflictError",
-        "InvalidKeyError",
-        "InvalidRequestError",
-        "InvalidTTLError",
-        "InvalidValueTypeError",
-        "KVStoreError",
-        "NamespaceQuotaExceededError",
-        "NestedCallError",
-        "OperationExpiredError",
-        "OperationFailedError",
-        "OperationTimeoutError",
-        "QueueUnavailableError",
-        "QuotaExceededError",
-        "RedeliveryLimitError",
-        "SchemaError",
-        "StoreUnavailableError",
-        "ValueSerializationError",
-    ),
-    "kvworker.inline": ("InlineKeyValueStore",),
-    "kvworker.model": ("DeleteResult", "GetResult", "IncrementResult", "SetResult"),
-    "kvworker.settings": ("Settings",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = [
+    "AsyncKeyValueStore",
+    "ConfigurationError",
+    "CounterOverflowError",
+    "DeleteResult",
+    "GetResult",
+    "GlobalQuotaExceededError",
+    "IdempotencyConflictError",
+    "IncrementResult",
+    "InlineKeyValueStore",
+    "InvalidKeyError",
+    "InvalidRequestError",
+    "InvalidTTLError",
+    "InvalidValueTypeError",
+    "KVStoreError",
+    "KeyValueStore",
+    "KeyValueStoreAdapter",
+    "NamespaceQuotaExceededError",
+    "NestedCallError",
+    "OperationExpiredError",
+    "OperationFailedError",
+    "OperationTimeoutError",
+    "QueueUnavailableError",
+    "QuotaExceededError",
+    "RedeliveryLimitError",
+    "SchemaError",
+    "SetResult",
+    "Settings",
+    "StoreUnavailableError",
+    "ValueSerializationError",
+    "available_kv_store_adapters",
+    "create_kv_store_adapter",
+    "register_kv_store_adapter",
+    "use_conversation_engine",
+]
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the table above is the one list
+#: Searched in this order: what a caller needs comes before what only a worker needs.
+_MODULES = ("errors", "model", "settings", "client", "aio", "adapters", "inline")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    if name in __all__:
+        for module in _MODULES:
+            home = import_module(f"kvworker.{module}")
+            if hasattr(home, name):
+                return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ class AsyncPendingResult:
         """The caller's idempotency key, or the task's id."""
         return self._reply.operation_id
 
-    async def result(self, timeout: float | None = None) -> OperationResult:
+    async def result(self, timeout: float | None = None) -> Any:
         """The operation's result, within ``timeout`` seconds, or else by the message's deadline.
 
         Raises what ``kvworker.client.QueuedResult.result`` raises.
@@ -159,7 +159,8 @@ class AsyncKeyValueStore:
 
     async def _run(self, tool_name: str, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         self._store.dispatcher().check_not_nested()
-        return await self._submit(find_tool(tool_name), arguments, timeout).result()
+        result: OperationResult = await self._submit(find_tool(tool_name), arguments, timeout).result()
+        return result
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> AsyncPendingResult:
         checked = check_arguments(tool, arguments)

@@ -54,14 +54,11 @@ def _queue_settings(settings: Settings) -> dict[str, Any]:
     # Declared as Celery would create a missing queue by itself, so that a user's application that
     # applies one of our signatures declares the very same queue (RabbitMQ refuses a different one).
     queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
-    maintenance = dict.fromkeys(
-        (wire.SWEEP_TASK, wire.RECOMPUTE_TASK, wire.PRUNE_TASK),
-        {"queue": settings.queue.maintenance_queue_name},
-    )
+    maintenance_tasks = (wire.SWEEP_TASK, wire.RECOMPUTE_TASK, wire.PRUNE_TASK)
     return {
         "task_queues": queues,
         "task_default_queue": settings.queue.queue_name,
-        "task_routes": maintenance,
+        "task_routes": {task: {"queue": settings.queue.maintenance_queue_name} for task in maintenance_tasks},
     }
 
 

@@ -30,7 +30,7 @@ class QueuedResult:
         """The caller's idempotency key, or the task's id."""
         return self._reply.operation_id
 
-    def result(self, timeout: float | None = None) -> OperationResult:
+    def result(self, timeout: float | None = None) -> Any:
         """The operation's result, within ``timeout`` seconds, or else by the message's deadline.
 
         Raises:
@@ -78,7 +78,8 @@ class KeyValueStore(KeyValueOperations):
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and await its result."""
         self.dispatcher().check_not_nested()
-        return self._submit(tool, arguments, timeout).result()
+        result: OperationResult = self._submit(tool, arguments, timeout).result()
+        return result
 
     def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
         """A Celery signature, for chains, groups and chords of any application on the same broker."""
@@ -92,7 +93,7 @@ class KeyValueStore(KeyValueOperations):
             current.close()
 
     def dispatcher(self) -> Dispatcher:
-        """This process's end of the queue, made on first use."""
+        """The queue's end in this process, made on first use."""
         current = self._current
         if current is not None and current.pid == os.getpid():
             return current

@@ -88,7 +88,7 @@ class Dispatcher:
         message = Message(
             task_name=tool.task_name,
             task_id=task_id,
-            payload=encode_request(tool, arguments, deadline=time.time() + timeout_seconds),
+            payload=encode_request(arguments, deadline=time.time() + timeout_seconds),
             description=described(tool, arguments),
             give_up_at=time.monotonic() + timeout_seconds,
         )

@@ -21,8 +21,8 @@ class PendingResult(Protocol):
     def operation_id(self) -> str:
         """The caller's idempotency key, or the one made for this operation."""
 
-    def result(self, timeout: float | None = None) -> OperationResult:
-        """The operation's result.
+    def result(self, timeout: float | None = None) -> Any:
+        """The operation's result: a ``GetResult``, ``SetResult``, ``DeleteResult`` or ``IncrementResult``.
 
         ``timeout`` is in seconds from now; without it the wait ends at the message's deadline. After an
         ``OperationTimeoutError`` it may be asked again.
@@ -145,7 +145,7 @@ def make_signature(app: Any, queue_name: str, tool_name: str, arguments: Mapping
     checked = check_arguments(tool, arguments, missing_allowed=("value",))
     return app.signature(
         tool.task_name,
-        kwargs=encode_request(tool, checked, deadline=None),
+        kwargs=encode_request(checked, deadline=None),
         immutable=not (tool.name == "kv_set" and "value" not in checked),
         queue=queue_name,
         kwargsrepr=described(tool, checked),

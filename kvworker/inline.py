@@ -31,7 +31,7 @@ class InlineResult:
         self.operation_id = operation_id
         self._outcome = outcome
 
-    def result(self, timeout: float | None = None) -> OperationResult:
+    def result(self, timeout: float | None = None) -> Any:
         """The operation's result, at once."""
         check_timeout(timeout, 0.0)
         if isinstance(self._outcome, KVStoreError):
@@ -61,7 +61,8 @@ class InlineKeyValueStore(KeyValueOperations):
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation."""
-        return self._submit(tool, arguments, timeout).result()
+        result: OperationResult = self._submit(tool, arguments, timeout).result()
+        return result
 
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> InlineResult:
         """Run an operation now and keep its outcome."""

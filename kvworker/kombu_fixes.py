@@ -7,7 +7,7 @@ from typing import Any
 from kombu.transport.redis import Channel
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-_connparams = Channel._connparams  # noqa: SLF001 - the one place the fault is in
+_connparams = Channel._connparams
 
 
 def apply() -> None:
@@ -17,7 +17,7 @@ def apply() -> None:
     raises AttributeError (``NoneType`` has no ``client`` or ``hostname``), which Celery does not take for
     a lost connection, so the worker exits with code 1. Raised as a ConnectionError, it reconnects.
     """
-    Channel._connparams = _connparams_of_open_channel  # noqa: SLF001 - see above
+    Channel._connparams = _connparams_of_open_channel
 
 
 def _connparams_of_open_channel(channel: Channel, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature

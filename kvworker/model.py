@@ -21,7 +21,7 @@ from kvworker.errors import (
     ValueSerializationError,
 )
 
-JSONValue: TypeAlias = "None | bool | int | float | str | list[JSONValue] | dict[str, JSONValue]"
+JSONValue: TypeAlias = "bool | int | float | str | list[JSONValue] | dict[str, JSONValue] | None"
 
 MAX_NAMESPACE_BYTES = 255
 MAX_KEY_BYTES = 1024

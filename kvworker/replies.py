@@ -34,8 +34,7 @@ class ReplyReader:
 
     def __init__(self, backend: Any, task_id_prefix: str) -> None:
         self._backend = backend
-        self._key_prefix = _text(backend.get_key_for_task(""))
-        self._pattern = f"{self._key_prefix}{task_id_prefix}*"
+        self._pattern = _text(backend.get_key_for_task(task_id_prefix)) + "*"
         # Weak: a caller that gave up, or dropped its PendingResult, is forgotten without a word.
         self._waiting: WeakValueDictionary[str, Future[Any]] = WeakValueDictionary()
         self._lock = threading.Lock()
@@ -85,13 +84,14 @@ class ReplyReader:
     def _read_published(self, pubsub: Any) -> bool:
         """Read what has arrived; True if it was anything."""
         message = pubsub.get_message(timeout=RECHECK_SECONDS)
-        heard, done = message is not None, []
+        heard = message is not None
+        done: list[str | bytes] = []
         while message is not None:
             if message["type"] == "psubscribe":
                 # From now on nothing is missed; what was stored before is read here.
                 self._read_stored()
             elif message["type"] == "pmessage" and self._resolve(message["data"]):
-                done.append(_text(message["channel"]))
+                done.append(message["channel"])
             message = pubsub.get_message(timeout=0)
         self._forget(done)
         return heard
@@ -99,7 +99,7 @@ class ReplyReader:
     def _read_stored(self) -> bool:
         """Read the stored results of all that wait; True if there was any."""
         with self._lock:
-            keys = [self._key_prefix + task_id for task_id in self._waiting]
+            keys = [self._backend.get_key_for_task(task_id) for task_id in self._waiting]
         if not keys:
             return False
         stored = self._backend.client.mget(keys)
@@ -119,7 +119,7 @@ class ReplyReader:
                 future.set_result(meta)
         return True
 
-    def _forget(self, keys: list[str]) -> None:
+    def _forget(self, keys: list[str | bytes]) -> None:
         if keys:
             self._backend.client.delete(*keys)
 

@@ -111,7 +111,9 @@ def find_tool(name: str) -> Tool:
         raise InvalidRequestError(f"unknown tool {name!r}; the tools are {', '.join(TOOLS)}") from None
 
 
-def check_arguments(tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()) -> dict[str, Any]:
+def check_arguments(
+    tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The arguments of a call, checked. An optional one that is null counts as left out.
 
     Raises:
@@ -129,7 +131,7 @@ def check_arguments(tool: Tool, arguments: Mapping[str, Any], *, missing_allowed
     return {name: _CHECKS[name](value) for name, value in given.items()}
 
 
-def encode_request(tool: Tool, arguments: Mapping[str, Any], *, deadline: float | None) -> dict[str, Any]:
+def encode_request(arguments: Mapping[str, Any], *, deadline: float | None) -> dict[str, Any]:
     """The payload of a message from checked arguments."""
     payload: dict[str, Any] = {**arguments, "v": PAYLOAD_VERSION}
     if deadline is not None:
@@ -173,13 +175,13 @@ def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResul
     Raises:
         OperationFailedError: it is not such a dict.
     """
+    if not isinstance(data, dict):
+        raise OperationFailedError(operation_id, f"a {type(data).__name__} is not a result")
     try:
-        if not isinstance(data, dict):
-            raise TypeError(f"a {type(data).__name__} is not a result")
         # A newer worker may say more than this client knows.
         return tool.result(**{f.name: data[f.name] for f in fields(tool.result) if f.name in data})
     except TypeError as error:
-        raise OperationFailedError(operation_id, f"not understood: {error}") from error
+        raise OperationFailedError(operation_id, f"the result is not understood: {error}") from error
 
 
 def described(tool: Tool, arguments: Mapping[str, Any]) -> str:

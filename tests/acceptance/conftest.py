@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from celery import Celery
+from pytest_celery import (
+    CeleryBackendCluster,
+    CeleryBrokerCluster,
+    CeleryTestBackend,
+    CeleryTestBroker,
+    CeleryTestWorker,
+    CeleryWorkerCluster,
+)
+
+from kvworker import KeyValueStore, Settings
+from kvworker.celery_app import make_celery
+from tests.acceptance.processes import ValkeyNode, WorkerNode
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def valkey_node(tmp_path: Path) -> Iterator[ValkeyNode]:
+    directory = tmp_path / "valkey"
+    directory.mkdir()
+    node = ValkeyNode(directory)
+    node.start()
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def config_overrides() -> dict[str, Any]:
+    """Blocks of the configuration that a test wants otherwise."""
+    return {}
+
+
+@pytest.fixture
+def worker_arguments() -> list[str]:
+    return ["--pool=prefork", "--concurrency=2"]
+
+
+@pytest.fixture
+def broker_url(valkey_node: ValkeyNode) -> str:
+    return valkey_node.url
+
+
+@pytest.fixture
+def kv_config(
+    tmp_path: Path, postgres_url: str, broker_url: str, valkey_node: ValkeyNode, config_overrides: Mapping[str, Any]
+) -> Path:
+    """The configuration file of the test's store: PostgreSQL, and Valkey for results at least."""
+    data: dict[str, Any] = {
+        "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": {"url": postgres_url}}}},
+        "queue": {"broker_url": broker_url, "result_backend": valkey_node.url},
+    }
+    for block, values in config_overrides.items():
+        data[block] = {**data.get(block, {}), **values}
+    path = tmp_path / "kvworker.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.fixture
+def kv_environ(kv_config: Path) -> dict[str, str]:
+    return {"KVWORKER_CONFIG": str(kv_config), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def settings(kv_config: Path) -> Settings:
+    return Settings.load(kv_config)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[KeyValueStore]:
+    with KeyValueStore(settings) as store:
+        yield store
+
+
+@pytest.fixture
+def worker_node(tmp_path: Path, kv_environ: Mapping[str, str], worker_arguments: list[str]) -> Iterator[WorkerNode]:
+    node = WorkerNode(tmp_path, kv_environ, worker_arguments)
+    node.start()
+    assert node.ready(), node.logs()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def celery_broker_cluster(valkey_node: ValkeyNode) -> CeleryBrokerCluster:
+    return CeleryBrokerCluster(CeleryTestBroker(valkey_node))
+
+
+@pytest.fixture
+def celery_backend_cluster(valkey_node: ValkeyNode) -> CeleryBackendCluster:
+    return CeleryBackendCluster(CeleryTestBackend(valkey_node))
+
+
+@pytest.fixture
+def celery_worker_cluster(worker_node: WorkerNode, celery_setup_app: Celery) -> CeleryWorkerCluster:
+    return CeleryWorkerCluster(CeleryTestWorker(worker_node, celery_setup_app))
+
+
+@pytest.fixture
+def celery_setup_app(settings: Settings) -> Celery:
+    return make_celery(settings)

@@ -1,0 +1,232 @@
+"""A tool caller's view: plain function calls, through a real broker, worker and database."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from pytest_celery import CeleryTestSetup
+
+from kvworker import (
+    AsyncKeyValueStore,
+    CounterOverflowError,
+    IdempotencyConflictError,
+    InvalidKeyError,
+    InvalidRequestError,
+    InvalidTTLError,
+    InvalidValueTypeError,
+    KeyValueStore,
+    NamespaceQuotaExceededError,
+    Settings,
+    ValueSerializationError,
+)
+from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+
+pytestmark = pytest.mark.usefixtures("celery_setup")
+
+HOSTILE_VALUES: list[Any] = [
+    None,
+    {},
+    "\u0000",
+    2**70,
+    -0.5,
+    {"z": 1, "a": [True, None, {"deep": "ü"}]},
+    {"__type__": "datetime", "__value__": "2026-01-01T00:00:00"},
+    [{"__type__": "bytes", "__value__": "x"}],
+    {"__type__": "no-such-type", "__value__": {"__type__": "uuid", "__value__": "nonsense"}},
+    '{"__type__": "decimal", "__value__": "1"}',
+]
+
+
+def test_pytest_celery_sees_the_whole_setup(celery_setup: CeleryTestSetup) -> None:
+    assert celery_setup.ready()
+    assert len(celery_setup) == 3
+
+
+def test_the_four_operations(store: KeyValueStore) -> None:
+    assert not store.get("session", "token").found
+    written = store.set("session", "token", {"scopes": ["a"]}, ttl_seconds=60)
+    assert (written.value, written.ttl_seconds, written.replayed) == ({"scopes": ["a"]}, 60, False)
+    read = store.get("session", "token")
+    assert read.found
+    assert read.value == {"scopes": ["a"]}
+    assert read.ttl_seconds is not None
+    assert 50 < read.ttl_seconds <= 60
+    assert store.increment("metrics", "calls", delta=2, initial_value=40).value == 42
+    assert store.delete("session", "token").deleted
+    assert not store.delete("session", "token").deleted
+
+
+@pytest.mark.parametrize("value", HOSTILE_VALUES, ids=repr)
+def test_a_value_comes_back_as_it_went_in(store: KeyValueStore, value: Any) -> None:
+    assert store.set("n", "k", value).value == value
+    assert store.get("n", "k").value == value
+    assert repr(store.get("n", "k").value) == repr(value)
+
+
+def test_tools_by_name(store: KeyValueStore) -> None:
+    assert store.call("kv_get", {"namespace": "n", "key": "k"}) == {"namespace": "n", "key": "k", "found": False}
+    assert store.call("kv_set", {"namespace": "n", "key": "k", "value": None, "ttl_seconds": None}) == {
+        "namespace": "n",
+        "key": "k",
+        "value": None,
+        "replayed": False,
+    }
+    assert store.call("kv_increment", {"namespace": "n", "key": "c", "delta": None})["value"] == 1
+    assert store.call("kv_delete", {"namespace": "n", "key": "k"})["deleted"] is True
+
+
+def test_an_operation_id_is_applied_once(store: KeyValueStore) -> None:
+    first = store.increment("n", "c", idempotency_key="run-7/step-3")
+    again = store.increment("n", "c", idempotency_key="run-7/step-3")
+    assert (first.value, first.replayed) == (1, False)
+    assert (again.value, again.replayed) == (1, True)
+    with pytest.raises(IdempotencyConflictError) as caught:
+        store.increment("n", "c", delta=2, idempotency_key="run-7/step-3")
+    assert caught.value.operation_id == "run-7/step-3"
+    assert store.get("n", "c").value == 1
+
+
+class TestErrors:
+    @pytest.fixture
+    def config_overrides(self, postgres_url: str) -> dict[str, Any]:
+        adapters = {"postgres": {"url": postgres_url, "namespace_quota_bytes": 100}}
+        return {"tools": {"kv_store": {"default_adapter": "postgres", "adapters": adapters}}}
+
+    def test_a_workers_errors_arrive_as_themselves(self, store: KeyValueStore) -> None:
+        store.set("n", "k", "x" * 50)
+        with pytest.raises(NamespaceQuotaExceededError) as quota:
+            store.set("n", "other", "x" * 60)
+        assert (quota.value.namespace, quota.value.quota_bytes) == ("n", 100)
+        assert (quota.value.used_bytes, quota.value.requested_bytes) == (52, 62)
+        with pytest.raises(InvalidValueTypeError) as wrong_type:
+            store.increment("n", "k")
+        assert (wrong_type.value.namespace, wrong_type.value.key) == ("n", "k")
+        store.set("n", "c", 2**63 - 1)
+        with pytest.raises(CounterOverflowError):
+            store.increment("n", "c")
+
+
+def test_bad_input_is_refused_before_anything_is_sent(store: KeyValueStore, valkey_node: ValkeyNode) -> None:
+    with valkey_node.client() as client:
+        client.config_resetstat()
+    with pytest.raises(InvalidKeyError):
+        store.get("", "k")
+    with pytest.raises(InvalidTTLError):
+        store.set("n", "k", 1, ttl_seconds=True)
+    with pytest.raises(ValueSerializationError):
+        store.set("n", "k", (1, 2))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="takes no argument 'nmespace'"):
+        store.call("kv_get", {"nmespace": "n", "key": "k"})
+    with pytest.raises(InvalidRequestError, match="needs the argument 'key'"):
+        store.call("kv_get", {"namespace": "n"})
+    with pytest.raises(InvalidRequestError, match="unknown tool 'kv_got'"):
+        store.call("kv_got", {})
+    with pytest.raises(InvalidRequestError, match="timeout"):
+        store.get("n", "k", timeout=0)
+    with valkey_node.client() as client:
+        assert "cmdstat_lpush" not in client.info("commandstats")
+
+
+def test_submitted_operations_overlap(store: KeyValueStore) -> None:
+    pending = [store.submit("kv_increment", {"namespace": "n", "key": f"k{i % 3}"}) for i in range(60)]
+    assert len({reply.operation_id for reply in pending}) == 60
+    for reply in pending:
+        reply.result()
+    assert [store.get("n", f"k{i}").value for i in range(3)] == [20, 20, 20]
+
+
+def test_many_threads_share_one_store(store: KeyValueStore) -> None:
+    with ThreadPoolExecutor(32) as threads:
+        results = list(threads.map(lambda _: store.increment("n", "c", timeout=30).value, range(320)))
+    assert sorted(results) == list(range(1, 321))
+
+
+def test_results_are_forgotten_once_read(store: KeyValueStore, valkey_node: ValkeyNode) -> None:
+    for number in range(20):
+        store.set("n", f"k{number}", number)
+    store.set("n", "text", "x")
+    with pytest.raises(InvalidValueTypeError):
+        store.increment("n", "text")
+    with valkey_node.client() as client:
+        wait_until(lambda: not list(client.scan_iter("celery-task-meta-*")), what="results forgotten")
+        wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="messages acknowledged")
+
+
+def test_coroutines(settings: Settings) -> None:
+    async def use() -> list[Any]:
+        async with AsyncKeyValueStore(settings) as store:
+            await store.set("n", "k", {"a": 1}, ttl_seconds=60)
+            assert (await store.get("n", "k")).value == {"a": 1}
+            pending = await store.submit("kv_increment", {"namespace": "n", "key": "c"})
+            await pending.result()
+            counts = await asyncio.gather(*(store.increment("n", "c") for _ in range(50)))
+            with pytest.raises(InvalidValueTypeError):
+                await store.increment("n", "k")
+            assert (await store.call("kv_delete", {"namespace": "n", "key": "k"}))["deleted"]
+            return [count.value for count in counts]
+
+    assert sorted(asyncio.run(use())) == list(range(2, 52))
+
+
+def _increment_in_child(store: KeyValueStore, values: Any) -> None:
+    values.put(store.increment("n", "c").value)
+
+
+# Python warns of threads and fork together; that very case is what the store promises to survive.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_store_survives_a_fork(store: KeyValueStore) -> None:
+    store.increment("n", "c")
+    context = multiprocessing.get_context("fork")
+    values = context.Queue()
+    children = [context.Process(target=_increment_in_child, args=(store, values)) for _ in range(4)]
+    for child in children:
+        child.start()
+    mine = [store.increment("n", "c").value for _ in range(5)]
+    theirs = [values.get(timeout=30) for _ in children]
+    for child in children:
+        child.join(timeout=30)
+        assert child.exitcode == 0
+    assert sorted(mine + theirs) == list(range(2, 11))
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_store_survives_a_plain_fork(store: KeyValueStore) -> None:
+    store.increment("n", "c")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if store.increment("n", "c").value == 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert store.increment("n", "c").value == 3
+
+
+def test_a_message_made_by_hand(celery_setup: CeleryTestSetup) -> None:
+    app: Celery = celery_setup.app
+    arguments = {"namespace": "n", "key": "k", "value": [1, 2]}
+    sent = app.send_task("kvworker.kv_set", kwargs=arguments, queue="kv")
+    assert sent.get(timeout=10) == {"namespace": "n", "key": "k", "value": [1, 2], "replayed": False}
+    bad = app.send_task("kvworker.kv_set", kwargs={**arguments, "v": 99}, queue="kv")
+    with pytest.raises(Exception, match="version 99"):
+        bad.get(timeout=10)
+    positional = app.send_task("kvworker.kv_get", args=("n", "k"), queue="kv")
+    with pytest.raises(InvalidRequestError, match="keyword arguments only"):
+        positional.get(timeout=10)
+
+
+def test_values_stay_out_of_the_log(store: KeyValueStore, worker_node: WorkerNode, kv_config: Path) -> None:
+    store.set("n", "k", {"password": "hunter2-in-a-value"})
+    store.get("n", "k")
+    with pytest.raises(InvalidValueTypeError):
+        store.increment("n", "k")
+    wait_until(lambda: "kvworker.kv_increment" in worker_node.logs(), what="the failure in the log")
+    log = worker_node.logs()
+    assert "succeeded" in log
+    assert "hunter2" not in log
+    assert "Traceback" not in log
+    assert kv_config.read_text() not in log

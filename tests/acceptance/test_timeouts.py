@@ -1,0 +1,180 @@
+"""What a timeout means: unknown, known not applied, or never sent; and never a hang."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from kvworker import (
+    AsyncKeyValueStore,
+    KeyValueStore,
+    OperationExpiredError,
+    OperationTimeoutError,
+    QueueUnavailableError,
+    Settings,
+    StoreUnavailableError,
+)
+from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+
+#: How much longer than its timeout a call may take.
+GRACE_SECONDS = 1.0
+
+
+@contextmanager
+def within(timeout_seconds: float) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < timeout_seconds + GRACE_SECONDS
+
+
+@contextmanager
+def locked_entry(postgres_url: str, key: str) -> Iterator[psycopg.Connection]:
+    """Hold the row lock of an entry, so that a write to it waits in the database."""
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
+        connection.execute("SELECT FROM kv_entries WHERE key = %s FOR UPDATE", (key,))
+        yield connection
+
+
+def test_without_a_worker_the_outcome_is_unknown_and_asking_again_applies_once(
+    store: KeyValueStore, request: pytest.FixtureRequest
+) -> None:
+    with within(0.3), pytest.raises(OperationTimeoutError) as caught:
+        store.increment("n", "c", timeout=0.3)
+    request.getfixturevalue("worker_node")
+    again = store.increment("n", "c", idempotency_key=caught.value.operation_id, timeout=10)
+    assert (again.value, again.replayed) == (1, False)
+    assert store.increment("n", "c", idempotency_key=caught.value.operation_id).replayed
+    assert store.get("n", "c").value == 1
+
+
+def test_a_message_past_its_deadline_is_known_not_applied(store: KeyValueStore, request: pytest.FixtureRequest) -> None:
+    pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=0.2)
+    with pytest.raises(OperationTimeoutError):
+        pending.result()
+    request.getfixturevalue("worker_node")
+    with pytest.raises(OperationExpiredError) as caught:
+        pending.result(timeout=10)
+    assert caught.value.operation_id == pending.operation_id
+    assert not store.get("n", "c").found
+
+
+def test_an_operation_slower_than_its_caller_is_found_applied_later(
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str
+) -> None:
+    store.set("n", "c", 1)
+    with locked_entry(postgres_url, "c") as blocker:
+        with within(0.5), pytest.raises(OperationTimeoutError) as caught:
+            store.increment("n", "c", timeout=0.5)
+        blocker.rollback()
+    again = store.increment("n", "c", idempotency_key=caught.value.operation_id)
+    assert (again.value, again.replayed) == (2, True)
+
+
+def test_no_broker(store: KeyValueStore, valkey_node: ValkeyNode) -> None:
+    valkey_node.kill()
+    for timeout in (0.2, 1.5):
+        with within(timeout), pytest.raises(QueueUnavailableError, match="not applied"):
+            store.set("n", "k", 1, timeout=timeout)
+
+
+def test_a_broker_that_went_away_after_use(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
+    store.set("n", "k", 1)
+    valkey_node.kill()
+    with within(1.0), pytest.raises(QueueUnavailableError):
+        store.set("n", "k", 2, timeout=1.0)
+    valkey_node.start()
+    assert store.set("n", "k", 3, timeout=20).value == 3
+
+
+def test_a_broker_that_comes_back_in_time(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
+    store.set("n", "c", 0)
+    valkey_node.kill()
+    pending = [store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=30) for _ in range(5)]
+    wait_until(lambda: pending[0]._reply.message.last_problem, what="a failed attempt")
+    valkey_node.start()
+    assert sorted(reply.result().value for reply in pending) == [1, 2, 3, 4, 5]
+
+
+def test_a_frozen_broker_hangs_nobody(store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode) -> None:
+    store.set("n", "k", 1)
+    valkey_node.kill("SIGSTOP")
+    try:
+        for timeout in (0.2, 1.0, 4.0):
+            with within(timeout), pytest.raises((QueueUnavailableError, OperationTimeoutError)):
+                store.set("n", "k", 2, timeout=timeout)
+        with ThreadPoolExecutor(20) as threads, within(1.0):
+            outcomes = list(threads.map(lambda _: _error_of(store, 1.0), range(20)))
+        assert all(isinstance(error, QueueUnavailableError | OperationTimeoutError) for error in outcomes)
+    finally:
+        valkey_node.kill("SIGCONT")
+    assert store.set("n", "k", 3, timeout=20).value == 3
+
+
+def _error_of(store: KeyValueStore, timeout: float) -> Exception | None:
+    try:
+        store.set("n", "k", 2, timeout=timeout)
+    except Exception as error:  # noqa: BLE001 - the test looks at whatever it is
+        return error
+    return None
+
+
+def test_an_unroutable_broker(settings: Settings) -> None:
+    # 192.0.2.0/24 is reserved for documentation (RFC 5737): nothing answers, or the network refuses.
+    far = settings.model_copy(
+        update={"queue": settings.queue.model_copy(update={"broker_url": "redis://192.0.2.1:6379/0"})}
+    )
+    with KeyValueStore(far) as store, within(0.5), pytest.raises(QueueUnavailableError):
+        store.get("n", "k", timeout=0.5)
+
+
+def test_coroutines_time_out_alike(settings: Settings, valkey_node: ValkeyNode) -> None:
+    async def use() -> None:
+        async with AsyncKeyValueStore(settings) as store:
+            with within(0.3), pytest.raises(OperationTimeoutError):
+                await store.set("n", "k", 1, timeout=0.3)
+            valkey_node.kill()
+            with within(0.3), pytest.raises(QueueUnavailableError):
+                await store.set("n", "k", 1, timeout=0.3)
+
+    asyncio.run(use())
+
+
+def test_a_database_that_is_away_is_retried_within_the_deadline(
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str
+) -> None:
+    with locked_entry(postgres_url, "nothing") as other:
+        other.rollback()
+        other.autocommit = True
+        store.set("n", "c", 0)
+        # New connections are refused, and the workers' own are cut: the database is away for a while.
+        database = other.info.dbname
+        other.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+        other.execute(cut, (database,))
+        with within(1.0), pytest.raises((StoreUnavailableError, OperationTimeoutError)) as caught:
+            store.increment("n", "c", timeout=1.0)
+        operation_id = getattr(caught.value, "operation_id", "")
+        assert operation_id
+        pending = store.submit(
+            "kv_increment", {"namespace": "n", "key": "c", "idempotency_key": operation_id}, timeout=20
+        )
+        wait_until(lambda: worker_node.logs().count("trying again") > 3, what="retries in the log")
+        other.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+        assert pending.result().value == 1
+    assert store.get("n", "c").value == 1
+
+
+def test_a_closed_store_says_so(store: KeyValueStore) -> None:
+    store.close()
+    with within(0.3), pytest.raises((QueueUnavailableError, OperationTimeoutError)):
+        store.get("n", "k", timeout=0.3)
