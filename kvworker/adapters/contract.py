@@ -26,7 +26,7 @@ class KeyValueStoreAdapter(ABC):
     id a fresh one is used. Expiry is decided by the database's clock. Quotas are enforced by the
     database, in the transaction of the write, under any concurrency.
 
-    Any method may raise ``StoreUnavailableError`` (try again) and ``SchemaError``; every method checks
+    Any method may raise ``StoreUnavailableError`` (try again with the same operation id) and ``SchemaError``; every method checks
     its arguments and may raise ``InvalidKeyError``. An adapter is safe to use from several threads, and
     from a process forked after it was made.
     """
@@ -85,7 +85,7 @@ class KeyValueStoreAdapter(ABC):
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
-    def was_applied(self, namespace: str, operation_id: str) -> bool:
+    def was_applied(self, namespace: str, operation_id: str) -> bool:  # noqa: ARG002 - for backends that can tell
         """Whether the record of a write with this operation id is there.
 
         A worker asks before it calls a redelivered message expired. Backends that cannot tell say False:
@@ -112,6 +112,21 @@ class KeyValueStoreAdapter(ABC):
     @abstractmethod
     def usage(self, namespace: str | None = None) -> list[LedgerUsage]:
         """Ledgers against their quotas: one namespace's, or all in order and then the global one if set."""
+
+    def migrate(self) -> None:  # noqa: B027 - not every backend has a schema
+        """Create or update the backend's schema. Backends without one do nothing."""
+
+    def schema_version(self) -> str | None:
+        """Which version of the schema the backend has, asked anew; None for a backend without one.
+
+        Raises:
+            SchemaError: it was never migrated.
+        """
+        return None
+
+    def clock(self) -> float | None:
+        """The clock that decides expiry, in seconds since 1970; None if the backend cannot tell."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

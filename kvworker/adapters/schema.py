@@ -6,7 +6,10 @@ can be distributed by namespace.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, Column, Double, Index, MetaData, Table, Text, text
+from sqlalchemy.types import TypeEngine
 
 #: The revision that this version of the package works with: the newest file in ``migrations/versions``.
 SCHEMA_VERSION = "0001"
@@ -18,7 +21,7 @@ GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"
 #: Bytewise order everywhere: cheaper, and the same on every server.
 NAME = Text().with_variant(Text(collation="C"), "postgresql")
 #: SQLite has no timestamps: seconds since 1970 by its own clock.
-INSTANT = Double().with_variant(TIMESTAMP(timezone=True), "postgresql")
+INSTANT: TypeEngine[Any] = Double().with_variant(TIMESTAMP(timezone=True), "postgresql")
 
 metadata = MetaData()
 

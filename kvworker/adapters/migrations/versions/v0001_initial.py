@@ -1,7 +1,10 @@
 """Entries, ledgers and operation records."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.types import TypeEngine
 
 revision = "0001"
 down_revision = None
@@ -9,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-_INSTANT = sa.Double().with_variant(sa.TIMESTAMP(timezone=True), "postgresql")
+_INSTANT: TypeEngine[Any] = sa.Double().with_variant(sa.TIMESTAMP(timezone=True), "postgresql")
 
 
 def upgrade() -> None:

@@ -1,0 +1,159 @@
+"""What differs between databases: the interface that the SQL adapter works through, and its signals."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from sqlalchemy import Engine
+
+from kvworker.adapters.statements import load_statements
+
+
+class Cursor(Protocol):
+    """The part of a driver's cursor that is used here."""
+
+    def fetchone(self) -> Any:
+        """Give the next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """Give the rows that are left."""
+
+
+class DriverConnection(Protocol):
+    """The part of a driver's connection that is used here; both drivers have it."""
+
+    def execute(self, query: str, params: Mapping[str, Any], /) -> Cursor:
+        """Run a statement."""
+
+
+class RetryableError(Exception):
+    """The work may be run again; when that does not help, ``reason`` tells why the store is unavailable."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ConnectionLostError(RetryableError):
+    """The connection broke while it was used; the operation may have been applied."""
+
+
+class ConflictError(RetryableError):
+    """The database undid the transaction in favour of another one."""
+
+
+class DuplicateOperationError(Exception):
+    """The same operation id was recorded while this write ran; it was undone."""
+
+
+class NotAnIntegerError(Exception):
+    """The stored value is not an integer."""
+
+
+class OutOfRangeError(Exception):
+    """The sum is not a signed 64-bit integer."""
+
+
+class QuotaRefusedError(Exception):
+    """A ledger's check refused the write."""
+
+    def __init__(self, *, is_global: bool) -> None:
+        super().__init__(is_global)
+        self.is_global = is_global
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write, ready for the database. ``text`` is the new value, or a counter's value if it is missing."""
+
+    statement: str
+    namespace: str
+    key: str
+    operation_id: str
+    fingerprint: str
+    text: str | None = None
+    ttl_seconds: float | None = None
+    delta: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a dialect writes with each operation: the quotas in bytes, and how long records are kept."""
+
+    namespace_bytes: int
+    global_bytes: int | None
+    retention_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A write's record; ``now`` is the database's clock in seconds since 1970."""
+
+    fingerprint: str
+    result: str
+    now: float
+    replayed: bool
+
+
+class Dialect(ABC):
+    """A database: how to connect to it, run the named statements on it, and read its errors."""
+
+    name: ClassVar[str]
+    driver: ClassVar[str]
+    driver_errors: ClassVar[tuple[type[Exception], ...]]
+
+    def __init__(self) -> None:
+        self.statements = load_statements(self.name)
+
+    @abstractmethod
+    def make_engine(self) -> Engine:
+        """Make an engine as configured; it connects later."""
+
+    @abstractmethod
+    def is_idle(self, connection: Any) -> bool:
+        """Tell whether the driver's connection is open and in no transaction."""
+
+    @abstractmethod
+    def translate(self, error: Exception) -> Exception:
+        """Give the error, or the signal, that the driver's error means."""
+
+    @abstractmethod
+    def cannot_connect(self, error: Exception) -> Exception:
+        """Give the error that a failure to connect means."""
+
+    @abstractmethod
+    def transaction(self, connection: Any) -> AbstractContextManager[object]:
+        """Run several statements as one transaction."""
+
+    @abstractmethod
+    def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
+        """Apply a write, or find its record, in one transaction."""
+
+    @abstractmethod
+    def delete_expired(
+        self, connection: DriverConnection, statement: str, params: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        """Run a batch that deletes expired entries, in its own transaction: rows and bytes."""
+
+    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> int:
+        """Run a batch that deletes operation records past their retention: rows."""
+        row = self.fetch_one(connection, "prune_batch", params)
+        return int(row[0])
+
+    def run(self, connection: DriverConnection, statement: str, params: Mapping[str, Any]) -> Cursor:
+        """Run a named statement."""
+        return connection.execute(self.statements[statement], params)
+
+    def fetch_one(self, connection: DriverConnection, statement: str, params: Mapping[str, Any]) -> Any:
+        """Run a named statement and give its first row, or None."""
+        return self.run(connection, statement, params).fetchone()
+
+    def recorded(self, connection: DriverConnection, namespace: str, operation_id: str) -> Record | None:
+        """Read the record of an operation id, if there is one."""
+        params = {"namespace": namespace, "operation_id": operation_id}
+        row = self.fetch_one(connection, "recorded_operation", params)
+        return Record(*row) if row else None

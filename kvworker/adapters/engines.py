@@ -1,0 +1,118 @@
+"""Connections: one engine per process, made when first used, or the engine of a host program."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from kvworker.adapters.dialect import Dialect
+from kvworker.errors import StoreUnavailableError
+
+_engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
+
+
+class ProcessEngine:
+    """An engine of this process. After a fork the child makes its own."""
+
+    def __init__(self, make: Callable[[], Engine], dialect: Dialect) -> None:
+        self._make = make
+        self._dialect = dialect
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        # The parent's engines: letting the collector close their connections would disturb the parent.
+        self._inherited: list[Engine] = []
+        _engines.add(self)
+
+    def get(self) -> Engine:
+        """Give the engine of this process."""
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                engine = self._engine = self._engine or self._make()
+        return engine
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """Lend a driver's connection in autocommit mode.
+
+        Raises:
+            StoreUnavailableError: there is no connection to lend.
+        """
+        with self._connecting():
+            pooled = self.get().raw_connection()
+        connection = pooled.driver_connection
+        try:
+            yield connection
+        finally:
+            if self._dialect.is_idle(connection):
+                pooled.close()
+            else:
+                pooled.invalidate()
+
+    def discard_connections(self) -> None:
+        """Close the pooled connections: when one is found broken the others most likely are."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def close(self) -> None:
+        """Close the engine's connections."""
+        self.discard_connections()
+
+    @contextmanager
+    def _connecting(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise StoreUnavailableError(
+                "no database connection became free in time; raise pool.size or pool.max_overflow, or use fewer threads"
+            ) from error
+        except DBAPIError as error:
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            raise self._dialect.cannot_connect(cause) from cause
+        except SQLAlchemyError as error:
+            raise self._dialect.cannot_connect(error) from error
+        except self._dialect.driver_errors as error:
+            raise self._dialect.cannot_connect(error) from error
+
+    def forget_parent(self) -> None:
+        """Start anew in a forked child, where the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+        if self._engine is not None:
+            self._inherited.append(self._engine)
+            self._engine = None
+
+
+class HostEngine(ProcessEngine):
+    """A host program's engine, whose connections go back as they came."""
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """Lend a driver's connection in autocommit mode."""
+        with self._connecting():
+            pooled = self.get().execution_options(isolation_level="AUTOCOMMIT").connect()
+        with pooled as connection:
+            lent = connection.connection.driver_connection
+            try:
+                yield lent
+            finally:
+                if not self._dialect.is_idle(lent):
+                    connection.invalidate()
+
+    def close(self) -> None:
+        """Leave the engine to its owner."""
+
+
+def _start_anew() -> None:
+    for engine in list(_engines):
+        engine.forget_parent()
+
+
+os.register_at_fork(after_in_child=_start_anew)

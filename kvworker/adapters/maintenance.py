@@ -1,0 +1,200 @@
+"""Looking after the ledgers and removing what is past its time, in short transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+from kvworker.adapters.dialect import Limits, QuotaRefusedError, Write
+from kvworker.adapters.session import Session
+from kvworker.errors import (
+    GlobalQuotaExceededError,
+    InvalidRequestError,
+    NamespaceQuotaExceededError,
+    QuotaExceededError,
+)
+from kvworker.model import LedgerDrift, LedgerUsage, PruneReport, RecomputeReport, SweepReport
+
+#: The name of the global ledger's row; no namespace is blank.
+GLOBAL_LEDGER: Final = ""
+
+_PURGE_BATCH_ROWS = 1000
+
+
+def sweep_expired(session: Session, *, batch_rows: int, budget_seconds: float) -> SweepReport:
+    """Delete expired entries until none is left or time is up."""
+    params = {"batch_rows": _checked(batch_rows)}
+
+    def batch(connection: Any) -> tuple[int, int]:
+        return session.dialect.delete_expired(connection, "sweep_batch", params)
+
+    deleted_rows, freed_bytes, batches, complete = _repeat(session, batch, batch_rows, budget_seconds)
+    return SweepReport(deleted_rows, freed_bytes, batches, complete)
+
+
+def prune_operations(session: Session, *, batch_rows: int, budget_seconds: float) -> PruneReport:
+    """Delete records past their retention until none is left or time is up."""
+    params = {"batch_rows": _checked(batch_rows)}
+
+    def batch(connection: Any) -> tuple[int, int]:
+        return session.dialect.prune_records(connection, params), 0
+
+    deleted_rows, _, batches, complete = _repeat(session, batch, batch_rows, budget_seconds)
+    return PruneReport(deleted_rows, batches, complete)
+
+
+def purge_expired(session: Session, namespace: str | None) -> None:
+    """Delete every expired entry of a namespace, or of all, waiting for those that somebody works on."""
+    params = {"batch_rows": _PURGE_BATCH_ROWS, "namespace": namespace}
+    rows = _PURGE_BATCH_ROWS
+    while rows == _PURGE_BATCH_ROWS:
+        rows, _ = session.run(lambda connection: session.dialect.delete_expired(connection, "purge_batch", params))
+
+
+def quota_error(session: Session, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
+    """Give the error for a refused write, from what its ledger and its entry are now."""
+    ledger = GLOBAL_LEDGER if refusal.is_global else write.namespace
+    params = {"ledger": ledger, "namespace": write.namespace, "key": write.key}
+    used_bytes, old_bytes, live_text = session.run(
+        lambda connection: session.dialect.fetch_one(connection, "refused_write", params)
+    )
+    requested_bytes = max(1, _new_bytes(write, live_text) - old_bytes)
+    if refusal.is_global:
+        return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
+    return NamespaceQuotaExceededError(write.namespace, limits.namespace_bytes, used_bytes, requested_bytes)
+
+
+def ensure_global_ledger(session: Session) -> None:
+    """Start global accounting if this store has none yet. Writers wait while it is counted."""
+
+    def work(connection: Any) -> None:
+        dialect = session.dialect
+        if dialect.fetch_one(connection, "ledger_usage", {"namespace": GLOBAL_LEDGER}) is None:
+            with dialect.transaction(connection):
+                dialect.run(connection, "lock_ledgers", {})
+                dialect.run(connection, "create_global_ledger", {})
+
+    session.run(work)
+
+
+def namespace_usage(session: Session, namespace: str, limits: Limits) -> LedgerUsage:
+    """Read a namespace's ledger; one without entries uses nothing."""
+    params = {"namespace": namespace}
+    row = session.run(lambda connection: session.dialect.fetch_one(connection, "ledger_usage", params))
+    used_bytes, entry_count = row or (0, 0)
+    return LedgerUsage(namespace, used_bytes, entry_count, limits.namespace_bytes)
+
+
+def all_usage(session: Session, limits: Limits) -> list[LedgerUsage]:
+    """Read every ledger, the global one last and only if there is a global quota."""
+    rows = session.run(lambda connection: session.dialect.run(connection, "all_usage", {}).fetchall())
+    usage = [
+        LedgerUsage(name, used, count, quota_bytes=limits.namespace_bytes)
+        for name, used, count in rows
+        if name != GLOBAL_LEDGER
+    ]
+    if limits.global_bytes is None:
+        return usage
+    whole = [
+        LedgerUsage(None, used, count, quota_bytes=limits.global_bytes)
+        for name, used, count in rows
+        if name == GLOBAL_LEDGER
+    ]
+    return usage + whole
+
+
+def recompute_ledgers(session: Session, *, after: str | None, budget_seconds: float) -> RecomputeReport:
+    """Correct each ledger in its own transaction; the global one, as the sum of the others, last."""
+    deadline = time.monotonic() + budget_seconds
+    drifts: list[LedgerDrift | None] = []
+    for namespace in _namespaces(session, after):
+        if drifts and time.monotonic() >= deadline:
+            return RecomputeReport(len(drifts), _wrong(drifts), next_after=after)
+        drifts.append(session.run(partial(_recompute, session, namespace=namespace)))
+        after = namespace
+    checked = len(drifts)
+    drifts.append(session.run(partial(_recompute_global, session)))
+    return RecomputeReport(checked, _wrong(drifts))
+
+
+def _repeat(
+    session: Session, batch: Callable[[Any], tuple[int, int]], batch_rows: int, budget_seconds: float
+) -> tuple[int, int, int, bool]:
+    deadline = time.monotonic() + budget_seconds
+    total_rows = total_bytes = batches = 0
+    while True:
+        rows, freed_bytes = session.run(batch)
+        total_rows, total_bytes, batches = total_rows + rows, total_bytes + freed_bytes, batches + (rows > 0)
+        if rows < batch_rows:
+            return total_rows, total_bytes, batches, True
+        if time.monotonic() >= deadline:
+            return total_rows, total_bytes, batches, False
+
+
+def _checked(batch_rows: int) -> int:
+    if batch_rows < 1:
+        raise InvalidRequestError(f"batch_rows must be at least 1, not {batch_rows}")
+    return batch_rows
+
+
+def _new_bytes(write: Write, live_text: str | None) -> int:
+    if write.statement == "increment_entry" and live_text is not None and live_text.removeprefix("-").isdecimal():
+        return len(str(int(live_text) + write.delta))
+    return len((write.text or "").encode())
+
+
+def _namespaces(session: Session, after: str | None) -> Iterator[str]:
+    params = {"after": after or ""}
+
+    def read(connection: Any) -> str | None:
+        row = session.dialect.fetch_one(connection, "next_namespace", params)
+        return None if row is None else row[0]
+
+    while (namespace := session.run(read)) is not None:
+        yield namespace
+        params["after"] = namespace
+
+
+def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift | None:
+    dialect, params = session.dialect, {"namespace": namespace}
+    with dialect.transaction(connection):
+        recorded = dialect.fetch_one(connection, "lock_ledger", params)
+        if recorded is None:
+            dialect.run(connection, "create_ledger", params)
+            recorded = dialect.fetch_one(connection, "lock_ledger", params) or (0, 0)
+        actual = dialect.fetch_one(connection, "sum_entries", params)
+        if actual[1] == 0:
+            dialect.run(connection, "remove_ledger", params)
+        elif recorded != actual:
+            dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
+    return _drift(namespace, recorded, actual)
+
+
+def _recompute_global(session: Session, connection: Any) -> LedgerDrift | None:
+    dialect, params = session.dialect, {"namespace": GLOBAL_LEDGER}
+    with dialect.transaction(connection):
+        recorded = dialect.fetch_one(connection, "lock_ledger", params)
+        if recorded is None:
+            return None
+        actual = dialect.fetch_one(connection, "sum_ledgers", {})
+        if recorded != actual:
+            dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
+    return _drift(None, recorded, actual)
+
+
+def _drift(namespace: str | None, recorded: tuple[int, int], actual: tuple[int, int]) -> LedgerDrift | None:
+    if tuple(recorded) == tuple(actual):
+        return None
+    return LedgerDrift(
+        namespace,
+        recorded_bytes=recorded[0],
+        actual_bytes=actual[0],
+        recorded_entries=recorded[1],
+        actual_entries=actual[1],
+    )
+
+
+def _wrong(drifts: list[LedgerDrift | None]) -> tuple[LedgerDrift, ...]:
+    return tuple(drift for drift in drifts if drift is not None)

@@ -1,0 +1,124 @@
+"""The ``postgres`` adapter: PostgreSQL 14 or newer, one statement and one round trip per operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import URL
+
+from kvworker.adapter_settings import PostgresSettings
+from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
+from kvworker.adapters.dialect import Dialect, DriverConnection, Limits, Record, Write
+from kvworker.adapters.postgres_errors import cannot_connect, translate
+from kvworker.adapters.sql_adapter import SqlAdapter
+
+_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+#: A server that is not there must be an error within seconds. A url may set each of these differently.
+_CONNECT_DEFAULTS: Mapping[str, int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
+    """Make the adapter from its configuration block.
+
+    Raises:
+        ConfigurationError: the block is wrong.
+    """
+    settings = parse_block("postgres", PostgresSettings, config)
+    url = adapter_url("postgres", settings, _SCHEMES)
+    dialect = PostgresDialect(settings, url)
+    return SqlAdapter(settings, dialect, engine_for("postgres", dialect, has_url=url is not None))
+
+
+class PostgresDialect(Dialect):
+    """PostgreSQL through psycopg."""
+
+    name: ClassVar[str] = "postgresql"
+    driver: ClassVar[str] = "psycopg"
+    driver_errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+
+    def __init__(self, settings: PostgresSettings, url: URL | None) -> None:
+        super().__init__()
+        self._settings = settings
+        self._url = url
+
+    def make_engine(self) -> Engine:
+        """Make an engine as configured, in autocommit mode."""
+        assert self._url is not None  # noqa: S101 - without a url the host's engine is used
+        pool = self._settings.pool
+        return create_engine(
+            self._url.set(drivername="postgresql+psycopg"),
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool.size,
+            max_overflow=pool.max_overflow,
+            pool_timeout=pool.timeout,
+            pool_reset_on_return=None,
+            connect_args=self._connect_arguments(self._url),
+        )
+
+    def is_idle(self, connection: psycopg.Connection[Any]) -> bool:
+        """Tell whether the connection is open and in no transaction."""
+        return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def translate(self, error: Exception) -> Exception:
+        """Give the error, or the signal, that the driver's error means."""
+        return translate(error)
+
+    def cannot_connect(self, error: Exception) -> Exception:
+        """Give the error that a failure to connect means."""
+        return cannot_connect(error, self._url.password if self._url else None)
+
+    def transaction(self, connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
+        """Run several statements as one transaction."""
+        return connection.transaction()
+
+    def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
+        """Apply a write, or find its record, in one statement."""
+        params = {
+            "namespace": write.namespace,
+            "key": write.key,
+            "operation_id": write.operation_id,
+            "fingerprint": write.fingerprint,
+            "text": write.text,
+            "ttl_seconds": write.ttl_seconds,
+            # As text: the driver would send each size of integer as another type, and prepare again for it.
+            "delta": str(write.delta),
+            "limit_bytes": limits.namespace_bytes,
+            "global_limit_bytes": limits.global_bytes,
+            "retention_seconds": limits.retention_seconds,
+        }
+        return Record(*self.fetch_one(connection, write.statement, params))
+
+    def delete_expired(
+        self, connection: DriverConnection, statement: str, params: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        """Run a batch in one statement: rows and bytes."""
+        rows, freed_bytes = self.fetch_one(connection, statement, params)
+        return rows, freed_bytes
+
+    def _connect_arguments(self, url: URL) -> dict[str, Any]:
+        arguments: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in url.query}
+        arguments["prepare_threshold"] = self._settings.prepare_threshold
+        if self._settings.prepare_threshold is not None:
+            # Behind PgBouncer a session's settings are not ours to change. The plans of these statements do not
+            # depend on their parameters, and planning them takes longer than running them.
+            timeout_milliseconds = max(1, round(self._settings.statement_timeout_seconds * 1000))
+            arguments["options"] = " ".join(
+                [
+                    *url.normalized_query.get("options", ()),
+                    f"-c statement_timeout={timeout_milliseconds}",
+                    "-c plan_cache_mode=force_generic_plan",
+                ]
+            )
+        return arguments

@@ -1,0 +1,73 @@
+"""What PostgreSQL's errors mean. Messages hold no value and no password; the driver's error stays the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import psycopg
+
+from kvworker.adapters.dialect import (
+    ConflictError,
+    ConnectionLostError,
+    DuplicateOperationError,
+    NotAnIntegerError,
+    OutOfRangeError,
+    QuotaRefusedError,
+)
+from kvworker.adapters.schema import GLOBAL_QUOTA_CHECK, NAMESPACE_QUOTA_CHECK
+from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, StoreUnavailableError
+
+_SCHEMA_MISSING = "the store's tables are missing or of another version; run `kvworker migrate`"
+
+_LOST = "the connection to the database was lost"
+
+_MEANINGS: Mapping[str, Callable[[], Exception]] = {
+    "22P02": NotAnIntegerError,
+    "22003": OutOfRangeError,
+    "23505": DuplicateOperationError,
+    "25006": lambda: ConnectionLostError("the database is read-only"),
+    "3F000": lambda: SchemaError(_SCHEMA_MISSING),
+    "40001": lambda: ConflictError("the database could not serialize the operation with others, again and again"),
+    "40P01": lambda: ConflictError("the operation was caught in a deadlock, again and again"),
+    "42501": lambda: ConfigurationError("the database user may not use the store's tables; grant it what it needs"),
+    "42703": lambda: SchemaError(_SCHEMA_MISSING),
+    "42P01": lambda: SchemaError(_SCHEMA_MISSING),
+    "53100": lambda: StoreUnavailableError("the database's disk is full"),
+    "53200": lambda: StoreUnavailableError("the database is out of memory"),
+    "53300": lambda: StoreUnavailableError("the database has too many connections"),
+    "55P03": lambda: StoreUnavailableError("a lock was not given in time"),
+    "57014": lambda: StoreUnavailableError("the statement took longer than statement_timeout_seconds"),
+    "57P01": lambda: ConnectionLostError("the database closed the connection: it is shutting down"),
+    "57P02": lambda: ConnectionLostError("the database closed the connection: it crashed"),
+    "57P03": lambda: StoreUnavailableError("the database is starting up or shutting down"),
+    "57P05": lambda: ConnectionLostError("the database closed the connection: it was idle for too long"),
+}
+
+
+def translate(error: Exception) -> Exception:
+    """Give the error, or the signal, that the driver's error means."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if isinstance(error, psycopg.errors.CheckViolation):
+        return _refusal(error)
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and state is None:
+        return ConnectionLostError(_LOST)
+    if state in _MEANINGS:
+        return _MEANINGS[state]()
+    if state is not None and state.startswith("08"):
+        return ConnectionLostError(_LOST)
+    return KVStoreError(f"the database failed with SQLSTATE {state}")
+
+
+def cannot_connect(error: Exception, password: str | None) -> Exception:
+    """Give the error that a failure to connect means, with the driver's reason on one line."""
+    reason = " ".join(str(error).split())
+    if password:
+        reason = reason.replace(password, "***")
+    return StoreUnavailableError(f"cannot connect to the database: {reason}")
+
+
+def _refusal(error: psycopg.Error) -> Exception:
+    constraint = error.diag.constraint_name
+    if constraint in {NAMESPACE_QUOTA_CHECK, GLOBAL_QUOTA_CHECK}:
+        return QuotaRefusedError(is_global=constraint == GLOBAL_QUOTA_CHECK)
+    return KVStoreError(f"the database refused the write by its constraint {constraint!r}")

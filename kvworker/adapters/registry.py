@@ -1,0 +1,76 @@
+"""Adapters by name: the bundled ones, those registered at run time, and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeAlias
+
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.errors import ConfigurationError
+
+AdapterFactory: TypeAlias = Callable[[Mapping[str, Any]], KeyValueStoreAdapter]
+
+ENTRY_POINT_GROUP = "kvworker.adapters"
+
+
+def _bundled(module: str) -> AdapterFactory:
+    def make(config: Mapping[str, Any]) -> KeyValueStoreAdapter:
+        # Imported only when asked for: the database libraries are heavy.
+        adapter: KeyValueStoreAdapter = import_module(module).make_adapter(config)
+        return adapter
+
+    return make
+
+
+_factories: dict[str, AdapterFactory] = {
+    "postgres": _bundled("kvworker.adapters.postgres"),
+    "sqlite": _bundled("kvworker.adapters.sqlite"),
+}
+
+
+def register_kv_store_adapter(name: str, factory: AdapterFactory, *, replace: bool = False) -> None:
+    """Make an adapter available under a name; ``factory`` gets its configuration block.
+
+    Raises:
+        ConfigurationError: the name is blank, or taken and ``replace`` is false.
+    """
+    if not name.strip():
+        raise ConfigurationError("an adapter's name must not be blank")
+    if name in _factories and not replace:
+        raise ConfigurationError(f"an adapter named {name!r} is registered already; pass replace=True to replace it")
+    _factories[name] = factory
+
+
+def available_kv_store_adapters() -> tuple[str, ...]:
+    """The names that ``create_kv_store_adapter`` knows, in order."""
+    return tuple(sorted({*_factories, *_plugins()}))
+
+
+def create_kv_store_adapter(name: str, config: Mapping[str, Any]) -> KeyValueStoreAdapter:
+    """Make the named adapter from its configuration block.
+
+    Raises:
+        ConfigurationError: no adapter has this name, its package cannot be loaded, or the block is wrong.
+    """
+    factory = _factories.get(name) or _load_plugin(name)
+    return factory(config)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {plugin.name: plugin for plugin in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load_plugin(name: str) -> AdapterFactory:
+    plugin = _plugins().get(name)
+    if plugin is None:
+        known = ", ".join(available_kv_store_adapters())
+        raise ConfigurationError(f"no key-value store adapter is named {name!r}; available: {known}")
+    try:
+        factory: AdapterFactory = plugin.load()
+    except Exception as error:
+        raise ConfigurationError(
+            f"the adapter {name!r} ({plugin.value}) cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return factory

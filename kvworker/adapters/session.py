@@ -1,0 +1,121 @@
+"""Running work on a connection: schema check, retries and the one place where drivers' errors are translated."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from kvworker.adapters.dialect import ConnectionLostError, Dialect, RetryableError
+from kvworker.adapters.engines import ProcessEngine
+from kvworker.adapters.schema import SCHEMA_VERSION
+from kvworker.errors import SchemaError, StoreUnavailableError
+
+_Result = TypeVar("_Result")
+
+_MAX_LOST_CONNECTIONS = 1
+_MAX_CONFLICTS = 5
+_MAX_CONFLICT_PAUSE_SECONDS = 0.05
+
+
+class Session:
+    """Runs functions of a driver's connection, each again when the database undid it or the connection was stale.
+
+    Work is run again only because that is safe: every write carries an operation id, so that one whose
+    commit was not heard of is replayed and not repeated.
+    """
+
+    def __init__(self, dialect: Dialect, engine: ProcessEngine, *, migrate_on_start: bool) -> None:
+        self.dialect = dialect
+        self.engine = engine
+        self._migrate_on_start = migrate_on_start
+        self._schema_checked = False
+
+    def run(self, work: Callable[[Any], _Result], operation_id: str = "") -> _Result:
+        """Give what ``work`` returns for a connection in autocommit mode; ``operation_id`` is for the error.
+
+        Raises:
+            StoreUnavailableError, SchemaError: the database cannot serve.
+        """
+
+        def attempt() -> _Result:
+            if not self._schema_checked:
+                self._check_schema()
+            with self.engine.connection() as connection:
+                return work(connection)
+
+        return self._retried(attempt, operation_id)
+
+    def migrate(self) -> None:
+        """Create or update the schema."""
+        self._retried(self._migrate)
+
+    def schema_version(self) -> str:
+        """Read which version of the schema the database has.
+
+        Raises:
+            SchemaError: it has none.
+        """
+        return self._retried(self._read_version)
+
+    def _migrate(self) -> None:
+        # Alembic takes long to import, and a worker rarely needs it.
+        from kvworker.adapters.migrations import migrate  # noqa: PLC0415
+
+        migrate(self.engine.get())
+
+    def _read_version(self) -> str:
+        with self.engine.connection() as connection:
+            row = self.dialect.fetch_one(connection, "schema_version", {})
+        if row is None:
+            raise SchemaError("the database has no schema version; run `kvworker migrate`")
+        return str(row[0])
+
+    def _check_schema(self) -> None:
+        if self._migrate_on_start:
+            self._migrate()
+        version = self._read_version()
+        if version != SCHEMA_VERSION:
+            raise SchemaError(
+                f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
+                " run `kvworker migrate` with the newest version of the program"
+            )
+        self._schema_checked = True
+
+    def _retried(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
+        failures = Counter[type[RetryableError]]()
+        while True:
+            try:
+                with self._translated():
+                    return attempt()
+            except StoreUnavailableError as error:
+                raise StoreUnavailableError(error.detail, operation_id) from error.__cause__
+            except RetryableError as error:
+                failures[type(error)] += 1
+                if failures[type(error)] > self._prepare_retry(error):
+                    raise StoreUnavailableError(error.reason, operation_id) from error.__cause__
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self.dialect.driver_errors as error:
+            raise self.dialect.translate(error) from error
+        except DBAPIError as error:
+            # From a migration: all else runs on the driver itself. Without a statement it is about connecting.
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            meaning = self.dialect.cannot_connect if error.statement is None else self.dialect.translate
+            raise meaning(cause) from cause
+
+    def _prepare_retry(self, error: RetryableError) -> int:
+        """Make ready for another try, and tell how many such failures are worth one."""
+        if isinstance(error, ConnectionLostError):
+            self.engine.discard_connections()
+            return _MAX_LOST_CONNECTIONS
+        time.sleep(random.uniform(0, _MAX_CONFLICT_PAUSE_SECONDS))  # noqa: S311 - not a secret
+        return _MAX_CONFLICTS

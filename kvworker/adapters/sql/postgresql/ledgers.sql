@@ -1,0 +1,121 @@
+-- All that touches ledgers. What a write or a sweep does to them is a fragment of its statement.
+
+-- fragment: charge_ledgers
+-- Add what a write grew by, or take what it shrank by. Growth takes the writer's limits, which the table's checks
+-- enforce; a write that does not grow lifts the limit to what is used, so that it always passes.
+), ledger AS (
+    INSERT INTO kv_ledgers AS l (namespace, used_bytes, entry_count, limit_bytes)
+    SELECT %(namespace)s::text, e.size_bytes - e.previous_bytes, (e.previous_bytes = 0)::int, %(limit_bytes)s::bigint
+    FROM entry e, operation
+    WHERE e.size_bytes <> e.previous_bytes
+    ON CONFLICT (namespace) DO UPDATE SET
+        used_bytes = l.used_bytes + excluded.used_bytes,
+        entry_count = l.entry_count + excluded.entry_count,
+        limit_bytes = CASE WHEN excluded.used_bytes > 0 THEN excluded.limit_bytes
+            ELSE greatest(excluded.limit_bytes, l.used_bytes + excluded.used_bytes) END
+    RETURNING namespace
+), store AS (
+    UPDATE kv_ledgers g SET
+        used_bytes = g.used_bytes + e.size_bytes - e.previous_bytes,
+        entry_count = g.entry_count + (e.previous_bytes = 0)::int,
+        limit_bytes = CASE WHEN e.size_bytes > e.previous_bytes OR %(global_limit_bytes)s::bigint IS NULL
+            THEN %(global_limit_bytes)s::bigint
+            ELSE greatest(%(global_limit_bytes)s::bigint, g.used_bytes + e.size_bytes - e.previous_bytes) END
+    FROM entry e, ledger
+    WHERE g.namespace = ''
+)
+
+-- fragment: credit_ledgers
+-- Give the bytes of deleted entries back. The limits hold all the more.
+), freed AS (
+    SELECT namespace, sum(size_bytes)::bigint AS freed_bytes, count(*) AS freed_rows FROM doomed GROUP BY namespace
+), locked AS (
+    SELECT l.namespace FROM kv_ledgers l
+    WHERE l.namespace IN (SELECT namespace FROM freed) ORDER BY l.namespace FOR UPDATE
+), ledger AS (
+    UPDATE kv_ledgers l SET used_bytes = l.used_bytes - f.freed_bytes, entry_count = l.entry_count - f.freed_rows
+    FROM freed f JOIN locked USING (namespace)
+    WHERE l.namespace = f.namespace
+    RETURNING l.namespace
+), store AS (
+    UPDATE kv_ledgers g SET used_bytes = g.used_bytes - f.freed_bytes, entry_count = g.entry_count - f.freed_rows
+    FROM (SELECT sum(freed_bytes)::bigint AS freed_bytes, sum(freed_rows)::bigint AS freed_rows FROM freed) f,
+        (SELECT count(*) FROM ledger) after_ledgers
+    WHERE g.namespace = '' AND f.freed_rows > 0
+)
+SELECT coalesce(sum(freed_rows), 0)::bigint, coalesce(sum(freed_bytes), 0)::bigint FROM freed
+
+-- name: schema_version
+-- Read what migrations were applied.
+SELECT version_num FROM kv_schema_version
+
+-- name: database_clock
+-- Read the clock that decides expiry, in seconds since 1970.
+SELECT extract(epoch FROM clock_timestamp())::float8
+
+-- name: refused_write
+-- Read what a refused write met: the ledger, and the entry it would have replaced.
+SELECT
+    coalesce((SELECT used_bytes FROM kv_ledgers WHERE namespace = %(ledger)s), 0),
+    coalesce((SELECT size_bytes FROM kv_entries WHERE namespace = %(namespace)s AND key = %(key)s), 0),
+    (
+        SELECT value FROM kv_entries
+        WHERE namespace = %(namespace)s AND key = %(key)s AND (expires_at IS NULL OR expires_at > clock_timestamp())
+    )
+
+-- name: ledger_usage
+-- Read one ledger.
+SELECT used_bytes, entry_count FROM kv_ledgers WHERE namespace = %(namespace)s
+
+-- name: all_usage
+-- Read every ledger.
+SELECT namespace, used_bytes, entry_count FROM kv_ledgers ORDER BY namespace
+
+-- name: next_namespace
+-- Find the next namespace that has entries or a ledger, by the index alone.
+SELECT min(n.namespace) FROM (
+    SELECT min(namespace) AS namespace FROM kv_entries WHERE namespace > %(after)s
+    UNION ALL
+    SELECT min(namespace) FROM kv_ledgers WHERE namespace > %(after)s
+) n
+
+-- name: lock_ledger
+-- Lock a ledger and read it. What it should be is summed in a later statement, which sees all that was committed.
+SELECT used_bytes, entry_count FROM kv_ledgers WHERE namespace = %(namespace)s FOR UPDATE
+
+-- name: create_ledger
+-- Make an empty ledger where there is none, so that it can be locked.
+INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
+VALUES (%(namespace)s, 0, 0, NULL) ON CONFLICT DO NOTHING
+
+-- name: sum_entries
+-- Count what a namespace's entries use.
+SELECT coalesce(sum(size_bytes), 0)::bigint, count(*) FROM kv_entries WHERE namespace = %(namespace)s
+
+-- name: sum_ledgers
+-- Count what all namespaces use.
+SELECT coalesce(sum(used_bytes), 0)::bigint, coalesce(sum(entry_count), 0)::bigint
+FROM kv_ledgers WHERE namespace <> ''
+
+-- name: correct_ledger
+-- Set a ledger, above its limit if need be.
+UPDATE kv_ledgers SET
+    used_bytes = %(used_bytes)s,
+    entry_count = %(entry_count)s,
+    limit_bytes = CASE WHEN limit_bytes IS NOT NULL THEN greatest(limit_bytes, %(used_bytes)s) END
+WHERE namespace = %(namespace)s
+
+-- name: remove_ledger
+-- Remove the ledger of a namespace without entries.
+DELETE FROM kv_ledgers WHERE namespace = %(namespace)s
+
+-- name: lock_ledgers
+-- Keep writers off all ledgers; those that wait here see what this transaction did.
+LOCK TABLE kv_ledgers IN EXCLUSIVE MODE
+
+-- name: create_global_ledger
+-- Start global accounting from what the namespaces use.
+INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
+SELECT '', coalesce(sum(used_bytes), 0)::bigint, coalesce(sum(entry_count), 0)::bigint, NULL
+FROM kv_ledgers WHERE namespace <> ''
+ON CONFLICT DO NOTHING

@@ -1,0 +1,38 @@
+-- Batches take their locks in the order that writes take them: entries, ledgers by namespace, the global ledger.
+-- The clock is read in a subquery where an index is to find the expired: a volatile function could not be its bound.
+
+-- name: sweep_batch
+-- Delete expired entries that nobody is working on, the longest expired first, and give their bytes back.
+WITH doomed AS (
+    DELETE FROM kv_entries
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM kv_entries WHERE expires_at <= (SELECT clock_timestamp())
+        ORDER BY expires_at LIMIT %(batch_rows)s::bigint FOR UPDATE SKIP LOCKED
+    )) AND expires_at <= clock_timestamp()
+    RETURNING namespace, size_bytes
+-- include: credit_ledgers
+
+-- name: purge_batch
+-- Delete expired entries of one namespace, or of all when it is null, waiting for those that somebody works on.
+WITH doomed AS (
+    DELETE FROM kv_entries
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM kv_entries
+        WHERE expires_at <= (SELECT clock_timestamp())
+            AND (%(namespace)s::text IS NULL OR namespace = %(namespace)s::text)
+        ORDER BY namespace, key LIMIT %(batch_rows)s::bigint FOR UPDATE
+    )) AND expires_at <= clock_timestamp()
+    RETURNING namespace, size_bytes
+-- include: credit_ledgers
+
+-- name: prune_batch
+-- Delete operation records past their retention.
+WITH doomed AS (
+    DELETE FROM kv_operations
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM kv_operations WHERE expires_at <= (SELECT clock_timestamp())
+        ORDER BY expires_at LIMIT %(batch_rows)s::bigint FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
+)
+SELECT count(*) FROM doomed

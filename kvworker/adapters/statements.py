@@ -1,0 +1,34 @@
+"""The named SQL statements of a dialect, read once from its ``.sql`` files.
+
+A file holds parts that begin with ``-- name: NAME`` (a statement) or ``-- fragment: NAME`` (what several
+statements share, taken in where they say ``-- include: NAME``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+_PART = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+_COMMENT_LINE = re.compile(r"^--.*\n?", re.MULTILINE)
+
+
+@cache
+def load_statements(dialect_name: str) -> Mapping[str, str]:
+    """Read the dialect's statements by name, whole and without comments."""
+    sources = {"name": dict[str, str](), "fragment": dict[str, str]()}
+    for file in (files("kvworker.adapters") / "sql" / dialect_name).iterdir():
+        _, *parts = _PART.split(file.read_text(encoding="utf-8"))
+        for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            sources[kind][name] = body.strip("\n")
+
+    def include(match: re.Match[str]) -> str:
+        return sources["fragment"][match[1]]
+
+    return MappingProxyType(
+        {name: _COMMENT_LINE.sub("", _INCLUDE.sub(include, body)).strip() for name, body in sources["name"].items()}
+    )
