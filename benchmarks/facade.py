@@ -1,0 +1,171 @@
+"""Round trips through the facade against C, the round trip of a no-op task of a stock Celery application.
+
+Both go through the same Valkey, to a worker of the same pool and concurrency, from the same process, in
+turns; kvworker's worker has PostgreSQL behind. C does no work at all, so a ratio tells what a stored
+operation costs beside an empty task.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+
+from benchmarks import noop
+from kvworker import KeyValueStore, Settings
+from kvworker.children import ChildSpec, running_child
+from kvworker.errors import KVStoreError
+
+POOLS = (("prefork", 2), ("threads", 8))
+CALLER_THREADS = 8
+NAMESPACE = "bench"
+KEYS = 64
+CALL_TIMEOUT_SECONDS = 20
+READY_SECONDS = 30
+VALUE = {"step": 7, "tool": "search", "state": "x" * 60}
+
+Call = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: rounds, and calls of each kind in one round."""
+
+    rounds: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One way of measuring a call, in one unit."""
+
+    name: str
+    unit: str
+    take: Callable[[Call, int], float]
+
+
+def p50_milliseconds(call: Call, calls: int) -> float:
+    """The median duration of calls made one after the other."""
+    durations = []
+    for number in range(calls):
+        started = time.perf_counter()
+        call(number)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations) * 1000
+
+
+def calls_per_second(call: Call, calls: int) -> float:
+    """The rate at which 8 threads together get through the calls."""
+    with ThreadPoolExecutor(CALLER_THREADS) as threads:
+        list(threads.map(call, range(CALLER_THREADS)))
+        started = time.perf_counter()
+        list(threads.map(call, range(calls)))
+        return calls / (time.perf_counter() - started)
+
+
+MEASURES = (
+    Measure("1 caller", "ms (p50)", p50_milliseconds),
+    Measure(f"{CALLER_THREADS} caller threads", "calls/s", calls_per_second),
+)
+
+
+def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[dict[str, Any]]:
+    """Measure every pool; a row for each call and measure, as it is known."""
+    noop.app.conf.update(broker_url=valkey_url, result_backend=valkey_url)
+    settings = _settings(postgres_url, valkey_url)
+    with tempfile.TemporaryDirectory(prefix="kvworker-bench-") as directory, KeyValueStore(settings) as store:
+        for pool, concurrency in POOLS:
+            with _running_workers(Path(directory), store, pool, concurrency):
+                yield from _measure_pool(f"{pool} -c {concurrency}", _calls(store), effort)
+
+
+def _settings(postgres_url: str, valkey_url: str) -> Settings:
+    adapter = {"url": postgres_url, "reuse_conversation_store": False}
+    return Settings.from_mapping(
+        {
+            "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": adapter}}},
+            "queue": {"broker_url": valkey_url},
+        }
+    )
+
+
+@contextmanager
+def _running_workers(directory: Path, store: KeyValueStore, pool: str, concurrency: int) -> Iterator[None]:
+    config = directory / "kvworker.yaml"
+    config.write_text(yaml.safe_dump(store.settings.to_mapping()))
+    url = store.settings.queue.broker_url
+    options = ["worker", "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "WARNING"]
+    stock = ["-A", "benchmarks.noop", "-b", url, "--result-backend", url, *options, "-n", f"noop-{pool}@%h"]
+    ours = ["-A", "tasks", *options, "-n", f"kvworker-{pool}@%h"]
+    environ = {**os.environ, "KVWORKER_CONFIG": str(config)}
+    with (
+        running_child(_worker("noop", stock, directory, os.environ)) as noop_worker,
+        running_child(_worker("kvworker", ours, directory, environ)) as kv_worker,
+    ):
+        noop_worker.wait_until(_noop_answers, READY_SECONDS)
+        kv_worker.wait_until(lambda: _store_answers(store), READY_SECONDS)
+        yield
+
+
+def _worker(name: str, arguments: list[str], directory: Path, environ: Mapping[str, str]) -> ChildSpec:
+    command = (sys.executable, "-m", "celery", *arguments)
+    return ChildSpec(name, command, directory / f"{name}.log", cwd=Path.cwd(), env=environ, stop_seconds=20)
+
+
+def _noop_answers() -> bool:
+    try:
+        noop.noop.delay().get(timeout=1)
+    except CeleryTimeoutError:
+        return False
+    return True
+
+
+def _store_answers(store: KeyValueStore) -> bool:
+    try:
+        for number in range(KEYS):
+            store.set(NAMESPACE, f"key-{number}", VALUE, timeout=1)
+    except KVStoreError:
+        return False
+    return True
+
+
+def _calls(store: KeyValueStore) -> Mapping[str, Call]:
+    """What is measured, by name; the first is C."""
+    return {
+        "C": lambda _: noop.noop.delay().get(timeout=CALL_TIMEOUT_SECONDS),
+        "get": lambda number: store.get(NAMESPACE, f"key-{number % KEYS}", timeout=CALL_TIMEOUT_SECONDS),
+        "set": lambda number: store.set(NAMESPACE, f"key-{number % KEYS}", VALUE, timeout=CALL_TIMEOUT_SECONDS),
+    }
+
+
+def _measure_pool(pool: str, calls: Mapping[str, Call], effort: Effort) -> Iterator[dict[str, Any]]:
+    for call in calls.values():
+        p50_milliseconds(call, max(20, effort.calls // 5))
+    for measure in MEASURES:
+        # In turns, so that whatever else the machine does meets all of them.
+        samples = [
+            {name: measure.take(call, effort.calls) for name, call in calls.items()} for _ in range(effort.rounds)
+        ]
+        yield from (_row(pool, measure, name, samples) for name in calls if name != "C")
+
+
+def _row(pool: str, measure: Measure, name: str, samples: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "name": f"facade {name}, {measure.name}, worker {pool}",
+        "unit": measure.unit,
+        "median": statistics.median(sample[name] for sample in samples),
+        "floor": "C",
+        "floor_median": statistics.median(sample["C"] for sample in samples),
+        "ratio": statistics.median(sample[name] / sample["C"] for sample in samples),
+    }
