@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 import warnings
@@ -209,13 +207,13 @@ def _initialize(package: ModuleType, data: Path, user: str | None) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     if user is not None:
-        account = pwd.getpwnam(user)
-        os.chown(unfinished, account.pw_uid, account.pw_gid)
-    options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "-U", _POSTGRES_USER]
-    try:
-        package.initdb(options, pgdata=unfinished, user=user, cwd=unfinished, start_new_session=True)
-    except subprocess.CalledProcessError as error:
-        raise ChildError(f"initdb failed with exit code {error.returncode} in {unfinished}") from error
+        shutil.chown(unfinished, user, user)
+    binary = package.postgres_server.POSTGRES_BIN_PATH / "initdb"
+    options = ["-D", str(unfinished), "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", _POSTGRES_USER]
+    log = _logs(data.parent) / "initdb.log"
+    with running_child(ChildSpec("initdb", [str(binary), *options], log, cwd=unfinished, user=user)) as child:
+        if child.process.wait(_START_SECONDS) != 0:
+            raise child.died()
     unfinished.rename(data)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from kvworker.adapters.migrations import migrate_store
+from kvworker.administration import migrate_store
 from kvworker.children import Child, ChildError, ChildSpec, running_child
 from kvworker.client import KeyValueStore
 from kvworker.embedded import embedded_postgres, embedded_valkey
@@ -26,7 +24,6 @@ from kvworker.settings import Settings
 CONFIG_NAME = "kvworker.yaml"
 
 _READY_SECONDS = 60.0
-_WATCH_SECONDS = 0.2
 # What a worker needs beyond its running tasks to close its connections.
 _STOP_MARGIN_SECONDS = 25.0
 
@@ -113,15 +110,12 @@ def _write_config(state: Path, settings: Settings, broker_url: str, database_url
     path = state / CONFIG_NAME
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
-    with unfinished.open("x", encoding="utf-8", opener=_open_private) as file:
+    unfinished.touch(mode=0o600, exist_ok=False)
+    with unfinished.open("w", encoding="utf-8") as file:
         file.write("# Written by `kvworker up` at each start: how other processes reach this stack.\n")
         yaml.safe_dump(mapping, file, sort_keys=False)
     unfinished.replace(path)
     return path
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _worker(state: Path, config: Path, settings: Settings, concurrency: int) -> ChildSpec:
@@ -159,14 +153,3 @@ def _wait_until_it_answers(stack: Stack) -> None:
                     raise ChildError(f"the stack did not answer within {_READY_SECONDS:g} s: {error}") from error
             else:
                 return
-
-
-def watch(stack: Stack) -> None:
-    """Wait until a child ends on its own; interrupted by whatever interrupts this process.
-
-    Raises:
-        ChildError: a child process ended on its own.
-    """
-    while True:
-        stack.check()
-        time.sleep(_WATCH_SECONDS)

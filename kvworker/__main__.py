@@ -1,0 +1,5 @@
+"""``python -m kvworker``."""
+
+from kvworker.cli import main
+
+main()

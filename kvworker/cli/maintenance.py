@@ -1,0 +1,107 @@
+"""``migrate``, ``namespaces``, ``sweep`` and ``recompute``: directly on the database, without the queue."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from kvworker.administration import migrate_store, open_adapter
+from kvworker.cli.options import config_option, json_option, load_settings
+from kvworker.cli.output import console, make_table, print_json, shown_name
+from kvworker.model import LedgerDrift, LedgerUsage
+
+
+@click.command("migrate")
+@json_option
+@config_option
+def migrate_command(config: Path | None, *, as_json: bool) -> None:
+    """Create or update the database's schema. Safe to repeat, and to run from several places at once."""
+    version = migrate_store(load_settings(config))
+    if as_json:
+        print_json({"schema_version": version})
+    else:
+        click.echo(f"the schema is at version {version}")
+
+
+@click.command("namespaces")
+@click.argument("namespace", required=False)
+@json_option
+@config_option
+def namespaces_command(config: Path | None, namespace: str | None, *, as_json: bool) -> None:
+    """Show what each namespace, or only NAMESPACE, uses of its quota."""
+    with open_adapter(load_settings(config)) as adapter:
+        usages = adapter.usage(namespace)
+    if as_json:
+        print_json([usage.to_dict() for usage in usages])
+        return
+    numbers = ("entries", "used bytes", "quota bytes", "used")
+    table = make_table("namespace", *numbers, numbers=numbers)
+    for usage in usages:
+        table.add_row(shown_name(usage.namespace), *_usage_cells(usage))
+    console().print(table)
+
+
+@click.command("sweep")
+@json_option
+@config_option
+def sweep_command(config: Path | None, *, as_json: bool) -> None:
+    """Delete every expired entry now, in bounded batches, as the beat does from time to time."""
+    settings = load_settings(config)
+    limits = settings.maintenance
+    rows = freed_bytes = 0
+    with open_adapter(settings) as adapter:
+        complete = False
+        while not complete:
+            report = adapter.sweep_expired(
+                batch_rows=limits.sweep_batch_rows, budget_seconds=limits.sweep_budget_seconds
+            )
+            rows += report.deleted_rows
+            freed_bytes += report.freed_bytes
+            complete = report.complete
+    if as_json:
+        print_json({"deleted_rows": rows, "freed_bytes": freed_bytes})
+    else:
+        click.echo(f"deleted {rows} expired entries, {freed_bytes} bytes")
+
+
+@click.command("recompute")
+@json_option
+@config_option
+def recompute_command(config: Path | None, *, as_json: bool) -> None:
+    """Set every ledger to what its entries really use, and show each that was wrong."""
+    settings = load_settings(config)
+    checked, drifts, after = 0, list[LedgerDrift](), None
+    with open_adapter(settings) as adapter:
+        while True:
+            report = adapter.recompute_ledgers(
+                after=after, budget_seconds=settings.maintenance.recompute_budget_seconds
+            )
+            checked += report.checked_namespaces
+            drifts += report.drifts
+            after = report.next_after
+            if report.complete:
+                break
+    if as_json:
+        print_json({"checked_namespaces": checked, "drifts": [asdict(drift) for drift in drifts]})
+        return
+    if drifts:
+        _print_drifts(drifts)
+    click.echo(f"checked {checked} namespaces, mended {len(drifts)} ledgers")
+
+
+def _usage_cells(usage: LedgerUsage) -> list[str]:
+    quota, share = "none", ""
+    if usage.quota_bytes is not None:
+        quota, share = f"{usage.quota_bytes:,}", f"{usage.used_bytes / usage.quota_bytes:.1%}"
+    return [f"{usage.entry_count:,}", f"{usage.used_bytes:,}", quota, share]
+
+
+def _print_drifts(drifts: list[LedgerDrift]) -> None:
+    numbers = ("recorded bytes", "actual bytes", "recorded entries", "actual entries")
+    table = make_table("namespace", *numbers, numbers=numbers)
+    for drift in drifts:
+        sizes = (drift.recorded_bytes, drift.actual_bytes, drift.recorded_entries, drift.actual_entries)
+        table.add_row(shown_name(drift.namespace), *(f"{size:,}" for size in sizes))
+    console().print(table)

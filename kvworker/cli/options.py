@@ -1,0 +1,49 @@
+"""What the commands have in common: options, settings, and access to the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kvworker.settings import Settings
+from kvworker.settings.root import CONFIG_VARIABLE
+
+UP_CONFIG = Path(".kvworker") / "kvworker.yaml"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+config_option = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Configuration file [default: {CONFIG_VARIABLE}, else {UP_CONFIG} if it exists].",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+timeout_option = click.option("--timeout", type=float, metavar="SECONDS", help="Bounds the whole call.")
+ttl_option = click.option("--ttl", "ttl_seconds", type=float, metavar="SECONDS", help="Let it expire after this time.")
+idempotency_option = click.option(
+    "--idempotency-key", metavar="ID", help="Apply it once, however often it is sent with this id."
+)
+
+
+def config_path(config: Path | None) -> Path | None:
+    """The configuration file that a command uses; None if there is none."""
+    if config is not None:
+        return config
+    if named := os.environ.get(CONFIG_VARIABLE, "").strip():
+        return Path(named)
+    return UP_CONFIG if UP_CONFIG.is_file() else None
+
+
+def load_settings(config: Path | None) -> Settings:
+    """The settings that a command uses.
+
+    Raises:
+        ConfigurationError: the file is missing or wrong.
+    """
+    return Settings.load(config_path(config))

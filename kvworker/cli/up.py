@@ -1,0 +1,128 @@
+"""``up``: the whole store on one machine, until it is interrupted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from kvworker.cli.options import UP_CONFIG, config_option
+from kvworker.cli.output import console
+from kvworker.settings import Settings
+from kvworker.settings.root import CONFIG_VARIABLE
+from kvworker.stack import Stack, running_stack
+
+_WATCH_SECONDS = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# A line of Celery's log: [2025-12-21 10:00:00,000: WARNING/MainProcess] ...
+_LOG_LINE = re.compile(r"\[[-0-9]+ [0-9:,]+: (\w+)/")
+_SHOWN_LEVELS = {"WARNING", "ERROR", "CRITICAL"}
+
+
+@click.command("up")
+@click.option("--postgres", is_flag=True, help="Use an embedded PostgreSQL instead of SQLite.")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=UP_CONFIG.parent,
+    show_default=True,
+    metavar="DIR",
+    help="Where data, configuration and logs are kept.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Worker threads.")
+@config_option
+def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: bool) -> None:
+    """Run the whole store on this machine: Valkey, SQLite or PostgreSQL, a worker and the beat.
+
+    It needs nothing but the `embedded` extra. Data and queued messages are kept in the state directory, and
+    there at the next start. Ctrl-C stops it. A part that ends on its own stops the rest, with exit code 1.
+    --config gives quotas, intervals and so on; broker and database are its own.
+    """
+    settings = Settings.load(config)
+    try:
+        with (
+            _interruptible(),
+            running_stack(state, postgres=postgres, concurrency=concurrency, settings=settings) as stack,
+        ):
+            _print_summary(stack, postgres=postgres, concurrency=concurrency)
+            _watch(stack)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal to end, and let nothing disturb the shutdown after it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        click.echo("\nstopping ...", err=True)
+        raise KeyboardInterrupt
+
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
+    yield
+
+
+def _watch(stack: Stack) -> None:
+    warnings = _Warnings(stack.state / "logs" / "worker.log")
+    while True:
+        for line in warnings.new_lines():
+            click.echo(f"worker: {line}", err=True)
+        stack.check()
+        time.sleep(_WATCH_SECONDS)
+
+
+class _Warnings:
+    """What a log gains from now on, in warnings and worse; a traceback belongs to its line."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._position = log.stat().st_size
+        self._showing = False
+
+    def new_lines(self) -> Iterator[str]:
+        """The new lines, whole ones only."""
+        with self._log.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                text = line.decode(errors="replace").rstrip()
+                if match := _LOG_LINE.match(text):
+                    self._showing = match[1] in _SHOWN_LEVELS
+                if self._showing and text:
+                    yield text
+
+
+def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, text in (
+        ("broker", f"Valkey on {stack.settings.queue.broker_url.removeprefix('redis+socket://')}"),
+        (
+            "store",
+            f"PostgreSQL in {stack.state / 'postgres'}" if postgres else f"SQLite in {stack.state / 'kv.sqlite'}",
+        ),
+        ("worker", f"{concurrency} threads, and the beat"),
+        ("config", str(stack.config)),
+        ("logs", str(stack.state / "logs")),
+    ):
+        table.add_row(Text(f"  {name}"), Text(text))
+    out = console()
+    out.print("kvworker is running; Ctrl-C stops it.", style="bold")
+    out.print(table)
+    out.print("Try, in another terminal:")
+    if stack.config != UP_CONFIG.resolve():
+        out.print(Text(f"  export {CONFIG_VARIABLE}={shlex.quote(str(stack.config))}"))
+    out.print(Text("""  kvworker set demo greeting '"hello"' && kvworker get demo greeting"""))
