@@ -26,9 +26,9 @@ class KeyValueStoreAdapter(ABC):
     id a fresh one is used. Expiry is decided by the database's clock. Quotas are enforced by the
     database, in the transaction of the write, under any concurrency.
 
-    Any method may raise ``StoreUnavailableError`` (try again with the same operation id) and ``SchemaError``; every method checks
-    its arguments and may raise ``InvalidKeyError``. An adapter is safe to use from several threads, and
-    from a process forked after it was made.
+    Any method may raise ``StoreUnavailableError`` (try again with the same operation id) and
+    ``SchemaError``; every method checks its arguments and may raise ``InvalidKeyError``. An adapter is
+    safe to use from several threads, and from a process forked after it was made.
     """
 
     @abstractmethod

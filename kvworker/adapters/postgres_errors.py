@@ -51,7 +51,7 @@ def translate(error: Exception) -> Exception:
         return _refusal(error)
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and state is None:
         return ConnectionLostError(_LOST)
-    if state in _MEANINGS:
+    if state is not None and state in _MEANINGS:
         return _MEANINGS[state]()
     if state is not None and state.startswith("08"):
         return ConnectionLostError(_LOST)
