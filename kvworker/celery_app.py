@@ -96,7 +96,8 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
         "broker_pool_acquire_timeout": timeout,
         "redis_socket_timeout": timeout,
         "redis_socket_connect_timeout": timeout,
-        "redis_socket_keepalive": True,
+        # Celery hands it to Unix sockets too, which do not know it.
+        "redis_socket_keepalive": "socket" not in settings.queue.result_backend.partition("://")[0],
         "redis_backend_health_check_interval": 25,
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
         "result_backend_transport_options": {
