@@ -26,6 +26,7 @@ from benchmarks import noop
 from kvworker import KeyValueStore, Settings
 from kvworker.children import ChildSpec, running_child
 from kvworker.errors import KVStoreError
+from kvworker.model import JSONValue
 
 POOLS = (("prefork", 2), ("threads", 8))
 CALLER_THREADS = 8
@@ -33,7 +34,7 @@ NAMESPACE = "bench"
 KEYS = 64
 CALL_TIMEOUT_SECONDS = 20
 READY_SECONDS = 30
-VALUE = {"step": 7, "tool": "search", "state": "x" * 60}
+VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 
 Call = Callable[[int], Any]
 

@@ -43,9 +43,6 @@ app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
-    # A run can be retried from outside, and a lost connection should show within seconds.
-    broker_connection_retry_on_startup=True,
-    result_expires=RUN_TTL_SECONDS,
 )
 
 
