@@ -156,4 +156,4 @@ class Dialect(ABC):
         """Read the record of an operation id, if there is one."""
         params = {"namespace": namespace, "operation_id": operation_id}
         row = self.fetch_one(connection, "recorded_operation", params)
-        return Record(*row) if row else None
+        return Record(row[0], row[1], row[2], replayed=True) if row else None

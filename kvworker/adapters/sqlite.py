@@ -152,12 +152,11 @@ class SqliteDialect(Dialect):
     def _delete(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         params = {"namespace": write.namespace, "key": write.key}
         row = self.fetch_one(connection, "delete_entry", params)
-        size_bytes, live = row or (0, False)
-        result = "true" if live else "false"
+        size_bytes, expires_at, now = row or (0, 0.0, 0.0)
+        result = "true" if expires_at is None or expires_at > now else "false"
         self._record(connection, write, result, limits)
-        if row:
-            self._charge(connection, write.namespace, (-size_bytes, -1), limits)
-        return Record(write.fingerprint, result, now=0.0, replayed=False)
+        self._charge(connection, write.namespace, (-size_bytes, -1), limits)
+        return Record(write.fingerprint, result, now, replayed=False)
 
     def _record(self, connection: DriverConnection, write: Write, result: str, limits: Limits) -> None:
         params = {

@@ -8,8 +8,8 @@ FROM kv_entries
 WHERE namespace = %(namespace)s AND key = %(key)s AND (expires_at IS NULL OR expires_at > clock_timestamp())
 
 -- name: recorded_operation
--- Read the record of an operation id, as a write returns it when it finds one.
-SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8, true
+-- Read the record of an operation id.
+SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8
 FROM kv_operations
 WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
 

@@ -9,8 +9,8 @@ WHERE namespace = :namespace AND key = :key
     AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
 
 -- name: recorded_operation
--- Read the record of an operation id, as a write returns it when it finds one.
-SELECT fingerprint, result, (julianday('now') - 2440587.5) * 86400.0, 1
+-- Read the record of an operation id.
+SELECT fingerprint, result, (julianday('now') - 2440587.5) * 86400.0
 FROM kv_operations
 WHERE namespace = :namespace AND operation_id = :operation_id
 
@@ -36,9 +36,9 @@ ON CONFLICT (namespace, key) DO UPDATE SET
 RETURNING size_bytes - previous_bytes, previous_bytes = 0, expires_at, (julianday('now') - 2440587.5) * 86400.0
 
 -- name: delete_entry
--- Remove an entry and tell whether it was live.
+-- Remove an entry. Whether it was live is told by the caller: SQLite 3.40 gives NULL for "x IS NULL OR x > now" here.
 DELETE FROM kv_entries WHERE namespace = :namespace AND key = :key
-RETURNING size_bytes, expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0
+RETURNING size_bytes, expires_at, (julianday('now') - 2440587.5) * 86400.0
 
 -- name: record_operation
 -- Record what an operation did.
