@@ -1,0 +1,11 @@
+-- Reading the whole store, page by page.
+
+-- name: export_page
+-- Read the live entries that follow a name, of one namespace or of all when it is null, in order.
+SELECT namespace, key, value, extract(epoch FROM expires_at - clock_timestamp())::float8
+FROM kv_entries
+WHERE (namespace, key) > (%(after_namespace)s::text, %(after_key)s::text)
+    AND (%(namespace)s::text IS NULL OR namespace = %(namespace)s::text)
+    AND (expires_at IS NULL OR expires_at > clock_timestamp())
+ORDER BY namespace, key
+LIMIT %(page_rows)s::bigint

@@ -1,0 +1,11 @@
+-- Reading the whole store, page by page.
+
+-- name: export_page
+-- Read the live entries that follow a name, of one namespace or of all when it is null, in order.
+SELECT namespace, key, value, expires_at - (julianday('now') - 2440587.5) * 86400.0
+FROM kv_entries
+WHERE (namespace, key) > (:after_namespace, :after_key)
+    AND (:namespace IS NULL OR namespace = :namespace)
+    AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
+ORDER BY namespace, key
+LIMIT :page_rows
