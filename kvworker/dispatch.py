@@ -17,6 +17,7 @@ from kvworker.celery_app import make_celery
 from kvworker.errors import (
     KVStoreError,
     NestedCallError,
+    OperationExpiredError,
     OperationFailedError,
     OperationTimeoutError,
     QueueUnavailableError,
@@ -32,11 +33,11 @@ from kvworker.wire import Tool, decode_result, described, encode_request
 class PendingReply:
     """An operation on its way; ``operation_id`` is what makes asking again safe."""
 
-    def __init__(self, tool: Tool, operation_id: str, message: Message, future: Future[Any]) -> None:
+    def __init__(self, tool: Tool, operation_id: str, message: Message) -> None:
         self.tool = tool
         self.operation_id = operation_id
         self.message = message
-        self.future = future
+        self.future: Future[Any] = Future()
 
     def outcome(self, meta: dict[str, Any]) -> OperationResult:
         """The result, or the error that the worker raised, from what Celery stored."""
@@ -61,6 +62,8 @@ class PendingReply:
             return OperationFailedError(self.operation_id, f"task state {meta['status']}")
         args = failure.get("exc_message") or ()
         error = rebuild_error(failure["exc_type"], args if isinstance(args, list | tuple) else (args,))
+        if isinstance(error, OperationExpiredError) and self.message.copies > 1:
+            return OperationTimeoutError(self.operation_id, "one copy of its message came late, another may not have")
         return error or OperationFailedError(self.operation_id, str(failure["exc_type"]))
 
 
@@ -74,7 +77,7 @@ class Dispatcher:
         # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
         self._task_id_prefix = new_operation_id()
         self._count = itertools.count()
-        self._replies = ReplyReader(self.app.backend, self._task_id_prefix)
+        self._replies = ReplyReader(self.app.backend, self._task_id_prefix, self._send_again)
         self._sender = Sender(
             self.app,
             threads=settings.facade.sender_threads,
@@ -92,9 +95,8 @@ class Dispatcher:
             description=described(tool, arguments),
             give_up_at=time.monotonic() + timeout_seconds,
         )
-        future: Future[Any] = Future()
-        reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, future)
-        self._replies.expect(task_id, future)
+        reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message)
+        self._replies.expect(task_id, reply)
         self._sender.send(message)
         return reply
 
@@ -114,6 +116,10 @@ class Dispatcher:
                 f" {self._queue.queue_name!r}, so it could wait for its own slot: run it on a worker of other queues"
                 " (celery worker -Q), or let the queue do the waiting with store.signature(...) in a chain"
             )
+
+    def _send_again(self, replies: list[PendingReply]) -> None:
+        for reply in replies:
+            self._sender.send_again(reply.message)
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

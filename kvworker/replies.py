@@ -4,18 +4,21 @@ Celery's Redis backend stores each result under a key and publishes it on a chan
 A client gives all its tasks ids with one prefix and subscribes to that prefix once, where Celery's own
 ``AsyncResult.get`` subscribes and unsubscribes for every task, on a connection that threads must not
 share (celery#6335). Nothing depends on the published copy: after every (re)connect, and once a second
-while somebody waits, the stored results are read as well. A caller waits on a future with its own
-timeout, so whatever this thread is stuck in, no caller is.
+while somebody waits, the stored results are read as well. After a reconnect, what still waits may have
+been lost with the server (a message between Redis and a worker is), so its sender is told. A caller
+waits on a future with its own timeout, so whatever this thread is stuck in, no caller is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from celery.states import READY_STATES
@@ -26,26 +29,37 @@ logger = logging.getLogger(__name__)
 
 #: How often the stored results of waiting tasks are read, in case their published copy was lost.
 RECHECK_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 1.0
 
 
-class ReplyReader:
-    """Resolves the futures of a client's tasks with the metadata that Celery stores (a dict)."""
+class Waiting(Protocol):
+    """Somebody who waits for a result."""
 
-    def __init__(self, backend: Any, task_id_prefix: str) -> None:
+    future: Future[Any]
+
+
+class ReplyReader:
+    """Resolves the futures of a client's tasks with the metadata that Celery stores (a dict).
+
+    ``on_reconnect`` is called with all that still wait when the connection was lost and is back.
+    """
+
+    def __init__(self, backend: Any, task_id_prefix: str, on_reconnect: Callable[[list[Any]], None]) -> None:
         self._backend = backend
+        self._on_reconnect = on_reconnect
         self._pattern = _text(backend.get_key_for_task(task_id_prefix)) + "*"
         # Weak: a caller that gave up, or dropped its PendingResult, is forgotten without a word.
-        self._waiting: WeakValueDictionary[str, Future[Any]] = WeakValueDictionary()
+        self._waiting: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def expect(self, task_id: str, future: Future[Any]) -> None:
-        """Resolve ``future`` when the task's result arrives; keeps no strong reference to it."""
+    def expect(self, task_id: str, reply: Waiting) -> None:
+        """Resolve the reply's future when the task's result arrives; keeps no strong reference to it."""
         with self._lock:
-            self._waiting[task_id] = future
+            self._waiting[task_id] = reply
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="kvworker-replies", daemon=True)
                 self._thread.start()
@@ -59,13 +73,16 @@ class ReplyReader:
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        pause = 0.05
+        pause, connections = _FIRST_PAUSE_SECONDS, itertools.count()
         while not self._closed.is_set():
             self._wanted.wait()
             try:
                 with self._backend.client.pubsub() as pubsub:
                     pubsub.psubscribe(self._pattern)
-                    pause = 0.05
+                    if next(connections):
+                        self._read_stored()
+                        self._on_reconnect(self._still_waiting())
+                    pause = _FIRST_PAUSE_SECONDS
                     self._read(pubsub)
             except (RedisError, OSError) as error:
                 logger.info("the result backend went away, trying again: %s", type(error).__name__)
@@ -107,16 +124,20 @@ class ReplyReader:
         self._forget(done)
         return bool(done)
 
+    def _still_waiting(self) -> list[Waiting]:
+        with self._lock:
+            return list(self._waiting.values())
+
     def _resolve(self, data: bytes) -> bool:
         """Hand a result to whoever waits for it; True if it is final and can be forgotten."""
         meta = self._backend.decode(data)
         if meta["status"] not in READY_STATES:
             return False
         with self._lock:
-            future = self._waiting.pop(meta["task_id"], None)
-        if future is not None:
+            reply = self._waiting.pop(meta["task_id"], None)
+        if reply is not None:
             with contextlib.suppress(InvalidStateError):  # its caller cancelled it
-                future.set_result(meta)
+                reply.future.set_result(meta)
         return True
 
     def _forget(self, keys: list[str | bytes]) -> None:

@@ -28,7 +28,11 @@ _MAX_PAUSE_SECONDS = 1.0
 
 @dataclass(eq=False)
 class Message:
-    """A task message on its way; ``give_up_at`` is by the monotonic clock."""
+    """A task message on its way; ``give_up_at`` is by the monotonic clock.
+
+    ``copies`` counts how often the broker may have taken it: 0 is never, more than 1 is after an attempt
+    whose end is unknown, or after sending again.
+    """
 
     task_name: str
     task_id: str
@@ -36,8 +40,8 @@ class Message:
     description: str
     give_up_at: float
     last_problem: str = ""
-    _maybe_sent: bool = False
-    _writing: bool = False
+    copies: int = 0
+    _sending: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _abandoned: threading.Event = field(default_factory=threading.Event)
 
@@ -45,24 +49,33 @@ class Message:
         """Give up waiting. True if the broker does not have the message and will not get it."""
         with self._lock:
             self._abandoned.set()
-            return not (self._maybe_sent or self._writing)
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether an attempt has got as far as writing."""
-        return self._writing
+            return self.copies == 0
 
     def begin_writing(self) -> bool:
         """Note that the broker may have it from now on; False if the caller has given up."""
         with self._lock:
-            self._writing = not self._abandoned.is_set()
-            return self._writing
+            if self._abandoned.is_set():
+                return False
+            self.copies += 1
+            return True
 
-    def end_writing(self, *, maybe_sent: bool) -> None:
-        """Note how the attempt ended. What was possibly sent once stays so."""
+    def nothing_written(self) -> None:
+        """Take ``begin_writing`` back: the attempt failed before anything was written."""
         with self._lock:
-            self._writing = False
-            self._maybe_sent = self._maybe_sent or maybe_sent
+            self.copies -= 1
+
+    def begin_sending(self) -> bool:
+        """Claim the message for sending again; False while it is still being sent, or in vain."""
+        with self._lock:
+            if self._sending or self._abandoned.is_set() or time.monotonic() >= self.give_up_at:
+                return False
+            self._sending = True
+            return True
+
+    def end_sending(self) -> None:
+        """Let it be sent again, should the broker lose it."""
+        with self._lock:
+            self._sending = False
 
     def attempts(self) -> Iterator[None]:
         """Yield for each attempt, with a growing pause between them, until time is up."""
@@ -89,7 +102,14 @@ class Sender:
 
     def send(self, message: Message) -> None:
         """Start sending. Problems show in ``message.last_problem``."""
-        self._executor.submit(self._send, message)
+        # After close() nothing is sent: the caller's wait ends with "no broker took it".
+        with contextlib.suppress(RuntimeError):
+            self._executor.submit(self._send, message)
+
+    def send_again(self, message: Message) -> None:
+        """Send a message once more that the broker may have lost; harmless if it has not."""
+        if message.begin_sending():
+            self.send(message)
 
     def close(self) -> None:
         """Let running attempts end, start no new ones, and close the connections."""
@@ -102,22 +122,24 @@ class Sender:
     def _send(self, message: Message) -> None:
         for _ in message.attempts():
             if self._attempt(message):
-                return
+                break
+        message.end_sending()
 
     def _attempt(self, message: Message) -> bool:
         """Try once; True when there is nothing left to do."""
+        writing = False
         try:
             self._connect()
-            if not message.begin_writing():
-                return True
-            self._publish(message)
+            writing = message.begin_writing()
+            if writing:
+                self._publish(message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it when its time is up
             message.last_problem = f"{type(error).__name__}: {error}"
             logger.info("sending %s failed: %s", message.description, message.last_problem)
-            message.end_writing(maybe_sent=message.is_writing and not _nothing_written(error))
+            if writing and _nothing_written(error):
+                message.nothing_written()
             self._drop_producer()
             return False
-        message.end_writing(maybe_sent=True)
         return True
 
     def _connect(self) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from psycopg import sql
+from sqlalchemy import make_url
 
 from kvworker import (
     AsyncKeyValueStore,
@@ -21,6 +23,7 @@ from kvworker import (
     StoreUnavailableError,
 )
 from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+from tests.servers import PostgresServer
 
 #: How much longer than its timeout a call may take.
 GRACE_SECONDS = 1.0
@@ -150,27 +153,23 @@ def test_coroutines_time_out_alike(settings: Settings, valkey_node: ValkeyNode) 
 
 
 def test_a_database_that_is_away_is_retried_within_the_deadline(
-    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, postgres_server: PostgresServer
 ) -> None:
-    with locked_entry(postgres_url, "nothing") as other:
-        other.rollback()
-        other.autocommit = True
-        store.set("n", "c", 0)
-        # New connections are refused, and the workers' own are cut: the database is away for a while.
-        database = other.info.dbname
-        other.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
-        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-        other.execute(cut, (database,))
-        with within(1.0), pytest.raises((StoreUnavailableError, OperationTimeoutError)) as caught:
-            store.increment("n", "c", timeout=1.0)
-        operation_id = getattr(caught.value, "operation_id", "")
-        assert operation_id
-        pending = store.submit(
-            "kv_increment", {"namespace": "n", "key": "c", "idempotency_key": operation_id}, timeout=20
-        )
-        wait_until(lambda: worker_node.logs().count("trying again") > 3, what="retries in the log")
-        other.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
-        assert pending.result().value == 1
+    store.set("n", "c", 0)
+    database = make_url(postgres_url).database
+    # New connections are refused and the workers' own are cut: for them the database is away.
+    postgres_server.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+    cut = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}")
+    postgres_server.execute(cut.format(sql.Literal(database)))
+    with within(1.0), pytest.raises((StoreUnavailableError, OperationTimeoutError)) as caught:
+        store.increment("n", "c", timeout=1.0)
+    operation_id = getattr(caught.value, "operation_id", "")
+    assert operation_id
+    arguments = {"namespace": "n", "key": "c", "idempotency_key": operation_id}
+    pending = store.submit("kv_increment", arguments, timeout=20)
+    wait_until(lambda: worker_node.logs().count("trying again") > 3, what="retries in the log")
+    postgres_server.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+    assert pending.result().value == 1
     assert store.get("n", "c").value == 1
 
 
