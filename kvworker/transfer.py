@@ -24,6 +24,7 @@ from kvworker.wire import check_arguments, find_tool
 # Enough to keep every worker busy, few enough that none waits until its deadline.
 _WINDOW = 64
 _ATTEMPTS = 3
+_CHUNK_BYTES = 1 << 20
 _FIELDS = ("namespace", "key", "value", "ttl_seconds")
 # What another attempt with the same idempotency key settles.
 _TRANSIENT = (OperationTimeoutError, OperationExpiredError, StoreUnavailableError)
@@ -163,6 +164,8 @@ def format_line(entry: GetResult) -> str:
 def content_id(file: IO[bytes]) -> str:
     """What identifies a file's content; the file is read from where it stands, and put back there."""
     start = file.tell()
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
     file.seek(start)
-    return digest[:32]
+    return digest.hexdigest()[:32]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from kvworker.adapters.dialect import (
     Write,
 )
 from kvworker.adapters.engines import ProcessEngine
+from kvworker.adapters.export import export_entries
 from kvworker.adapters.session import Session
 from kvworker.errors import (
     CounterOverflowError,
@@ -127,6 +128,11 @@ class SqlAdapter(KeyValueStoreAdapter):
             return [maintenance.namespace_usage(self._session, check_namespace(namespace), self._limits)]
         self._ensure_global_ledger()
         return maintenance.all_usage(self._session, self._limits)
+
+    def export_entries(self, namespace: str | None = None, *, page_rows: int = 1000) -> Iterator[GetResult]:
+        """Yield every live entry, of one namespace or of all, in order; no snapshot is held meanwhile."""
+        checked = None if namespace is None else check_namespace(namespace)
+        return export_entries(self._session, checked, page_rows)
 
     def migrate(self) -> None:
         self._session.migrate()

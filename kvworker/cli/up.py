@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,3 +127,4 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
     if stack.config != UP_CONFIG.resolve():
         out.print(Text(f"  export {CONFIG_VARIABLE}={shlex.quote(str(stack.config))}"))
     out.print(Text("""  kvworker set demo greeting '"hello"' && kvworker get demo greeting"""))
+    sys.stdout.flush()

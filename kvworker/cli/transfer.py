@@ -1,0 +1,115 @@
+"""``import`` and ``export``: JSON lines in and out, with a progress bar on stderr."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kvworker.administration import open_sql_adapter
+from kvworker.cli.options import config_option, json_option, load_settings, timeout_option
+from kvworker.cli.output import error_console, print_json
+from kvworker.client import KeyValueStore
+from kvworker.transfer import Importer, ImportReport, content_id, format_line
+
+_SHOWN_ERRORS = 20
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--stop-on-error", is_flag=True, help="Stop at the first bad line instead of going on.")
+@click.option("--again", is_flag=True, help="Apply every line even if this very file was imported before.")
+@timeout_option
+@json_option
+@config_option
+def import_command(
+    config: Path | None, file: Path, timeout: float | None, *, stop_on_error: bool, again: bool, as_json: bool
+) -> None:
+    """Store every entry of FILE, one JSON object a line: namespace, key, value and, if it expires, ttl_seconds.
+
+    Importing the same file again applies no line twice, so an import that broke off is simply repeated. (That
+    holds as long as operation ids are remembered; see maintenance.operation_retention_seconds.)
+    `-` reads standard input. The exit code is 1 if a line failed.
+    """
+    with KeyValueStore(load_settings(config)) as store, _opened(file) as (source, size_bytes):
+        import_id = uuid.uuid4().hex if again else content_id(source)
+        importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
+        with Progress(
+            TextColumn("importing"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=error_console()
+        ) as progress:
+            bar = progress.add_task("importing", total=size_bytes)
+            report = importer.run(source, lambda read_bytes: progress.advance(bar, read_bytes))
+    _print_report(report, as_json=as_json)
+    sys.exit(1 if report.errors else 0)
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default=Path("-"))
+@click.option("--namespace", help="Export this namespace only.")
+@config_option
+def export_command(config: Path | None, file: Path, namespace: str | None) -> None:
+    """Write every live entry to FILE, or to standard output, as JSON lines that `import` takes.
+
+    It reads the database directly, page by page: what is written meanwhile is there or not, entry by entry.
+    """
+    with open_sql_adapter(load_settings(config)) as adapter:
+        total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
+        with (
+            _written(file) as target,
+            Progress(
+                TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=error_console()
+            ) as progress,
+        ):
+            bar = progress.add_task("exporting", total=total)
+            for entry in adapter.export_entries(namespace):
+                target.write(format_line(entry))
+                progress.advance(bar)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """The file and its size; what comes through a pipe is kept first, since it is read twice."""
+    if str(file) != "-":
+        with file.open("rb") as source:
+            yield source, file.stat().st_size
+        return
+    with tempfile.TemporaryFile() as kept:
+        shutil.copyfileobj(sys.stdin.buffer, kept)
+        size_bytes = kept.tell()
+        kept.seek(0)
+        yield kept, size_bytes
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[IO[str]]:
+    """The file to write, which takes its name when it is whole."""
+    if str(file) == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    unfinished = file.with_name(file.name + ".part")
+    try:
+        with unfinished.open("w", encoding="utf-8") as target:
+            yield target
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _print_report(report: ImportReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_dict())
+        return
+    for failed in report.errors[:_SHOWN_ERRORS]:
+        click.echo(f"line {failed.line}: {failed.error}", err=True)
+    if len(report.errors) > _SHOWN_ERRORS:
+        click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
+    click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")
