@@ -1,0 +1,68 @@
+"""What the cases share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import pytest
+
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.model import LedgerUsage
+
+#: Long enough for an operation or two before it ends, short enough to wait for.
+SHORT_TTL_SECONDS = 0.08
+
+
+class AdapterFactory(Protocol):
+    """Makes an adapter over the test's store."""
+
+    def __call__(
+        self,
+        *,
+        namespace_quota_bytes: int = ...,
+        global_quota_bytes: int | None = ...,
+        operation_retention_seconds: float = ...,
+    ) -> KeyValueStoreAdapter:
+        """Make the adapter with these settings, and defaults for the rest."""
+
+
+class Cases:
+    """The base of all cases: an adapter with default settings."""
+
+    @pytest.fixture
+    def adapter(self, make_adapter: AdapterFactory) -> KeyValueStoreAdapter:
+        """Make the adapter that most cases use."""
+        return make_adapter()
+
+
+def eventually(condition: Callable[[], bool], *, timeout_seconds: float = 10.0) -> None:
+    """Wait until the condition holds.
+
+    Raises:
+        AssertionError: it did not in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"the condition did not hold within {timeout_seconds} s")
+        time.sleep(0.005)
+
+
+def wait_for_expiry(adapter: KeyValueStoreAdapter, namespace: str, *keys: str) -> None:
+    """Wait until the store itself says that the entries expired."""
+    eventually(lambda: not any(adapter.get(namespace, key).found for key in keys))
+
+
+def ledger(adapter: KeyValueStoreAdapter, namespace: str) -> tuple[int, int]:
+    """Give a namespace's used bytes and entries."""
+    (usage,) = adapter.usage(namespace)
+    return usage.used_bytes, usage.entry_count
+
+
+def global_ledger(adapter: KeyValueStoreAdapter) -> LedgerUsage:
+    """Give the global ledger, which is the last."""
+    usage = adapter.usage()[-1]
+    assert usage.namespace is None  # noqa: S101 - part of the suite
+    return usage

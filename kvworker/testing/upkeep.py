@@ -1,0 +1,148 @@
+"""Cases: sweep, prune, recompute and usage do their work in bounds, and report it."""
+
+# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+
+from __future__ import annotations
+
+import pytest
+
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.errors import InvalidRequestError
+from kvworker.model import LedgerUsage, PruneReport, RecomputeReport, SweepReport
+from kvworker.testing.support import (
+    SHORT_TTL_SECONDS,
+    AdapterFactory,
+    Cases,
+    eventually,
+    global_ledger,
+    ledger,
+    wait_for_expiry,
+)
+
+
+class UpkeepCases(Cases):
+    """Maintenance and reports."""
+
+    def test_a_sweep_removes_what_expired_and_nothing_else(self, adapter: KeyValueStoreAdapter) -> None:
+        for key in "abc":
+            adapter.set("one", key, "12", ttl_seconds=SHORT_TTL_SECONDS)
+        adapter.set("two", "a", "12", ttl_seconds=SHORT_TTL_SECONDS)
+        adapter.set("one", "later", 1, ttl_seconds=600)
+        adapter.set("one", "never", 1)
+        wait_for_expiry(adapter, "one", *"abc")
+        wait_for_expiry(adapter, "two", "a")
+        assert ledger(adapter, "one") == (14, 5)
+        assert adapter.sweep_expired() == SweepReport(deleted_rows=4, freed_bytes=16, batches=1, complete=True)
+        assert ledger(adapter, "one") == (2, 2)
+        assert ledger(adapter, "two") == (0, 0)
+        assert adapter.sweep_expired() == SweepReport(deleted_rows=0, freed_bytes=0, batches=0, complete=True)
+
+    def test_a_sweep_works_in_batches(self, adapter: KeyValueStoreAdapter) -> None:
+        for number in range(7):
+            adapter.set("namespace", str(number), 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", *map(str, range(7)))
+        assert adapter.sweep_expired(batch_rows=3).to_dict() == {
+            "deleted_rows": 7,
+            "freed_bytes": 7,
+            "batches": 3,
+            "complete": True,
+        }
+
+    def test_a_sweep_keeps_to_its_budget(self, adapter: KeyValueStoreAdapter) -> None:
+        for number in range(3):
+            adapter.set("namespace", str(number), 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", *map(str, range(3)))
+        report = adapter.sweep_expired(batch_rows=1, budget_seconds=0)
+        assert (report.deleted_rows, report.batches, report.complete) == (1, 1, False)
+        assert adapter.sweep_expired().deleted_rows == 2
+
+    def test_a_sweep_keeps_the_global_ledger(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(global_quota_bytes=1000)
+        adapter.set("one", "a", 1, ttl_seconds=SHORT_TTL_SECONDS)
+        adapter.set("two", "a", 123, ttl_seconds=SHORT_TTL_SECONDS)
+        adapter.set("two", "b", 12)
+        wait_for_expiry(adapter, "one", "a")
+        wait_for_expiry(adapter, "two", "a")
+        adapter.sweep_expired()
+        usage = global_ledger(adapter)
+        assert (usage.used_bytes, usage.entry_count, usage.quota_bytes) == (2, 1, 1000)
+
+    def test_records_are_pruned_after_their_retention(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(operation_retention_seconds=SHORT_TTL_SECONDS)
+        for number in range(3):
+            adapter.set("namespace", "key", number, operation_id=str(number))
+        make_adapter().set("namespace", "key", 3, operation_id="kept")
+        reports: list[PruneReport] = []
+
+        def pruned() -> bool:
+            reports.append(adapter.prune_operations(batch_rows=2))
+            return sum(report.deleted_rows for report in reports) >= 3
+
+        eventually(pruned)
+        assert sum(report.deleted_rows for report in reports) == 3
+        assert all(report.complete for report in reports)
+        assert not adapter.was_applied("namespace", "0")
+        assert adapter.was_applied("namespace", "kept")
+        assert not adapter.set("namespace", "key", 0, operation_id="0").replayed
+
+    def test_a_prune_keeps_to_its_budget(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(operation_retention_seconds=0.001)
+        for number in range(3):
+            adapter.set("namespace", "key", number)
+        eventually(lambda: not adapter.prune_operations(batch_rows=1, budget_seconds=0).complete)
+
+    @pytest.mark.parametrize("batch_rows", [0, -1])
+    def test_a_batch_has_at_least_one_row(self, adapter: KeyValueStoreAdapter, batch_rows: int) -> None:
+        with pytest.raises(InvalidRequestError):
+            adapter.sweep_expired(batch_rows=batch_rows)
+        with pytest.raises(InvalidRequestError):
+            adapter.prune_operations(batch_rows=batch_rows)
+
+    def test_a_recompute_of_right_ledgers_changes_nothing(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(global_quota_bytes=1000)
+        for namespace in ("one", "two"):
+            adapter.set(namespace, "a", 123)
+            adapter.set(namespace, "b", "12")
+            adapter.delete(namespace, "b")
+        adapter.set("three", "a", 1)
+        adapter.delete("three", "a")
+        report = adapter.recompute_ledgers()
+        assert report.drifts == ()
+        assert report.complete
+        assert {usage.namespace: usage.used_bytes for usage in adapter.usage()} == {"one": 3, "two": 3, None: 6}
+
+    def test_a_recompute_goes_on_where_it_stopped(self, adapter: KeyValueStoreAdapter) -> None:
+        for namespace in ("b", "a", "c", "\u00e9"):
+            adapter.set(namespace, "key", 1)
+        after: str | None = None
+        seen: list[str | None] = []
+        for _ in range(4):
+            report = adapter.recompute_ledgers(after=after, budget_seconds=0)
+            assert report.checked_namespaces == 1
+            seen.append(report.next_after)
+            after = report.next_after
+        assert seen == ["a", "b", "c", None]
+
+    def test_a_recompute_of_nothing_is_complete(self, adapter: KeyValueStoreAdapter) -> None:
+        assert adapter.recompute_ledgers() == RecomputeReport(checked_namespaces=0)
+
+    def test_usage_lists_namespaces_in_order_and_the_whole_last(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(namespace_quota_bytes=500, global_quota_bytes=1000)
+        adapter.set("b", "key", 12)
+        adapter.set("a", "key", 1)
+        assert adapter.usage() == [
+            LedgerUsage("a", 1, 1, 500),
+            LedgerUsage("b", 2, 1, 500),
+            LedgerUsage(None, 3, 2, 1000),
+        ]
+        assert adapter.usage("b") == [LedgerUsage("b", 2, 1, 500)]
+        assert adapter.usage("unknown") == [LedgerUsage("unknown", 0, 0, 500)]
+
+    def test_without_a_global_quota_there_is_no_global_usage(self, make_adapter: AdapterFactory) -> None:
+        make_adapter(global_quota_bytes=1000).set("a", "key", 1)
+        assert [usage.namespace for usage in make_adapter().usage()] == ["a"]
+
+    def test_the_stores_clock_goes_forward(self, adapter: KeyValueStoreAdapter) -> None:
+        first = adapter.clock()
+        if first is not None:
+            eventually(lambda: (adapter.clock() or 0) > first)
