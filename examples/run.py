@@ -83,7 +83,7 @@ def read_counters(packages: Sequence[str]) -> Totals:
 
 
 def totals_table(counted: Totals, direct: Totals) -> Table:
-    """kvworker's counters beside the direct count."""
+    """Kvworker's counters beside the direct count."""
     table = Table("package", "counter", title="Counters in kvworker and a direct count without it")
     for heading in ("kvworker", "direct count", ""):
         table.add_column(heading, justify="right")

@@ -1,0 +1,20 @@
+"""A figure as every benchmark gives it."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Row(TypedDict):
+    """What was measured, and the floor that was measured beside it, in one unit.
+
+    ``ratio`` is the median over rounds of the ratio to the floor within a round, so it need not equal
+    ``median / floor_median``.
+    """
+
+    name: str
+    unit: str
+    median: float
+    floor: str
+    floor_median: float
+    ratio: float
