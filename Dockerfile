@@ -1,0 +1,31 @@
+# One image for worker, beat, migrations and checks; the stage `flower` adds the monitor.
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md beat_schedule.py ./
+COPY kvworker kvworker
+COPY tasks tasks
+RUN python -m venv /opt/kvworker \
+    && /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt .
+
+FROM build AS build-flower
+RUN /opt/kvworker/bin/pip install --no-cache-dir "flower>=2.0"
+
+FROM python:3.13-slim AS base
+ENV PATH=/opt/kvworker/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    KVWORKER_CONFIG=/etc/kvworker/kvworker.yaml
+RUN useradd --system --create-home --home-dir /var/lib/kvworker kvworker \
+    && install -d -o kvworker -g kvworker -m 700 /var/lib/kvworker/beat
+USER kvworker
+# Holds no module that could hide the installed ones, and beat's schedule.
+WORKDIR /var/lib/kvworker
+ENTRYPOINT ["kvworker"]
+
+FROM base AS flower
+COPY --from=build-flower /opt/kvworker /opt/kvworker
+ENTRYPOINT ["celery", "-A", "tasks"]
+CMD ["flower", "--address=0.0.0.0", "--port=5555"]
+
+FROM base AS kvworker
+COPY --from=build /opt/kvworker /opt/kvworker
+CMD ["worker"]
