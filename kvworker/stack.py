@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sqlalchemy import URL
 
 from kvworker.administration import migrate_store
 from kvworker.children import Child, ChildError, ChildSpec, running_child
@@ -68,7 +69,7 @@ def running_stack(
         servers = [running.enter_context(embedded_valkey(state))]
         if postgres:
             servers.append(running.enter_context(embedded_postgres(state)))
-        database_url = servers[1].url if postgres else f"sqlite:///{state}/kv.sqlite"
+        database_url = servers[1].url if postgres else _sqlite_url(state / "kv.sqlite")
         config = _write_config(state, settings or Settings(), servers[0].url, database_url)
         made = Settings.load(config)
         migrate_store(made)
@@ -97,6 +98,12 @@ def _locked(state: Path) -> Iterator[None]:
         lock.flush()
         yield
         lock.truncate(0)
+
+
+def _sqlite_url(file: Path) -> str:
+    # Its write-ahead log gets the same permissions.
+    file.touch(mode=0o600)
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _write_config(state: Path, settings: Settings, broker_url: str, database_url: str) -> Path:

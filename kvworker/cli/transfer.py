@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import IO
 
 import click
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from kvworker.administration import open_sql_adapter
 from kvworker.cli.options import config_option, json_option, load_settings, timeout_option
@@ -42,9 +50,7 @@ def import_command(
     with KeyValueStore(load_settings(config)) as store, _opened(file) as (source, size_bytes):
         import_id = uuid.uuid4().hex if again else content_id(source)
         importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
-        with Progress(
-            TextColumn("importing"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=error_console()
-        ) as progress:
+        with _progress(DownloadColumn()) as progress:
             bar = progress.add_task("importing", total=size_bytes)
             report = importer.run(source, lambda read_bytes: progress.advance(bar, read_bytes))
     _print_report(report, as_json=as_json)
@@ -62,16 +68,17 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
     """
     with open_sql_adapter(load_settings(config)) as adapter:
         total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
-        with (
-            _written(file) as target,
-            Progress(
-                TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=error_console()
-            ) as progress,
-        ):
+        with _written(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
                 progress.advance(bar)
+
+
+def _progress(amount: ProgressColumn) -> Progress:
+    console = error_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 @contextmanager

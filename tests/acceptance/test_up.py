@@ -1,0 +1,134 @@
+"""``kvworker up``: the whole store in one command, used from other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kvworker import KeyValueStore
+from tests.acceptance.command_line import Up, kvworker, kvworker_json, running_up
+from tests.acceptance.processes import wait_until
+
+CONFIG = Path(".kvworker") / "kvworker.yaml"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("up")
+
+
+@pytest.fixture(scope="module")
+def up(home: Path) -> Iterator[Up]:
+    with running_up(home) as running:
+        yield running
+
+
+def test_another_terminal_finds_the_stack_by_itself(up: Up, home: Path) -> None:
+    assert kvworker("set", "demo", "greeting", '{"text":"grüß dich"}', cwd=home).stdout == "stored\n"
+    assert kvworker("get", "demo", "greeting", cwd=home).stdout == '{"text": "grüß dich"}\n'
+
+
+def test_a_counter_is_incremented_once_for_an_idempotency_key(up: Up, home: Path) -> None:
+    arguments = ("increment", "demo", "calls", "--delta", "-2", "--idempotency-key", "step-1")
+    assert kvworker_json(*arguments, cwd=home)["replayed"] is False
+    assert kvworker_json(*arguments, cwd=home) == {"namespace": "demo", "key": "calls", "value": -2, "replayed": True}
+
+
+def test_doctor_finds_everything_well(up: Up, home: Path) -> None:
+    report = kvworker_json("doctor", cwd=home)
+    assert report["ok"] is True
+    names = [check["name"] for check in report["checks"]]
+    assert names == ["config", "broker", "results", "database", "schema", "clocks", "worker"]
+
+
+def test_what_was_imported_is_exported(up: Up, home: Path) -> None:
+    lines = [f'{{"namespace":"imported","key":"k{i}","value":[{i},"é"]}}\n' for i in range(150)]
+    (home / "in.jsonl").write_text("".join(lines))
+    first = kvworker_json("import", "in.jsonl", cwd=home)
+    again = kvworker_json("import", "in.jsonl", cwd=home)
+    assert (first["applied"], first["replayed"]) == (150, 0)
+    assert (again["applied"], again["replayed"]) == (0, 150)
+    assert kvworker("export", "out.jsonl", "--namespace", "imported", cwd=home).returncode == 0
+    assert sorted((home / "out.jsonl").read_text().splitlines(keepends=True)) == sorted(lines)
+    usage = kvworker_json("namespaces", "imported", cwd=home)
+    assert usage[0]["entry_count"] == 150
+
+
+def test_an_import_names_bad_lines_and_goes_on(up: Up, home: Path) -> None:
+    text = 'nonsense\n\n{"namespace":"n","key":"k","value":1}\n{"namespace":"n","key":"k","value":2,"ttl":3}\n'
+    done = kvworker("import", "-", cwd=home, stdin=text)
+    assert done.returncode == 1
+    assert done.stdout == "applied 1, replayed 0, failed 2\n"
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["line 1", "line 4"]
+    stopped = kvworker("import", "-", "--stop-on-error", cwd=home, stdin=text)
+    assert stopped.stdout == "applied 0, replayed 0, failed 1\n"
+
+
+def test_lines_of_one_key_are_applied_in_their_order(up: Up, home: Path) -> None:
+    text = "".join(f'{{"namespace":"order","key":"k","value":{i}}}\n' for i in range(30))
+    assert kvworker("import", "-", cwd=home, stdin=text).returncode == 0
+    assert kvworker("get", "order", "k", cwd=home).stdout == "29\n"
+
+
+def test_a_second_stack_in_the_same_directory_is_refused(up: Up, home: Path) -> None:
+    done = kvworker("up", cwd=home)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"another stack is running in {home / '.kvworker'} (process {up.process.pid})" in done.stderr
+
+
+def test_nothing_of_it_is_open_to_others(up: Up, home: Path) -> None:
+    for name in ("kvworker.yaml", "kv.sqlite"):
+        assert stat.S_IMODE((home / ".kvworker" / name).stat().st_mode) & 0o077 == 0, name
+    assert not any(connection for child in up.family for connection in child.net_connections("inet"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param([], id="sqlite"),
+        pytest.param(["--postgres"], id="postgres"),
+    ],
+)
+def test_it_stops_cleanly_and_goes_on_where_it_was(tmp_path: Path, arguments: list[str]) -> None:
+    with running_up(tmp_path, *arguments) as up:
+        with KeyValueStore.from_config(tmp_path / CONFIG) as store:
+            store.set("kept", "key", [1, 2])
+            # Held, so that it does not stop the broker before the message is there.
+            os.kill(up.process.pid, signal.SIGSTOP)
+            os.kill(up.child(" worker ").pid, signal.SIGKILL)
+            store.submit("kv_increment", {"namespace": "kept", "key": "queued"}, timeout=120)
+            wait_until(lambda: _is_queued(store), what="the message in the queue")
+            os.kill(up.process.pid, signal.SIGCONT)
+        wait_until(lambda: up.process.poll() is not None, timeout_seconds=40)
+        assert up.process.returncode == 1
+        assert "worker ended with exit code -9" in up.text()
+        assert up.survivors() == []
+    with running_up(tmp_path, *arguments) as up:
+        with KeyValueStore.from_config(tmp_path / CONFIG) as store:
+            assert store.get("kept", "key").value == [1, 2]
+            wait_until(lambda: store.get("kept", "queued").value == 1, timeout_seconds=90, what="the queued message")
+        assert up.stop(signal.SIGINT) == 0
+        assert up.survivors() == []
+
+
+def test_a_killed_parent_leaves_nothing_running(tmp_path: Path) -> None:
+    settings = {"tools": {"kv_store": {"adapters": {"sqlite": {"namespace_quota_bytes": 77}}}}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
+    # Longer than a Unix socket's path may be.
+    state = tmp_path / ("s" * 60) / ("t" * 60)
+    with running_up(tmp_path, "--config", "base.yaml", "--state", str(state)) as up:
+        usage = kvworker_json("namespaces", "any", "--config", str(state / "kvworker.yaml"), cwd=tmp_path)
+        assert usage[0]["quota_bytes"] == 77
+        up.stop(signal.SIGKILL)
+        wait_until(lambda: up.survivors() == [], what="the end of the children")
+
+
+def _is_queued(store: KeyValueStore) -> bool:
+    return bool(store.dispatcher().app.backend.client.llen("kv"))
