@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import threading
 import time
@@ -143,7 +144,11 @@ class Sender:
         return True
 
     def _connect(self) -> None:
-        if getattr(self._local, "producer", None) is None:
+        producer = getattr(self._local, "producer", None)
+        if producer is not None and _was_closed(self._local.connection):
+            self._drop_producer()
+            producer = None
+        if producer is None:
             self._local.producer = self._make_producer()
 
     def _publish(self, message: Message) -> None:
@@ -186,6 +191,18 @@ def _release(connection: Any) -> None:
     # Closing a broken connection fails in as many ways as there are transports; it is gone either way.
     with contextlib.suppress(Exception):
         connection.release()
+
+
+def _was_closed(connection: Any) -> bool:
+    """Whether an AMQP broker has closed the connection meanwhile (redis-py looks for itself).
+
+    A connection that only publishes, with confirms awaited and no heartbeat, has nothing to read but its end.
+    """
+    amqp_socket = getattr(getattr(connection.connection, "transport", None), "sock", None)
+    if amqp_socket is None:
+        return False
+    readable, _, _ = select.select([amqp_socket], [], [], 0)
+    return bool(readable)
 
 
 def _nothing_written(error: BaseException | None) -> bool:

@@ -37,7 +37,7 @@ def config_overrides() -> dict[str, Any]:
     }
 
 
-def _waits_for_lock(connection: psycopg.Connection) -> bool:
+def waits_for_lock(connection: psycopg.Connection) -> bool:
     found = connection.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     ).fetchone()
@@ -50,7 +50,7 @@ def test_a_worker_killed_in_the_middle_of_an_operation(
     store.set("n", "c", 10)
     with locked_entry(postgres_url, "c") as blocker:
         pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
-        wait_until(lambda: _waits_for_lock(blocker), what="the operation reaching the database")
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
         family = worker_node.children()
         worker_node.kill()
         for child in family:
@@ -72,7 +72,7 @@ def test_a_pool_child_killed_in_the_middle_of_an_operation(
     store.set("n", "c", 10)
     with locked_entry(postgres_url, "c") as blocker:
         pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
-        wait_until(lambda: _waits_for_lock(blocker), what="the operation reaching the database")
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
         for child in worker_node.children():
             child.kill()
         blocker.rollback()
@@ -139,7 +139,7 @@ def test_a_result_that_could_not_be_stored_at_first_arrives(
     store.set("n", "c", 1)
     with locked_entry(postgres_url, "c") as blocker:
         pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
-        wait_until(lambda: _waits_for_lock(blocker), what="the operation reaching the database")
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
         valkey_node.kill()
         blocker.rollback()
         wait_until(lambda: _committed(blocker), what="the commit")
@@ -158,7 +158,7 @@ def test_a_warm_shutdown_finishes_what_runs(store: KeyValueStore, worker_node: W
     store.set("n", "c", 1)
     with locked_entry(postgres_url, "c") as blocker:
         pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=30)
-        wait_until(lambda: _waits_for_lock(blocker), what="the operation reaching the database")
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
         worker_node.kill("SIGTERM")
         wait_until(lambda: "Warm shutdown" in worker_node.logs(), what="the warm shutdown")
         blocker.rollback()

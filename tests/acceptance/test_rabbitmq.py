@@ -1,0 +1,195 @@
+"""RabbitMQ as the broker, Valkey for results. Runs where a ``rabbitmq-server`` is found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal as signals
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from celery import chain
+from kombu import Connection
+from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
+
+from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError
+from tests.acceptance.processes import ProcessNode, WorkerNode, wait_until
+from tests.acceptance.test_faults import waits_for_lock
+from tests.acceptance.test_timeouts import locked_entry, within
+
+
+def _server_script() -> str | None:
+    # Debian's wrapper in PATH changes to another user; the script that it wraps runs as anybody.
+    debian = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+    return debian if Path(debian).exists() else shutil.which("rabbitmq-server")
+
+
+pytestmark = [
+    pytest.mark.skipif(_server_script() is None, reason="no rabbitmq-server is installed on this machine"),
+    pytest.mark.timeout(300),
+]
+
+
+class RabbitNode(ProcessNode):
+    """A RabbitMQ server on loopback, with a node name, ports and a data directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port, distribution, self.mapper_port = (_free_port() for _ in range(3))
+        environ = {
+            "HOME": str(directory),
+            "RABBITMQ_NODENAME": f"kvworker{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "ERL_EPMD_PORT": str(self.mapper_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_PID_FILE": str(directory / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(directory / "no-config"),
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "no-environment"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        super().__init__("rabbitmq", [_server_script() or ""], directory=directory, environ=environ)
+        self.celeryconfig = {"url": self.url, "host_url": self.url}
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def ready(self) -> bool:
+        wait_until(self._answers, timeout_seconds=90, what="RabbitMQ's start")
+        return True
+
+    def kill(self, signal: str | int = "SIGKILL") -> None:
+        number = signals.Signals[str(signal)]
+        family = self.children()  # the server runs below its start script
+        for child in family:
+            child.send_signal(number)
+        super().kill(signal)
+        if number is signals.SIGKILL:
+            psutil.wait_procs(family, timeout=20)
+
+    def teardown(self) -> None:
+        super().teardown()
+        port = str(self.mapper_port)
+        subprocess.run(["epmd", "-port", port, "-kill"], env={**os.environ, "ERL_EPMD_PORT": port}, check=False)
+
+    def _answers(self) -> bool:
+        try:
+            with Connection(self.url, connect_timeout=1) as connection:
+                connection.ensure_connection(max_retries=0)
+        except Exception:  # noqa: BLE001 - a broker on its way up refuses in many ways
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="module")
+def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
+    node = RabbitNode(tmp_path_factory.mktemp("rabbit"))
+    node.start()
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def broker_url(rabbit_node: RabbitNode) -> str:
+    return rabbit_node.url
+
+
+@pytest.fixture(autouse=True)
+def empty_queues(rabbit_node: RabbitNode) -> None:
+    with Connection(rabbit_node.url) as connection, connection.channel() as channel:
+        for queue in ("kv", "kv.maintenance"):
+            channel.queue_delete(queue)
+
+
+@pytest.fixture
+def celery_broker_cluster(rabbit_node: RabbitNode) -> CeleryBrokerCluster:
+    return CeleryBrokerCluster(CeleryTestBroker(rabbit_node))
+
+
+def test_round_trips(celery_setup: CeleryTestSetup, store: KeyValueStore) -> None:
+    assert celery_setup.ready()
+    store.set("n", "k", {"a": [1, "\u0000"]}, ttl_seconds=60)
+    assert store.get("n", "k").value == {"a": [1, "\u0000"]}
+    with pytest.raises(InvalidValueTypeError):
+        store.increment("n", "k")
+    with ThreadPoolExecutor(8) as threads:
+        counts = list(threads.map(lambda _: store.increment("n", "c", timeout=30).value, range(80)))
+    assert sorted(counts) == list(range(1, 81))
+    steps = chain(
+        store.signature("kv_increment", {"namespace": "n", "key": "c"}),
+        store.signature("kv_get", {"namespace": "n", "key": "c"}),
+    )
+    assert steps.apply_async().get(timeout=20)["value"] == 81
+
+
+def test_an_expired_message(store: KeyValueStore, request: pytest.FixtureRequest) -> None:
+    pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=1.0)
+    wait_until(lambda: pending._reply.message.copies == 1 and pending._reply.remaining_seconds() == 0)
+    request.getfixturevalue("worker_node")
+    with pytest.raises(OperationExpiredError):
+        pending.result(timeout=20)
+    assert not store.get("n", "c").found
+
+
+def test_a_worker_killed_in_the_middle(
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, tmp_path: Path, kv_environ: Mapping[str, str]
+) -> None:
+    store.set("n", "c", 10)
+    with locked_entry(postgres_url, "c") as blocker:
+        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
+        family = worker_node.children()
+        worker_node.kill()
+        for child in family:
+            child.kill()
+        blocker.rollback()
+    other = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
+    other.start()
+    try:
+        assert pending.result().value == 11
+        assert store.get("n", "c").value == 11
+    finally:
+        other.teardown()
+
+
+def test_the_broker_killed_and_restarted(
+    store: KeyValueStore, worker_node: WorkerNode, rabbit_node: RabbitNode
+) -> None:
+    store.set("n", "c", 0)
+    rabbit_node.kill()
+    with within(1.0), pytest.raises(QueueUnavailableError):
+        store.increment("n", "c", timeout=1.0)
+    pending = [store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=90) for _ in range(10)]
+    rabbit_node.start()
+    rabbit_node.ready()
+    assert sorted(reply.result().value for reply in pending) == list(range(1, 11))
+    assert worker_node.status == "running"
+
+
+def test_a_frozen_broker(store: KeyValueStore, worker_node: WorkerNode, rabbit_node: RabbitNode) -> None:
+    store.set("n", "c", 0)
+    rabbit_node.kill("SIGSTOP")
+    try:
+        with within(1.0), pytest.raises(Exception, match="operation"):
+            store.increment("n", "c", timeout=1.0, idempotency_key="frozen")
+    finally:
+        rabbit_node.kill("SIGCONT")
+    assert store.increment("n", "c", timeout=60, idempotency_key="frozen").value == 1
+    assert store.get("n", "c", timeout=20).value == 1
