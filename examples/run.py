@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -17,15 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from examples.pipeline import (
-    MEMO,
-    RUNS,
-    counters_namespace,
-    progress_key,
-    read_package,
-    record_key,
-    store,
-)
+from examples.pipeline import MEMO, RUNS, counters_namespace, progress_key, read_package, record_key, store
 from examples.source_files import COUNTERS, count_directly, python_files
 from kvworker.errors import NamespaceQuotaExceededError
 
@@ -54,7 +46,7 @@ def run_pipeline(packages: Sequence[str], title: str) -> list[dict[str, Any]]:
     return [cast("dict[str, Any]", store.get(RUNS, record_key(run, package)).value) for package in packages]
 
 
-def watch(run: str, results: Sequence[AsyncResult]) -> Any:
+def watch(run: str, results: Sequence[AsyncResult]) -> Iterator[int]:
     """Yield the number of files done until every result is there, and once more then.
 
     Raises:
@@ -64,12 +56,17 @@ def watch(run: str, results: Sequence[AsyncResult]) -> Any:
     while not all(result.ready() for result in results):
         if time.monotonic() > give_up_at:
             raise TimeoutError(f"the run did not end within {MAX_RUN_SECONDS} s; the pipeline worker's log tells why")
-        yield store.get(RUNS, progress_key(run)).value or 0
+        yield files_done(run)
         time.sleep(0.2)
     for result in results:
         result.get(timeout=5)
         result.forget()
-    yield store.get(RUNS, progress_key(run)).value or 0
+    yield files_done(run)
+
+
+def files_done(run: str) -> int:
+    """How many files a run has done; 0 before the first."""
+    return cast("int", store.get(RUNS, progress_key(run)).value or 0)
 
 
 def read_counters(packages: Sequence[str]) -> Totals:
