@@ -1,0 +1,214 @@
+"""Any sequence of operations gives what a dict would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from kvworker.adapters import create_kv_store_adapter
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.errors import (
+    CounterOverflowError,
+    IdempotencyConflictError,
+    InvalidValueTypeError,
+    NamespaceQuotaExceededError,
+)
+from kvworker.model import INT64_MAX, INT64_MIN, JSONValue
+from tests.servers import PostgresServer
+
+_QUOTA_BYTES = 300
+
+_names = st.sampled_from(["a", "A", " ", "é", "b/c"]).filter(lambda name: not name.isspace())
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+_values: st.SearchStrategy[JSONValue] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=5,
+)
+_integers = st.integers(-1000, 1000) | st.sampled_from([INT64_MAX, INT64_MIN])
+#: Long enough never to end within an example.
+_ttls = st.none() | st.integers(3600, 10**9) | st.floats(3600, 10**9)
+
+
+def text_of(value: JSONValue) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def size_of(value: JSONValue) -> int:
+    return len(text_of(value).encode())
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A write that succeeded: how to repeat it, and what it answered."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    answer: tuple[Any, ...]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A store beside a dict; the subclass says which store."""
+
+    numbers: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapter = self.make_adapter()
+        self.entries: dict[tuple[str, str], JSONValue] = {}
+        self.with_ttl: set[tuple[str, str]] = set()
+        self.applied: dict[tuple[str, str], Applied] = {}
+        self.last_number = 0
+
+    def make_adapter(self) -> KeyValueStoreAdapter:
+        raise NotImplementedError
+
+    def teardown(self) -> None:
+        self.adapter.close()
+
+    def fresh_id(self) -> str:
+        self.last_number += 1
+        return f"operation {self.last_number}"
+
+    def used_bytes(self, namespace: str) -> int:
+        return sum(size_of(value) for (owner, _), value in self.entries.items() if owner == namespace)
+
+    def fits(self, name: tuple[str, str], value: JSONValue) -> bool:
+        growth = size_of(value) - (size_of(self.entries[name]) if name in self.entries else 0)
+        return growth <= 0 or self.used_bytes(name[0]) + growth <= _QUOTA_BYTES
+
+    def remember(self, name: tuple[str, str], value: JSONValue, *, has_ttl: bool) -> None:
+        self.entries[name] = value
+        (self.with_ttl.add if has_ttl else self.with_ttl.discard)(name)
+
+    @rule(namespace=_names, key=_names, value=_values, ttl_seconds=_ttls)
+    def set(self, namespace: str, key: str, value: JSONValue, ttl_seconds: float | None) -> None:
+        name, operation_id = (namespace, key), self.fresh_id()
+        options = {"ttl_seconds": ttl_seconds, "operation_id": operation_id}
+        if not self.fits(name, value):
+            with pytest.raises(NamespaceQuotaExceededError) as caught:
+                self.adapter.set(namespace, key, value, ttl_seconds=ttl_seconds, operation_id=operation_id)
+            assert caught.value.used_bytes == self.used_bytes(namespace)
+            return
+        result = self.adapter.set(namespace, key, value, ttl_seconds=ttl_seconds, operation_id=operation_id)
+        assert not result.replayed
+        self.remember(name, value, has_ttl=ttl_seconds is not None)
+        self.applied[namespace, operation_id] = Applied("set", (namespace, key, value), options, (text_of(value),))
+
+    @rule(namespace=_names, key=_names)
+    def delete(self, namespace: str, key: str) -> None:
+        operation_id = self.fresh_id()
+        deleted = self.adapter.delete(namespace, key, operation_id=operation_id).deleted
+        assert deleted == ((namespace, key) in self.entries)
+        self.entries.pop((namespace, key), None)
+        options = {"operation_id": operation_id}
+        self.applied[namespace, operation_id] = Applied("delete", (namespace, key), options, (deleted,))
+
+    @rule(namespace=_names, key=_names, delta=_integers, initial_value=_integers, ttl_seconds=_ttls)
+    def increment(self, namespace: str, key: str, delta: int, initial_value: int, ttl_seconds: float | None) -> None:
+        name, operation_id = (namespace, key), self.fresh_id()
+        options: dict[str, Any] = {
+            "delta": delta,
+            "initial_value": initial_value,
+            "ttl_seconds": ttl_seconds,
+            "operation_id": operation_id,
+        }
+        expected = self.refusal_of_increment(name, delta, initial_value)
+        if expected is not None:
+            with pytest.raises(expected):
+                self.adapter.increment(namespace, key, **options)
+            return
+        total = self.sum_of(name, delta, initial_value)
+        result = self.adapter.increment(namespace, key, **options)
+        assert (result.value, result.replayed) == (total, False)
+        self.remember(name, total, has_ttl=ttl_seconds is not None or (name in self.with_ttl and name in self.entries))
+        self.applied[namespace, operation_id] = Applied("increment", (namespace, key), options, (total,))
+
+    def sum_of(self, name: tuple[str, str], delta: int, initial_value: int) -> int:
+        current = self.entries.get(name, initial_value)
+        assert isinstance(current, int)
+        return current + delta
+
+    def refusal_of_increment(self, name: tuple[str, str], delta: int, initial_value: int) -> type[Exception] | None:
+        current = self.entries.get(name, initial_value)
+        if isinstance(current, bool) or not isinstance(current, int):
+            return InvalidValueTypeError
+        if not (INT64_MIN <= current <= INT64_MAX and INT64_MIN <= current + delta <= INT64_MAX):
+            return CounterOverflowError
+        return None if self.fits(name, current + delta) else NamespaceQuotaExceededError
+
+    @precondition(lambda self: self.applied)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        applied = self.applied[data.draw(st.sampled_from(sorted(self.applied)))]
+        result = getattr(self.adapter, applied.method)(*applied.arguments, **applied.options)
+        assert result.replayed
+        answer = result.deleted if applied.method == "delete" else result.value
+        assert (text_of(answer) if applied.method == "set" else answer,) == applied.answer
+
+    @precondition(lambda self: self.applied)
+    @rule(data=st.data())
+    def use_an_id_again(self, data: st.DataObject) -> None:
+        namespace, operation_id = data.draw(st.sampled_from(sorted(self.applied)))
+        with pytest.raises(IdempotencyConflictError):
+            self.adapter.set(namespace, "another key", 1, operation_id=operation_id)
+
+    @rule()
+    def maintain(self) -> None:
+        assert self.adapter.sweep_expired().deleted_rows == 0
+        assert self.adapter.prune_operations().deleted_rows == 0
+        assert self.adapter.recompute_ledgers().drifts == ()
+
+    @rule(namespace=_names, key=_names)
+    def get(self, namespace: str, key: str) -> None:
+        result = self.adapter.get(namespace, key)
+        assert result.found == ((namespace, key) in self.entries)
+        if result.found:
+            assert text_of(result.value) == text_of(self.entries[namespace, key])
+            assert (result.ttl_seconds is not None) == ((namespace, key) in self.with_ttl)
+
+    @invariant()
+    def ledgers_are_right(self) -> None:
+        used = {usage.namespace: (usage.used_bytes, usage.entry_count) for usage in self.adapter.usage()}
+        for namespace in {owner for owner, _ in self.entries} | set(used):
+            assert namespace is not None
+            keys = [owner for owner, _ in self.entries if owner == namespace]
+            assert used.get(namespace, (0, 0)) == (self.used_bytes(namespace), len(keys))
+
+
+_EXAMPLES = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def test_postgres_does_what_a_dict_does(postgres_server: PostgresServer, postgres_url: str) -> None:
+    database = postgres_url.partition("?")[0].rpartition("/")[2]
+
+    class PostgresMachine(StoreMachine):
+        def make_adapter(self) -> KeyValueStoreAdapter:
+            postgres_server.execute("TRUNCATE kv_entries, kv_ledgers, kv_operations", database)
+            return create_kv_store_adapter("postgres", {"url": postgres_url, "namespace_quota_bytes": _QUOTA_BYTES})
+
+    run_state_machine_as_test(PostgresMachine, settings=_EXAMPLES)
+
+
+def test_sqlite_does_what_a_dict_does(tmp_path: Path) -> None:
+    class SqliteMachine(StoreMachine):
+        def make_adapter(self) -> KeyValueStoreAdapter:
+            StoreMachine.numbers += 1
+            url = f"sqlite:///{tmp_path}/{StoreMachine.numbers}.sqlite"
+            config = {"url": url, "migrate_on_start": True, "namespace_quota_bytes": _QUOTA_BYTES}
+            return create_kv_store_adapter("sqlite", config)
+
+    run_state_machine_as_test(SqliteMachine, settings=_EXAMPLES)

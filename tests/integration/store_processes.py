@@ -1,0 +1,106 @@
+"""What the processes of the concurrency tests run. They are spawned, so it must be importable."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from typing import Any, TypeAlias
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.errors import QuotaExceededError
+
+PROCESSES = 8
+
+Store: TypeAlias = tuple[str, dict[str, Any]]
+
+_start: Barrier
+
+
+@contextmanager
+def running_processes() -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_set_up, initargs=(start,)) as pool:
+        yield pool
+
+
+def _set_up(start: Barrier) -> None:
+    global _start  # noqa: PLW0603 - a barrier can only be handed over when the process starts
+    _start = start
+
+
+def together(store: Store, seed: int, work: Callable[[KeyValueStoreAdapter, int], Any]) -> Any:
+    """Run ``work`` at the same moment as the other processes do."""
+    name, config = store
+    with create_kv_store_adapter(name, config) as adapter:
+        adapter.get("warm", "up")
+        _start.wait(timeout=60)
+        return work(adapter, seed)
+
+
+def fill(adapter: KeyValueStoreAdapter, seed: int) -> int:
+    """Write entries of many sizes into one namespace, and tell how many writes were refused."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    refused = 0
+    for _ in range(120):
+        key = f"key {chance.randrange(40)}"
+        try:
+            if chance.random() < 0.15:
+                adapter.delete("namespace", key)
+            else:
+                adapter.set("namespace", key, "x" * chance.randrange(150))
+        except QuotaExceededError:
+            refused += 1
+    return refused
+
+
+def count(adapter: KeyValueStoreAdapter, _seed: int) -> None:
+    """Increment counters that nobody made before."""
+    for number in range(20):
+        for _ in range(3):
+            adapter.increment("namespace", f"counter {number}", delta=2)
+
+
+def race(adapter: KeyValueStoreAdapter, _seed: int) -> list[tuple[Any, ...]]:
+    """Run the operations that every other process runs too, and tell what came of them."""
+    outcomes: list[tuple[Any, ...]] = []
+    for number in range(30):
+        increment = adapter.increment("namespace", "counter", operation_id=f"increment {number}")
+        outcomes.append(("increment", number, increment.value, increment.replayed))
+        entry = adapter.set("namespace", f"key {number}", [number], operation_id=f"set {number}")
+        outcomes.append(("set", number, entry.value, entry.replayed))
+        deletion = adapter.delete("namespace", f"key {number}", operation_id=f"delete {number}")
+        outcomes.append(("delete", number, deletion.deleted, deletion.replayed))
+    return outcomes
+
+
+def mix(adapter: KeyValueStoreAdapter, seed: int) -> None:
+    """Do everything at once, in a few crowded namespaces: write, delete, count, race, sweep and recompute."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    for number in range(120):
+        try:
+            _mixed_step(adapter, chance, number)
+        except QuotaExceededError:
+            continue
+
+
+def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: int) -> None:
+    namespace, key = f"namespace {chance.randrange(3)}", f"key {chance.randrange(12)}"
+    ttl_seconds = chance.choice([None, 0.01, 0.05, 60])
+    dice = chance.random()
+    if dice < 0.45:
+        adapter.set(namespace, key, "x" * chance.randrange(120), ttl_seconds=ttl_seconds)
+    elif dice < 0.6:
+        adapter.delete(namespace, key)
+    elif dice < 0.75:
+        adapter.increment(namespace, f"counter {chance.randrange(4)}", delta=chance.randrange(-50, 50))
+    elif dice < 0.85:
+        adapter.increment("raced", "counter", operation_id=f"operation {number}")
+    elif dice < 0.95:
+        adapter.sweep_expired(batch_rows=5)
+    else:
+        adapter.recompute_ledgers()

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from contextlib import closing
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from tests.integration.store_processes import PROCESSES, Store, count, fill, mix, race, running_processes, together
+
+_SNAPSHOT = text(
+    "SELECT l.namespace, l.used_bytes, l.entry_count,"
+    " (SELECT coalesce(sum(e.size_bytes), 0) FROM kv_entries e WHERE e.namespace = l.namespace OR l.namespace = ''),"
+    " (SELECT count(*) FROM kv_entries e WHERE e.namespace = l.namespace OR l.namespace = '')"
+    " FROM kv_ledgers l"
+)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    with running_processes() as pool:
+        yield pool
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def store(request: pytest.FixtureRequest) -> Store:
+    url = request.getfixturevalue(f"{request.param}_url")
+    if request.param == "postgres":
+        return "postgres", {"url": url}
+    # Eight processes that each write without a pause starve one another for longer than people do.
+    config = {"url": url, "migrate_on_start": True, "busy_timeout_seconds": 60.0}
+    with create_kv_store_adapter("sqlite", config) as adapter:
+        adapter.migrate()
+    return "sqlite", config
+
+
+@pytest.fixture
+def engine(store: Store) -> Iterator[Engine]:
+    engine = create_engine(store[1]["url"])
+    yield engine
+    engine.dispose()
+
+
+def limited(store: Store, **config: Any) -> Store:
+    return store[0], {**store[1], **config}
+
+
+def start(
+    processes: ProcessPoolExecutor, store: Store, work: Callable[[KeyValueStoreAdapter, int], Any]
+) -> list[Future[Any]]:
+    return [processes.submit(together, store, seed, work) for seed in range(PROCESSES)]
+
+
+def check_ledgers(engine: Engine, quotas: dict[str, int]) -> None:
+    """In one snapshot every ledger is what its entries use, and within its quota."""
+    with engine.connect() as connection:
+        rows = connection.execute(_SNAPSHOT).all()
+    for namespace, used_bytes, entry_count, actual_bytes, actual_entries in rows:
+        assert (used_bytes, entry_count) == (actual_bytes, actual_entries), namespace
+        quota_bytes = quotas[""] if namespace == "" else quotas["namespace"]
+        assert used_bytes <= quota_bytes
+
+
+def watch(engine: Engine, futures: list[Future[Any]], quotas: dict[str, int]) -> int:
+    """Check every snapshot until the processes are done, and tell how many there were."""
+    snapshots = 0
+    while wait(futures, timeout=0.005, return_when=FIRST_EXCEPTION).not_done:
+        check_ledgers(engine, quotas)
+        snapshots += 1
+        if any(future.done() and future.exception() for future in futures):
+            break
+    check_ledgers(engine, quotas)
+    return snapshots
+
+
+def test_writers_never_exceed_a_namespaces_quota(processes: ProcessPoolExecutor, store: Store, engine: Engine) -> None:
+    futures = start(processes, limited(store, namespace_quota_bytes=1500), fill)
+    snapshots = watch(engine, futures, {"namespace": 1500})
+    refused = sum(future.result() for future in futures)
+    assert snapshots > 5
+    assert refused > 0
+
+
+def test_first_increments_at_the_same_moment_lose_nothing(processes: ProcessPoolExecutor, store: Store) -> None:
+    for future in start(processes, store, count):
+        future.result()
+    with create_kv_store_adapter(*store) as adapter:
+        values = {adapter.get("namespace", f"counter {number}").value for number in range(20)}
+    assert values == {2 * 3 * PROCESSES}
+
+
+def test_an_operation_id_raced_by_processes_is_applied_once(
+    processes: ProcessPoolExecutor, store: Store, engine: Engine
+) -> None:
+    outcomes = Counter[tuple[str, int, bool]]()
+    values: dict[tuple[str, int], set[str]] = {}
+    for future in start(processes, store, race):
+        for kind, number, value, replayed in future.result():
+            outcomes[kind, number, replayed] += 1
+            values.setdefault((kind, number), set()).add(repr(value))
+    for kind in ("increment", "set", "delete"):
+        for number in range(30):
+            assert outcomes[kind, number, False] == 1
+            assert outcomes[kind, number, True] == PROCESSES - 1
+            assert len(values[kind, number]) == 1
+    with create_kv_store_adapter(*store) as adapter:
+        assert adapter.get("namespace", "counter").value == 30
+    check_ledgers(engine, {"namespace": 1_048_576})
+
+
+@pytest.mark.parametrize("global_quota_bytes", [None, 1500])
+def test_everything_at_once_leaves_ledgers_right(
+    processes: ProcessPoolExecutor, store: Store, engine: Engine, global_quota_bytes: int | None
+) -> None:
+    quotas = {"namespace": 700, "": global_quota_bytes or 0}
+    crowded = limited(store, namespace_quota_bytes=700, global_quota_bytes=global_quota_bytes)
+    futures = start(processes, crowded, mix)
+    snapshots = watch(engine, futures, quotas)
+    for future in futures:
+        future.result()
+    assert snapshots > 5
+    with closing(create_kv_store_adapter(*crowded)) as adapter:
+        assert adapter.recompute_ledgers().drifts == ()
+        adapter.sweep_expired()
+        check_ledgers(engine, quotas)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, text
+
+from kvworker.adapters import create_kv_store_adapter, migrations
+from kvworker.adapters.migrations import migrate
+from kvworker.adapters.schema import SCHEMA_VERSION, metadata
+from kvworker.errors import SchemaError
+from tests.integration.store_processes import running_processes
+
+_POSTGRES_CATALOGUE = (
+    "SELECT relname, relkind::text, reloptions::text FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+    "SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull, attnum,"
+    " (SELECT collname FROM pg_collation c WHERE c.oid = attcollation)"
+    " FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
+    " WHERE relnamespace = 'public'::regnamespace AND attnum > 0",
+    "SELECT conname, conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE connamespace = 'public'::regnamespace",
+    "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+)
+_SQLITE_CATALOGUE = ("SELECT type, name, tbl_name, sql FROM sqlite_master",)
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    name = "empty_postgres_url" if request.param == "postgres" else "sqlite_url"
+    engine = create_engine(request.getfixturevalue(name))
+    yield engine
+    engine.dispose()
+
+
+def catalogue(engine: Engine) -> list[tuple[Any, ...]]:
+    queries = _SQLITE_CATALOGUE if engine.dialect.name == "sqlite" else _POSTGRES_CATALOGUE
+    with engine.connect() as connection:
+        rows = [tuple(row) for query in queries for row in connection.execute(text(query))]
+    return sorted((row for row in rows if "kv_schema_version" not in str(row)), key=repr)
+
+
+def block(engine: Engine) -> dict[str, Any]:
+    return {"url": engine.url.render_as_string(hide_password=False)}
+
+
+def adapter_name(engine: Engine) -> str:
+    return "sqlite" if engine.dialect.name == "sqlite" else "postgres"
+
+
+def test_migrating_equals_creating(engine: Engine) -> None:
+    metadata.create_all(engine)
+    created = catalogue(engine)
+    metadata.drop_all(engine)
+    migrate(engine)
+    assert catalogue(engine) == created
+    assert created
+
+
+def test_the_newest_migration_is_the_version_that_the_adapters_want() -> None:
+    config = Config()
+    config.set_main_option("script_location", next(iter(migrations.__path__)))
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+
+
+def test_migrating_again_changes_nothing(engine: Engine) -> None:
+    migrate(engine)
+    with create_kv_store_adapter(adapter_name(engine), block(engine)) as adapter:
+        adapter.set("namespace", "key", 1)
+        adapter.migrate()
+        assert adapter.get("namespace", "key").value == 1
+
+
+def test_processes_may_migrate_at_the_same_moment(engine: Engine) -> None:
+    with running_processes() as processes:
+        url = block(engine)["url"]
+        for future in [processes.submit(migrate_url, url) for _ in range(4)]:
+            future.result()
+    with create_kv_store_adapter(adapter_name(engine), block(engine)) as adapter:
+        assert adapter.schema_version() == SCHEMA_VERSION
+
+
+def migrate_url(url: str) -> None:
+    engine = create_engine(url)
+    migrate(engine)
+    engine.dispose()
+
+
+def test_threads_may_migrate_on_start_at_the_same_moment(engine: Engine) -> None:
+    config = {**block(engine), "migrate_on_start": True}
+    barrier = threading.Barrier(4)
+
+    def use(number: int) -> None:
+        with create_kv_store_adapter(adapter_name(engine), config) as adapter:
+            barrier.wait(timeout=30)
+            adapter.set("namespace", str(number), number)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(use, range(4)))
+    with create_kv_store_adapter(adapter_name(engine), config) as adapter:
+        assert adapter.usage("namespace")[0].entry_count == 4
+
+
+def test_a_database_without_the_schema_says_what_to_do(engine: Engine) -> None:
+    with create_kv_store_adapter(adapter_name(engine), block(engine)) as adapter:
+        with pytest.raises(SchemaError, match="kvworker migrate"):
+            adapter.get("namespace", "key")
+        with pytest.raises(SchemaError, match="kvworker migrate"):
+            adapter.schema_version()
+        adapter.migrate()
+        adapter.set("namespace", "key", 1)
+
+
+def test_a_schema_of_another_version_is_refused(engine: Engine) -> None:
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE kv_schema_version SET version_num = '9999'"))
+    adapter = create_kv_store_adapter(adapter_name(engine), block(engine))
+    with adapter, pytest.raises(SchemaError, match="9999"):
+        adapter.set("namespace", "key", 1)
