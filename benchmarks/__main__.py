@@ -23,7 +23,6 @@ from tests.servers import PostgresServer, empty_valkey_url, running_postgres, ru
 
 RESULTS = Path(__file__).with_name("results.json")
 PACKAGES = (
-    "kvworker",
     "celery",
     "kombu",
     "redis",
@@ -86,9 +85,10 @@ def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
     """Measure kvworker against its floors and write benchmarks/results.json."""
     rounds = rounds or (3 if quick else 7)
     rows: list[Row] = []
-    for row in measure(rounds, quick=quick, only=only):
-        console.print(f"{row['name']}: {row['median']:,.2f} {row['unit']}, {row['ratio']:.2f} {row['floor']}")
-        rows.append(row)
+    with console.status("measuring ...") as status:
+        for row in measure(rounds, quick=quick, only=only):
+            status.update(f"measured {row['name']}")
+            rows.append(row)
     console.print(table_of(rows))
     for note in NOTES:
         console.print(note)

@@ -86,7 +86,7 @@ def _rate(threads: ThreadPoolExecutor, call: Call, count: int) -> float:
 
 MEASURES = (
     Measure("1 caller", "ms (p50)", p50_milliseconds),
-    Measure(f"{CALLER_THREADS} caller threads", "calls/s", calls_per_second),
+    Measure(f"{CALLER_THREADS} callers", "calls/s", calls_per_second),
 )
 
 
@@ -168,7 +168,7 @@ def _measure_pool(pool: str, calls: Calls, effort: Effort) -> Iterator[Row]:
 
 def _row(pool: str, measure: Measure, name: str, samples: list[Sample]) -> Row:
     return {
-        "name": f"facade {name}, {measure.name}, worker {pool}",
+        "name": f"facade {name}, {measure.name}, {pool}",
         "unit": measure.unit,
         "median": statistics.median(sample[name] for sample in samples),
         "floor": "C",
