@@ -17,7 +17,7 @@ _Bytes = Annotated[int, Field(gt=0, le=2**62)]
 
 
 def drop_omitted(block: Mapping[str, Any], *, keep: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Drop keys whose value is blank or null, which count as omitted; a null under a key in ``keep`` means something."""
+    """Drop keys whose value is blank or null, which count as omitted; under a key in ``keep`` null means something."""
     return {
         key: value
         for key, value in block.items()

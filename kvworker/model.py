@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 from kvworker.errors import (
-    CounterOverflowError,
     InvalidKeyError,
     InvalidRequestError,
     InvalidTTLError,
@@ -270,17 +269,6 @@ def encode_value(value: object) -> str:
 def decode_value(text: str) -> JSONValue:
     """The value that ``encode_value`` made the text from."""
     value: JSONValue = json.loads(text)
-    return value
-
-
-def check_sum(namespace: str, key: str, value: int) -> int:
-    """The value of a counter, if it is within a signed 64-bit integer.
-
-    Raises:
-        CounterOverflowError: it is not.
-    """
-    if not INT64_MIN <= value <= INT64_MAX:
-        raise CounterOverflowError(namespace, key)
     return value
 
 

@@ -92,6 +92,14 @@ def worker_node(tmp_path: Path, kv_environ: Mapping[str, str], worker_arguments:
 
 
 @pytest.fixture
+def other_worker(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[WorkerNode]:
+    """A second worker, of another pool, that the test starts."""
+    node = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
 def celery_broker_cluster(valkey_node: ValkeyNode) -> CeleryBrokerCluster:
     return CeleryBrokerCluster(CeleryTestBroker(valkey_node))
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from collections.abc import Mapping
+from typing import Any
 
-from kvworker import InlineKeyValueStore, Settings
+from kvworker import InlineKeyValueStore, KeyValueStoreAdapter, Settings, register_kv_store_adapter
 from kvworker.model import GetResult
-from tasks import application, runtime
-from tasks.runtime import KeyValueStoreAdapter
-
-app = application.make_worker_app(Settings.load())
+from tasks.application import make_worker_app
 
 
-def _poisoned_adapter(*_: object) -> KeyValueStoreAdapter:
+def _poisoned_adapter(_config: Mapping[str, Any]) -> KeyValueStoreAdapter:
     adapter = InlineKeyValueStore().adapter
     read = adapter.get
 
     def get(namespace: str, key: str) -> GetResult:
         if key == "poison":
-            runtime.logger.warning("poison taken")
+            logging.getLogger(__name__).warning("poison taken")
             os.kill(os.getpid(), signal.SIGKILL)
         return read(namespace, key)
 
@@ -27,4 +27,5 @@ def _poisoned_adapter(*_: object) -> KeyValueStoreAdapter:
     return adapter
 
 
-runtime.create_kv_store_adapter = _poisoned_adapter
+register_kv_store_adapter("postgres", _poisoned_adapter, replace=True)
+app = make_worker_app(Settings.load())

@@ -13,8 +13,8 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from kvworker import KeyValueStore, RedeliveryLimitError
+from tests.acceptance.database import kill_in_the_middle_of_an_increment, locked_entry, waits_for_lock
 from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
-from tests.acceptance.test_timeouts import locked_entry
 
 VISIBILITY_TIMEOUT_SECONDS = 5
 
@@ -37,33 +37,10 @@ def config_overrides() -> dict[str, Any]:
     }
 
 
-def waits_for_lock(connection: psycopg.Connection) -> bool:
-    found = connection.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    ).fetchone()
-    return found is not None and found[0] > 0
-
-
 def test_a_worker_killed_in_the_middle_of_an_operation(
-    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, tmp_path: Path, kv_environ: Mapping[str, str]
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, other_worker: WorkerNode
 ) -> None:
-    store.set("n", "c", 10)
-    with locked_entry(postgres_url, "c") as blocker:
-        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
-        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
-        family = worker_node.children()
-        worker_node.kill()
-        for child in family:
-            child.kill()
-        blocker.rollback()
-    other = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
-    other.start()
-    try:
-        result = pending.result()
-        assert result.value == 11
-        assert store.get("n", "c").value == 11
-    finally:
-        other.teardown()
+    kill_in_the_middle_of_an_increment(store, worker_node, postgres_url, other_worker)
 
 
 def test_a_pool_child_killed_in_the_middle_of_an_operation(

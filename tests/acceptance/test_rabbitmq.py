@@ -7,7 +7,7 @@ import shutil
 import signal as signals
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from kombu import Connection
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
 from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError
+from tests.acceptance.database import kill_in_the_middle_of_an_increment
 from tests.acceptance.processes import ProcessNode, WorkerNode, wait_until
-from tests.acceptance.test_faults import waits_for_lock
-from tests.acceptance.test_timeouts import locked_entry, within
+from tests.acceptance.test_timeouts import within
 
 
 def _server_script() -> str | None:
@@ -149,24 +149,9 @@ def test_an_expired_message(store: KeyValueStore, request: pytest.FixtureRequest
 
 
 def test_a_worker_killed_in_the_middle(
-    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, tmp_path: Path, kv_environ: Mapping[str, str]
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, other_worker: WorkerNode
 ) -> None:
-    store.set("n", "c", 10)
-    with locked_entry(postgres_url, "c") as blocker:
-        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
-        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
-        family = worker_node.children()
-        worker_node.kill()
-        for child in family:
-            child.kill()
-        blocker.rollback()
-    other = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
-    other.start()
-    try:
-        assert pending.result().value == 11
-        assert store.get("n", "c").value == 11
-    finally:
-        other.teardown()
+    kill_in_the_middle_of_an_increment(store, worker_node, postgres_url, other_worker)
 
 
 def test_the_broker_killed_and_restarted(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import make_url
@@ -22,6 +21,7 @@ from kvworker import (
     Settings,
     StoreUnavailableError,
 )
+from tests.acceptance.database import locked_entry
 from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
 from tests.servers import PostgresServer
 
@@ -34,14 +34,6 @@ def within(timeout_seconds: float) -> Iterator[None]:
     started = time.monotonic()
     yield
     assert time.monotonic() - started < timeout_seconds + GRACE_SECONDS
-
-
-@contextmanager
-def locked_entry(postgres_url: str, key: str) -> Iterator[psycopg.Connection]:
-    """Hold the row lock of an entry, so that a write to it waits in the database."""
-    with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
-        connection.execute("SELECT FROM kv_entries WHERE key = %s FOR UPDATE", (key,))
-        yield connection
 
 
 def test_without_a_worker_the_outcome_is_unknown_and_asking_again_applies_once(

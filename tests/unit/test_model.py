@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvworker.errors import (
-    CounterOverflowError,
     InvalidKeyError,
     InvalidRequestError,
     InvalidTTLError,
@@ -39,7 +38,6 @@ from kvworker.model import (
     check_key,
     check_namespace,
     check_operation_id,
-    check_sum,
     check_ttl,
     decode_value,
     encode_value,
@@ -211,7 +209,6 @@ def test_bad_ttl(ttl: object) -> None:
 @given(st.integers(INT64_MIN, INT64_MAX))
 def test_good_integers(value: int) -> None:
     assert check_integer("delta", value) == value
-    assert check_sum("n", "k", value) == value
 
 
 @pytest.mark.parametrize(
@@ -220,13 +217,6 @@ def test_good_integers(value: int) -> None:
 def test_bad_integers(value: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"^delta must be a"):
         check_integer("delta", value)
-
-
-@pytest.mark.parametrize("value", [INT64_MAX + 1, INT64_MIN - 1, 2 * INT64_MIN])
-def test_a_counter_outside_64_bits_overflows(value: int) -> None:
-    with pytest.raises(CounterOverflowError) as caught:
-        check_sum("n", "k", value)
-    assert (caught.value.namespace, caught.value.key) == ("n", "k")
 
 
 def test_fresh_operation_ids_are_uuids_of_version_7_in_order() -> None:
