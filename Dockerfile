@@ -8,7 +8,7 @@ RUN python -m venv /opt/kvworker \
     && /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt .
 
 FROM build AS build-flower
-RUN /opt/kvworker/bin/pip install --no-cache-dir "flower>=2.0"
+RUN /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt flower
 
 FROM python:3.13-slim AS base
 ENV PATH=/opt/kvworker/bin:$PATH \
