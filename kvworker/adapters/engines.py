@@ -106,6 +106,14 @@ class HostEngine(ProcessEngine):
                 if not self._dialect.is_idle(lent):
                     connection.invalidate()
 
+    def get(self) -> Engine:
+        """Give the engine that the host program handed over last."""
+        return self._make()
+
+    def discard_connections(self) -> None:
+        """Close the pooled connections, as SQLAlchemy itself does when one of them is found broken."""
+        self.get().dispose()
+
     def close(self) -> None:
         """Leave the engine to its owner."""
 

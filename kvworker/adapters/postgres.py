@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import psycopg
@@ -79,9 +79,12 @@ class PostgresDialect(Dialect):
         """Give the error that a failure to connect means."""
         return cannot_connect(error, self._url.password if self._url else None)
 
-    def transaction(self, connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
-        """Run several statements as one transaction."""
-        return connection.transaction()
+    @contextmanager
+    def transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        """Run several statements as one transaction, in which each sees what was committed before it."""
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            yield
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record, in one statement."""
@@ -119,6 +122,7 @@ class PostgresDialect(Dialect):
                     *url.normalized_query.get("options", ()),
                     f"-c statement_timeout={timeout_milliseconds}",
                     "-c plan_cache_mode=force_generic_plan",
+                    "-c default_transaction_isolation=read\\ committed",
                 ]
             )
         return arguments

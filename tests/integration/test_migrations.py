@@ -13,8 +13,9 @@ from sqlalchemy import Engine, create_engine, text
 from kvworker.adapters import create_kv_store_adapter, migrations
 from kvworker.adapters.migrations import migrate
 from kvworker.adapters.schema import SCHEMA_VERSION, metadata
-from kvworker.errors import SchemaError
+from kvworker.errors import ConfigurationError, SchemaError
 from tests.integration.store_processes import running_processes
+from tests.servers import PostgresServer
 
 _POSTGRES_CATALOGUE = (
     "SELECT relname, relkind::text, reloptions::text FROM pg_class WHERE relnamespace = 'public'::regnamespace",
@@ -122,3 +123,13 @@ def test_a_schema_of_another_version_is_refused(engine: Engine) -> None:
     adapter = create_kv_store_adapter(adapter_name(engine), block(engine))
     with adapter, pytest.raises(SchemaError, match="9999"):
         adapter.set("namespace", "key", 1)
+
+
+def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
+    postgres_server.execute(
+        "CREATE DATABASE kv_latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+    )
+    adapter = create_kv_store_adapter("postgres", {"url": postgres_server.url("kv_latin1")})
+    with adapter, pytest.raises(ConfigurationError, match="UTF8"):
+        adapter.migrate()
+    postgres_server.drop_database("kv_latin1")

@@ -11,6 +11,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine
 
+from kvworker.errors import ConfigurationError
+
 #: Any number, but the same in every version: it is what concurrent migrations of a database meet at.
 _ADVISORY_LOCK = 0x6B76_776F_726B
 
@@ -19,7 +21,11 @@ _one_at_a_time = threading.Lock()
 
 
 def migrate(engine: Engine) -> None:
-    """Create the schema, or update it. Safe to run from several processes at once, and to repeat."""
+    """Create the schema, or update it. Safe to run from several processes at once, and to repeat.
+
+    Raises:
+        ConfigurationError: the database's encoding is not UTF-8.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with _one_at_a_time, _locked_connection(engine) as connection:
@@ -36,8 +42,17 @@ def _locked_connection(engine: Engine) -> Iterator[Connection]:
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
         # A migration takes as long as the tables are big, whatever the limit for a store operation is.
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        _check_encoding(connection)
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
         yield connection
+
+
+def _check_encoding(connection: Connection) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database's encoding is {encoding}, which cannot hold every JSON value; make one with ENCODING 'UTF8'"
+        )
 
 
 @contextmanager

@@ -1,0 +1,105 @@
+"""Whose connections are used, in which process, and how they are given back."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter, use_conversation_engine
+from kvworker.errors import ConfigurationError
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(kind: str, request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{kind}_url"))
+
+
+@pytest.fixture
+def host_engine(kind: str, url: str) -> Iterator[Engine]:
+    with create_kv_store_adapter(kind, {"url": url}) as adapter:
+        adapter.migrate()
+    engine = create_engine(url, pool_size=1, max_overflow=0)
+    use_conversation_engine(engine)
+    yield engine
+    use_conversation_engine(None)
+    engine.dispose()
+
+
+def _increment_in_child(adapter: KeyValueStoreAdapter, times: int) -> None:
+    for _ in range(times):
+        adapter.increment("namespace", "key")
+
+
+def _run_forked(adapter: KeyValueStoreAdapter) -> None:
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_increment_in_child, args=(adapter, 20)) for _ in range(3)]
+    for child in children:
+        child.start()
+    _increment_in_child(adapter, 20)
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+
+
+def test_an_adapter_made_before_a_fork_works_on_both_sides(kind: str, url: str) -> None:
+    config: dict[str, Any] = {"url": url, "migrate_on_start": True}
+    with create_kv_store_adapter(kind, config) as adapter:
+        adapter.increment("namespace", "key")
+        _run_forked(adapter)
+        assert adapter.get("namespace", "key").value == 81
+
+
+def test_a_host_engine_works_on_both_sides_of_a_fork(kind: str, host_engine: Engine) -> None:
+    with create_kv_store_adapter(kind, {"reuse_conversation_store": True}) as adapter:
+        adapter.increment("namespace", "key")
+        _run_forked(adapter)
+        assert adapter.get("namespace", "key").value == 81
+
+
+def test_a_host_engine_is_used_and_given_back_as_it_came(kind: str, host_engine: Engine) -> None:
+    with create_kv_store_adapter(kind, {"reuse_conversation_store": True}) as adapter:
+        adapter.set("namespace", "key", 1)
+        adapter.sweep_expired()
+        adapter.recompute_ledgers()
+    # There is one connection. It must not have stayed in autocommit: what is rolled back must be gone.
+    with host_engine.connect() as connection:
+        connection.execute(text("DELETE FROM kv_entries"))
+        connection.rollback()
+        assert connection.execute(text("SELECT count(*) FROM kv_entries")).scalar_one() == 1
+
+
+def test_without_a_url_the_host_engine_is_used_unless_told_otherwise(kind: str, host_engine: Engine) -> None:
+    with create_kv_store_adapter(kind, {}) as adapter:
+        adapter.set("namespace", "key", 1)
+    with pytest.raises(ConfigurationError, match="reuse_conversation_store"):
+        create_kv_store_adapter(kind, {"reuse_conversation_store": False})
+
+
+def test_a_url_goes_before_the_host_engine(kind: str, host_engine: Engine, tmp_path: Any) -> None:
+    config = {"url": f"sqlite:///{tmp_path}/own.sqlite", "migrate_on_start": True, "reuse_conversation_store": True}
+    with create_kv_store_adapter("sqlite", config) as adapter:
+        adapter.set("namespace", "key", 1)
+    with create_kv_store_adapter(kind, {}) as adapter:
+        assert not adapter.get("namespace", "key").found
+
+
+def test_a_missing_host_engine_says_what_to_do(kind: str) -> None:
+    adapter = create_kv_store_adapter(kind, {"reuse_conversation_store": True})
+    with pytest.raises(ConfigurationError, match="use_conversation_engine"):
+        adapter.get("namespace", "key")
+
+
+def test_a_host_engine_of_another_database_is_refused(kind: str, host_engine: Engine) -> None:
+    other = "sqlite" if kind == "postgres" else "postgres"
+    adapter = create_kv_store_adapter(other, {"reuse_conversation_store": True})
+    with pytest.raises(ConfigurationError, match=r"this adapter needs"):
+        adapter.get("namespace", "key")

@@ -1,0 +1,177 @@
+"""What becomes of operations when PostgreSQL fails: an error that tells, soon, and never a wrong store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.errors import ConfigurationError, KVStoreError, StoreUnavailableError
+from kvworker.testing import eventually
+from tests.servers import PostgresServer
+
+_PASSWORD = "s3cret-in-no-message"  # noqa: S105 - that it is never shown is what is tested
+
+
+@pytest.fixture
+def adapter(postgres_url: str) -> Iterator[KeyValueStoreAdapter]:
+    with make_adapter(postgres_url) as adapter:
+        adapter.set("namespace", "key", 1)
+        yield adapter
+
+
+def make_adapter(url: str, **config: Any) -> KeyValueStoreAdapter:
+    return create_kv_store_adapter("postgres", {"url": url, **config})
+
+
+@contextmanager
+def bare_connection(url: str) -> Iterator[psycopg.Connection[Any]]:
+    parsed = make_url(url)
+    host = str(parsed.query["host"])
+    with psycopg.connect(host=host, user=parsed.username, dbname=parsed.database, autocommit=True) as connection:
+        yield connection
+
+
+def test_a_restart_fails_no_operation(adapter: KeyValueStoreAdapter, postgres_server: PostgresServer) -> None:
+    postgres_server.stop("immediate")
+    postgres_server.start()
+    assert adapter.get("namespace", "key").value == 1
+    postgres_server.stop()
+    postgres_server.start()
+    assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+
+
+def test_a_server_that_is_away_is_an_error_until_it_is_back(
+    adapter: KeyValueStoreAdapter, postgres_server: PostgresServer
+) -> None:
+    postgres_server.stop("immediate")
+    try:
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError, match="cannot connect") as caught:
+                adapter.increment("namespace", "key", operation_id="operation")
+            assert caught.value.operation_id == "operation"
+            assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+    finally:
+        postgres_server.start()
+    assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+
+
+def test_connections_that_were_killed_fail_no_operation(adapter: KeyValueStoreAdapter, postgres_url: str) -> None:
+    with bare_connection(postgres_url) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert adapter.increment("namespace", "key").value == 2
+
+
+def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(postgres_url: str) -> None:
+    with make_adapter(postgres_url, statement_timeout_seconds=0.2) as adapter:
+        adapter.set("namespace", "key", 1)
+        with bare_connection(postgres_url) as connection, connection.transaction():
+            connection.execute("SELECT FROM kv_entries FOR UPDATE")
+            with pytest.raises(StoreUnavailableError, match="statement_timeout_seconds"):
+                adapter.increment("namespace", "key", operation_id="operation")
+        assert not adapter.was_applied("namespace", "operation")
+        assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+
+
+def test_a_pool_that_is_used_up_is_an_error(postgres_url: str) -> None:
+    pool = {"size": 1, "max_overflow": 0, "timeout": 0.2}
+    with make_adapter(postgres_url, pool=pool) as adapter, ThreadPoolExecutor(1) as thread:
+        adapter.set("namespace", "key", 1)
+        with bare_connection(postgres_url) as connection, connection.transaction():
+            connection.execute("SELECT FROM kv_entries FOR UPDATE")
+            waiting = thread.submit(adapter.increment, "namespace", "key")
+            eventually(lambda: _waits_for_a_lock(postgres_url))
+            with pytest.raises(StoreUnavailableError, match=r"pool\.size"):
+                adapter.get("namespace", "key")
+        assert waiting.result(timeout=10).value == 2
+
+
+def _waits_for_a_lock(url: str) -> bool:
+    with bare_connection(url) as connection:
+        query = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return connection.execute(query).fetchone() is not None
+
+
+def test_a_read_only_database_is_an_error(adapter: KeyValueStoreAdapter, postgres_url: str) -> None:
+    with bare_connection(postgres_url) as connection:
+        connection.execute(f'ALTER DATABASE "{connection.info.dbname}" SET default_transaction_read_only = on')
+    with make_adapter(postgres_url) as another:
+        with pytest.raises(StoreUnavailableError, match="read-only"):
+            another.set("namespace", "key", 2)
+        assert another.get("namespace", "key").value == 1
+
+
+def test_too_many_connections_are_an_error(postgres_url: str) -> None:
+    with bare_connection(postgres_url) as connection:
+        connection.execute("CREATE ROLE lonely LOGIN CONNECTION LIMIT 0")
+        try:
+            url = make_url(postgres_url).set(username="lonely").render_as_string()
+            with make_adapter(url) as adapter, pytest.raises(StoreUnavailableError, match="too many connections"):
+                adapter.get("namespace", "key")
+        finally:
+            connection.execute("DROP ROLE lonely")
+
+
+def test_missing_privileges_are_told(postgres_url: str) -> None:
+    with bare_connection(postgres_url) as connection:
+        connection.execute("CREATE ROLE guest LOGIN")
+        try:
+            url = make_url(postgres_url).set(username="guest").render_as_string()
+            with make_adapter(url) as adapter, pytest.raises(ConfigurationError, match="may not use"):
+                adapter.get("namespace", "key")
+        finally:
+            connection.execute("DROP ROLE guest")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{_PASSWORD}@127.0.0.1:1/database",
+        f"postgresql://user:{_PASSWORD}@name.invalid/database?connect_timeout=2",
+        f"postgresql://user:{_PASSWORD}@127.0.0.1:1/database?sslmode=nonsense",
+        f"postgresql://user:{_PASSWORD}@127.0.0.1:port/database",
+        f"mysql://user:{_PASSWORD}@127.0.0.1/database",
+        f"user:{_PASSWORD}@127.0.0.1/database",
+    ],
+)
+def test_no_error_shows_a_password(url: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(KVStoreError) as caught:
+        make_adapter(url).get("namespace", "key")
+    assert time.monotonic() - started < 10
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert _PASSWORD not in f"{error!s} {error!r} {error.args!r}"
+        error = error.__cause__
+
+
+def test_a_schema_other_than_public_is_named_in_the_url(postgres_url: str) -> None:
+    with bare_connection(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA elsewhere")
+    url = make_url(postgres_url).update_query_dict({"options": "-csearch_path=elsewhere"}).render_as_string()
+    with make_adapter(url) as adapter, make_adapter(postgres_url) as another:
+        adapter.migrate()
+        adapter.set("namespace", "key", "elsewhere")
+        assert not another.get("namespace", "key").found
+
+
+def test_without_prepared_statements_it_works_as_well(postgres_url: str) -> None:
+    with make_adapter(postgres_url, prepare_threshold=None) as adapter:
+        assert isinstance(adapter, SqlAdapter)
+        for number in range(10):
+            assert adapter.increment("namespace", "key").value == number + 1
+        prepared = adapter._session.run(
+            lambda connection: connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+        )
+        assert prepared == (0,)

@@ -1,0 +1,82 @@
+"""What becomes of operations when the SQLite file cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.errors import ConfigurationError, SchemaError, StoreUnavailableError
+
+
+def make_adapter(path: Path, **config: Any) -> KeyValueStoreAdapter:
+    return create_kv_store_adapter("sqlite", {"url": f"sqlite:///{path}", "migrate_on_start": True, **config})
+
+
+def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "kv.sqlite"
+    with make_adapter(path, busy_timeout_seconds=0.1) as adapter:
+        adapter.set("namespace", "key", 1)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="busy_timeout_seconds") as caught:
+            adapter.increment("namespace", "key", operation_id="operation")
+        assert caught.value.operation_id == "operation"
+        assert adapter.get("namespace", "key").value == 1
+        other.close()
+        assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+
+
+def test_a_read_only_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "kv.sqlite"
+    with make_adapter(path) as adapter:
+        adapter.set("namespace", "key", 1)
+        url = f"sqlite:///file:{path}?mode=ro&uri=true"
+        with create_kv_store_adapter("sqlite", {"url": url}) as reader:
+            assert reader.get("namespace", "key").value == 1
+            with pytest.raises(StoreUnavailableError, match="read-only"):
+                reader.set("namespace", "key", 2)
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "kv.sqlite"
+    path.write_text("this is a text, and long enough to be looked at as a database\n" * 100)
+    with pytest.raises(ConfigurationError, match="not a SQLite database"):
+        make_adapter(path).get("namespace", "key")
+
+
+def test_a_path_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="cannot open the database file"):
+        make_adapter(tmp_path).get("namespace", "key")
+
+
+def test_a_missing_directory_is_told_or_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "kv.sqlite"
+    with pytest.raises(ConfigurationError, match="three slashes"):
+        make_adapter(path, migrate_on_start=False).get("namespace", "key")
+    with make_adapter(path) as adapter:
+        adapter.set("namespace", "key", 1)
+    assert path.exists()
+
+
+def test_a_file_without_the_schema_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="kvworker migrate"):
+        make_adapter(tmp_path / "kv.sqlite", migrate_on_start=False).get("namespace", "key")
+
+
+def test_an_acknowledged_write_is_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "kv.sqlite"
+    with make_adapter(path) as adapter:
+        adapter.set("namespace", "key", 1)
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgresql://host/database", "sqlite+aiosqlite:///kv.sqlite"])
+def test_urls_of_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"adapters\.sqlite\.url"):
+        create_kv_store_adapter("sqlite", {"url": url})
