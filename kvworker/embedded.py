@@ -22,7 +22,9 @@ from urllib.parse import quote
 
 import psycopg
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from sqlalchemy import URL
 
 from kvworker.children import Child, ChildError, ChildSpec, running_child
@@ -176,8 +178,10 @@ def _wait_for_leftover(name: str, is_there: Callable[[], bool], data: Path) -> N
 
 
 def _valkey_answers(socket_path: Path) -> bool:
+    # Its default is to try for seconds.
+    once = Retry(NoBackoff(), 0)
     try:
-        with Redis(unix_socket_path=str(socket_path), socket_timeout=1.0) as client:
+        with Redis(unix_socket_path=str(socket_path), socket_timeout=1.0, retry=once) as client:
             return bool(client.ping())
     except (RedisError, OSError):
         return False
