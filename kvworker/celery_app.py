@@ -14,8 +14,7 @@ from kombu import Exchange, Queue
 
 from kvworker import kombu_fixes, wire
 from kvworker.settings import Settings
-
-_REDIS_SCHEMES = ("redis", "rediss", "sentinel")
+from kvworker.settings.urls import speaks_redis
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -32,11 +31,6 @@ def make_celery(settings: Settings) -> Celery:
         **_connection_settings(settings),
     )
     return app
-
-
-def speaks_redis(url: str) -> bool:
-    """Whether the URL names a Redis-protocol server."""
-    return url.startswith(_REDIS_SCHEMES)
 
 
 def _wire_settings() -> dict[str, Any]:

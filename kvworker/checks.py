@@ -19,6 +19,7 @@ from kvworker.celery_app import make_celery
 from kvworker.client import KeyValueStore
 from kvworker.errors import KVStoreError, OperationTimeoutError, SchemaError
 from kvworker.settings import Settings, redacted_url
+from kvworker.settings.urls import speaks_redis
 
 #: Expiry is by the database's clock and a message's deadline by its sender's: a drift eats into both.
 MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
@@ -67,7 +68,7 @@ def _broker(settings: Settings) -> str:
     try:
         with app.connection_for_write(heartbeat=0) as connection:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            if not _is_redis(settings.queue.broker_url):
+            if not speaks_redis(settings.queue.broker_url):
                 return shown
             # Its client connects only when it is used.
             connection.default_channel.client.ping()
@@ -170,10 +171,6 @@ def _redis_clock(client: Redis) -> float:
 def _redis(app: Celery) -> Redis:
     client: Redis = app.backend.client
     return client
-
-
-def _is_redis(url: str) -> bool:
-    return url.startswith("redis")
 
 
 CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {

@@ -16,15 +16,16 @@ from sqlalchemy import URL
 
 from kvworker.administration import migrate_store
 from kvworker.children import Child, ChildError, ChildSpec, running_child
-from kvworker.client import KeyValueStore
+from kvworker.client import KeyValueStore, QueuedResult
 from kvworker.embedded import embedded_postgres, embedded_valkey
-from kvworker.errors import KVStoreError
+from kvworker.errors import KVStoreError, OperationTimeoutError
 from kvworker.processes import celery_command, celery_environment
 from kvworker.settings import Settings
 
 CONFIG_NAME = "kvworker.yaml"
 
 _READY_SECONDS = 60.0
+_WATCH_SECONDS = 0.2
 # What a worker needs beyond its running tasks to close its connections.
 _STOP_MARGIN_SECONDS = 25.0
 
@@ -151,12 +152,20 @@ def _beat(state: Path, config: Path) -> ChildSpec:
 def _wait_until_it_answers(stack: Stack) -> None:
     give_up_at = time.monotonic() + _READY_SECONDS
     with KeyValueStore(stack.settings) as store:
+        question = _ask(store)
         while True:
             stack.check()
             try:
-                store.get("kvworker", "ready", timeout=1.0)
+                question.result(timeout=_WATCH_SECONDS)
             except KVStoreError as error:
                 if time.monotonic() > give_up_at:
                     raise ChildError(f"the stack did not answer within {_READY_SECONDS:g} s: {error}") from error
+                # While the answer is merely not there yet, the question stands.
+                if not isinstance(error, OperationTimeoutError):
+                    question = _ask(store)
             else:
                 return
+
+
+def _ask(store: KeyValueStore) -> QueuedResult:
+    return store.submit("kv_get", {"namespace": "kvworker", "key": "ready"}, timeout=_READY_SECONDS)

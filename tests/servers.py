@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -97,10 +98,18 @@ def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
         server.cleanup()
 
 
+def free_port() -> int:
+    """A loopback port that nobody uses, from the system's own range: other test runs get others."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @contextmanager
 def running_valkey() -> Iterator[ValkeyServer]:
     """A Valkey server on a free loopback port, which keeps nothing on disk."""
-    server = ValkeyServer(config={"save": "", "databases": VALKEY_DATABASES})
+    server = ValkeyServer(port=free_port(), config={"save": "", "databases": VALKEY_DATABASES})
     server.start()
     try:
         yield server

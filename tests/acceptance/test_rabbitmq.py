@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal as signals
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError
 from tests.acceptance.database import kill_in_the_middle_of_an_increment
 from tests.acceptance.processes import ProcessNode, WorkerNode, wait_until
 from tests.acceptance.test_timeouts import within
+from tests.servers import free_port
 
 
 def _server_script() -> str | None:
@@ -39,7 +39,7 @@ class RabbitNode(ProcessNode):
     """A RabbitMQ server on loopback, with a node name, ports and a data directory of its own."""
 
     def __init__(self, directory: Path) -> None:
-        self.port, distribution, self.mapper_port = (_free_port() for _ in range(3))
+        self.port, distribution, self.mapper_port = (free_port() for _ in range(3))
         environ = {
             "HOME": str(directory),
             "RABBITMQ_NODENAME": f"kvworker{self.port}@localhost",
@@ -88,13 +88,6 @@ class RabbitNode(ProcessNode):
         except Exception:  # noqa: BLE001 - a broker on its way up refuses in many ways
             return False
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.fixture(scope="module")
