@@ -159,6 +159,18 @@ def test_results_are_forgotten_once_read(store: KeyValueStore, valkey_node: Valk
         wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="messages acknowledged")
 
 
+def test_nothing_is_published_but_results(store: KeyValueStore, valkey_node: ValkeyNode) -> None:
+    store.get("n", "k")
+    with valkey_node.client() as client:
+        client.config_resetstat()
+        for _ in range(10):
+            store.get("n", "k")
+        wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="messages acknowledged")
+        calls = {name: stat["calls"] for name, stat in client.info("commandstats").items()}
+    # No events, gossip, heartbeats or mingling: one message in and one result out for each operation.
+    assert (calls["cmdstat_lpush"], calls["cmdstat_publish"]) == (10, 10)
+
+
 def test_coroutines(settings: Settings) -> None:
     async def use() -> list[Any]:
         async with AsyncKeyValueStore(settings) as store:
