@@ -12,7 +12,6 @@ from kvworker.cli.root import cli
 from kvworker.errors import KVStoreError
 
 _INTERRUPTED = 130
-_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # Whoever read our output has had enough; the interpreter would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = _BROKEN_PIPE
+        code = 1
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)

@@ -85,6 +85,15 @@ def test_a_second_stack_in_the_same_directory_is_refused(up: Up, home: Path) -> 
     assert f"another stack is running in {home / '.kvworker'} (process {up.process.pid})" in done.stderr
 
 
+def test_the_workers_warnings_are_seen(up: Up, home: Path) -> None:
+    with (home / ".kvworker" / "logs" / "worker.log").open("a") as log:
+        log.write("[2025-12-21 10:00:00,000: INFO/MainProcess] usual\n")
+        log.write("[2025-12-21 10:00:00,001: WARNING/MainProcess] a ledger was wrong\nand more of it\n")
+    wait_until(lambda: "worker: and more of it" in up.text(), what="the warning")
+    assert "a ledger was wrong" in up.text()
+    assert "usual" not in up.text()
+
+
 def test_nothing_of_it_is_open_to_others(up: Up, home: Path) -> None:
     for name in ("kvworker.yaml", "kv.sqlite"):
         assert stat.S_IMODE((home / ".kvworker" / name).stat().st_mode) & 0o077 == 0, name
