@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from weakref import WeakValueDictionary
 
 from celery.states import READY_STATES
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class ReplyReader:
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._pubsub: Any = None
 
     def expect(self, task_id: str, reply: Waiting) -> None:
         """Resolve the reply's future when the task's result arrives; keeps no strong reference to it."""
@@ -69,6 +70,9 @@ class ReplyReader:
         """Stop the thread; futures that are still waiting stay unresolved."""
         self._closed.set()
         self._wanted.set()
+        # The thread is waiting for the server: wake it by the end of its connection, rather than wait with it.
+        with contextlib.suppress(OSError, AttributeError):
+            self._pubsub.connection._sock.shutdown(socket.SHUT_RDWR)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
 
@@ -78,13 +82,16 @@ class ReplyReader:
             self._wanted.wait()
             try:
                 with self._backend.client.pubsub() as pubsub:
+                    self._pubsub = pubsub
                     pubsub.psubscribe(self._pattern)
                     if next(connections):
                         self._read_stored()
                         self._on_reconnect(self._still_waiting())
                     pause = _FIRST_PAUSE_SECONDS
                     self._read(pubsub)
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - all callers depend on this thread: it goes on whatever it is
+                if self._closed.is_set():
+                    return
                 logger.info("the result backend went away, trying again: %s", type(error).__name__)
                 self._closed.wait(pause)
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS)
@@ -130,11 +137,16 @@ class ReplyReader:
 
     def _resolve(self, data: bytes) -> bool:
         """Hand a result to whoever waits for it; True if it is final and can be forgotten."""
-        meta = self._backend.decode(data)
-        if meta["status"] not in READY_STATES:
+        try:
+            meta = self._backend.decode(data)
+            status, task_id = meta["status"], meta["task_id"]
+        except Exception as error:  # noqa: BLE001 - whoever wrote it: one bad result must not end the thread
+            logger.warning("a result cannot be read and is left alone: %s", type(error).__name__)
+            return False
+        if status not in READY_STATES:
             return False
         with self._lock:
-            reply = self._waiting.pop(meta["task_id"], None)
+            reply = self._waiting.pop(task_id, None)
         if reply is not None:
             with contextlib.suppress(InvalidStateError):  # its caller cancelled it
                 reply.future.set_result(meta)
