@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 from celery.canvas import Signature
 
 from kvworker.dispatch import Dispatcher, PendingReply
+from kvworker.errors import InvalidRequestError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
@@ -57,10 +57,14 @@ class KeyValueStore(KeyValueOperations):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._lock = threading.Lock()
-        self._current: Dispatcher | None = None
-        # Never closed here: its sockets belong to the parent process.
-        self._inherited: list[Dispatcher] = []
+        # By process: a child keeps what it inherited, untouched, since those sockets belong to its parent.
+        # Without a lock, which a fork could copy while another thread holds it.
+        self._dispatchers: dict[int, Dispatcher] = {}
+        self._closed = False
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Settings]]:
+        """Pickled, copied or passed to a spawned process, it is a store of the same settings."""
+        return type(self), (self.settings,)
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
@@ -87,26 +91,22 @@ class KeyValueStore(KeyValueOperations):
 
     def close(self) -> None:
         """Stop the threads and close the connections of this process."""
-        with self._lock:
-            current, self._current = self._current, None
-        if current is not None and current.pid == os.getpid():
-            current.close()
+        self._closed = True
+        dispatcher = self._dispatchers.pop(os.getpid(), None)
+        if dispatcher is not None:
+            dispatcher.close()
 
     def dispatcher(self) -> Dispatcher:
-        """The queue's end in this process, made on first use."""
-        current = self._current
-        if current is not None and current.pid == os.getpid():
-            return current
-        return self._make_dispatcher()
+        """The queue's end in this process, made on first use.
 
-    def _make_dispatcher(self) -> Dispatcher:
-        with self._lock:
-            if self._current is not None and self._current.pid != os.getpid():
-                self._inherited.append(self._current)
-                self._current = None
-            if self._current is None:
-                self._current = Dispatcher(self.settings)
-            return self._current
+        Raises:
+            InvalidRequestError: the store is closed.
+        """
+        if self._closed:
+            raise InvalidRequestError("the store is closed; make a new one")
+        pid = os.getpid()
+        # Two threads may both make one; the one that is not kept has started nothing.
+        return self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self.settings))
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
         checked = check_arguments(tool, arguments)

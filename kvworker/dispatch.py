@@ -6,7 +6,6 @@ Both facades stand on it. It belongs to one process: after a fork the child gets
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -72,7 +71,6 @@ class Dispatcher:
 
     def __init__(self, settings: Settings) -> None:
         self.app = make_celery(settings)
-        self.pid = os.getpid()
         self._queue = settings.queue
         # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
         self._task_id_prefix = new_operation_id()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, cast
@@ -127,7 +128,7 @@ class KeyValueOperations(ABC):
 
 
 def check_timeout(timeout: object, default_seconds: float) -> float:
-    """The timeout of a call in seconds.
+    """The timeout of a call in seconds; more than a thread can wait (centuries) is cut to that.
 
     Raises:
         InvalidRequestError: it is not a finite number above 0.
@@ -136,7 +137,7 @@ def check_timeout(timeout: object, default_seconds: float) -> float:
         return default_seconds
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
         raise InvalidRequestError(f"timeout must be a finite number of seconds above 0, not {timeout!r}")
-    return float(timeout)
+    return float(min(timeout, threading.TIMEOUT_MAX))
 
 
 def make_signature(app: Any, queue_name: str, tool_name: str, arguments: Mapping[str, Any]) -> Signature:

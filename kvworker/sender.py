@@ -100,6 +100,7 @@ class Sender:
         self._local = threading.local()
         self._connections: set[Any] = set()
         self._connections_lock = threading.Lock()
+        self._given_up = False
 
     def send(self, message: Message) -> None:
         """Start sending. Problems show in ``message.last_problem``."""
@@ -122,9 +123,21 @@ class Sender:
 
     def _send(self, message: Message) -> None:
         for _ in message.attempts():
-            if self._attempt(message):
+            if self._given_up or self._attempt(message):
                 break
+            self._given_up = self._is_ending()
         message.end_sending()
+
+    def _is_ending(self) -> bool:
+        """Whether the store was closed or the interpreter is ending, which waits for these threads.
+
+        What is still queued is then sent if that works at once, and not tried again until its deadline.
+        """
+        try:
+            self._executor.submit(bool)
+        except RuntimeError:
+            return True
+        return False
 
     def _attempt(self, message: Message) -> bool:
         """Try once; True when there is nothing left to do."""

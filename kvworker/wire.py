@@ -8,7 +8,7 @@ A payload is the tool's own arguments plus ``v`` (the version of the payload) an
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -202,7 +202,8 @@ def _with_literal(data: dict[str, Any]) -> dict[str, Any]:
 def _check_deadline(deadline: object) -> float | None:
     if deadline is None:
         return None
-    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not math.isfinite(deadline):
+    # Compared first: math.isfinite and float() raise for an integer that is larger than any float.
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not abs(deadline) <= sys.float_info.max:
         raise InvalidRequestError("deadline must be a number of seconds since the epoch")
     return float(deadline)
 

@@ -16,7 +16,11 @@ logger = get_task_logger(__name__)
 
 def register_maintenance(app: Celery, runtime: Runtime) -> None:
     """Register the tasks that beat sends."""
-    options: dict[str, Any] = {"throws": (KVStoreError,), "shared": False}
+    options: dict[str, Any] = {
+        "throws": (KVStoreError,),
+        "shared": False,
+        "Strategy": "tasks.strategy:refusing_malformed",
+    }
     limits = runtime.settings.maintenance
 
     @app.task(name=SWEEP_TASK, **options)

@@ -20,6 +20,14 @@ def register_operations(app: Celery, runtime: Runtime) -> None:
 def _register(app: Celery, runtime: Runtime, tool: Tool) -> None:
     # throws: a refusal is an answer, not a fault of the worker; Celery logs it without a traceback.
     # resultrepr_maxsize: results hold stored values, which may be secrets, and Celery logs results.
-    @app.task(bind=True, name=tool.task_name, typing=False, shared=False, throws=(KVStoreError,), resultrepr_maxsize=0)
-    def operation(task: Task, *parents: Any, **payload: Any) -> dict[str, Any]:
+    @app.task(
+        bind=True,
+        name=tool.task_name,
+        typing=False,
+        shared=False,
+        throws=(KVStoreError,),
+        resultrepr_maxsize=0,
+        Strategy="tasks.strategy:refusing_malformed",
+    )
+    def operation(task: Task, /, *parents: Any, **payload: Any) -> dict[str, Any]:
         return runtime.run_operation(task.request, tool, parents, payload)

@@ -63,11 +63,10 @@ def test_the_four_operations(store: KeyValueStore) -> None:
     assert not store.delete("session", "token").deleted
 
 
-@pytest.mark.parametrize("value", HOSTILE_VALUES, ids=repr)
-def test_a_value_comes_back_as_it_went_in(store: KeyValueStore, value: Any) -> None:
-    assert store.set("n", "k", value).value == value
-    assert store.get("n", "k").value == value
-    assert repr(store.get("n", "k").value) == repr(value)
+def test_a_value_comes_back_as_it_went_in(store: KeyValueStore) -> None:
+    for value in HOSTILE_VALUES:
+        assert repr(store.set("n", "k", value).value) == repr(value)
+        assert repr(store.get("n", "k").value) == repr(value)
 
 
 def test_tools_by_name(store: KeyValueStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from sqlalchemy import make_url
 
 from kvworker import (
     AsyncKeyValueStore,
+    InvalidRequestError,
     KeyValueStore,
     OperationExpiredError,
     OperationTimeoutError,
@@ -165,7 +167,18 @@ def test_a_database_that_is_away_is_retried_within_the_deadline(
     assert store.get("n", "c").value == 1
 
 
-def test_a_closed_store_says_so(store: KeyValueStore) -> None:
+def test_a_closed_store_says_so(store: KeyValueStore, worker_node: WorkerNode) -> None:
+    store.set("n", "k", 1)
     store.close()
-    with within(0.3), pytest.raises((QueueUnavailableError, OperationTimeoutError)):
+    store.close()
+    with within(0.3), pytest.raises(InvalidRequestError, match="closed"):
         store.get("n", "k", timeout=0.3)
+
+
+@pytest.mark.parametrize("timeout", [1e-9, 1e300, 10**400], ids=["tiny", "huge", "larger than any float"])
+def test_an_extreme_timeout_is_one(store: KeyValueStore, worker_node: WorkerNode, timeout: float) -> None:
+    pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
+    with contextlib.suppress(OperationTimeoutError, QueueUnavailableError):
+        assert pending.result(timeout).value == 1
+    with contextlib.suppress(OperationTimeoutError, QueueUnavailableError):
+        assert store.get("n", "k", timeout=timeout).found is False
