@@ -61,8 +61,18 @@ def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[st
 
 def engine_for(adapter: str, dialect: Dialect, *, has_url: bool) -> ProcessEngine:
     """Give the engine that is made from the url, or else the host program's."""
+
+    def own_engine() -> Engine:
+        try:
+            return dialect.make_engine()
+        except (ArgumentError, TypeError, ValueError):
+            # Not quoted, for the url may hold a password.
+            raise ConfigurationError(
+                f"{path_of(adapter)}.url: a parameter after the question mark has a value that cannot be used"
+            ) from None
+
     if has_url:
-        return ProcessEngine(dialect.make_engine, dialect)
+        return ProcessEngine(own_engine, dialect)
 
     def host_engine() -> Engine:
         engine = conversation_engine()

@@ -21,7 +21,7 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
     """Make an engine in autocommit mode.
 
     Raises:
-        ConfigurationError: the file's directory does not exist.
+        ConfigurationError: the file's directory does not exist, or cannot be made.
     """
     in_memory = is_in_memory(url)
     if not in_memory:
@@ -61,7 +61,12 @@ def is_in_memory(url: URL) -> bool:
 def _check_directory(url: URL, *, create: bool) -> None:
     directory = Path((url.database or "").removeprefix("file:")).parent
     if create:
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path_of('sqlite')}.url: the directory {str(directory)!r} cannot be made: {error.strerror}"
+            ) from error
     if not directory.is_dir():
         raise ConfigurationError(
             f"{path_of('sqlite')}.url: the directory {str(directory)!r} does not exist; create it, or set"

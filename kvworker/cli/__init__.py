@@ -28,12 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = 1
     except BrokenPipeError:
-        # Whoever read our output has had enough; the interpreter would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has had enough.
+        _discard_output()
+        code = 1
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        click.echo(f"Error: {reason}", err=True)
+        _discard_output()
         code = 1
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _discard_output() -> None:
+    """Send what cannot be written nowhere: the interpreter would complain when it flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: click.ClickException) -> int:

@@ -25,8 +25,9 @@ def error_console() -> Console:
 
 
 def print_json(data: Any) -> None:
-    """Print one JSON document on one line."""
-    click.echo(json.dumps(data, ensure_ascii=False))
+    """Print one JSON document on one line, with escapes where the output's encoding lacks the characters."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(data, ensure_ascii=not is_unicode))
 
 
 def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:

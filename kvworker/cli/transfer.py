@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -84,24 +85,33 @@ def _progress(amount: ProgressColumn) -> Progress:
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[IO[bytes], int]]:
     """The file and its size; what comes through a pipe is kept first, since it is read twice."""
-    if str(file) != "-":
-        with file.open("rb") as source:
+    with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as source:
+        if str(file) != "-" and source.seekable():
             yield source, file.stat().st_size
-        return
-    with tempfile.TemporaryFile() as kept:
-        shutil.copyfileobj(sys.stdin.buffer, kept)
-        size_bytes = kept.tell()
-        kept.seek(0)
-        yield kept, size_bytes
+            return
+        with tempfile.TemporaryFile() as kept:
+            shutil.copyfileobj(source, kept)
+            size_bytes = kept.tell()
+            kept.seek(0)
+            yield kept, size_bytes
 
 
 @contextmanager
 def _written(file: Path) -> Iterator[IO[str]]:
     """The file to write, which takes its name when it is whole."""
     if str(file) == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # As JSON is, whatever the terminal's encoding.
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         sys.stdout.flush()
         return
+    if file.exists() and not file.is_file():
+        # A device or a named pipe is written to; a file in its place would be the end of it.
+        with file.open("w", encoding="utf-8") as target:
+            yield target
+        return
+    file = file.resolve()
     unfinished = file.with_name(file.name + ".part")
     try:
         with unfinished.open("w", encoding="utf-8") as target:

@@ -62,6 +62,18 @@ def test_a_missing_directory_is_told_or_made(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        make_adapter(tmp_path / "file" / "kv.sqlite").get("namespace", "key")
+
+
+def test_a_parameter_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    adapter = create_kv_store_adapter("sqlite", {"url": f"sqlite:///{tmp_path}/kv.sqlite?timeout=soon"})
+    with pytest.raises(ConfigurationError, match=r"adapters\.sqlite\.url: a parameter"):
+        adapter.get("namespace", "key")
+
+
 def test_a_file_without_the_schema_is_told(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="kvworker migrate"):
         make_adapter(tmp_path / "kv.sqlite", migrate_on_start=False).get("namespace", "key")
