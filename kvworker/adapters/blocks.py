@@ -54,6 +54,9 @@ def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[st
         raise ConfigurationError(
             f"{path}: not a database url; write {schemes[-1]}://user:password@host:port/database"
         ) from None
+    if "@" in (url.host or ""):
+        # What was taken for the host holds the rest of a password, which errors of the driver would show.
+        raise ConfigurationError(f"{path}: in a user name or password, write : / ? # @ percent-encoded")
     if url.drivername not in schemes:
         raise ConfigurationError(f"{path}: the scheme {url.drivername!r} is not one of {', '.join(schemes)}")
     return url

@@ -37,8 +37,18 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     """
     settings = parse_block("postgres", PostgresSettings, config)
     url = adapter_url("postgres", settings, _SCHEMES)
+    if url is not None:
+        url = _with_hidden_password(url)
     dialect = PostgresDialect(settings, url)
     return SqlAdapter(settings, dialect, engine_for("postgres", dialect, has_url=url is not None))
+
+
+def _with_hidden_password(url: URL) -> URL:
+    """Take a password from the parameters, which an engine's repr would show, to where it is masked."""
+    password = url.query.get("password")
+    if not isinstance(password, str):
+        return url
+    return url.difference_update_query(["password"]).set(password=password)
 
 
 class PostgresDialect(Dialect):

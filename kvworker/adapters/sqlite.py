@@ -24,7 +24,7 @@ from kvworker.adapters.dialect import (
     Write,
 )
 from kvworker.adapters.sql_adapter import SqlAdapter
-from kvworker.adapters.sqlite_engine import make_sqlite_engine
+from kvworker.adapters.sqlite_engine import make_sqlite_engine, with_absolute_path
 from kvworker.adapters.sqlite_errors import cannot_connect, translate
 from kvworker.model import INT64_MAX, INT64_MIN
 
@@ -41,6 +41,8 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     """
     settings = parse_block("sqlite", SqliteSettings, config)
     url = adapter_url("sqlite", settings, ("sqlite", "sqlite+pysqlite"))
+    if url is not None:
+        url = with_absolute_path(url)
     dialect = SqliteDialect(settings, url)
     return SqlAdapter(settings, dialect, engine_for("sqlite", dialect, has_url=url is not None))
 

@@ -55,7 +55,17 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
 
 def is_in_memory(url: URL) -> bool:
     """Tell whether the url names a database that lives in memory."""
-    return url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory"
+    file = (url.database or "").removeprefix("file:")
+    return file in {"", ":memory:"} or url.query.get("mode") == "memory"
+
+
+def with_absolute_path(url: URL) -> URL:
+    """Fix the file that a relative path means now: a forked worker may work in another directory."""
+    if is_in_memory(url):
+        return url
+    path = url.database or ""
+    scheme = "file:" if path.startswith("file:") else ""
+    return url.set(database=scheme + str(Path(path.removeprefix(scheme)).absolute()))
 
 
 def _check_directory(url: URL, *, create: bool) -> None:

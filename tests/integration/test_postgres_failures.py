@@ -141,6 +141,8 @@ def test_missing_privileges_are_told(postgres_url: str) -> None:
         f"postgresql://user:{_PASSWORD}@name.invalid/database?connect_timeout=2",
         f"postgresql://user:{_PASSWORD}@127.0.0.1:1/database?sslmode=nonsense",
         f"postgresql://user:{_PASSWORD}@127.0.0.1:port/database",
+        f"postgresql://user@127.0.0.1:1/database?password={_PASSWORD}",
+        f"postgresql://user:not/escaped@{_PASSWORD}@127.0.0.1:1/database",
         f"mysql://user:{_PASSWORD}@127.0.0.1/database",
         f"user:{_PASSWORD}@127.0.0.1/database",
     ],
@@ -154,6 +156,12 @@ def test_no_error_shows_a_password(url: str) -> None:
     while error is not None:
         assert _PASSWORD not in f"{error!s} {error!r} {error.args!r}"
         error = error.__cause__
+
+
+def test_an_engine_does_not_show_a_password_given_as_a_parameter() -> None:
+    with make_adapter(f"postgresql://user@127.0.0.1:1/database?password={_PASSWORD}") as adapter:
+        assert isinstance(adapter, SqlAdapter)
+        assert _PASSWORD not in repr(adapter._session.engine.get())
 
 
 def test_a_schema_other_than_public_is_named_in_the_url(postgres_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,25 @@ def test_an_acknowledged_write_is_on_disk(tmp_path: Path) -> None:
         with sqlite3.connect(path) as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.close()
+
+
+def test_a_relative_path_means_one_file_wherever_the_program_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with make_adapter(Path("relative.sqlite")) as adapter:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        adapter.set("namespace", "key", 1)
+    assert (tmp_path / "relative.sqlite").exists()
+    assert not (tmp_path / "elsewhere" / "relative.sqlite").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+def test_a_database_in_memory_is_one_for_all_threads(url: str) -> None:
+    with create_kv_store_adapter("sqlite", {"url": url}) as adapter, ThreadPoolExecutor(8) as threads:
+        values = threads.map(lambda _: adapter.increment("namespace", "key").value, range(100))
+        assert sorted(values) == list(range(1, 101))
 
 
 @pytest.mark.parametrize("url", ["sqlite", "postgresql://host/database", "sqlite+aiosqlite:///kv.sqlite"])
