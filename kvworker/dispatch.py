@@ -29,6 +29,10 @@ from kvworker.settings import Settings
 from kvworker.wire import Tool, decode_result, described, encode_request
 
 
+#: A wait may end this much before the time that it was to end at.
+_CLOCK_TOLERANCE_SECONDS = 0.01
+
+
 class PendingReply:
     """An operation on its way; ``operation_id`` is what makes asking again safe."""
 
@@ -45,9 +49,9 @@ class PendingReply:
         raise self._failure(meta)
 
     def timed_out(self) -> KVStoreError:
-        """The error for a wait that ended without a result; stops sending."""
+        """The error for a wait that ended without a result; from the deadline on it is not sent any more."""
         detail = self.message.last_problem
-        if self.message.abandon():
+        if self.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS and self.message.abandon():
             return QueueUnavailableError(self.operation_id, detail)
         return OperationTimeoutError(self.operation_id, detail)
 

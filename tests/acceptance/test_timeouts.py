@@ -102,6 +102,18 @@ def test_a_broker_that_comes_back_in_time(
     assert sorted(reply.result().value for reply in pending) == [1, 2, 3, 4, 5]
 
 
+def test_asking_for_a_result_too_early_gives_nothing_up(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
+    valkey_node.kill()
+    pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=30)
+    for _ in range(3):
+        with within(0.1), pytest.raises(OperationTimeoutError):
+            pending.result(timeout=0.1)
+    valkey_node.start()
+    assert pending.result().value == 1
+
+
 def test_a_frozen_broker_hangs_nobody(store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode) -> None:
     store.set("n", "k", 1)
     valkey_node.kill("SIGSTOP")
