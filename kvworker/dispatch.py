@@ -28,7 +28,6 @@ from kvworker.sender import Message, Sender
 from kvworker.settings import Settings
 from kvworker.wire import Tool, decode_result, described, encode_request
 
-
 #: A wait may end this much before the time that it was to end at.
 _CLOCK_TOLERANCE_SECONDS = 0.01
 
