@@ -113,6 +113,10 @@ class Dialect(ABC):
     def make_engine(self) -> Engine:
         """Make an engine as configured; it connects later."""
 
+    def needs_fork_gate(self) -> bool:
+        """Tell whether a process must close its connections before it forks, though the child opens its own."""
+        return False
+
     @abstractmethod
     def is_idle(self, connection: Any) -> bool:
         """Tell whether the driver's connection is open and in no transaction."""

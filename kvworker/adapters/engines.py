@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kvworker.adapters.dialect import Dialect
+from kvworker.adapters.fork_gate import ForkGate
 from kvworker.errors import StoreUnavailableError
 
 _engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
@@ -29,6 +30,7 @@ class ProcessEngine:
         self._lock = threading.Lock()
         # The parent's engines: letting the collector close their connections would disturb the parent.
         self._inherited: list[Engine] = []
+        self._gate = ForkGate() if dialect.needs_fork_gate() else None
         _engines.add(self)
 
     def get(self) -> Engine:
@@ -46,16 +48,17 @@ class ProcessEngine:
         Raises:
             StoreUnavailableError: there is no connection to lend.
         """
-        with self._connecting():
-            pooled = self.get().raw_connection()
-        connection = pooled.driver_connection
-        try:
-            yield connection
-        finally:
-            if self._dialect.is_idle(connection):
-                pooled.close()
-            else:
-                pooled.invalidate()
+        with self._gate.passing() if self._gate else nullcontext():
+            with self._connecting():
+                pooled = self.get().raw_connection()
+            connection = pooled.driver_connection
+            try:
+                yield connection
+            finally:
+                if self._dialect.is_idle(connection):
+                    pooled.close()
+                else:
+                    pooled.invalidate()
 
     def discard_connections(self) -> None:
         """Close the pooled connections: when one is found broken the others most likely are."""
@@ -82,9 +85,20 @@ class ProcessEngine:
         except self._dialect.driver_errors as error:
             raise self._dialect.cannot_connect(error) from error
 
+    def prepare_fork(self) -> None:
+        """Close what a child must not inherit, and open nothing until the fork is done."""
+        if self._gate and self._gate.close():
+            self.discard_connections()
+
+    def resume_after_fork(self) -> None:
+        """Go on in the process that forked."""
+        if self._gate:
+            self._gate.open()
+
     def forget_parent(self) -> None:
-        """Start anew in a forked child, where the lock may be held by a thread that is not there."""
+        """Start anew in a forked child, where locks may be held by a thread that is not there."""
         self._lock = threading.Lock()
+        self._gate = ForkGate() if self._dialect.needs_fork_gate() else None
         if self._engine is not None:
             self._inherited.append(self._engine)
             self._engine = None
@@ -118,9 +132,19 @@ class HostEngine(ProcessEngine):
         """Leave the engine to its owner."""
 
 
+def _prepare_fork() -> None:
+    for engine in list(_engines):
+        engine.prepare_fork()
+
+
+def _resume_after_fork() -> None:
+    for engine in list(_engines):
+        engine.resume_after_fork()
+
+
 def _start_anew() -> None:
     for engine in list(_engines):
         engine.forget_parent()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+os.register_at_fork(before=_prepare_fork, after_in_parent=_resume_after_fork, after_in_child=_start_anew)

@@ -19,6 +19,11 @@ from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, Store
 
 _SCHEMA_MISSING = "the store's tables are missing or of another version; run `kvworker migrate`"
 
+_SCHEMA_HALF = (
+    "some of the store's tables are there, but not the note of their version: restore the table kv_schema_version"
+    " from a backup, or use an empty schema"
+)
+
 _LOST = "the connection to the database was lost"
 
 _MEANINGS: Mapping[str, Callable[[], Exception]] = {
@@ -32,6 +37,7 @@ _MEANINGS: Mapping[str, Callable[[], Exception]] = {
     "42501": lambda: ConfigurationError("the database user may not use the store's tables; grant it what it needs"),
     "42703": lambda: SchemaError(_SCHEMA_MISSING),
     "42P01": lambda: SchemaError(_SCHEMA_MISSING),
+    "42P07": lambda: SchemaError(_SCHEMA_HALF),
     "53100": lambda: StoreUnavailableError("the database's disk is full"),
     "53200": lambda: StoreUnavailableError("the database is out of memory"),
     "53300": lambda: StoreUnavailableError("the database has too many connections"),

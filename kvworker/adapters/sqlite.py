@@ -24,7 +24,7 @@ from kvworker.adapters.dialect import (
     Write,
 )
 from kvworker.adapters.sql_adapter import SqlAdapter
-from kvworker.adapters.sqlite_engine import make_sqlite_engine, with_absolute_path
+from kvworker.adapters.sqlite_engine import is_in_memory, make_sqlite_engine, with_absolute_path
 from kvworker.adapters.sqlite_errors import cannot_connect, translate
 from kvworker.model import INT64_MAX, INT64_MIN
 
@@ -63,6 +63,10 @@ class SqliteDialect(Dialect):
         """Make an engine as configured, in autocommit mode."""
         assert self._url is not None  # noqa: S101 - without a url the host's engine is used
         return make_sqlite_engine(self._url, self._settings)
+
+    def needs_fork_gate(self) -> bool:
+        """Tell that it must, unless the database is its connection."""
+        return self._url is not None and not is_in_memory(self._url)
 
     def is_idle(self, connection: sqlite3.Connection) -> bool:
         """Tell whether the connection is in no transaction."""

@@ -30,6 +30,11 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, sqlite3.ProgrammingError):
         return ConnectionLostError("the database connection was closed")
     message = str(error)
+    if message.startswith("table kv_") and message.endswith("already exists"):
+        return SchemaError(
+            "some of the store's tables are there, but not the note of their version: restore the table"
+            " kv_schema_version from a backup, or use another file"
+        )
     if message.startswith(("no such table", "no such column", "table kv_")):
         return SchemaError("the store's tables are missing or of another version; run `kvworker migrate`")
     code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) else -1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter, use_conversation_engine
 from kvworker.errors import ConfigurationError
+from kvworker.testing import eventually
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
@@ -56,6 +59,41 @@ def test_an_adapter_made_before_a_fork_works_on_both_sides(kind: str, url: str) 
         adapter.increment("namespace", "key")
         _run_forked(adapter)
         assert adapter.get("namespace", "key").value == 81
+
+
+def test_a_process_may_fork_while_its_threads_write(kind: str, url: str) -> None:
+    stop, written = threading.Event(), []
+
+    def write() -> None:
+        while not stop.is_set():
+            written.append(adapter.increment("namespace", "key").value)
+
+    config: dict[str, Any] = {"url": url, "migrate_on_start": True}
+    with create_kv_store_adapter(kind, config) as adapter, ThreadPoolExecutor(2) as threads:
+        writers = [threads.submit(write) for _ in range(2)]
+        context = multiprocessing.get_context("fork")
+        try:
+            eventually(lambda: len(written) > 10)
+            for _ in range(5):
+                child = context.Process(target=_increment_in_child, args=(adapter, 1))
+                child.start()
+                child.join(60)
+                assert child.exitcode == 0
+        finally:
+            stop.set()
+        for writer in writers:
+            writer.result(timeout=60)
+        assert adapter.get("namespace", "key").value == len(written) + 5
+
+
+def test_a_database_in_memory_is_still_there_after_a_fork() -> None:
+    with create_kv_store_adapter("sqlite", {"url": "sqlite://"}) as adapter:
+        adapter.set("namespace", "key", 1)
+        child = multiprocessing.get_context("fork").Process(target=adapter.get, args=("namespace", "key"))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+        assert adapter.get("namespace", "key").value == 1
 
 
 def test_a_host_engine_works_on_both_sides_of_a_fork(kind: str, host_engine: Engine) -> None:

@@ -125,6 +125,24 @@ def test_a_schema_of_another_version_is_refused(engine: Engine) -> None:
         adapter.set("namespace", "key", 1)
 
 
+def test_a_newer_schema_is_not_migrated(engine: Engine) -> None:
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE kv_schema_version SET version_num = '9999'"))
+    adapter = create_kv_store_adapter(adapter_name(engine), {**block(engine), "migrate_on_start": True})
+    with adapter, pytest.raises(SchemaError, match="newest version of the program"):
+        adapter.get("namespace", "key")
+
+
+def test_tables_without_their_version_are_told(engine: Engine) -> None:
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE kv_schema_version"))
+    adapter = create_kv_store_adapter(adapter_name(engine), block(engine))
+    with adapter, pytest.raises(SchemaError, match="not the note of their version"):
+        adapter.migrate()
+
+
 def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
     postgres_server.execute(
         "CREATE DATABASE kv_latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
 
-from kvworker.errors import ConfigurationError
+from kvworker.errors import ConfigurationError, SchemaError
 
 #: Any number, but the same in every version: it is what concurrent migrations of a database meet at.
 _ADVISORY_LOCK = 0x6B76_776F_726B
@@ -25,12 +26,19 @@ def migrate(engine: Engine) -> None:
 
     Raises:
         ConfigurationError: the database's encoding is not UTF-8.
+        SchemaError: a newer version of the program made the schema.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with _one_at_a_time, _locked_connection(engine) as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise SchemaError(
+                f"the database's schema is of a version that this program does not know ({error});"
+                " use the newest version of the program"
+            ) from error
 
 
 @contextmanager
