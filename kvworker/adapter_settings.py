@@ -12,7 +12,10 @@ from kvworker.errors import ConfigurationError
 
 _SECRET_WORDS = ("url", "dsn", "backend", "password", "passwd", "secret", "token", "credential")
 
-_PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Three weeks: both databases keep timeouts as milliseconds in 32 bits, and SQLite takes a longer one as none.
+_TimeoutSeconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
+# Ten years: PostgreSQL's timestamps end some day.
+_RetentionSeconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 _Bytes = Annotated[int, Field(gt=0, le=2**62)]
 
 
@@ -43,7 +46,7 @@ class PoolSettings(_Block):
 
     size: int = Field(default=5, ge=1)
     max_overflow: int = Field(default=10, ge=0)
-    timeout: _PositiveSeconds = 30.0
+    timeout: _TimeoutSeconds = 30.0
 
 
 class SqlAdapterSettings(_Block):
@@ -59,7 +62,7 @@ class SqlAdapterSettings(_Block):
     namespace_quota_bytes: _Bytes = 1_048_576
     global_quota_bytes: _Bytes | None = None
     pool: PoolSettings = PoolSettings()
-    operation_retention_seconds: _PositiveSeconds = 86_400.0
+    operation_retention_seconds: _RetentionSeconds = 86_400.0
     migrate_on_start: bool = False
 
 
@@ -69,13 +72,13 @@ class PostgresSettings(SqlAdapterSettings):
     nullable_keys: ClassVar[frozenset[str]] = frozenset({"prepare_threshold"})
 
     prepare_threshold: int | None = Field(default=1, ge=0)
-    statement_timeout_seconds: _PositiveSeconds = 10.0
+    statement_timeout_seconds: _TimeoutSeconds = 10.0
 
 
 class SqliteSettings(SqlAdapterSettings):
     """The ``sqlite`` adapter's block. ``busy_timeout_seconds`` is how long a write waits for other writers."""
 
-    busy_timeout_seconds: _PositiveSeconds = 10.0
+    busy_timeout_seconds: _TimeoutSeconds = 10.0
 
 
 def configuration_error(

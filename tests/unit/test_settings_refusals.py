@@ -65,6 +65,17 @@ def test_one_problem_is_one_exact_line(data: dict[str, Any], line: str) -> None:
         (postgres(pool={"size": 0}), "tools.kv_store.adapters.postgres.pool.size: ", "not 0"),
         (postgres(pool={"size": True}), "tools.kv_store.adapters.postgres.pool.size: ", "not True"),
         (postgres(pool={"size": "10"}), "tools.kv_store.adapters.postgres.pool.size: ", "not '10'"),
+        (postgres(pool={"timeout": 1e10}), "tools.kv_store.adapters.postgres.pool.timeout: ", "not 10000000000.0"),
+        (
+            postgres(statement_timeout_seconds=2147484),
+            "tools.kv_store.adapters.postgres.statement_timeout_seconds: ",
+            "less than or equal to 2000000",
+        ),
+        (
+            {"tools": {"kv_store": {"adapters": {"sqlite": {"busy_timeout_seconds": 1e300}}}}},
+            "tools.kv_store.adapters.sqlite.busy_timeout_seconds: ",
+            "less than or equal to 2000000",
+        ),
         (postgres(pool=5), "tools.kv_store.adapters.postgres.pool: ", "not 5"),
         (postgres(url="sqlite:///x"), "tools.kv_store.adapters.postgres.url: ", "postgresql+psycopg://"),
         (
