@@ -28,13 +28,13 @@ def open_sql_adapter(settings: Settings) -> SqlAdapter:
     )
 
 
-def migrate_store(settings: Settings) -> str:
-    """Create or update the schema of the configured database, and return its version.
+def migrate_store(settings: Settings) -> str | None:
+    """Create or update the schema of the configured store, and return its version; None if the adapter has none.
 
     Raises:
-        ConfigurationError: the adapter is not one of the bundled ones.
+        ConfigurationError: no database is configured.
         StoreUnavailableError: the database cannot be reached.
     """
-    with open_sql_adapter(settings) as adapter:
+    with open_adapter(settings) as adapter:
         adapter.migrate()
         return adapter.schema_version()

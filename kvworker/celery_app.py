@@ -1,8 +1,8 @@
 """The Celery application that client and worker share; it registers no task.
 
 Each setting that differs from Celery's default says why. Sources: the Celery 5.7 configuration
-reference, kombu's Redis transport options, and what was seen when brokers and workers went away
-(docs/reliability notes in README, "Guarantees").
+reference, kombu's Redis transport options, and what was seen when brokers and workers went away (what
+callers may rely on is in the README, "Guarantees").
 """
 
 from __future__ import annotations

@@ -166,8 +166,9 @@ class StoreUnavailableError(KVStoreError):
         self.operation_id = operation_id
 
     def __str__(self) -> str:
-        operation = f"operation {self.operation_id!r}: " if self.operation_id else ""
-        return f"{operation}{self.detail}; try again with the same idempotency key"
+        if not self.operation_id:
+            return self.detail
+        return f"operation {self.operation_id!r}: {self.detail}; try again with the same idempotency key"
 
 
 class SchemaError(KVStoreError):

@@ -33,7 +33,8 @@ from kvworker.errors import ValueSerializationError
 def get_command(config: Path | None, timeout: float | None, *, as_json: bool, **arguments: str) -> None:
     """Print the value of KEY as JSON.
 
-    Without an entry it prints nothing and exits with 1; with --json it prints "found": false and exits with 0.
+    Without an entry it says so on standard error and exits with 1; with --json it prints "found": false and
+    exits with 0.
     """
     result = _call(config, "kv_get", arguments, timeout)
     if not as_json and not result["found"]:

@@ -21,6 +21,8 @@ def migrate_command(config: Path | None, *, as_json: bool) -> None:
     version = migrate_store(load_settings(config))
     if as_json:
         print_json({"schema_version": version})
+    elif version is None:
+        click.echo("the adapter has no schema to migrate")
     else:
         click.echo(f"the schema is at version {version}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -107,6 +108,12 @@ class _Warnings:
                     yield text
 
 
+def _program() -> str:
+    """How another terminal calls this program: by its name where that is found, else by its path."""
+    installed = Path(sys.executable).with_name("kvworker")
+    return "kvworker" if shutil.which("kvworker") or not installed.exists() else shlex.quote(str(installed))
+
+
 def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
     table = Table.grid(padding=(0, 2))
     for name, text in (
@@ -126,5 +133,6 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
     out.print("Try, in another terminal:")
     if stack.config != UP_CONFIG.resolve():
         out.print(Text(f"  export {CONFIG_VARIABLE}={shlex.quote(str(stack.config))}"))
-    out.print(Text("""  kvworker set demo greeting '"hello"' && kvworker get demo greeting"""))
+    program = _program()
+    out.print(Text(f"""  {program} set demo greeting '"hello"' && {program} get demo greeting"""), soft_wrap=True)
     sys.stdout.flush()

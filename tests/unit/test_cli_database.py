@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import yaml
 
+from kvworker.adapters import KeyValueStoreAdapter, registry
 from kvworker.administration import open_adapter, open_sql_adapter
 from kvworker.cli import main
 from kvworker.settings import Settings
@@ -52,6 +54,25 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_migrate_tells_the_version_and_may_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output(capsys, "migrate") == "the schema is at version 0001\n"
     assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0001"}
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "no schema to migrate"), ("7", "at version 7")])
+def test_an_adapter_that_is_not_bundled_is_migrated_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    version: str | None,
+    said: str,
+) -> None:
+    path = tmp_path / "kvworker.yaml"
+    path.write_text(yaml.safe_dump({"tools": {"kv_store": {"default_adapter": "mine"}}}))
+    adapter = create_autospec(KeyValueStoreAdapter, instance=True)
+    adapter.__enter__.return_value = adapter
+    adapter.schema_version.return_value = version
+    monkeypatch.setitem(registry._factories, "mine", lambda _config: adapter)
+    assert said in output(capsys, "migrate", "--config", str(path))
+    assert json.loads(output(capsys, "migrate", "--json", "--config", str(path))) == {"schema_version": version}
+    assert adapter.migrate.call_count == 2
 
 
 def test_a_database_without_a_schema_says_what_to_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,11 @@ def test_an_error_without_arguments_says_its_docstring() -> None:
     assert str(SchemaError()) == SchemaError.__doc__
 
 
+def test_only_an_operation_is_to_be_tried_again_with_its_key() -> None:
+    assert "idempotency key" in str(StoreUnavailableError("the database is away", "op-1"))
+    assert str(StoreUnavailableError("the database is away")) == "the database is away"
+
+
 def test_invalid_requests_are_value_errors() -> None:
     for cls in (InvalidKeyError, InvalidTTLError, ValueSerializationError, UnsupportedMessageError):
         assert issubclass(cls, ValueError)
