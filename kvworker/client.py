@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -16,6 +17,11 @@ from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
 from kvworker.wire import Tool, check_arguments, find_tool
+
+# A fork waits until no thread is making a dispatcher: the child would inherit locks, this one and kombu's own
+# (one for each cached property), that nobody there can ever release.
+_making = threading.RLock()
+os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
 
 class QueuedResult:
@@ -58,7 +64,6 @@ class KeyValueStore(KeyValueOperations):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         # By process: a child keeps what it inherited, untouched, since those sockets belong to its parent.
-        # Without a lock, which a fork could copy while another thread holds it.
         self._dispatchers: dict[int, Dispatcher] = {}
         self._closed = False
 
@@ -105,8 +110,11 @@ class KeyValueStore(KeyValueOperations):
         if self._closed:
             raise InvalidRequestError("the store is closed; make a new one")
         pid = os.getpid()
-        # Two threads may both make one; the one that is not kept has started nothing.
-        return self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self.settings))
+        found = self._dispatchers.get(pid)
+        if found is None:
+            with _making:
+                found = self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self.settings))
+        return found
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
         checked = check_arguments(tool, arguments)

@@ -47,6 +47,10 @@ def _problem_of(message: Any) -> str | None:
         body = message.payload
     except Exception as error:  # noqa: BLE001 - decoders fail in as many ways as there are content types
         return f"its body cannot be decoded ({type(error).__name__})"
+    return _problem_of_body(body)
+
+
+def _problem_of_body(body: object) -> str | None:
     if not isinstance(body, list | tuple) or len(body) != 3:
         return "its body is not a list of arguments, keywords and options"
     args, kwargs, options = body
