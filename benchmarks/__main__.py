@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +40,8 @@ NOTES = (
     "PostgreSQL (fsync on) and Valkey run on the same machine as callers and workers, and share its cores.",
 )
 
-console = Console()
+#: Without a terminal it is wide enough to keep a row on one line.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:

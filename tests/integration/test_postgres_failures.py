@@ -84,6 +84,37 @@ def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(postgres_url: str)
         assert adapter.increment("namespace", "key", operation_id="operation").value == 2
 
 
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_an_operation_that_the_database_undid_is_retried(
+    adapter: KeyValueStoreAdapter, postgres_url: str, state: str
+) -> None:
+    with bare_connection(postgres_url) as connection:
+        fail_writes(connection, state, times=3)
+        assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+        assert connection.execute("SELECT last_value FROM failures").fetchone() == (4,)
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_retries_of_an_operation_end(adapter: KeyValueStoreAdapter, postgres_url: str, state: str) -> None:
+    with bare_connection(postgres_url) as connection:
+        fail_writes(connection, state, times=1000)
+        with pytest.raises(StoreUnavailableError, match="again and again"):
+            adapter.increment("namespace", "key")
+        assert connection.execute("SELECT last_value < 10 FROM failures").fetchone() == (True,)
+    assert adapter.get("namespace", "key").value == 1
+
+
+def fail_writes(connection: psycopg.Connection[Any], state: str, *, times: int) -> None:
+    """Undo that many writes with an error of this SQLSTATE; a sequence counts on where a transaction does not."""
+    connection.execute("CREATE SEQUENCE failures")
+    connection.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF nextval('failures') <= {times} THEN RAISE EXCEPTION 'undone' USING ERRCODE = '{state}'; END IF;"
+        " RETURN NEW; END $$"
+    )
+    connection.execute("CREATE TRIGGER fail BEFORE UPDATE ON kv_entries FOR EACH ROW EXECUTE FUNCTION fail()")
+
+
 def test_a_pool_that_is_used_up_is_an_error(postgres_url: str) -> None:
     pool = {"size": 1, "max_overflow": 0, "timeout": 0.2}
     with make_adapter(postgres_url, pool=pool) as adapter, ThreadPoolExecutor(1) as thread:
