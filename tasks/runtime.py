@@ -59,7 +59,8 @@ class Runtime:
                 self._refuse_late(request, redelivered=redelivered)
             return encode_result(self._retrying(request))
         except StoreUnavailableError as error:
-            raise StoreUnavailableError(error.detail, request.operation_id) from error
+            operation_id = request.operation_id if tool.writes else ""
+            raise StoreUnavailableError(error.detail, operation_id) from error
 
     def _retrying(self, request: Request) -> OperationResult:
         """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""

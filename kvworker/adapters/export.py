@@ -18,8 +18,9 @@ def export_entries(session: Session, namespace: str | None, page_rows: int) -> I
     while True:
         rows = _page(session, namespace, after, page_rows)
         for name, key, text, ttl_seconds in rows:
-            remaining = None if ttl_seconds is None else max(0.0, ttl_seconds)
-            yield GetResult(name, key, found=True, value=decode_value(text), ttl_seconds=remaining)
+            # It may expire while its page is read.
+            if ttl_seconds is None or ttl_seconds > 0:
+                yield GetResult(name, key, found=True, value=decode_value(text), ttl_seconds=ttl_seconds)
         if len(rows) < page_rows:
             return
         after = (rows[-1][0], rows[-1][1])

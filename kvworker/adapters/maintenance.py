@@ -48,8 +48,9 @@ def prune_operations(session: Session, *, batch_rows: int, budget_seconds: float
 def purge_expired(session: Session, namespace: str | None) -> None:
     """Delete every expired entry of a namespace, or of all, waiting for those that somebody works on."""
     params = {"batch_rows": _PURGE_BATCH_ROWS, "namespace": namespace}
-    rows = _PURGE_BATCH_ROWS
-    while rows == _PURGE_BATCH_ROWS:
+    rows = 1
+    # Until nothing is left: a batch is short as well when a row was written anew while it waited for it.
+    while rows:
         rows, _ = session.run(lambda connection: session.dialect.delete_expired(connection, "purge_batch", params))
 
 
