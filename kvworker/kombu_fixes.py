@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from queue import Empty
 from typing import Any
 
-from kombu.transport.redis import Channel
+from kombu.transport.redis import Channel, Transport
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+logger = logging.getLogger(__name__)
+
 _connparams = Channel._connparams
+_brpop_read = Channel._brpop_read
+_deliver = Transport._deliver
 
 
 def apply() -> None:
-    """Mend kombu in this process; calling it again changes nothing.
+    """Mend kombu 5.7.0 in this process; calling it again changes nothing.
 
-    kombu 5.7.0: after a broker restart a closed channel is asked for its connection parameters and
-    raises AttributeError (``NoneType`` has no ``client`` or ``hostname``), which Celery does not take for
-    a lost connection, so the worker exits with code 1. Raised as a ConnectionError, it reconnects.
+    After a broker restart a closed channel is asked for its connection parameters and raises AttributeError
+    (``NoneType`` has no ``client`` or ``hostname``), which Celery does not take for a lost connection, so
+    the worker exits with code 1. Raised as a ConnectionError, it reconnects.
+
+    An item in a queue's list that is no JSON, or no message, raises in the worker's main process and ends
+    it. It is dropped with a log line, which does not show it.
     """
     Channel._connparams = _connparams_of_open_channel
+    Channel._brpop_read = _read_json
+    Transport._deliver = _deliver_messages
 
 
 def _connparams_of_open_channel(channel: Channel, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
@@ -25,3 +36,26 @@ def _connparams_of_open_channel(channel: Channel, asynchronous: bool = False) ->
         raise RedisConnectionError("the channel is closed")
     params: dict[str, Any] = _connparams(channel, asynchronous)
     return params
+
+
+def _read_json(channel: Channel, **options: Any) -> Any:
+    try:
+        return _brpop_read(channel, **options)
+    except ValueError as error:
+        logger.error("an item that cannot be decoded is dropped from a queue: %s", type(error).__name__)  # noqa: TRY400 - a traceback could show it
+        raise Empty from None
+
+
+def _deliver_messages(transport: Transport, message: Any, queue: str) -> None:
+    if _is_message(message):
+        _deliver(transport, message, queue)
+    else:
+        logger.error("an item that is no message is dropped from the queue %s", queue)
+
+
+def _is_message(message: Any) -> bool:
+    properties = message.get("properties") if isinstance(message, dict) else None
+    if not isinstance(properties, dict) or not isinstance(message.get("headers", {}), dict):
+        return False
+    delivery = properties.get("delivery_info")
+    return isinstance(properties.get("delivery_tag"), str) and isinstance(delivery, dict) and "exchange" in delivery

@@ -30,6 +30,19 @@ MALFORMED: dict[str, dict[str, Any]] = {
     "an expiry that is no time": {"expires": "soon"},
 }
 
+_PROPERTIES = '{"properties": {"delivery_tag": "x", "delivery_info": {"exchange": "", "routing_key": "kv"}}'
+NO_MESSAGES: list[bytes] = [
+    b"the-secret",
+    b"\xff\xfe",
+    b"{",
+    b"null",
+    b"5",
+    b"[1]",
+    b'{"body": "the-secret"}',
+    b'{"properties": {"delivery_tag": "x"}, "body": "the-secret"}',
+    f'{_PROPERTIES}, "headers": 5}}'.encode(),
+]
+
 
 def _push(client: Redis, changes: dict[str, Any]) -> None:
     headers = {"task": "kvworker.kv_set", "id": "by-hand", "lang": "py"}
@@ -59,5 +72,19 @@ def test_a_malformed_message_is_refused_and_the_worker_goes_on(
         assert client.llen("kv") == 0
     assert worker_node.status == "running"
     assert worker_node.logs().count("a malformed message for kvworker.kv_set is refused") == len(MALFORMED)
+    assert "Connection to broker lost" not in worker_node.logs()
+    assert "the-secret" not in worker_node.logs()
+
+
+@pytest.mark.parametrize("worker_arguments", [["--concurrency=1"], ["--pool=solo"]], ids=str)
+def test_an_item_that_is_no_message_is_dropped_and_the_worker_goes_on(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
+    with valkey_node.client() as client:
+        for item in NO_MESSAGES:
+            client.lpush("kv", item)
+            assert store.get("n", "k", timeout=20).found is False, item
+    assert worker_node.status == "running"
+    assert worker_node.logs().count("is dropped from") == len(NO_MESSAGES)
     assert "Connection to broker lost" not in worker_node.logs()
     assert "the-secret" not in worker_node.logs()

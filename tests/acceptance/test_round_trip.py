@@ -230,6 +230,11 @@ def test_a_message_made_by_hand(celery_setup: CeleryTestSetup) -> None:
         positional.get(timeout=10)
 
 
+def test_a_worker_answers_celerys_own_inspection(celery_setup: CeleryTestSetup, worker_node: WorkerNode) -> None:
+    answers = celery_setup.app.control.inspect(timeout=5).registered()
+    assert [name for tasks in answers.values() for name in tasks if name.endswith("kv_get")] == ["kvworker.kv_get"]
+
+
 def test_values_stay_out_of_the_log(store: KeyValueStore, worker_node: WorkerNode, kv_config: Path) -> None:
     store.set("n", "k", {"password": "hunter2-in-a-value"})
     store.get("n", "k")
