@@ -8,10 +8,14 @@ from collections.abc import Sequence
 
 import click
 
+from kvworker.cli.options import config_path
 from kvworker.cli.root import cli
-from kvworker.errors import KVStoreError
+from kvworker.errors import KVStoreError, QueueError
 
 _INTERRUPTED = 130
+_NO_FILE = (
+    " (no configuration file was found, so the defaults were used: give one with --config, or start `kvworker up`)"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         code = _report(error)
     except KVStoreError as error:
-        click.echo(f"Error: {error}", err=True)
+        hint = _NO_FILE if isinstance(error, QueueError) and not _has_file(arguments) else ""
+        click.echo(f"Error: {error}{hint}", err=True)
         code = 1
     except BrokenPipeError:
         # Whoever read our output has had enough.
@@ -39,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _has_file(arguments: Sequence[str] | None) -> bool:
+    given = any(argument.startswith("--config") for argument in (sys.argv if arguments is None else arguments))
+    return given or config_path(None) is not None
 
 
 def _discard_output() -> None:

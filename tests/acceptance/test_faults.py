@@ -142,3 +142,19 @@ def test_a_warm_shutdown_finishes_what_runs(store: KeyValueStore, worker_node: W
     assert pending.result().value == 2
     wait_until(lambda: worker_node.status == "exited", what="the worker's end")
     assert worker_node.exit_code == 0
+
+
+def test_a_soft_shutdown_hands_on_what_does_not_end_in_time(
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, other_worker: WorkerNode
+) -> None:
+    store.set("n", "c", 1)
+    with locked_entry(postgres_url, "c") as blocker:
+        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
+        worker_node.kill("SIGQUIT")
+        wait_until(lambda: worker_node.status == "exited", timeout_seconds=30, what="the worker's end")
+        assert "Soft Shutdown" in worker_node.logs()
+        blocker.rollback()
+    other_worker.start()
+    assert pending.result().value == 2
+    assert store.get("n", "c").value == 2

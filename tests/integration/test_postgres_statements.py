@@ -1,0 +1,74 @@
+"""What the design promises of PostgreSQL itself: one statement a write, lean records, tables to distribute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(params=[None, 10_000_000], ids=["no global quota", "global quota"])
+def adapter(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[KeyValueStoreAdapter]:
+    with create_kv_store_adapter("postgres", {"url": postgres_url, "global_quota_bytes": request.param}) as adapter:
+        yield adapter
+
+
+def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    statements: list[object] = []
+    execute = psycopg.Connection.execute
+
+    def spy(connection: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        statements.append(query)
+        assert connection.autocommit
+        return execute(connection, query, *args, **kwargs)
+
+    adapter.set("n", "k", 1)
+    monkeypatch.setattr(psycopg.Connection, "execute", spy)
+    adapter.set("n", "k", "longer", ttl_seconds=60)
+    adapter.get("n", "k")
+    adapter.increment("n", "c", operation_id="once")
+    adapter.increment("n", "c", operation_id="once")
+    adapter.delete("n", "k")
+    assert len(statements) == 5
+
+
+def test_a_record_never_holds_the_value_again(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]
+) -> None:
+    adapter.set("n", "k", {"secret": "the-value"}, operation_id="plain")
+    adapter.set("n", "k", {"secret": "the-value"}, ttl_seconds=60, operation_id="expiring")
+    adapter.increment("n", "c", delta=42, operation_id="counter")
+    adapter.delete("n", "k", operation_id="deleted")
+    rows = connection.execute("SELECT operation_id, result, kv_operations::text FROM kv_operations").fetchall()
+    results = {operation_id: result for operation_id, result, _ in rows}
+    assert results.pop("expiring").replace(".", "").isdigit()
+    assert results == {"plain": "", "counter": "42", "deleted": "true"}
+    assert not any("the-value" in row for _, _, row in rows)
+
+
+def test_the_tables_can_be_distributed_by_namespace(connection: psycopg.Connection[Any]) -> None:
+    keys = connection.execute(
+        "SELECT c.conrelid::regclass::text, a.attname FROM pg_constraint c"
+        " JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]"
+        " WHERE c.contype = 'p' AND c.conrelid::regclass::text LIKE 'kv\\_%'"
+    ).fetchall()
+    assert dict(keys).items() >= dict.fromkeys(("kv_entries", "kv_ledgers", "kv_operations"), "namespace").items()
+    nothing = {
+        "sequences": "SELECT count(*) FROM pg_class WHERE relkind = 'S'",
+        "foreign keys": "SELECT count(*) FROM pg_constraint WHERE contype = 'f'",
+        "triggers": "SELECT count(*) FROM pg_trigger",
+        "functions": "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    }
+    assert {name: connection.execute(query).fetchone() for name, query in nothing.items()} == dict.fromkeys(
+        nothing, (0,)
+    )
