@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from kvworker.adapter_settings import PoolSettings, PostgresSettings, SqliteSettings
-from kvworker.settings import ConversationStoreSettings, FacadeSettings, MaintenanceSettings, QueueSettings
+from kvworker.settings import ConversationStoreSettings, FacadeSettings, MaintenanceSettings, QueueSettings, Settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-TEXT = (Path(__file__).parents[2] / "docs/configuration.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
 BLOCKS: dict[str, type[BaseModel]] = {
     "tools.kv_store.adapters.postgres": PostgresSettings,
@@ -63,3 +66,17 @@ def test_every_variable() -> None:
     for path in (Path(__file__).parents[2] / "kvworker/settings").glob("*.py"):
         read |= set(re.findall(r'"((?:ATLAS_KV|KVWORKER)_[A-Z_]+)"', path.read_text(encoding="utf-8")))
     assert listed == read
+
+
+def keys_of(mapping: dict[str, Any], prefix: str = "") -> set[str]:
+    nested = [keys_of(value, f"{prefix}{name}.") for name, value in mapping.items() if isinstance(value, dict)]
+    return {prefix + name for name, value in mapping.items() if not isinstance(value, dict)}.union(*nested)
+
+
+def test_the_readme_shows_every_key_with_its_default() -> None:
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    shown_there = yaml.safe_load(block[1])
+    assert Settings.from_mapping(shown_there) == Settings()
+    every_key = {key for key in keys_of(Settings().to_mapping()) if ".sqlite." not in key}
+    assert keys_of(shown_there) == every_key
