@@ -27,7 +27,10 @@ from kvworker.errors import ConfigurationError
 @json_option
 @config_option
 def doctor_command(config: Path | None, names: tuple[str, ...], *, as_json: bool) -> None:
-    """Check configuration, broker, database, schema, clocks, and that a worker answers; say what to fix."""
+    """Check that everything works, and say what to fix.
+
+    Looks at configuration, broker, database, schema and clocks, and asks a worker.
+    """
     findings = []
     for finding in _examine(config, names):
         findings.append(finding)

@@ -53,7 +53,9 @@ def get_command(config: Path | None, timeout: float | None, *, as_json: bool, **
 @json_option
 @config_option
 def set_command(config: Path | None, timeout: float | None, *, as_json: bool, value: str, **arguments: Any) -> None:
-    """Store VALUE, which is JSON, under KEY; `-` reads it from standard input.
+    """Store VALUE, which is JSON, under KEY.
+
+    `-` reads the value from standard input.
 
     Without --ttl it does not expire, whatever it did before.
     """

@@ -32,7 +32,10 @@ def migrate_command(config: Path | None, *, as_json: bool) -> None:
 @json_option
 @config_option
 def namespaces_command(config: Path | None, namespace: str | None, *, as_json: bool) -> None:
-    """Show what each namespace, or only NAMESPACE, uses of its quota."""
+    """Show what each namespace uses of its quota.
+
+    With NAMESPACE only that one.
+    """
     with open_adapter(load_settings(config)) as adapter:
         usages = adapter.usage(namespace)
     if as_json:
@@ -49,7 +52,10 @@ def namespaces_command(config: Path | None, namespace: str | None, *, as_json: b
 @json_option
 @config_option
 def sweep_command(config: Path | None, *, as_json: bool) -> None:
-    """Delete every expired entry now, in bounded batches, as the beat does from time to time."""
+    """Delete every expired entry now.
+
+    In bounded batches, as the beat does from time to time.
+    """
     settings = load_settings(config)
     limits = settings.maintenance
     rows = freed_bytes = 0
@@ -72,7 +78,10 @@ def sweep_command(config: Path | None, *, as_json: bool) -> None:
 @json_option
 @config_option
 def recompute_command(config: Path | None, *, as_json: bool) -> None:
-    """Set every ledger to what its entries really use, and show each that was wrong."""
+    """Set the ledgers to what is really used.
+
+    Shows each that was wrong.
+    """
     settings = load_settings(config)
     checked, drifts, after = 0, list[LedgerDrift](), None
     with open_adapter(settings) as adapter:

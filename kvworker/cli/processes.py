@@ -18,7 +18,9 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @config_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")
 def worker_command(config: Path | None, arguments: tuple[str, ...]) -> None:
-    """Run a worker: `celery -A tasks worker`, with whatever options of Celery follow.
+    """Run a worker: `celery -A tasks worker`.
+
+    Whatever options of Celery follow are passed on.
 
     It takes operations (queue kv) and maintenance (queue kv.maintenance); `-Q` chooses.
     """
@@ -35,7 +37,10 @@ def worker_command(config: Path | None, arguments: tuple[str, ...]) -> None:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")
 def beat_command(config: Path | None, state: Path | None, arguments: tuple[str, ...]) -> None:
-    """Run the beat: `celery -A tasks beat`, which sends sweep, recompute and prune when they are due."""
+    """Run the beat: `celery -A tasks beat`.
+
+    It sends sweep, recompute and prune when they are due.
+    """
     if not _names_schedule(arguments):
         arguments = ("--schedule", str(schedule_directory(state) / "beat-schedule"), *arguments)
     _become("beat", config, arguments)

@@ -42,7 +42,9 @@ _SHOWN_ERRORS = 20
 def import_command(
     config: Path | None, file: Path, timeout: float | None, *, stop_on_error: bool, again: bool, as_json: bool
 ) -> None:
-    """Store every entry of FILE, one JSON object a line: namespace, key, value and, if it expires, ttl_seconds.
+    """Store every entry of a JSON lines FILE.
+
+    One object a line: namespace, key, value and, if it expires, ttl_seconds.
 
     Importing the same file again applies no line twice, so an import that broke off is simply repeated. (That
     holds as long as operation ids are remembered; see maintenance.operation_retention_seconds.)
@@ -63,7 +65,9 @@ def import_command(
 @click.option("--namespace", help="Export this namespace only.")
 @config_option
 def export_command(config: Path | None, file: Path, namespace: str | None) -> None:
-    """Write every live entry to FILE, or to standard output, as JSON lines that `import` takes.
+    """Write every live entry as JSON lines.
+
+    To FILE, or to standard output; `import` takes them.
 
     It reads the database directly, page by page: what is written meanwhile is there or not, entry by entry.
     """

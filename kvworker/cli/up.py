@@ -43,7 +43,9 @@ _SHOWN_LEVELS = {"WARNING", "ERROR", "CRITICAL"}
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Worker threads.")
 @config_option
 def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: bool) -> None:
-    """Run the whole store on this machine: Valkey, SQLite or PostgreSQL, a worker and the beat.
+    """Run the whole store on this machine.
+
+    Valkey, SQLite or PostgreSQL, a worker and the beat.
 
     It needs nothing but the `embedded` extra. Data and queued messages are kept in the state directory, and
     there at the next start. Ctrl-C stops it. A part that ends on its own stops the rest, with exit code 1.
