@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import select
+import selectors
 import socket
 import threading
 import time
@@ -214,8 +214,9 @@ def _was_closed(connection: Any) -> bool:
     amqp_socket = getattr(getattr(connection.connection, "transport", None), "sock", None)
     if amqp_socket is None:
         return False
-    readable, _, _ = select.select([amqp_socket], [], [], 0)
-    return bool(readable)
+    with selectors.DefaultSelector() as selector:  # select() alone cannot watch a descriptor above 1023
+        selector.register(amqp_socket, selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
 
 
 def _nothing_written(error: BaseException | None) -> bool:
