@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How often the stored results of waiting tasks are read, in case their published copy was lost.
 RECHECK_SECONDS = 1.0
+#: Results that were read are deleted this many at a time, or with the next recheck.
+_FORGET_BATCH = 100
 _FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 1.0
 
@@ -56,6 +58,7 @@ class ReplyReader:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._pubsub: Any = None
+        self._settled_keys: list[str | bytes] = []
 
     def expect(self, task_id: str, reply: Waiting) -> None:
         """Resolve the reply's future when the task's result arrives; keeps no strong reference to it."""
@@ -77,6 +80,11 @@ class ReplyReader:
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
+        self._serve()
+        with contextlib.suppress(Exception):  # what cannot be deleted expires
+            self._forget_settled()
+
+    def _serve(self) -> None:
         pause, connections = _FIRST_PAUSE_SECONDS, itertools.count()
         while not self._closed.is_set():
             self._wanted.wait()
@@ -103,21 +111,22 @@ class ReplyReader:
             if time.monotonic() >= recheck_at:
                 if self._read_stored() and not heard:
                     raise RedisConnectionError("results are stored, but their published copies do not arrive")
+                self._forget_settled()
                 recheck_at, heard = time.monotonic() + RECHECK_SECONDS, False
 
     def _read_published(self, pubsub: Any) -> bool:
         """Read what has arrived; True if it was anything."""
         message = pubsub.get_message(timeout=RECHECK_SECONDS)
         heard = message is not None
-        done: list[str | bytes] = []
         while message is not None:
             if message["type"] == "psubscribe":
                 # From now on nothing is missed; what was stored before is read here.
                 self._read_stored()
             elif message["type"] == "pmessage" and self._resolve(message["data"]):
-                done.append(message["channel"])
+                self._settled_keys.append(message["channel"])
             message = pubsub.get_message(timeout=0)
-        self._forget(done)
+        if len(self._settled_keys) >= _FORGET_BATCH:
+            self._forget_settled()
         return heard
 
     def _read_stored(self) -> bool:
@@ -128,7 +137,7 @@ class ReplyReader:
             return False
         stored = self._backend.client.mget(keys)
         done = [key for key, data in zip(keys, stored, strict=True) if data and self._resolve(data)]
-        self._forget(done)
+        self._settled_keys += done
         return bool(done)
 
     def _still_waiting(self) -> list[Waiting]:
@@ -152,7 +161,8 @@ class ReplyReader:
                 reply.future.set_result(meta)
         return True
 
-    def _forget(self, keys: list[str | bytes]) -> None:
+    def _forget_settled(self) -> None:
+        keys, self._settled_keys = self._settled_keys, []
         if keys:
             self._backend.client.delete(*keys)
 
