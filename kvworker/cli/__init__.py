@@ -20,35 +20,37 @@ _NO_FILE = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: 0 when it did what it was asked, else with one clear line on stderr."""
+    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="kvworker", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = error.exit_code
     except click.ClickException as error:
-        code = _report(error)
+        return _report(error)
     except KVStoreError as error:
-        hint = _NO_FILE if isinstance(error, QueueError) and not _has_file(arguments) else ""
-        click.echo(f"Error: {error}{hint}", err=True)
-        code = 1
+        return _fail(f"{error}{_hint(error, arguments)}")
     except BrokenPipeError:
         # Whoever read our output has had enough.
         _discard_output()
-        code = 1
+        return 1
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-        click.echo(f"Error: {reason}", err=True)
         _discard_output()
-        code = 1
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except (click.Abort, KeyboardInterrupt):
-        code = _INTERRUPTED
-    sys.exit(code if isinstance(code, int) else 0)
+        return _INTERRUPTED
+    return code if isinstance(code, int) else 0
 
 
-def _has_file(arguments: Sequence[str] | None) -> bool:
-    given = any(argument.startswith("--config") for argument in (sys.argv if arguments is None else arguments))
-    return given or config_path(None) is not None
+def _fail(reason: str) -> int:
+    click.echo(f"Error: {reason}", err=True)
+    return 1
+
+
+def _hint(error: KVStoreError, arguments: Sequence[str]) -> str:
+    given = any(argument.startswith("--config") for argument in arguments)
+    return _NO_FILE if isinstance(error, QueueError) and not given and config_path(None) is None else ""
 
 
 def _discard_output() -> None:
@@ -60,6 +62,9 @@ def _discard_output() -> None:
 
 
 def _report(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
     hint = ""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f" (see `{error.ctx.command_path} --help`)"
