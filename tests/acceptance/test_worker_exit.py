@@ -1,0 +1,35 @@
+"""A worker that is told to stop while an operation is on its way to a pool child: it ends soon, nothing is lost."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from kvworker import KeyValueStore
+from tests.acceptance.processes import WorkerNode, wait_until
+
+#: A child that waits in vain for its result to be read does so for 30 s.
+SOON_SECONDS = 15.0
+
+
+@pytest.fixture
+def worker_arguments() -> list[str]:
+    return ["--pool=prefork", "--concurrency=1"]
+
+
+def test_an_operation_that_a_child_takes_after_the_worker_gave_it_up(
+    store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode
+) -> None:
+    store.set("n", "c", 10, timeout=20)
+    main, (child,) = psutil.Process(worker_node.pid), worker_node.children()
+    child.suspend()
+    pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
+    wait_until(lambda: "Task kvworker.kv_increment[" in worker_node.logs(), what="the message reaching the worker")
+    threads = main.num_threads()
+    worker_node.kill("SIGTERM")
+    wait_until(lambda: main.num_threads() > threads, what="the worker waiting for its children")
+    child.resume()
+    wait_until(lambda: worker_node.exit_code == 0, timeout_seconds=SOON_SECONDS, what="the worker's end")
+    other_worker.start()
+    assert pending.result().value == 11
+    assert store.get("n", "c").value == 11
