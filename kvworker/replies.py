@@ -83,6 +83,7 @@ class ReplyReader:
         self._serve()
         with contextlib.suppress(Exception):  # what cannot be deleted expires
             self._forget_settled()
+        self._backend.client.connection_pool.disconnect()
 
     def _serve(self) -> None:
         pause, connections = _FIRST_PAUSE_SECONDS, itertools.count()
