@@ -9,9 +9,9 @@ from celery.apps.worker import Worker
 
 from kvworker.celery_app import make_celery
 from kvworker.settings import Settings
-from tasks import pool_fixes
 from tasks.maintenance import register_maintenance
 from tasks.operations import register_operations
+from tasks.pool_fixes import mend_prefork_pool
 from tasks.runtime import Runtime
 
 
@@ -30,7 +30,7 @@ class QuietWorker(Worker):
 
 def make_worker_app(settings: Settings) -> Celery:
     """The worker application for these settings, with every task registered."""
-    pool_fixes.apply()
+    mend_prefork_pool()
     app = make_celery(settings)
     app.set_current()
     app.Worker = app.subclass_with_self(QuietWorker)
