@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
 import click
 
 from kvworker.settings import Settings
 from kvworker.settings.root import CONFIG_VARIABLE
 
 UP_CONFIG = Path(".kvworker") / "kvworker.yaml"
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 config_option = click.option(
     "--config",
