@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from celery.canvas import Signature
 
 from kvworker.client import KeyValueStore
 from kvworker.dispatch import Dispatcher, PendingReply
-from kvworker.facade import check_timeout
-from kvworker.model import DeleteResult, GetResult, IncrementResult, JSONValue, OperationResult, SetResult
+from kvworker.facade import KeyValueOperations, check_timeout
+from kvworker.model import OperationResult
 from kvworker.settings import Settings
-from kvworker.wire import Tool, check_arguments, find_tool
+from kvworker.tools import Tool, find_tool
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class AsyncPendingResult:
@@ -45,6 +49,38 @@ class AsyncPendingResult:
         return self._reply.outcome(meta)
 
 
+class _Asking(KeyValueOperations):
+    """The methods of the facades, which here give the call that they would make."""
+
+    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> Any:
+        return tool, arguments, timeout
+
+    def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        raise NotImplementedError
+
+    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+_asking = _Asking()
+
+
+def _coroutine(
+    method: Callable[Concatenate[KeyValueOperations, _Arguments], _Result],
+) -> Callable[Concatenate[AsyncKeyValueStore, _Arguments], Coroutine[Any, Any, _Result]]:
+    """The method of the synchronous facades, awaiting its result: one definition for both."""
+
+    @wraps(method)
+    async def run(store: AsyncKeyValueStore, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Any:
+        call: Any = method(_asking, *args, **kwargs)
+        return await store.call_tool(*call)
+
+    return run
+
+
 class AsyncKeyValueStore:
     """The key-value store, through the queue, for asyncio programs.
 
@@ -65,80 +101,31 @@ class AsyncKeyValueStore:
         """
         return cls(Settings.load(path))
 
-    async def get(self, namespace: str, key: str, *, timeout: float | None = None) -> GetResult:
-        """Read an entry. A miss, or an expired entry, gives ``found=False``."""
-        return cast(GetResult, await self._run("kv_get", {"namespace": namespace, "key": key}, timeout))
+    get = _coroutine(KeyValueOperations.get)
+    set = _coroutine(KeyValueOperations.set)
+    delete = _coroutine(KeyValueOperations.delete)
+    increment = _coroutine(KeyValueOperations.increment)
+    touch = _coroutine(KeyValueOperations.touch)
+    persist = _coroutine(KeyValueOperations.persist)
+    list_keys = _coroutine(KeyValueOperations.list_keys)
+    list_namespaces = _coroutine(KeyValueOperations.list_namespaces)
+    clear = _coroutine(KeyValueOperations.clear)
+    usage = _coroutine(KeyValueOperations.usage)
+    set_quota = _coroutine(KeyValueOperations.set_quota)
+    batch = _coroutine(KeyValueOperations.batch)
 
-    async def set(
-        self,
-        namespace: str,
-        key: str,
-        value: JSONValue,
-        *,
-        ttl_seconds: float | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-    ) -> SetResult:
-        """Write an entry. Without ``ttl_seconds`` it does not expire, whatever it did before."""
-        arguments = {
-            "namespace": namespace,
-            "key": key,
-            "value": value,
-            "ttl_seconds": ttl_seconds,
-            "idempotency_key": idempotency_key,
-        }
-        return cast(SetResult, await self._run("kv_set", arguments, timeout))
-
-    async def delete(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-    ) -> DeleteResult:
-        """Remove an entry. A miss, or an expired entry, gives ``deleted=False``."""
-        arguments = {"namespace": namespace, "key": key, "idempotency_key": idempotency_key}
-        return cast(DeleteResult, await self._run("kv_delete", arguments, timeout))
-
-    async def increment(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        delta: int = 1,
-        initial_value: int = 0,
-        ttl_seconds: float | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-    ) -> IncrementResult:
-        """Add ``delta`` to a counter; a missing or expired one becomes ``initial_value + delta``."""
-        arguments = {
-            "namespace": namespace,
-            "key": key,
-            "delta": delta,
-            "initial_value": initial_value,
-            "ttl_seconds": ttl_seconds,
-            "idempotency_key": idempotency_key,
-        }
-        return cast(IncrementResult, await self._run("kv_increment", arguments, timeout))
-
-    async def call(
-        self,
-        tool: str,
-        arguments: Mapping[str, Any],
-        *,
-        timeout: float | None = None,
-    ) -> dict[str, Any]:
+    async def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
         """Run a tool by its name (``kv_get`` …): arguments as a dict in, the result as a dict out."""
-        return (await self._run(tool, arguments, timeout)).to_dict()
+        return (await self.call_tool(find_tool(tool), arguments, timeout)).to_dict()
+
+    async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
+        """Run one operation and return its result."""
+        self._store.dispatcher().check_not_nested()
+        result: OperationResult = await self._submit(tool, arguments, timeout).result()
+        return result
 
     async def submit(
-        self,
-        tool: str,
-        arguments: Mapping[str, Any],
-        *,
-        timeout: float | None = None,
+        self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None
     ) -> AsyncPendingResult:
         """Start an operation now, to await its result later; ``timeout`` is the message's deadline."""
         return self._submit(find_tool(tool), arguments, timeout)
@@ -157,13 +144,5 @@ class AsyncKeyValueStore:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    async def _run(self, tool_name: str, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
-        self._store.dispatcher().check_not_nested()
-        result: OperationResult = await self._submit(find_tool(tool_name), arguments, timeout).result()
-        return result
-
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> AsyncPendingResult:
-        checked = check_arguments(tool, arguments)
-        dispatcher = self._store.dispatcher()
-        seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        return AsyncPendingResult(dispatcher.dispatch(tool, checked, seconds), dispatcher)
+        return AsyncPendingResult(*self._store.send(tool, arguments, timeout))

@@ -16,7 +16,7 @@ from kvworker.errors import InvalidRequestError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
-from kvworker.wire import Tool, check_arguments, find_tool
+from kvworker.tools import Tool, check_arguments, find_tool
 
 # A fork waits until no thread is making a dispatcher: the child would inherit locks, this one and kombu's own
 # (one for each cached property), that nobody there can ever release.
@@ -116,8 +116,14 @@ class KeyValueStore(KeyValueOperations):
                 found = self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self.settings))
         return found
 
-    def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
+    def send(
+        self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None
+    ) -> tuple[PendingReply, Dispatcher]:
+        """Check a call and start it; the reply is resolved through the dispatcher."""
         checked = check_arguments(tool, arguments)
         dispatcher = self.dispatcher()
         seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        return QueuedResult(dispatcher.dispatch(tool, checked, seconds), dispatcher)
+        return dispatcher.dispatch(tool, checked, seconds), dispatcher
+
+    def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
+        return QueuedResult(*self.send(tool, arguments, timeout))

@@ -26,7 +26,8 @@ from kvworker.model import OperationResult, new_operation_id
 from kvworker.replies import ReplyReader
 from kvworker.sender import Message, Sender
 from kvworker.settings import Settings
-from kvworker.wire import Tool, decode_result, described, encode_request
+from kvworker.tools import Tool
+from kvworker.wire import decode_result, described, encode_request
 
 #: A wait may end this much before the time that it was to end at.
 _CLOCK_TOLERANCE_SECONDS = 0.01

@@ -12,10 +12,14 @@
     ├── OperationRefusedError            the store's state forbids the write; nothing was changed
     │   ├── InvalidValueTypeError        increment of something that is not an integer
     │   ├── CounterOverflowError         past a signed 64-bit integer
+    │   ├── VersionConflictError         the entry is not of the expected version, or not absent
     │   ├── IdempotencyConflictError     the operation id was used with other arguments
+    │   ├── BatchRefusedError            a step of an atomic batch was refused
+    │   ├── ReadTooLargeError            a batch would read more than a message should hold
     │   └── QuotaExceededError
     │       ├── NamespaceQuotaExceededError
     │       └── GlobalQuotaExceededError
+    ├── PolicyDeniedError                the persona may not do this; nothing was done
     ├── StoreUnavailableError            the database cannot be reached, or is too busy; outcome unknown
     ├── SchemaError                      the database's schema is missing or of another version
     └── QueueError
@@ -97,6 +101,28 @@ class CounterOverflowError(_EntryError):
     reason = "the counter would leave the range of a signed 64-bit integer"
 
 
+class VersionConflictError(_EntryError):
+    """The entry is not of the version that the write expects; read it again and decide anew.
+
+    ``expected_version`` None means that it was to be absent (``if_absent``), ``actual_version`` None that
+    it is absent or expired.
+    """
+
+    def __init__(self, namespace: str, key: str, expected_version: int | None, actual_version: int | None) -> None:
+        super().__init__(namespace, key)
+        self.args = (namespace, key, expected_version, actual_version)
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """What was expected, and what is there."""
+        if self.expected_version is None:
+            return f"the entry exists, at version {self.actual_version}, and was to be written only if absent"
+        found = "absent" if self.actual_version is None else f"at version {self.actual_version}"
+        return f"the entry is {found}, not at the expected version {self.expected_version}; read it again"
+
+
 class IdempotencyConflictError(OperationRefusedError):
     """The operation id was already used with other arguments."""
 
@@ -110,6 +136,32 @@ class IdempotencyConflictError(OperationRefusedError):
             f"operation id {self.operation_id!r} was already used in namespace {self.namespace!r}"
             " with other arguments; use a new id for a new operation"
         )
+
+
+class BatchRefusedError(OperationRefusedError):
+    """A step of an atomic batch was refused, so none was applied.
+
+    ``index`` counts from 0; ``error`` is the step's own error.
+    """
+
+    def __init__(self, index: int, error_name: str, error_args: Sequence[object]) -> None:
+        super().__init__(index, error_name, list(error_args))
+        self.index = index
+        self.error = rebuild_error(error_name, error_args) or KVStoreError(error_name)
+
+    def __str__(self) -> str:
+        return f"operations[{self.index}] of the batch was refused, so nothing was changed: {self.error}"
+
+
+class ReadTooLargeError(OperationRefusedError):
+    """The values that a batch reads are larger together than ``limit_bytes``."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return f"the batch reads values of more than {self.limit_bytes} bytes together; read them in smaller batches"
 
 
 class QuotaExceededError(OperationRefusedError):
@@ -151,6 +203,25 @@ class GlobalQuotaExceededError(QuotaExceededError):
             f"the store uses {self.used_bytes} of its global quota of {self.quota_bytes} bytes;"
             f" {self.requested_bytes} more do not fit"
         )
+
+
+class PolicyDeniedError(KVStoreError):
+    """The persona's policy does not allow the operation; nothing was done.
+
+    ``persona`` is "" for a call without one, ``namespace`` "" for an operation on the whole store.
+    """
+
+    def __init__(self, persona: str, tool: str, namespace: str, detail: str) -> None:
+        super().__init__(persona, tool, namespace, detail)
+        self.persona = persona
+        self.tool = tool
+        self.namespace = namespace
+        self.detail = detail
+
+    def __str__(self) -> str:
+        who = f"persona {self.persona!r}" if self.persona else "a call without a persona"
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return f"{who} may not use {self.tool}{where}: {self.detail}"
 
 
 class StoreUnavailableError(KVStoreError):

@@ -1,18 +1,34 @@
-"""What the synchronous facades have in common: the four operations as plain function calls."""
+"""What the facades have in common: the operations as plain function calls."""
 
 from __future__ import annotations
 
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, cast
 
 from celery.canvas import Signature
 
 from kvworker.errors import InvalidRequestError
-from kvworker.model import DeleteResult, GetResult, IncrementResult, JSONValue, OperationResult, SetResult
-from kvworker.wire import Tool, check_arguments, described, encode_request, find_tool
+from kvworker.model import (
+    DEFAULT_PAGE_ROWS,
+    BatchResult,
+    ClearResult,
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    JSONValue,
+    KeyList,
+    LedgerUsage,
+    NamespaceList,
+    OperationResult,
+    QuotaResult,
+    SetResult,
+    TouchResult,
+)
+from kvworker.tools import Tool, check_arguments, find_tool
+from kvworker.wire import described, encode_request
 
 
 class PendingResult(Protocol):
@@ -23,7 +39,7 @@ class PendingResult(Protocol):
         """The caller's idempotency key, or the one made for this operation."""
 
     def result(self, timeout: float | None = None) -> Any:
-        """The operation's result: a ``GetResult``, ``SetResult``, ``DeleteResult`` or ``IncrementResult``.
+        """The operation's result, as the method of the same name gives it.
 
         ``timeout`` is in seconds from now; without it the wait ends at the message's deadline. After an
         ``OperationTimeoutError`` it may be asked again.
@@ -31,10 +47,11 @@ class PendingResult(Protocol):
 
 
 class KeyValueOperations(ABC):
-    """``get``, ``set``, ``delete`` and ``increment`` on top of ``call_tool``.
+    """The operations on top of ``call_tool``.
 
-    ``timeout`` is in seconds and bounds the whole call; None is the configured default. Every method
-    raises what ``kvworker.errors`` draws.
+    ``timeout`` is in seconds and bounds the whole call; None is the configured default. ``idempotency_key``
+    names a write, so that it is applied once however often it is called. Every method raises what
+    ``kvworker.errors`` draws.
     """
 
     @abstractmethod
@@ -62,34 +79,55 @@ class KeyValueOperations(ABC):
 
     def get(self, namespace: str, key: str, *, timeout: float | None = None) -> GetResult:
         """Read an entry. A miss, or an expired entry, gives ``found=False``."""
-        return cast(GetResult, self.call_tool(find_tool("kv_get"), {"namespace": namespace, "key": key}, timeout))
+        return cast(GetResult, self._call("kv_get", timeout, namespace=namespace, key=key))
 
-    def set(
+    def set(  # noqa: PLR0913 - the options of a write
         self,
         namespace: str,
         key: str,
         value: JSONValue,
         *,
         ttl_seconds: float | None = None,
+        expected_version: int | None = None,
+        if_absent: bool = False,
+        keep_ttl: bool = False,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> SetResult:
-        """Write an entry. Without ``ttl_seconds`` it does not expire, whatever it did before."""
+        """Write an entry. Without ``ttl_seconds`` it does not expire, unless ``keep_ttl`` leaves its expiry.
+
+        With ``expected_version`` it is written only if it still is of that version, with ``if_absent`` only
+        if there is none; else ``VersionConflictError``, and nothing is changed.
+        """
         arguments = {
             "namespace": namespace,
             "key": key,
             "value": value,
             "ttl_seconds": ttl_seconds,
+            "expected_version": expected_version,
+            "if_absent": if_absent,
+            "keep_ttl": keep_ttl,
             "idempotency_key": idempotency_key,
         }
-        return cast(SetResult, self.call_tool(find_tool("kv_set"), arguments, timeout))
+        return cast(SetResult, self._call("kv_set", timeout, **arguments))
 
     def delete(
-        self, namespace: str, key: str, *, idempotency_key: str | None = None, timeout: float | None = None
+        self,
+        namespace: str,
+        key: str,
+        *,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
     ) -> DeleteResult:
-        """Remove an entry. A miss, or an expired entry, gives ``deleted=False``."""
-        arguments = {"namespace": namespace, "key": key, "idempotency_key": idempotency_key}
-        return cast(DeleteResult, self.call_tool(find_tool("kv_delete"), arguments, timeout))
+        """Remove an entry, with ``expected_version`` only if it still is of that version."""
+        arguments = {
+            "namespace": namespace,
+            "key": key,
+            "expected_version": expected_version,
+            "idempotency_key": idempotency_key,
+        }
+        return cast(DeleteResult, self._call("kv_delete", timeout, **arguments))
 
     def increment(
         self,
@@ -114,11 +152,123 @@ class KeyValueOperations(ABC):
             "ttl_seconds": ttl_seconds,
             "idempotency_key": idempotency_key,
         }
-        return cast(IncrementResult, self.call_tool(find_tool("kv_increment"), arguments, timeout))
+        return cast(IncrementResult, self._call("kv_increment", timeout, **arguments))
+
+    def touch(
+        self,
+        namespace: str,
+        key: str,
+        ttl_seconds: float,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> TouchResult:
+        """Let a live entry expire ``ttl_seconds`` from now. A miss gives ``found=False``."""
+        arguments = {
+            "namespace": namespace,
+            "key": key,
+            "ttl_seconds": ttl_seconds,
+            "idempotency_key": idempotency_key,
+        }
+        return cast(TouchResult, self._call("kv_touch", timeout, **arguments))
+
+    def persist(
+        self, namespace: str, key: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> TouchResult:
+        """Let a live entry stay for good. A miss gives ``found=False``."""
+        arguments = {"namespace": namespace, "key": key, "idempotency_key": idempotency_key}
+        return cast(TouchResult, self._call("kv_persist", timeout, **arguments))
+
+    def list_keys(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        limit: int = DEFAULT_PAGE_ROWS,
+        cursor: str | None = None,
+        include_values: bool = False,
+        timeout: float | None = None,
+    ) -> KeyList:
+        """A page of the namespace's live entries in order of their keys; go on with its ``next_cursor``.
+
+        ``limit`` is at most 1000. A page with values ends early once they reach 4 MiB. No snapshot is held
+        between pages: what is written meanwhile is listed or not.
+        """
+        arguments = {
+            "namespace": namespace,
+            "prefix": prefix,
+            "limit": limit,
+            "cursor": cursor,
+            "include_values": include_values,
+        }
+        return cast(KeyList, self._call("kv_list_keys", timeout, **arguments))
+
+    def list_namespaces(
+        self,
+        *,
+        prefix: str = "",
+        limit: int = DEFAULT_PAGE_ROWS,
+        cursor: str | None = None,
+        timeout: float | None = None,
+    ) -> NamespaceList:
+        """A page of the namespaces that have entries, in order, each with its usage."""
+        return cast(
+            NamespaceList, self._call("kv_list_namespaces", timeout, prefix=prefix, limit=limit, cursor=cursor)
+        )
+
+    def clear(
+        self, namespace: str, *, idempotency_key: str | None = None, timeout: float | None = None
+    ) -> ClearResult:
+        """Remove every entry of a namespace in one transaction."""
+        return cast(
+            ClearResult, self._call("kv_clear", timeout, namespace=namespace, idempotency_key=idempotency_key)
+        )
+
+    def usage(self, namespace: str | None = None, *, timeout: float | None = None) -> LedgerUsage:
+        """What a namespace, or without one the whole store, uses of its quota."""
+        return cast(LedgerUsage, self._call("kv_usage", timeout, namespace=namespace))
+
+    def set_quota(
+        self,
+        namespace: str,
+        quota_bytes: int | None,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> QuotaResult:
+        """Give a namespace a quota of its own in bytes; None gives the configured one back."""
+        arguments = {"namespace": namespace, "quota_bytes": quota_bytes, "idempotency_key": idempotency_key}
+        return cast(QuotaResult, self._call("kv_set_quota", timeout, **arguments))
+
+    def batch(
+        self,
+        namespace: str,
+        operations: Sequence[Mapping[str, Any]],
+        *,
+        atomic: bool = True,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> BatchResult:
+        """Run up to 1000 operations of one namespace in their order, in one message and one transaction.
+
+        Each is a dict with its ``tool`` (``kv_get``, ``kv_set``, ``kv_delete``, ``kv_increment``, ``kv_touch``,
+        ``kv_persist``) and that tool's other arguments. An atomic batch applies all or raises
+        ``BatchRefusedError`` (of a quota: the quota's error); else each operation has its result or its error.
+        """
+        arguments = {
+            "namespace": namespace,
+            "operations": list(operations),
+            "atomic": atomic,
+            "idempotency_key": idempotency_key,
+        }
+        return cast(BatchResult, self._call("kv_batch", timeout, **arguments))
 
     def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
         """Run a tool by its name (``kv_get`` …): arguments as a dict in, the result as a dict out."""
         return self.call_tool(find_tool(tool), arguments, timeout).to_dict()
+
+    def _call(self, tool: str, timeout: float | None, **arguments: Any) -> OperationResult:
+        return self.call_tool(find_tool(tool), arguments, timeout)
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,8 @@ from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult, new_operation_id
 from kvworker.operations import perform
 from kvworker.settings import Settings
-from kvworker.wire import Request, Tool, check_arguments, find_tool
+from kvworker.tools import Tool, check_arguments, find_tool
+from kvworker.wire import Request
 
 _IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}}
 

@@ -1,31 +1,57 @@
-"""The four operations on an adapter: what a worker runs, and what the inline facade runs."""
+"""The operations on an adapter: what a worker runs, and what the inline facade runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kvworker.model import DEFAULT_PAGE_ROWS, LedgerUsage, NamespaceList
+from kvworker.tools import make_steps
 
 if TYPE_CHECKING:
     from kvworker.adapters.contract import KeyValueStoreAdapter
     from kvworker.model import OperationResult
     from kvworker.wire import Request
 
+#: Tells whether a caller may see a namespace; None is that it may see all.
+Visible = Callable[[str], bool] | None
 
-def perform(adapter: KeyValueStoreAdapter, request: Request) -> OperationResult:
+
+def perform(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = None) -> OperationResult:
     """Apply a checked request to the store, once for its operation id.
 
     Raises:
         KVStoreError: whatever the adapter's method raises.
     """
     arguments = dict(request.arguments)
-    namespace, key = arguments.pop("namespace"), arguments.pop("key")
-    match request.tool.name:
-        case "kv_get":
-            return adapter.get(namespace, key)
-        case "kv_set":
-            return adapter.set(namespace, key, arguments.pop("value"), **arguments, operation_id=request.operation_id)
-        case "kv_delete":
-            return adapter.delete(namespace, key, operation_id=request.operation_id)
-        case "kv_increment":
-            return adapter.increment(namespace, key, **arguments, operation_id=request.operation_id)
-        case name:
-            raise AssertionError(f"no operation {name}")
+    match request.tool.method:
+        case "usage":
+            namespace = arguments.get("namespace")
+            return adapter.total_usage() if namespace is None else adapter.usage(namespace)[0]
+        case "list_namespaces":
+            return _list_namespaces(adapter, visible, **arguments)
+        case "batch":
+            arguments["steps"] = make_steps(arguments.pop("operations"))
+        case "set_quota":
+            arguments.setdefault("quota_bytes", None)
+    if request.tool.writes:
+        arguments["operation_id"] = request.operation_id
+    result: OperationResult = getattr(adapter, request.tool.method)(**arguments)
+    return result
+
+
+def _list_namespaces(
+    adapter: KeyValueStoreAdapter, visible: Visible, *, limit: int = DEFAULT_PAGE_ROWS, **arguments: Any
+) -> NamespaceList:
+    """A page of those namespaces that the caller may see; the others do not even show in its cursor."""
+    if visible is None:
+        return adapter.list_namespaces(limit=limit, **arguments)
+    found: list[LedgerUsage] = []
+    while True:
+        page = adapter.list_namespaces(limit=limit, **arguments)
+        found += [usage for usage in page.namespaces if visible(str(usage.namespace))]
+        if len(found) > limit:
+            return NamespaceList(tuple(found[:limit]), found[limit - 1].namespace)
+        if page.next_cursor is None:
+            return NamespaceList(tuple(found))
+        arguments["cursor"] = page.next_cursor

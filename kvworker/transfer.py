@@ -19,7 +19,7 @@ from kvworker.errors import (
     StoreUnavailableError,
 )
 from kvworker.model import GetResult, SetResult
-from kvworker.wire import check_arguments, find_tool
+from kvworker.tools import check_arguments, find_tool
 
 # Enough to keep every worker busy, few enough that none waits until its deadline.
 _WINDOW = 64

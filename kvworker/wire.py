@@ -8,80 +8,39 @@ A payload is the tool's own arguments plus ``v`` (the version of the payload) an
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from kombu.utils.json import register_type
 
 from kvworker.errors import InvalidRequestError, OperationFailedError, UnsupportedMessageError
-from kvworker.model import (
-    DeleteResult,
-    GetResult,
-    IncrementResult,
-    OperationResult,
-    SetResult,
-    check_integer,
-    check_key,
-    check_namespace,
-    check_operation_id,
-    check_ttl,
-    decode_value,
-    encode_value,
-)
+from kvworker.model import OperationResult, decode_value
+from kvworker.tools import Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
-TASK_PREFIX: Final = "kvworker."
 SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
 
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """One of the four operations: what it takes and what it gives."""
-
-    name: str
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    result: type[OperationResult]
-
-    @property
-    def task_name(self) -> str:
-        """The name of the Celery task."""
-        return TASK_PREFIX + self.name
-
-    @property
-    def writes(self) -> bool:
-        """Whether it takes an operation id."""
-        return "idempotency_key" in self.optional
-
-
-TOOLS: Final[Mapping[str, Tool]] = {
-    tool.name: tool
-    for tool in (
-        Tool("kv_get", ("namespace", "key"), (), GetResult),
-        Tool("kv_set", ("namespace", "key", "value"), ("ttl_seconds", "idempotency_key"), SetResult),
-        Tool("kv_delete", ("namespace", "key"), ("idempotency_key",), DeleteResult),
-        Tool(
-            "kv_increment",
-            ("namespace", "key"),
-            ("delta", "initial_value", "ttl_seconds", "idempotency_key"),
-            IncrementResult,
-        ),
-    )
-}
+#: What holds values as they were given: arguments of operations and fields of results.
+_MAY_HOLD_VALUES: Final = frozenset({"value", "operations", "entries", "results"})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One operation as the worker understands it; ``deadline`` is in seconds since the epoch."""
+    """One operation as the worker understands it; ``deadline`` is in seconds since the epoch.
+
+    ``persona`` is "" for a call without one.
+    """
 
     tool: Tool
     arguments: Mapping[str, Any]
     operation_id: str
-    deadline: float | None
+    deadline: float | None = None
+    persona: str = ""
 
 
 class Literal:
@@ -97,38 +56,6 @@ class Literal:
 
 
 register_type(Literal, "kvworker.literal", lambda literal: literal.text, decode_value)
-
-
-def find_tool(name: str) -> Tool:
-    """The operation of that name.
-
-    Raises:
-        InvalidRequestError: there is none.
-    """
-    try:
-        return TOOLS[name]
-    except (KeyError, TypeError):
-        raise InvalidRequestError(f"unknown tool {name!r}; the tools are {', '.join(TOOLS)}") from None
-
-
-def check_arguments(
-    tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """The arguments of a call, checked. An optional one that is null counts as left out.
-
-    Raises:
-        InvalidRequestError: an argument is missing, unknown or wrong.
-    """
-    if not isinstance(arguments, Mapping):
-        raise InvalidRequestError(f"the arguments of {tool.name} must be an object, not a {type(arguments).__name__}")
-    allowed = tool.required + tool.optional
-    if unknown := [str(name) for name in arguments if name not in allowed]:
-        raise InvalidRequestError(f"{tool.name} takes no argument {unknown[0]!r}; it takes {', '.join(allowed)}")
-    given = {k: v for k, v in arguments.items() if not (v is None and k in tool.optional)}
-    for name in tool.required:
-        if name not in given and name not in missing_allowed:
-            raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
-    return {name: _CHECKS[name](value) for name, value in given.items()}
 
 
 def encode_request(arguments: Mapping[str, Any], *, deadline: float | None) -> dict[str, Any]:
@@ -178,9 +105,8 @@ def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResul
     if not isinstance(data, dict):
         raise OperationFailedError(operation_id, f"a {type(data).__name__} is not a result")
     try:
-        # A newer worker may say more than this client knows.
-        return tool.result(**{f.name: data[f.name] for f in fields(tool.result) if f.name in data})
-    except TypeError as error:
+        return tool.result.from_dict(data)
+    except (TypeError, KeyError, ValueError) as error:
         raise OperationFailedError(operation_id, f"the result is not understood: {error}") from error
 
 
@@ -191,12 +117,15 @@ def described(tool: Tool, arguments: Mapping[str, Any]) -> str:
 
 
 def _with_literal(data: dict[str, Any]) -> dict[str, Any]:
-    value = data.get("value")
+    return {name: _literal(value) if name in _MAY_HOLD_VALUES else value for name, value in data.items()}
+
+
+def _literal(value: object) -> object:
     if isinstance(value, dict | list):
-        text = encode_value(value)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if '"__type__"' in text:
-            return {**data, "value": Literal(text)}
-    return data
+            return Literal(text)
+    return value
 
 
 def _check_deadline(deadline: object) -> float | None:
@@ -206,19 +135,3 @@ def _check_deadline(deadline: object) -> float | None:
     if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not abs(deadline) <= sys.float_info.max:
         raise InvalidRequestError("deadline must be a number of seconds since the epoch")
     return float(deadline)
-
-
-def _check_value(value: object) -> object:
-    encode_value(value)
-    return value
-
-
-_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "namespace": check_namespace,
-    "key": check_key,
-    "value": _check_value,
-    "ttl_seconds": check_ttl,
-    "delta": lambda value: check_integer("delta", value),
-    "initial_value": lambda value: check_integer("initial_value", value),
-    "idempotency_key": check_operation_id,
-}

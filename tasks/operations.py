@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery, Task
 
 from kvworker.errors import KVStoreError
-from kvworker.wire import TOOLS, Tool
+from kvworker.tools import TOOLS, Tool
 from tasks.runtime import Runtime
 
 

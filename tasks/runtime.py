@@ -21,7 +21,8 @@ from kvworker.errors import (
 from kvworker.model import OperationResult
 from kvworker.operations import perform
 from kvworker.settings import Settings
-from kvworker.wire import Request, Tool, decode_request, encode_result
+from kvworker.tools import Tool
+from kvworker.wire import Request, decode_request, encode_result
 
 logger = get_task_logger(__name__)
 

@@ -1,7 +1,4 @@
-"""What goes in and what comes out: results, reports and the checks of arguments. Pure.
-
-Sizes are in bytes, times in seconds. Arguments are checked here once; everything behind trusts them.
-"""
+"""The checks of arguments, and values as canonical JSON text. What is behind them trusts what they passed."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ import math
 import os
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from kvworker.errors import (
     InvalidKeyError,
@@ -29,140 +25,16 @@ MAX_OPERATION_ID_BYTES = 255
 MAX_VALUE_DEPTH = 256
 #: A longer TTL is cut to this: about 300 years, well before PostgreSQL's timestamps end.
 MAX_TTL_SECONDS = 1e10
+#: Steps of one batch.
+MAX_BATCH_STEPS = 1000
+#: Bytes of values that one batch reads, or one page of a listing holds (but for its first entry).
+MAX_READ_BYTES = 4 * 1024 * 1024
+#: Rows of one page of a listing.
+MAX_PAGE_ROWS = 1000
+DEFAULT_PAGE_ROWS = 100
+MAX_QUOTA_BYTES = 2**62
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class GetResult:
-    """What ``get`` found. ``ttl_seconds`` is what remains; None means that the entry does not expire."""
-
-    namespace: str
-    key: str
-    found: bool
-    value: JSONValue = None
-    ttl_seconds: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue: no value when there is none, no ttl_seconds without a TTL."""
-        return _without_absent(asdict(self), "ttl_seconds", *(() if self.found else ("value",)))
-
-
-@dataclass(frozen=True, slots=True)
-class SetResult:
-    """What ``set`` stored. ``replayed`` tells that the operation id had already been applied."""
-
-    namespace: str
-    key: str
-    value: JSONValue
-    ttl_seconds: float | None = None
-    replayed: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue: no ttl_seconds without a TTL."""
-        return _without_absent(asdict(self), "ttl_seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class IncrementResult:
-    """The counter after ``increment``."""
-
-    namespace: str
-    key: str
-    value: int
-    ttl_seconds: float | None = None
-    replayed: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue: no ttl_seconds without a TTL."""
-        return _without_absent(asdict(self), "ttl_seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
-    """Whether ``delete`` removed a live entry."""
-
-    namespace: str
-    key: str
-    deleted: bool
-    replayed: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue."""
-        return asdict(self)
-
-
-OperationResult: TypeAlias = GetResult | SetResult | IncrementResult | DeleteResult
-
-
-@dataclass(frozen=True, slots=True)
-class SweepReport:
-    """What a sweep removed. ``complete`` is False when its time budget ended first."""
-
-    deleted_rows: int
-    freed_bytes: int
-    batches: int
-    complete: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class PruneReport:
-    """How many operation records past their retention were removed."""
-
-    deleted_rows: int
-    batches: int
-    complete: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerDrift:
-    """A ledger that was wrong before ``recompute`` set it right; ``namespace`` None is the global one."""
-
-    namespace: str | None
-    recorded_bytes: int
-    actual_bytes: int
-    recorded_entries: int
-    actual_entries: int
-
-
-@dataclass(frozen=True, slots=True)
-class RecomputeReport:
-    """What a recompute checked. ``next_after`` is where to go on when its time budget ended first."""
-
-    checked_namespaces: int
-    drifts: tuple[LedgerDrift, ...] = field(default=())
-    next_after: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every namespace was checked."""
-        return self.next_after is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
-        return {**asdict(self), "drifts": [asdict(drift) for drift in self.drifts], "complete": self.complete}
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerUsage:
-    """A ledger against its quota; ``namespace`` None is the global one, ``quota_bytes`` None is no quota."""
-
-    namespace: str | None
-    used_bytes: int
-    entry_count: int
-    quota_bytes: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The usage as JSON-able data."""
-        return asdict(self)
 
 
 def check_namespace(namespace: object) -> str:
@@ -235,6 +107,59 @@ def check_integer(name: str, value: object) -> int:
     return int(value)
 
 
+def check_version(version: object) -> int | None:
+    """The version that a write expects, or None for any.
+
+    Raises:
+        InvalidRequestError: it is not an integer from 1 on.
+    """
+    if version is None:
+        return None
+    if check_integer("expected_version", version) < 1:
+        raise InvalidRequestError(f"expected_version must be a version that a result told, not {_shown(version)}")
+    return int(version)  # type: ignore[call-overload,no-any-return]
+
+
+def check_flag(name: str, value: object) -> bool:
+    """A switch, such as ``if_absent``.
+
+    Raises:
+        InvalidRequestError: it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"{name} must be true or false, not {_shown(value)}")
+    return value
+
+
+def check_count(name: str, value: object, largest: int) -> int:
+    """A number of rows, such as ``limit``.
+
+    Raises:
+        InvalidRequestError: it is not an integer from 1 to ``largest``.
+    """
+    if not 1 <= check_integer(name, value) <= largest:
+        raise InvalidRequestError(f"{name} must be from 1 to {largest}, not {_shown(value)}")
+    return int(value)  # type: ignore[call-overload,no-any-return]
+
+
+def check_quota(quota_bytes: object) -> int | None:
+    """A namespace's own quota in bytes, or None for the configured one.
+
+    Raises:
+        InvalidRequestError: it is not an integer from 1 to 2**62.
+    """
+    return None if quota_bytes is None else check_count("quota_bytes", quota_bytes, MAX_QUOTA_BYTES)
+
+
+def check_prefix(name: str, prefix: object, max_bytes: int) -> str:
+    """The beginning of names, exactly as given; an empty one is the beginning of all.
+
+    Raises:
+        InvalidKeyError: it is not a string, not UTF-8, holds a NUL or is too long.
+    """
+    return _check_text(name, prefix, max_bytes)
+
+
 def encode_value(value: object) -> str:
     """The value as canonical JSON text: compact, key order kept, not ASCII-escaped.
 
@@ -273,23 +198,24 @@ def decode_value(text: str) -> JSONValue:
 
 
 def _check_name(what: str, name: object, max_bytes: int) -> str:
-    if not isinstance(name, str):
-        raise InvalidKeyError(f"{what} must be a string, not {_shown(name)}")
-    if not name or name.isspace():
+    text = _check_text(what, name, max_bytes)
+    if not text or text.isspace():
         raise InvalidKeyError(f"{what} must not be blank")
-    if "\x00" in name:
+    return text
+
+
+def _check_text(what: str, text: object, max_bytes: int) -> str:
+    if not isinstance(text, str):
+        raise InvalidKeyError(f"{what} must be a string, not {_shown(text)}")
+    if "\x00" in text:
         raise InvalidKeyError(f"{what} must not hold a NUL character")
     try:
-        size = len(name.encode("utf-8"))
+        size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         raise InvalidKeyError(f"{what} holds a lone surrogate, which UTF-8 cannot hold") from None
     if size > max_bytes:
         raise InvalidKeyError(f"{what} is {size} bytes of UTF-8; at most {max_bytes} are allowed")
-    return str(name)
-
-
-def _without_absent(result: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if not (value is None and name in names)}
+    return str(text)
 
 
 def _depth(value: object) -> int:

@@ -1,0 +1,79 @@
+"""One step of a batch, or an operation on one key: what is asked of an entry, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from kvworker.errors import InvalidRequestError, InvalidTTLError
+from kvworker.model.validation import (
+    MAX_BATCH_STEPS,
+    JSONValue,
+    check_flag,
+    check_integer,
+    check_key,
+    check_ttl,
+    check_version,
+    encode_value,
+)
+
+Action: TypeAlias = Literal["get", "set", "delete", "increment", "touch", "persist"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is asked of one key, with the arguments of the adapter's method of the same name.
+
+    Raises:
+        InvalidRequestError: an argument is wrong; see the adapter's methods.
+    """
+
+    action: Action
+    key: str
+    value: JSONValue = None
+    ttl_seconds: float | None = None
+    delta: int = 1
+    initial_value: int = 0
+    expected_version: int | None = None
+    if_absent: bool = False
+    keep_ttl: bool = False
+    #: The value as canonical JSON text; of a counter, what it becomes where it is missing.
+    text: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", check_key(self.key))
+        object.__setattr__(self, "ttl_seconds", check_ttl(self.ttl_seconds))
+        check_version(self.expected_version)
+        check_flag("if_absent", self.if_absent)
+        check_flag("keep_ttl", self.keep_ttl)
+        if self.action == "set":
+            self._check_options()
+            object.__setattr__(self, "text", encode_value(self.value))
+        elif self.action == "increment":
+            first = check_integer("initial_value", self.initial_value) + check_integer("delta", self.delta)
+            object.__setattr__(self, "text", str(first))
+        elif self.action == "touch" and self.ttl_seconds is None:
+            raise InvalidTTLError("touch needs ttl_seconds; to let an entry stay for good, persist it")
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it asks for more than the plain action does."""
+        return self.expected_version is not None or self.if_absent or self.keep_ttl
+
+    def _check_options(self) -> None:
+        if self.if_absent and self.expected_version is not None:
+            raise InvalidRequestError("if_absent and expected_version contradict each other; give one of them")
+        if self.keep_ttl and self.ttl_seconds is not None:
+            raise InvalidRequestError("keep_ttl and ttl_seconds contradict each other; give one of them")
+
+
+def check_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps of a batch.
+
+    Raises:
+        InvalidRequestError: there are none, or more than ``MAX_BATCH_STEPS``.
+    """
+    if not 1 <= len(steps) <= MAX_BATCH_STEPS:
+        raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_STEPS} operations, not {len(steps)}")
+    return tuple(steps)

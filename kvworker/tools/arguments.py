@@ -1,0 +1,51 @@
+"""Checking a call's arguments against a tool's definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kvworker.errors import InvalidRequestError
+from kvworker.tools.definition import Tool
+
+
+def check_arguments(
+    tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The arguments of a call, checked. An optional one that is null counts as left out.
+
+    Raises:
+        InvalidRequestError: an argument is missing, unknown or wrong.
+    """
+    if not isinstance(arguments, Mapping):
+        raise InvalidRequestError(f"the arguments of {tool.name} must be an object, not a {type(arguments).__name__}")
+    return check_parameters(tool, arguments, tool.required + tool.optional, missing_allowed)
+
+
+def check_parameters(
+    tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...], missing_allowed: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The arguments among those allowed, checked.
+
+    Raises:
+        InvalidRequestError: an argument is missing, unknown or wrong, or two of them contradict each other.
+    """
+    if unknown := [str(name) for name in arguments if name not in allowed]:
+        raise InvalidRequestError(f"{tool.name} takes no argument {unknown[0]!r}; it takes {', '.join(allowed)}")
+    checked = {}
+    for parameter in tool.parameters:
+        name = parameter.name
+        if name not in allowed or (name not in arguments and (not parameter.required or name in missing_allowed)):
+            continue
+        if name not in arguments:
+            raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
+        if arguments[name] is not None or parameter.required:
+            checked[name] = parameter.check(arguments[name])
+    _check_together(checked)
+    return checked
+
+
+def _check_together(arguments: Mapping[str, Any]) -> None:
+    for one, other in (("if_absent", "expected_version"), ("keep_ttl", "ttl_seconds")):
+        if arguments.get(one) and arguments.get(other) is not None:
+            raise InvalidRequestError(f"{one} and {other} contradict each other; give one of them")

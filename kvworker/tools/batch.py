@@ -1,0 +1,65 @@
+"""The operations of a batch: each an object with its ``tool`` and the tool's arguments but for the batch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from kvworker.errors import InvalidRequestError
+from kvworker.model import MAX_BATCH_STEPS, Action, Step, check_steps
+from kvworker.tools.arguments import check_parameters
+from kvworker.tools.definition import Parameter, Tool
+
+#: What the batch says once for all its operations.
+_COMMON = frozenset({"namespace", "idempotency_key"})
+
+
+def step_parameters(tool: Tool) -> tuple[Parameter, ...]:
+    """What a tool takes as an operation of a batch."""
+    return tuple(parameter for parameter in tool.parameters if parameter.name not in _COMMON)
+
+
+class OperationsCheck:
+    """Checks the operations of a batch; an error names the operation by its index."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+
+    def __call__(self, operations: object) -> list[dict[str, Any]]:
+        """The operations, checked.
+
+        Raises:
+            InvalidRequestError: they are not 1 to 1000 such objects, or one of them is wrong.
+        """
+        if not isinstance(operations, list | tuple):
+            raise InvalidRequestError(f"operations must be a list, not a {type(operations).__name__}")
+        if not 1 <= len(operations) <= MAX_BATCH_STEPS:
+            raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_STEPS} operations, not {len(operations)}")
+        return [self._checked(index, operation) for index, operation in enumerate(operations)]
+
+    def _checked(self, index: int, operation: object) -> dict[str, Any]:
+        try:
+            if not isinstance(operation, Mapping):
+                raise InvalidRequestError(f"it must be an object, not a {type(operation).__name__}")
+            arguments = dict(operation)
+            tool = self._find(arguments.pop("tool", None))
+            allowed = tuple(parameter.name for parameter in step_parameters(tool))
+            return {"tool": tool.name, **check_parameters(tool, arguments, allowed)}
+        except InvalidRequestError as error:
+            raise type(error)(f"operations[{index}]: {error}") from None
+
+    def _find(self, name: object) -> Tool:
+        tool = self._tools.get(name) if isinstance(name, str) else None
+        if tool is None:
+            raise InvalidRequestError(f"its tool must be one of {', '.join(self._tools)}, not {name!r}")
+        return tool
+
+
+def make_steps(operations: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """Steps for an adapter, from checked operations."""
+    steps = []
+    for operation in operations:
+        arguments = dict(operation)
+        action = cast(Action, arguments.pop("tool").removeprefix("kv_"))
+        steps.append(Step(action, **arguments))
+    return check_steps(steps)

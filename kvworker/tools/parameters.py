@@ -1,0 +1,153 @@
+"""The parameters that tools share, each with its schema, its description and its check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from kvworker.model import (
+    DEFAULT_PAGE_ROWS,
+    INT64_MAX,
+    INT64_MIN,
+    MAX_KEY_BYTES,
+    MAX_NAMESPACE_BYTES,
+    MAX_OPERATION_ID_BYTES,
+    MAX_PAGE_ROWS,
+    MAX_QUOTA_BYTES,
+    check_count,
+    check_flag,
+    check_integer,
+    check_key,
+    check_namespace,
+    check_operation_id,
+    check_prefix,
+    check_quota,
+    check_ttl,
+    check_version,
+    encode_value,
+)
+from kvworker.tools.definition import Parameter
+
+_INT64: Final[Mapping[str, Any]] = {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX}
+
+
+def _name(max_bytes: int) -> Mapping[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": max_bytes}
+
+
+def _checked_value(value: object) -> object:
+    encode_value(value)
+    return value
+
+
+NAMESPACE = Parameter(
+    "namespace",
+    _name(MAX_NAMESPACE_BYTES),
+    "The namespace, which separates one agent's, session's or purpose's entries from others'."
+    f" Non-blank, at most {MAX_NAMESPACE_BYTES} bytes of UTF-8.",
+    check_namespace,
+)
+KEY = Parameter(
+    "key",
+    _name(MAX_KEY_BYTES),
+    f"The entry's key within the namespace. Non-blank, at most {MAX_KEY_BYTES} bytes of UTF-8.",
+    check_key,
+)
+VALUE = Parameter("value", {}, "The value to store: any JSON value.", _checked_value)
+TTL = Parameter(
+    "ttl_seconds",
+    {"type": "number", "exclusiveMinimum": 0},
+    "Seconds until the entry expires.",
+    check_ttl,
+    required=False,
+)
+IDEMPOTENCY_KEY = Parameter(
+    "idempotency_key",
+    _name(MAX_OPERATION_ID_BYTES),
+    "Names this operation: repeated with the same key and arguments it is applied once, and answered alike with"
+    " replayed true. Give one where a step may run twice, for example run id and step number.",
+    check_operation_id,
+    required=False,
+)
+EXPECTED_VERSION = Parameter(
+    "expected_version",
+    {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
+    "Only do it if the entry still is of this version, which a result told; else it fails with"
+    " VersionConflictError and changes nothing.",
+    check_version,
+    required=False,
+)
+IF_ABSENT = Parameter(
+    "if_absent",
+    {"type": "boolean", "default": False},
+    "Only write if there is no live entry; else it fails with VersionConflictError and changes nothing.",
+    partial(check_flag, "if_absent"),
+    required=False,
+)
+KEEP_TTL = Parameter(
+    "keep_ttl",
+    {"type": "boolean", "default": False},
+    "Leave the entry's expiry as it is, instead of removing it when ttl_seconds is left out.",
+    partial(check_flag, "keep_ttl"),
+    required=False,
+)
+DELTA = Parameter(
+    "delta", {**_INT64, "default": 1}, "What to add; may be negative.", partial(check_integer, "delta"), required=False
+)
+INITIAL_VALUE = Parameter(
+    "initial_value",
+    {**_INT64, "default": 0},
+    "What a missing counter starts from, before delta is added.",
+    partial(check_integer, "initial_value"),
+    required=False,
+)
+KEY_PREFIX = Parameter(
+    "prefix",
+    {"type": "string", "maxLength": MAX_KEY_BYTES, "default": ""},
+    "Only keys that begin with this.",
+    partial(check_prefix, "prefix", max_bytes=MAX_KEY_BYTES),
+    required=False,
+)
+NAMESPACE_PREFIX = Parameter(
+    "prefix",
+    {"type": "string", "maxLength": MAX_NAMESPACE_BYTES, "default": ""},
+    "Only namespaces that begin with this.",
+    partial(check_prefix, "prefix", max_bytes=MAX_NAMESPACE_BYTES),
+    required=False,
+)
+LIMIT = Parameter(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ROWS, "default": DEFAULT_PAGE_ROWS},
+    "How many to return at most.",
+    partial(check_count, "limit", largest=MAX_PAGE_ROWS),
+    required=False,
+)
+CURSOR = Parameter(
+    "cursor",
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
+    "Where to go on: the next_cursor of the page before. Leave it out for the first page.",
+    check_key,
+    required=False,
+)
+INCLUDE_VALUES = Parameter(
+    "include_values",
+    {"type": "boolean", "default": False},
+    "Return the values as well. A page then ends early once its values reach 4 MiB.",
+    partial(check_flag, "include_values"),
+    required=False,
+)
+QUOTA_BYTES = Parameter(
+    "quota_bytes",
+    {"type": "integer", "minimum": 1, "maximum": MAX_QUOTA_BYTES},
+    "The namespace's own quota in bytes. Left out or null, the configured quota holds again.",
+    check_quota,
+    required=False,
+)
+ATOMIC = Parameter(
+    "atomic",
+    {"type": "boolean", "default": True},
+    "true: if one operation is refused, none is applied. false: each is applied or refused on its own.",
+    partial(check_flag, "atomic"),
+    required=False,
+)
