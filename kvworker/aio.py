@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from functools import wraps
+from functools import update_wrapper
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from celery.canvas import Signature
 
@@ -73,11 +73,11 @@ def _coroutine(
 ) -> Callable[Concatenate[AsyncKeyValueStore, _Arguments], Coroutine[Any, Any, _Result]]:
     """The method of the synchronous facades, awaiting its result: one definition for both."""
 
-    @wraps(method)
-    async def run(store: AsyncKeyValueStore, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Any:
+    async def run(store: AsyncKeyValueStore, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         call: Any = method(_asking, *args, **kwargs)
-        return await store.call_tool(*call)
+        return cast(_Result, await store.call_tool(*call))
 
+    update_wrapper(run, method)
     return run
 
 

@@ -116,9 +116,7 @@ class KeyValueStore(KeyValueOperations):
                 found = self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self.settings))
         return found
 
-    def send(
-        self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None
-    ) -> tuple[PendingReply, Dispatcher]:
+    def send(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> tuple[PendingReply, Dispatcher]:
         """Check a call and start it; the reply is resolved through the dispatcher."""
         checked = check_arguments(tool, arguments)
         dispatcher = self.dispatcher()

@@ -212,17 +212,11 @@ class KeyValueOperations(ABC):
         timeout: float | None = None,
     ) -> NamespaceList:
         """A page of the namespaces that have entries, in order, each with its usage."""
-        return cast(
-            NamespaceList, self._call("kv_list_namespaces", timeout, prefix=prefix, limit=limit, cursor=cursor)
-        )
+        return cast(NamespaceList, self._call("kv_list_namespaces", timeout, prefix=prefix, limit=limit, cursor=cursor))
 
-    def clear(
-        self, namespace: str, *, idempotency_key: str | None = None, timeout: float | None = None
-    ) -> ClearResult:
+    def clear(self, namespace: str, *, idempotency_key: str | None = None, timeout: float | None = None) -> ClearResult:
         """Remove every entry of a namespace in one transaction."""
-        return cast(
-            ClearResult, self._call("kv_clear", timeout, namespace=namespace, idempotency_key=idempotency_key)
-        )
+        return cast(ClearResult, self._call("kv_clear", timeout, namespace=namespace, idempotency_key=idempotency_key))
 
     def usage(self, namespace: str | None = None, *, timeout: float | None = None) -> LedgerUsage:
         """What a namespace, or without one the whole store, uses of its quota."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from sqlalchemy import Engine
 
 from kvworker.adapters.statements import load_statements
+from kvworker.model import Step
 
 
 class Cursor(Protocol):
@@ -50,6 +51,14 @@ class DuplicateOperationError(Exception):
     """The same operation id was recorded while this write ran; it was undone."""
 
 
+class AlreadyRecordedError(Exception):
+    """The operation id was found recorded; what the transaction did so far is to be undone."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self.record = record
+
+
 class NotAnIntegerError(Exception):
     """The stored value is not an integer."""
 
@@ -59,25 +68,40 @@ class OutOfRangeError(Exception):
 
 
 class QuotaRefusedError(Exception):
-    """A ledger's check refused the write."""
+    """A ledger's check refused the write; ``requested_bytes`` is its growth, where the refused one knows it."""
 
-    def __init__(self, *, is_global: bool) -> None:
-        super().__init__(is_global)
+    def __init__(self, *, is_global: bool, requested_bytes: int | None = None) -> None:
+        super().__init__(is_global, requested_bytes)
         self.is_global = is_global
+        self.requested_bytes = requested_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write, ready for the database. ``text`` is the new value, or a counter's value if it is missing."""
+    """A write, ready for the database.
 
-    statement: str
+    ``action`` is a step's, or ``batch``, ``clear`` or ``set_quota``. Of a batch that is not ``atomic``, steps
+    are refused on their own; ``purged`` tells for which quotas (True is the global one) that is final.
+    """
+
+    action: str
     namespace: str
-    key: str
     operation_id: str
     fingerprint: str
-    text: str | None = None
-    ttl_seconds: float | None = None
-    delta: int = 0
+    steps: tuple[Step, ...] = ()
+    atomic: bool = True
+    quota_bytes: int | None = None
+    purged: frozenset[bool] = frozenset()
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the steps in order, each once."""
+        return sorted({step.key for step in self.steps})
+
+    @property
+    def read_keys(self) -> list[str]:
+        """The keys whose values the steps depend on."""
+        return sorted({step.key for step in self.steps if step.action in {"get", "increment"}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +160,10 @@ class Dialect(ABC):
     @abstractmethod
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record, in one transaction."""
+
+    @abstractmethod
+    def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
+        """Read live entries: rows (key, text, expiry, size, version), and the clock."""
 
     @abstractmethod
     def delete_expired(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from kvworker.adapters.dialect import Limits, QuotaRefusedError, Write
+from kvworker.adapters.listing import GLOBAL_LEDGER
 from kvworker.adapters.session import Session
 from kvworker.errors import (
     GlobalQuotaExceededError,
@@ -15,10 +16,7 @@ from kvworker.errors import (
     NamespaceQuotaExceededError,
     QuotaExceededError,
 )
-from kvworker.model import LedgerDrift, LedgerUsage, PruneReport, RecomputeReport, SweepReport
-
-#: The name of the global ledger's row; no namespace is blank.
-GLOBAL_LEDGER: Final = ""
+from kvworker.model import LedgerDrift, PruneReport, RecomputeReport, SweepReport
 
 _PURGE_BATCH_ROWS = 1000
 
@@ -55,16 +53,33 @@ def purge_expired(session: Session, namespace: str | None) -> None:
 
 
 def quota_error(session: Session, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
-    """Give the error for a refused write, from what its ledger and its entry are now."""
-    ledger = GLOBAL_LEDGER if refusal.is_global else write.namespace
-    params = {"ledger": ledger, "namespace": write.namespace, "key": write.key}
-    used_bytes, old_bytes, live_text = session.run(
-        lambda connection: session.dialect.fetch_one(connection, "refused_write", params)
-    )
-    requested_bytes = max(1, _new_bytes(write, live_text) - old_bytes)
+    """Give the error for a refused write, from what its ledger is now."""
+    used_bytes, own_quota = session.run(partial(_refusing_ledger, session, write=write, refusal=refusal))
+    requested_bytes = refusal.requested_bytes
+    if requested_bytes is None:
+        requested_bytes = max(1, session.run(partial(_growth, session, write=write)))
     if refusal.is_global:
         return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
-    return NamespaceQuotaExceededError(write.namespace, limits.namespace_bytes, used_bytes, requested_bytes)
+    quota_bytes = limits.namespace_bytes if own_quota is None else own_quota
+    return NamespaceQuotaExceededError(write.namespace, quota_bytes, used_bytes, requested_bytes)
+
+
+def _refusing_ledger(
+    session: Session, connection: Any, write: Write, refusal: QuotaRefusedError
+) -> tuple[int, int | None]:
+    params = {"namespace": GLOBAL_LEDGER if refusal.is_global else write.namespace}
+    used_bytes, _, own_quota = session.dialect.fetch_one(connection, "ledger_usage", params) or (0, 0, None)
+    return used_bytes, own_quota
+
+
+def _growth(session: Session, connection: Any, write: Write) -> int:
+    """Count by how much a plain write would grow its entry."""
+    (step,) = write.steps
+    params = {"namespace": write.namespace, "key": step.key}
+    old_bytes, live_text = session.dialect.fetch_one(connection, "refused_entry", params) or (0, None)
+    if step.action == "increment" and live_text is not None and live_text.removeprefix("-").isdecimal():
+        return len(str(int(live_text) + step.delta)) - int(old_bytes)
+    return len(step.text.encode()) - int(old_bytes)
 
 
 def ensure_global_ledger(session: Session) -> None:
@@ -78,32 +93,6 @@ def ensure_global_ledger(session: Session) -> None:
                 dialect.run(connection, "create_global_ledger", {})
 
     session.run(work)
-
-
-def namespace_usage(session: Session, namespace: str, limits: Limits) -> LedgerUsage:
-    """Read a namespace's ledger; one without entries uses nothing."""
-    params = {"namespace": namespace}
-    row = session.run(lambda connection: session.dialect.fetch_one(connection, "ledger_usage", params))
-    used_bytes, entry_count = row or (0, 0)
-    return LedgerUsage(namespace, used_bytes, entry_count, limits.namespace_bytes)
-
-
-def all_usage(session: Session, limits: Limits) -> list[LedgerUsage]:
-    """Read every ledger, the global one last and only if there is a global quota."""
-    rows = session.run(lambda connection: session.dialect.run(connection, "all_usage", {}).fetchall())
-    usage = [
-        LedgerUsage(name, used, count, quota_bytes=limits.namespace_bytes)
-        for name, used, count in rows
-        if name != GLOBAL_LEDGER
-    ]
-    if limits.global_bytes is None:
-        return usage
-    whole = [
-        LedgerUsage(None, used, count, quota_bytes=limits.global_bytes)
-        for name, used, count in rows
-        if name == GLOBAL_LEDGER
-    ]
-    return usage + whole
 
 
 def recompute_ledgers(session: Session, *, after: str | None, budget_seconds: float) -> RecomputeReport:
@@ -140,12 +129,6 @@ def _checked(batch_rows: int) -> int:
     return batch_rows
 
 
-def _new_bytes(write: Write, live_text: str | None) -> int:
-    if write.statement == "increment_entry" and live_text is not None and live_text.removeprefix("-").isdecimal():
-        return len(str(int(live_text) + write.delta))
-    return len((write.text or "").encode())
-
-
 def _namespaces(session: Session, after: str | None) -> Iterator[str]:
     params = {"after": after or ""}
 
@@ -168,7 +151,7 @@ def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift
         actual = dialect.fetch_one(connection, "sum_entries", params)
         if actual[1] == 0:
             dialect.run(connection, "remove_ledger", params)
-        elif recorded != actual:
+        if recorded != actual:
             dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
     return _drift(namespace, recorded, actual)
 

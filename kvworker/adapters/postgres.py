@@ -13,9 +13,12 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapter_settings import PostgresSettings
 from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
-from kvworker.adapters.dialect import Dialect, DriverConnection, Limits, Record, Write
+from kvworker.adapters.dialect import DriverConnection, Limits, Record, Write
+from kvworker.adapters.plan import Entry, Plan, Planner
+from kvworker.adapters.planned import PlanningDialect, common_params
 from kvworker.adapters.postgres_errors import cannot_connect, translate
 from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.model import MAX_READ_BYTES
 
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -51,7 +54,7 @@ def _with_hidden_password(url: URL) -> URL:
     return url.difference_update_query(["password"]).set(password=password)
 
 
-class PostgresDialect(Dialect):
+class PostgresDialect(PlanningDialect):
     """PostgreSQL through psycopg."""
 
     name: ClassVar[str] = "postgresql"
@@ -97,21 +100,49 @@ class PostgresDialect(Dialect):
             yield
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        """Apply a write, or find its record, in one statement."""
-        params = {
-            "namespace": write.namespace,
-            "key": write.key,
-            "operation_id": write.operation_id,
-            "fingerprint": write.fingerprint,
-            "text": write.text,
-            "ttl_seconds": write.ttl_seconds,
-            # As text: the driver would send each size of integer as another type, and prepare again for it.
-            "delta": str(write.delta),
-            "limit_bytes": limits.namespace_bytes,
-            "global_limit_bytes": limits.global_bytes,
-            "retention_seconds": limits.retention_seconds,
+        """Apply a write, or find its record: in one statement, if it is a plain one."""
+        statement = _statement_of(write)
+        if statement is None:
+            return self.write_planned(connection, write, limits)
+        params = {**common_params(write, limits), "quota_bytes": write.quota_bytes}
+        for step in write.steps:
+            params |= {
+                "key": step.key,
+                "text": step.text,
+                "ttl_seconds": step.ttl_seconds,
+                # As text: the driver would send each size of integer as another type, and prepare again for it.
+                "delta": str(step.delta),
+            }
+        return Record(*self.fetch_one(connection, statement, params))
+
+    def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
+        """Lock every entry of the write and read it; one that is not there is made, to be locked as well."""
+        params = {"namespace": write.namespace, "keys": write.keys, "read_keys": write.read_keys}
+        rows = self.run(connection, "lock_entries", params).fetchall()
+        now = max(row[-1] for row in rows)
+        entries = {key: Entry(*state) for key, *state, _ in rows}
+        return entries, Planner(write.namespace, now, version=int(now * 1_000_000))
+
+    def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
+        """Store entries, record and ledgers in one statement."""
+        # Numbers as text, for the reason above; of an entry whose value stays only the rest is sent.
+        changed = plan.changed
+        columns = {
+            "keys": list(changed),
+            "texts": [None if e.text == plan.before[key].text else e.text for key, e in changed.items()],
+            "expiries": [None if e.expires_at is None else repr(e.expires_at) for e in changed.values()],
+            "sizes": [str(e.size_bytes) for e in changed.values()],
+            "versions": [str(e.version) for e in changed.values()],
+            "removed_keys": plan.removed,
         }
-        return Record(*self.fetch_one(connection, write.statement, params))
+        grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries")}
+        self.run(connection, "store_plan", {**params, **grown, **columns})
+
+    def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
+        """Read live entries: rows (key, text, expiry, size, version), and the clock."""
+        params = {"namespace": namespace, "keys": keys, "max_bytes": MAX_READ_BYTES}
+        rows = self.run(connection, "read_entries", params).fetchall()
+        return [row[:-1] for row in rows], max((row[-1] for row in rows), default=0.0)
 
     def delete_expired(
         self, connection: DriverConnection, statement: str, params: Mapping[str, Any]
@@ -136,3 +167,11 @@ class PostgresDialect(Dialect):
                 ]
             )
         return arguments
+
+
+def _statement_of(write: Write) -> str | None:
+    """Name the one statement that does it; None if the write must be planned."""
+    if write.action in {"clear", "set_quota"}:
+        return {"clear": "clear_namespace", "set_quota": "set_quota"}[write.action]
+    is_plain = write.action in {"set", "delete", "increment"} and not write.steps[0].is_conditional
+    return f"{write.action}_entry" if is_plain else None

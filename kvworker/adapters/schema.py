@@ -12,7 +12,7 @@ from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, Column, Double, I
 from sqlalchemy.types import TypeEngine
 
 #: The revision that this version of the package works with: the newest file in ``migrations/versions``.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 VERSION_TABLE = "kv_schema_version"
 
 NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
@@ -34,6 +34,8 @@ entries = Table(
     Column("expires_at", INSTANT),
     Column("size_bytes", BigInteger, nullable=False),
     Column("previous_bytes", BigInteger, nullable=False),
+    # The default is for entries that were there before versions were.
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
     Index(
         "kv_entries_expires_at",
         "expires_at",
@@ -50,6 +52,8 @@ ledgers = Table(
     Column("used_bytes", BigInteger, nullable=False),
     Column("entry_count", BigInteger, nullable=False),
     Column("limit_bytes", BigInteger),
+    # The namespace's own quota, if it has one; limit_bytes is the one that the last write was held to.
+    Column("quota_bytes", BigInteger),
     # The row with the namespace '' is the global ledger; a NULL limit passes either check.
     CheckConstraint("namespace = '' OR used_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
     CheckConstraint("namespace <> '' OR used_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),

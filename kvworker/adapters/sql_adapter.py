@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from kvworker.adapter_settings import SqlAdapterSettings
-from kvworker.adapters import maintenance
+from kvworker.adapters import listing, maintenance
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.adapters.dialect import (
     Dialect,
@@ -25,31 +24,43 @@ from kvworker.adapters.dialect import (
 )
 from kvworker.adapters.engines import ProcessEngine
 from kvworker.adapters.export import export_entries
+from kvworker.adapters.plan import StepRefusedError
+from kvworker.adapters.reading import read_entry, read_steps
+from kvworker.adapters.records import Moment, batch_outcomes, step_result
 from kvworker.adapters.session import Session
+from kvworker.adapters.writes import make_write
 from kvworker.errors import (
+    BatchRefusedError,
     CounterOverflowError,
     IdempotencyConflictError,
     InvalidValueTypeError,
     StoreUnavailableError,
 )
 from kvworker.model import (
+    DEFAULT_PAGE_ROWS,
+    BatchResult,
+    ClearResult,
     DeleteResult,
     GetResult,
     IncrementResult,
     JSONValue,
+    KeyList,
     LedgerUsage,
+    NamespaceList,
     PruneReport,
+    QuotaResult,
     RecomputeReport,
     SetResult,
+    Step,
+    StepResult,
     SweepReport,
-    check_integer,
+    TouchResult,
+    check_flag,
     check_key,
     check_namespace,
     check_operation_id,
-    check_ttl,
-    decode_value,
-    encode_value,
-    new_operation_id,
+    check_quota,
+    check_steps,
 )
 
 
@@ -65,32 +76,36 @@ class SqlAdapter(KeyValueStoreAdapter):
         self._global_ledger_exists = settings.global_quota_bytes is None
 
     def get(self, namespace: str, key: str) -> GetResult:
-        params = {"namespace": check_namespace(namespace), "key": check_key(key)}
-        row = self._session.run(lambda connection: self._dialect.fetch_one(connection, "get_entry", params))
-        if row is None:
-            return GetResult(namespace, key, found=False)
-        text, ttl_seconds = row
-        remaining = None if ttl_seconds is None else max(0.0, ttl_seconds)
-        return GetResult(namespace, key, found=True, value=decode_value(text), ttl_seconds=remaining)
+        return read_entry(self._session, check_namespace(namespace), check_key(key))
 
-    def set(
+    def set(  # noqa: PLR0913 - the options of a write
         self,
         namespace: str,
         key: str,
         value: JSONValue,
         *,
         ttl_seconds: float | None = None,
+        expected_version: int | None = None,
+        if_absent: bool = False,
+        keep_ttl: bool = False,
         operation_id: str | None = None,
     ) -> SetResult:
-        ttl, text = check_ttl(ttl_seconds), encode_value(value)
-        write = _make_write("set_entry", (namespace, key), operation_id, text=text, ttl_seconds=ttl)
-        record = self._apply(write)
-        remaining = _remaining(record, record.result, ttl)
-        return SetResult(namespace, key, value, ttl_seconds=remaining, replayed=record.replayed)
+        step = Step(
+            "set",
+            key,
+            value=value,
+            ttl_seconds=ttl_seconds,
+            expected_version=expected_version,
+            if_absent=if_absent,
+            keep_ttl=keep_ttl,
+        )
+        return cast(SetResult, self._take(namespace, step, operation_id))
 
-    def delete(self, namespace: str, key: str, *, operation_id: str | None = None) -> DeleteResult:
-        record = self._apply(_make_write("delete_entry", (namespace, key), operation_id))
-        return DeleteResult(namespace, key, deleted=record.result == "true", replayed=record.replayed)
+    def delete(
+        self, namespace: str, key: str, *, expected_version: int | None = None, operation_id: str | None = None
+    ) -> DeleteResult:
+        step = Step("delete", key, expected_version=expected_version)
+        return cast(DeleteResult, self._take(namespace, step, operation_id))
 
     def increment(
         self,
@@ -102,13 +117,60 @@ class SqlAdapter(KeyValueStoreAdapter):
         ttl_seconds: float | None = None,
         operation_id: str | None = None,
     ) -> IncrementResult:
-        ttl, delta = check_ttl(ttl_seconds), check_integer("delta", delta)
-        first = str(check_integer("initial_value", initial_value) + delta)
-        write = _make_write("increment_entry", (namespace, key), operation_id, text=first, ttl_seconds=ttl, delta=delta)
+        step = Step("increment", key, delta=delta, initial_value=initial_value, ttl_seconds=ttl_seconds)
+        return cast(IncrementResult, self._take(namespace, step, operation_id))
+
+    def touch(self, namespace: str, key: str, ttl_seconds: float, *, operation_id: str | None = None) -> TouchResult:
+        step = Step("touch", key, ttl_seconds=ttl_seconds)
+        return cast(TouchResult, self._take(namespace, step, operation_id))
+
+    def persist(self, namespace: str, key: str, *, operation_id: str | None = None) -> TouchResult:
+        return cast(TouchResult, self._take(namespace, Step("persist", key), operation_id))
+
+    def batch(
+        self, namespace: str, steps: Sequence[Step], *, atomic: bool = True, operation_id: str | None = None
+    ) -> BatchResult:
+        checked, tools = check_steps(steps), tuple(f"kv_{step.action}" for step in steps)
+        write = make_write("batch", namespace, operation_id, steps=checked, atomic=check_flag("atomic", atomic))
+        if all(step.action == "get" for step in checked):
+            return BatchResult(namespace, read_steps(self._session, write), tools=tools)
         record = self._apply(write)
-        value, _, expires_at = record.result.partition(" ")
-        remaining = _remaining(record, expires_at, ttl)
-        return IncrementResult(namespace, key, int(value), ttl_seconds=remaining, replayed=record.replayed)
+        moment = Moment(record.now, record.replayed)
+        results = tuple(
+            step_result(namespace, step, outcome, moment) if isinstance(outcome, str) else outcome
+            for step, outcome in zip(checked, batch_outcomes(record.result), strict=True)
+        )
+        return BatchResult(namespace, results, record.replayed, tools)
+
+    def clear(self, namespace: str, *, operation_id: str | None = None) -> ClearResult:
+        record = self._apply(make_write("clear", namespace, operation_id))
+        deleted_entries, freed_bytes = map(int, record.result.split())
+        return ClearResult(namespace, deleted_entries, freed_bytes, record.replayed)
+
+    def set_quota(self, namespace: str, quota_bytes: int | None, *, operation_id: str | None = None) -> QuotaResult:
+        write = make_write("set_quota", namespace, operation_id, quota_bytes=check_quota(quota_bytes))
+        return QuotaResult(namespace, quota_bytes, self._apply(write).replayed)
+
+    def list_keys(
+        self,
+        namespace: str,
+        *,
+        prefix: str = "",
+        limit: int = DEFAULT_PAGE_ROWS,
+        cursor: str | None = None,
+        include_values: bool = False,
+    ) -> KeyList:
+        return listing.list_keys(
+            self._session,
+            check_namespace(namespace),
+            listing.key_page(prefix, limit, cursor),
+            include_values=check_flag("include_values", include_values),
+        )
+
+    def list_namespaces(
+        self, *, prefix: str = "", limit: int = DEFAULT_PAGE_ROWS, cursor: str | None = None
+    ) -> NamespaceList:
+        return listing.list_namespaces(self._session, listing.namespace_page(prefix, limit, cursor), self._limits)
 
     def was_applied(self, namespace: str, operation_id: str) -> bool:
         return self._recorded(check_namespace(namespace), check_operation_id(operation_id)) is not None
@@ -125,9 +187,12 @@ class SqlAdapter(KeyValueStoreAdapter):
 
     def usage(self, namespace: str | None = None) -> list[LedgerUsage]:
         if namespace is not None:
-            return [maintenance.namespace_usage(self._session, check_namespace(namespace), self._limits)]
+            return [listing.namespace_usage(self._session, check_namespace(namespace), self._limits)]
         self._ensure_global_ledger()
-        return maintenance.all_usage(self._session, self._limits)
+        return listing.all_usage(self._session, self._limits)
+
+    def total_usage(self) -> LedgerUsage:
+        return listing.total_usage(self._session, self._limits)
 
     def export_entries(self, namespace: str | None = None, *, page_rows: int = 1000) -> Iterator[GetResult]:
         """Yield every live entry, of one namespace or of all, in order; no snapshot is held meanwhile."""
@@ -147,17 +212,20 @@ class SqlAdapter(KeyValueStoreAdapter):
     def close(self) -> None:
         self._session.engine.close()
 
+    def _take(self, namespace: str, step: Step, operation_id: str | None) -> StepResult:
+        record = self._apply(make_write(step.action, namespace, operation_id, steps=(step,)))
+        return step_result(namespace, step, record.result, Moment(record.now, record.replayed))
+
     def _apply(self, write: Write) -> Record:
         """Apply a write; when a quota refuses it, purge what expired and try again before giving up."""
         self._ensure_global_ledger()
-        purged = set[bool]()
         while True:
             try:
                 record = self._apply_once(write)
             except QuotaRefusedError as refusal:
-                if refusal.is_global in purged:
+                if refusal.is_global in write.purged:
                     raise maintenance.quota_error(self._session, write, refusal, self._limits) from refusal.__cause__
-                purged.add(refusal.is_global)
+                write = replace(write, purged=write.purged | {refusal.is_global})
                 maintenance.purge_expired(self._session, None if refusal.is_global else write.namespace)
                 continue
             if record.fingerprint != write.fingerprint:
@@ -175,9 +243,14 @@ class SqlAdapter(KeyValueStoreAdapter):
                 error,
             )
         except NotAnIntegerError as error:
-            return self._record_of_winner(write, lambda: InvalidValueTypeError(write.namespace, write.key), error)
+            return self._record_of_winner(write, lambda: InvalidValueTypeError(*_name(write)), error)
         except OutOfRangeError as error:
-            return self._record_of_winner(write, lambda: CounterOverflowError(write.namespace, write.key), error)
+            return self._record_of_winner(write, lambda: CounterOverflowError(*_name(write)), error)
+        except StepRefusedError as refused:
+            if write.action != "batch":
+                raise refused.error from None
+            name, args = type(refused.error).__name__, refused.error.args
+            raise BatchRefusedError(refused.index, name, args) from refused.error
 
     def _record_of_winner(self, write: Write, otherwise: Callable[[], Exception], error: Exception) -> Record:
         """Give the record of the same operation that ran at the same moment, and that this one lost to."""
@@ -198,27 +271,5 @@ class SqlAdapter(KeyValueStoreAdapter):
             self._global_ledger_exists = True
 
 
-def _make_write(
-    statement: str,
-    name: tuple[str, str],
-    operation_id: str | None,
-    *,
-    text: str | None = None,
-    ttl_seconds: float | None = None,
-    delta: int = 0,
-) -> Write:
-    namespace, key = check_namespace(name[0]), check_key(name[1])
-    checked_id = new_operation_id() if operation_id is None else check_operation_id(operation_id)
-    # A counter's first value and delta say together what its initial value was.
-    request = json.dumps([statement, key, text, ttl_seconds, delta])
-    fingerprint = hashlib.sha256(request.encode()).hexdigest()[:32]
-    return Write(statement, namespace, key, checked_id, fingerprint, text, ttl_seconds, delta)
-
-
-def _remaining(record: Record, expires_at: str, requested_seconds: float | None) -> float | None:
-    """What the caller asked for, or what is left of the recorded expiry when it did not ask just now."""
-    if not expires_at:
-        return None
-    if requested_seconds is not None and not record.replayed:
-        return requested_seconds
-    return max(0.0, float(expires_at) - record.now)
+def _name(write: Write) -> tuple[str, str]:
+    return write.namespace, write.steps[0].key

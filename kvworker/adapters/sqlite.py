@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from sqlalchemy import Engine
@@ -14,23 +15,12 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapter_settings import SqliteSettings
 from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
-from kvworker.adapters.dialect import (
-    Dialect,
-    DriverConnection,
-    Limits,
-    NotAnIntegerError,
-    OutOfRangeError,
-    Record,
-    Write,
-)
+from kvworker.adapters.dialect import DriverConnection, Limits, Record, Write
+from kvworker.adapters.plan import Entry, Plan, Planner
+from kvworker.adapters.planned import PlanningDialect, common_params
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.adapters.sqlite_engine import is_in_memory, make_sqlite_engine, with_absolute_path
 from kvworker.adapters.sqlite_errors import cannot_connect, translate
-from kvworker.model import INT64_MAX, INT64_MIN
-
-_JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
-#: The digits and the sign of the longest signed 64-bit integer.
-_MAX_INTEGER_LENGTH = 20
 
 
 def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
@@ -47,7 +37,7 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     return SqlAdapter(settings, dialect, engine_for("sqlite", dialect, has_url=url is not None))
 
 
-class SqliteDialect(Dialect):
+class SqliteDialect(PlanningDialect):
     """SQLite through Python's own driver."""
 
     name: ClassVar[str] = "sqlite"
@@ -99,13 +89,50 @@ class SqliteDialect(Dialect):
 
     def write(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record, in one transaction."""
+        if write.action not in {"clear", "set_quota"}:
+            return self.write_planned(connection, write, limits)
+        params = common_params(write, limits)
         with self.transaction(connection):
             recorded = self.recorded(connection, write.namespace, write.operation_id)
             if recorded is not None:
                 return recorded
-            if write.statement == "delete_entry":
-                return self._delete(connection, write, limits)
-            return self._store(connection, write, limits)
+            if write.action == "clear":
+                result = self._clear(connection, params)
+            else:
+                self.run(connection, "set_quota", {**params, "quota_bytes": write.quota_bytes})
+                result = ""
+            self.run(connection, "record_operation", {**params, "result": result})
+        return Record(write.fingerprint, result, 0.0, replayed=False)
+
+    def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
+        """Read every entry of the write; the transaction already keeps other writers out."""
+        entries = {key: Entry() for key in write.keys}
+        for key in entries:
+            row = self.fetch_one(connection, "read_entry", {"namespace": write.namespace, "key": key})
+            if row is not None:
+                entries[key] = Entry(*row[1:])
+        # SQLite's clock has milliseconds only, within which an entry could go and come again.
+        return entries, Planner(write.namespace, self._now(connection), version=time.time_ns() // 1000)
+
+    def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
+        """Store entries, record and ledgers, one after the other."""
+        for key, entry in plan.changed.items():
+            self.run(connection, "store_entry", {"namespace": params["namespace"], "key": key, **asdict(entry)})
+        for key in plan.removed:
+            self.run(connection, "delete_entry", {"namespace": params["namespace"], "key": key})
+        self.run(connection, "record_operation", params)
+        self._charge(connection, params)
+
+    def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
+        """Read live entries, as they are at one moment: rows (key, text, expiry, size, version), and the clock."""
+        connection.execute("BEGIN", {})
+        try:
+            now = self._now(connection)
+            names = ({"namespace": namespace, "key": key} for key in keys)
+            rows = [row for name in names if (row := self.fetch_one(connection, "read_entry", name)) is not None]
+        finally:
+            connection.execute("COMMIT", {})
+        return [row for row in rows if Entry(*row[1:]).is_live(now)], now
 
     def delete_expired(self, connection: Any, statement: str, params: Mapping[str, Any]) -> tuple[int, int]:
         """Run a batch in one transaction: rows and bytes."""
@@ -124,66 +151,18 @@ class SqliteDialect(Dialect):
         with self.transaction(connection):
             return len(self.run(connection, "prune_batch", params).fetchall())
 
-    def _store(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        params = {"namespace": write.namespace, "key": write.key, "ttl_seconds": write.ttl_seconds}
-        text, kept_expiry = write.text, None
-        is_increment = write.statement == "increment_entry"
-        if is_increment:
-            text, kept_expiry = self._incremented(connection, write)
-        grown_bytes, is_new, expires_at, now = self.fetch_one(
-            connection, "set_entry", {**params, "text": text, "expires_at": kept_expiry}
-        )
-        parts = [text] if is_increment else []
-        result = " ".join([*map(str, parts), *([] if expires_at is None else [repr(expires_at)])])
-        self._record(connection, write, result, limits)
-        self._charge(connection, write.namespace, (grown_bytes, is_new), limits)
-        return Record(write.fingerprint, result, now, replayed=False)
+    def _now(self, connection: DriverConnection) -> float:
+        return float(self.fetch_one(connection, "database_clock", {})[0])
 
-    def _incremented(self, connection: DriverConnection, write: Write) -> tuple[str | None, float | None]:
-        params = {"namespace": write.namespace, "key": write.key}
-        row = self.fetch_one(connection, "get_counter", params)
-        text, expires_at = row or (None, None)
-        if text is None:
-            value = int(write.text or "")
-        elif not _JSON_INTEGER.fullmatch(text):
-            raise NotAnIntegerError
-        elif len(text) > _MAX_INTEGER_LENGTH or not INT64_MIN <= int(text) <= INT64_MAX:
-            raise OutOfRangeError
-        else:
-            value = int(text) + write.delta
-        if not INT64_MIN <= value <= INT64_MAX:
-            raise OutOfRangeError
-        return str(value), expires_at
+    def _clear(self, connection: DriverConnection, params: Mapping[str, Any]) -> str:
+        now = self._now(connection)
+        rows = self.run(connection, "clear_namespace", params).fetchall()
+        freed_bytes = sum(size_bytes for size_bytes, _ in rows)
+        self._charge(connection, {**params, "grown_bytes": -freed_bytes, "grown_entries": -len(rows)})
+        live = sum(expires_at is None or expires_at > now for _, expires_at in rows)
+        return f"{live} {freed_bytes}"
 
-    def _delete(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        params = {"namespace": write.namespace, "key": write.key}
-        row = self.fetch_one(connection, "delete_entry", params)
-        size_bytes, expires_at, now = row or (0, 0.0, 0.0)
-        result = "true" if expires_at is None or expires_at > now else "false"
-        self._record(connection, write, result, limits)
-        self._charge(connection, write.namespace, (-size_bytes, -1), limits)
-        return Record(write.fingerprint, result, now, replayed=False)
-
-    def _record(self, connection: DriverConnection, write: Write, result: str, limits: Limits) -> None:
-        params = {
-            "namespace": write.namespace,
-            "operation_id": write.operation_id,
-            "fingerprint": write.fingerprint,
-            "result": result,
-            "retention_seconds": limits.retention_seconds,
-        }
-        self.run(connection, "record_operation", params)
-
-    def _charge(self, connection: DriverConnection, namespace: str, growth: tuple[int, int], limits: Limits) -> None:
-        grown_bytes, new_entries = growth
-        if grown_bytes == 0:
-            return
-        params = {
-            "namespace": namespace,
-            "grown_bytes": grown_bytes,
-            "new_entries": new_entries,
-            "limit_bytes": limits.namespace_bytes,
-            "global_limit_bytes": limits.global_bytes,
-        }
-        self.run(connection, "charge_ledger", params)
-        self.run(connection, "charge_global_ledger", params)
+    def _charge(self, connection: DriverConnection, params: Mapping[str, Any]) -> None:
+        if params["grown_bytes"] or params["grown_entries"]:
+            self.run(connection, "charge_ledger", params)
+            self.run(connection, "charge_global_ledger", params)

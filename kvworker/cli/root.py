@@ -22,6 +22,8 @@ _HOMES = {
     "import": "transfer",
     "export": "transfer",
     "doctor": "doctor",
+    "tools": "tools",
+    "mcp": "mcp",
 }
 
 

@@ -1,6 +1,7 @@
 """The configuration: one frozen object, read once from a file and the environment, valid or not constructed."""
 
 from kvworker.settings.blocks import ConversationStoreSettings, FacadeSettings, MaintenanceSettings, QueueSettings
+from kvworker.settings.policies import PersonaSettings, PoliciesSettings
 from kvworker.settings.root import Settings
 from kvworker.settings.store import Store
 from kvworker.settings.urls import redacted_url
@@ -9,6 +10,8 @@ __all__ = [
     "ConversationStoreSettings",
     "FacadeSettings",
     "MaintenanceSettings",
+    "PersonaSettings",
+    "PoliciesSettings",
     "QueueSettings",
     "Settings",
     "Store",

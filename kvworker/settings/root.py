@@ -21,6 +21,7 @@ from kvworker.settings.blocks import (
     cross_problems,
 )
 from kvworker.settings.kv_store_block import read_kv_store
+from kvworker.settings.policies import PoliciesSettings, read_policies
 from kvworker.settings.source import mapping_at, near_misses, read_file
 from kvworker.settings.store import KvStoreSettings, Store
 
@@ -39,6 +40,7 @@ class Settings(Block):
     queue: QueueSettings = QueueSettings()
     facade: FacadeSettings = FacadeSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    policies: PoliciesSettings = PoliciesSettings()
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Self:
@@ -51,24 +53,32 @@ class Settings(Block):
         named_by = "config file"
         if path is None or not str(path).strip():
             path, named_by = environ.get(CONFIG_VARIABLE, "").strip(), CONFIG_VARIABLE
-        return cls.from_mapping(read_file(Path(path), named_by) if path else {}, environ=environ)
+        if not path:
+            return cls.from_mapping({}, environ=environ)
+        file = Path(path)
+        return cls.from_mapping(read_file(file, named_by), environ=environ, directory=file.expanduser().parent)
 
     @classmethod
-    def from_mapping(cls, data: Mapping[Any, Any], *, environ: Mapping[str, str] | None = None) -> Self:
+    def from_mapping(
+        cls, data: Mapping[Any, Any], *, environ: Mapping[str, str] | None = None, directory: Path | None = None
+    ) -> Self:
         """Read a mapping laid out like the file; of the environment only what ``environ`` holds.
+
+        ``directory`` is where a relative ``policies.personas_file`` starts; by default the working directory.
 
         Raises:
             ConfigurationError: one line per problem: the path, the value and the fix.
 
         """
-        problems = [*near_misses(data.keys(), _TOP_LEVEL_KEYS), *_refused_policies(data)]
+        problems = [*near_misses(data.keys(), _TOP_LEVEL_KEYS)]
         kv_store = read_kv_store(data, environ or {}, problems)
         conversation_store = _read_block(ConversationStoreSettings, data, "conversation_store", problems)
         queue = _read_block(QueueSettings, data, "queue", problems)
         facade = _read_block(FacadeSettings, data, "facade", problems)
         maintenance = _read_block(MaintenanceSettings, data, "maintenance", problems)
+        policies = read_policies(data, environ or {}, directory or Path(), problems)
         problems.extend(cross_problems(queue, facade, maintenance))
-        if problems or not (kv_store and conversation_store and queue and facade and maintenance):
+        if problems or not (kv_store and conversation_store and queue and facade and maintenance and policies):
             raise ConfigurationError("\n".join(problems))
         return cls(
             kv_store=kv_store,
@@ -76,6 +86,7 @@ class Settings(Block):
             queue=queue,
             facade=facade,
             maintenance=maintenance,
+            policies=policies,
         )
 
     @model_validator(mode="after")
@@ -101,6 +112,7 @@ class Settings(Block):
             name: getattr(self, name).model_dump() for name in ("conversation_store", "queue", "facade", "maintenance")
         }
         kv_store = {"default_adapter": self.kv_store.default_adapter, "adapters": adapters}
+        blocks["policies"] = self.policies.to_mapping()
         plain: dict[str, Any] = _revealed({"tools": {"kv_store": kv_store}, **blocks})
         return plain
 
@@ -111,16 +123,6 @@ def _read_block(model: type[B], data: Mapping[Any, Any], name: str, problems: li
     except ValidationError as error:
         problems.extend(str(configuration_error(name, error, model)).splitlines())
         return None
-
-
-def _refused_policies(data: Mapping[Any, Any]) -> list[str]:
-    policies = data.get("policies")
-    if not policies or (isinstance(policies, str) and not policies.strip()):
-        return []
-    return [
-        "policies: this version does not enforce policies yet, so it refuses them rather than ignore them;"
-        " remove the block"
-    ]
 
 
 def _revealed(value: object) -> Any:

@@ -96,10 +96,11 @@ class ValueCases(Cases):
         assert ledger(adapter, "namespace") == (size_bytes, 1)
 
     def test_a_stored_null_is_found(self, adapter: KeyValueStoreAdapter) -> None:
-        adapter.set("namespace", "key", None)
+        version = adapter.set("namespace", "key", None).version
         assert adapter.get("namespace", "key").to_dict() == {
             "namespace": "namespace",
             "key": "key",
             "found": True,
             "value": None,
+            "version": version,
         }

@@ -39,14 +39,17 @@ class OperationsCheck:
 
     def _checked(self, index: int, operation: object) -> dict[str, Any]:
         try:
-            if not isinstance(operation, Mapping):
-                raise InvalidRequestError(f"it must be an object, not a {type(operation).__name__}")
-            arguments = dict(operation)
-            tool = self._find(arguments.pop("tool", None))
-            allowed = tuple(parameter.name for parameter in step_parameters(tool))
-            return {"tool": tool.name, **check_parameters(tool, arguments, allowed)}
+            return self._checked_step(operation)
         except InvalidRequestError as error:
             raise type(error)(f"operations[{index}]: {error}") from None
+
+    def _checked_step(self, operation: object) -> dict[str, Any]:
+        if not isinstance(operation, Mapping):
+            raise InvalidRequestError(f"it must be an object, not a {type(operation).__name__}")
+        arguments = dict(operation)
+        tool = self._find(arguments.pop("tool", None))
+        allowed = tuple(parameter.name for parameter in step_parameters(tool))
+        return {"tool": tool.name, **check_parameters(tool, arguments, allowed)}
 
     def _find(self, name: object) -> Tool:
         tool = self._tools.get(name) if isinstance(name, str) else None

@@ -71,12 +71,9 @@ def test_a_value_comes_back_as_it_went_in(store: KeyValueStore) -> None:
 
 def test_tools_by_name(store: KeyValueStore) -> None:
     assert store.call("kv_get", {"namespace": "n", "key": "k"}) == {"namespace": "n", "key": "k", "found": False}
-    assert store.call("kv_set", {"namespace": "n", "key": "k", "value": None, "ttl_seconds": None}) == {
-        "namespace": "n",
-        "key": "k",
-        "value": None,
-        "replayed": False,
-    }
+    written = store.call("kv_set", {"namespace": "n", "key": "k", "value": None, "ttl_seconds": None})
+    version = store.get("n", "k").version
+    assert written == {"namespace": "n", "key": "k", "value": None, "replayed": False, "version": version}
     assert store.call("kv_increment", {"namespace": "n", "key": "c", "delta": None})["value"] == 1
     assert store.call("kv_delete", {"namespace": "n", "key": "k"})["deleted"] is True
 
@@ -221,7 +218,8 @@ def test_a_message_made_by_hand(celery_setup: CeleryTestSetup) -> None:
     app: Celery = celery_setup.app
     arguments = {"namespace": "n", "key": "k", "value": [1, 2]}
     sent = app.send_task("kvworker.kv_set", kwargs=arguments, queue="kv")
-    assert sent.get(timeout=10) == {"namespace": "n", "key": "k", "value": [1, 2], "replayed": False}
+    result = {"namespace": "n", "key": "k", "value": [1, 2], "replayed": False}
+    assert sent.get(timeout=10) == {**result, "version": app.AsyncResult(sent.id).result["version"]}
     bad = app.send_task("kvworker.kv_set", kwargs={**arguments, "v": 99}, queue="kv")
     with pytest.raises(Exception, match="version 99"):
         bad.get(timeout=10)

@@ -27,7 +27,10 @@ _POSTGRES_CATALOGUE = (
     " WHERE connamespace = 'public'::regnamespace",
     "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
 )
-_SQLITE_CATALOGUE = ("SELECT type, name, tbl_name, sql FROM sqlite_master",)
+# SQLite keeps the statements as they were written, to which an added column was appended.
+_SQLITE_CATALOGUE = (
+    "SELECT type, name, tbl_name, replace(replace(replace(sql, char(10), ''), char(9), ''), ' ', '') FROM sqlite_master",
+)
 
 
 @pytest.fixture(params=["postgres", "sqlite"])

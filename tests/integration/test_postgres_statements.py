@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,13 +47,15 @@ def test_a_record_never_holds_the_value_again(
     adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]
 ) -> None:
     adapter.set("n", "k", {"secret": "the-value"}, operation_id="plain")
+    plain = adapter.get("n", "k").version
     adapter.set("n", "k", {"secret": "the-value"}, ttl_seconds=60, operation_id="expiring")
     adapter.increment("n", "c", delta=42, operation_id="counter")
+    versions = {key: adapter.get("n", key).version for key in "kc"}
     adapter.delete("n", "k", operation_id="deleted")
     rows = connection.execute("SELECT operation_id, result, kv_operations::text FROM kv_operations").fetchall()
     results = {operation_id: result for operation_id, result, _ in rows}
-    assert results.pop("expiring").replace(".", "").isdigit()
-    assert results == {"plain": "", "counter": "42", "deleted": "true"}
+    assert re.fullmatch(rf"[0-9.]+ v{versions['k']}", results.pop("expiring"))
+    assert results == {"plain": f" v{plain}", "counter": f"42 v{versions['c']}", "deleted": "true"}
     assert not any("the-value" in row for _, _, row in rows)
 
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kvworker.adapter_settings import PoolSettings, PostgresSettings, SqliteSettings
-from kvworker.settings import ConversationStoreSettings, FacadeSettings, MaintenanceSettings, QueueSettings, Settings
+from kvworker.settings import (
+    ConversationStoreSettings,
+    FacadeSettings,
+    MaintenanceSettings,
+    PersonaSettings,
+    QueueSettings,
+    Settings,
+)
+from kvworker.settings.policies import PoliciesBlock
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,10 +33,15 @@ BLOCKS: dict[str, type[BaseModel]] = {
     "queue": QueueSettings,
     "facade": FacadeSettings,
     "maintenance": MaintenanceSettings,
+    "policies": PoliciesBlock,
+    "policies.personas.NAME": PersonaSettings,
 }
 DESCRIBED_IN_WORDS = {
     "reuse_conversation_store": "true without a `url`, else false",
     "result_backend": "the broker's",
+    "flags": "none",
+    "namespaces": "every namespace",
+    "provider": "the default adapter",
 }
 
 

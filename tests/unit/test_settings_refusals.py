@@ -83,8 +83,6 @@ def test_one_problem_is_one_exact_line(data: dict[str, Any], line: str) -> None:
             "tools.kv_store.adapters.postgres.reuse_conversation_store: true contradicts",
             "remove the url",
         ),
-        ({"policies": {"p": {}}}, "policies: this version does not enforce", "remove the block"),
-        ({"policies": ["p"]}, "policies: this version does not enforce", "remove the block"),
         ({"queue": {"queue_name": "a,b"}}, "queue.queue_name: ", "not 'a,b'"),
         ({"queue": {"maintenance_queue_name": "kv"}}, "queue.maintenance_queue_name: it should differ", "'kv'"),
         ({"queue": {"visibility_timeout_seconds": 4}}, "queue.visibility_timeout_seconds: ", "not 4"),
@@ -148,7 +146,7 @@ def test_every_problem_is_listed_at_once() -> None:
     assert sorted(paths) == sorted(
         [
             "quue",
-            "policies",
+            "policies.x",
             "ATLAS_KV_MAX_OVERFLOW",
             "tools.kv_store.adapters.postgres.pool.size",
             "tools.kv_store.adapters.postgres.pool.timeout",

@@ -10,9 +10,8 @@ from kombu.utils.json import dumps, loads
 
 from kvworker.errors import InvalidKeyError, InvalidRequestError, OperationFailedError, UnsupportedMessageError
 from kvworker.model import GetResult, SetResult
+from kvworker.tools import TOOLS, check_arguments
 from kvworker.wire import (
-    TOOLS,
-    check_arguments,
     decode_request,
     decode_result,
     described,
@@ -106,7 +105,7 @@ def test_a_result_that_is_none_is_named() -> None:
 
 
 def test_a_newer_workers_result_is_understood() -> None:
-    data = {"namespace": "n", "key": "k", "found": False, "version": 7}
+    data = {"namespace": "n", "key": "k", "found": False, "colour": 7}
     assert decode_result(GET, data, "op-1") == GetResult("n", "k", found=False)
 
 

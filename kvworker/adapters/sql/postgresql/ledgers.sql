@@ -1,28 +1,29 @@
 -- All that touches ledgers. What a write or a sweep does to them is a fragment of its statement.
 
 -- fragment: charge_ledgers
--- Add what a write grew by, or take what it shrank by. Growth takes the writer's limits, which the table's checks
--- enforce; a write that does not grow lifts the limit to what is used, so that it always passes.
+-- Add what a write grew by, or take what it shrank by. Growth takes the namespace's own quota or else the writer's
+-- limit, which the table's checks enforce; a write that does not grow lifts the limit to what is used, so that it
+-- always passes.
 ), ledger AS (
     INSERT INTO kv_ledgers AS l (namespace, used_bytes, entry_count, limit_bytes)
-    SELECT %(namespace)s::text, e.size_bytes - e.previous_bytes, (e.previous_bytes = 0)::int, %(limit_bytes)s::bigint
-    FROM entry e, operation
-    WHERE e.size_bytes <> e.previous_bytes
+    SELECT %(namespace)s::text, g.grown_bytes, g.grown_entries, %(limit_bytes)s::bigint
+    FROM growth g, operation
+    WHERE g.grown_bytes <> 0 OR g.grown_entries <> 0
     ON CONFLICT (namespace) DO UPDATE SET
         used_bytes = l.used_bytes + excluded.used_bytes,
         entry_count = l.entry_count + excluded.entry_count,
-        limit_bytes = CASE WHEN excluded.used_bytes > 0 THEN excluded.limit_bytes
-            ELSE greatest(excluded.limit_bytes, l.used_bytes + excluded.used_bytes) END
+        limit_bytes = CASE WHEN excluded.used_bytes > 0 THEN coalesce(l.quota_bytes, excluded.limit_bytes)
+            ELSE greatest(coalesce(l.quota_bytes, excluded.limit_bytes), l.used_bytes + excluded.used_bytes) END
     RETURNING namespace
 ), store AS (
-    UPDATE kv_ledgers g SET
-        used_bytes = g.used_bytes + e.size_bytes - e.previous_bytes,
-        entry_count = g.entry_count + (e.previous_bytes = 0)::int,
-        limit_bytes = CASE WHEN e.size_bytes > e.previous_bytes OR %(global_limit_bytes)s::bigint IS NULL
+    UPDATE kv_ledgers s SET
+        used_bytes = s.used_bytes + g.grown_bytes,
+        entry_count = s.entry_count + g.grown_entries,
+        limit_bytes = CASE WHEN g.grown_bytes > 0 OR %(global_limit_bytes)s::bigint IS NULL
             THEN %(global_limit_bytes)s::bigint
-            ELSE greatest(%(global_limit_bytes)s::bigint, g.used_bytes + e.size_bytes - e.previous_bytes) END
-    FROM entry e, ledger
-    WHERE g.namespace = ''
+            ELSE greatest(%(global_limit_bytes)s::bigint, s.used_bytes + g.grown_bytes) END
+    FROM growth g, ledger
+    WHERE s.namespace = ''
 )
 
 -- fragment: credit_ledgers
@@ -53,23 +54,29 @@ SELECT version_num FROM kv_schema_version
 -- Read the clock that decides expiry, in seconds since 1970.
 SELECT extract(epoch FROM clock_timestamp())::float8
 
--- name: refused_write
--- Read what a refused write met: the ledger, and the entry it would have replaced.
-SELECT
-    coalesce((SELECT used_bytes FROM kv_ledgers WHERE namespace = %(ledger)s), 0),
-    coalesce((SELECT size_bytes FROM kv_entries WHERE namespace = %(namespace)s AND key = %(key)s), 0),
-    (
-        SELECT value FROM kv_entries
-        WHERE namespace = %(namespace)s AND key = %(key)s AND (expires_at IS NULL OR expires_at > clock_timestamp())
-    )
+-- name: refused_entry
+-- Read what a refused write would have replaced: its size, and its value if it is live.
+SELECT size_bytes, CASE WHEN expires_at IS NULL OR expires_at > clock_timestamp() THEN value END
+FROM kv_entries WHERE namespace = %(namespace)s AND key = %(key)s
 
 -- name: ledger_usage
 -- Read one ledger.
-SELECT used_bytes, entry_count FROM kv_ledgers WHERE namespace = %(namespace)s
+SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = %(namespace)s
+
+-- name: list_namespaces
+-- Read a page of the ledgers of namespaces that have entries. No name is as great as the greatest ``below``.
+SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers
+WHERE namespace > %(after)s AND namespace >= %(prefix)s AND namespace < %(below)s AND entry_count > 0
+ORDER BY namespace LIMIT %(page_rows)s::bigint
+
+-- name: lock_ledgers_of
+-- Lock a namespace's ledger, then the global one, and read what they hold.
+SELECT namespace, used_bytes, quota_bytes FROM kv_ledgers
+WHERE namespace IN (%(namespace)s, '') ORDER BY namespace DESC FOR UPDATE
 
 -- name: all_usage
 -- Read every ledger.
-SELECT namespace, used_bytes, entry_count FROM kv_ledgers ORDER BY namespace
+SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers ORDER BY namespace
 
 -- name: next_namespace
 -- Find the next namespace that has entries or a ledger, by the index alone.
@@ -106,8 +113,8 @@ UPDATE kv_ledgers SET
 WHERE namespace = %(namespace)s
 
 -- name: remove_ledger
--- Remove the ledger of a namespace without entries.
-DELETE FROM kv_ledgers WHERE namespace = %(namespace)s
+-- Remove the ledger of a namespace without entries, unless it keeps a quota of its own.
+DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND quota_bytes IS NULL
 
 -- name: lock_ledgers
 -- Keep writers off all ledgers; those that wait here see what this transaction did.

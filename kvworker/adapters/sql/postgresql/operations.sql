@@ -1,9 +1,9 @@
--- One statement per operation. A write is a chain of CTEs that each read from the one before, which fixes the
+-- One statement for each plain operation. A write is a chain of CTEs that each read from the one before, which fixes the
 -- order of locks: entry, operation record, namespace ledger, global ledger (namespace '').
 
 -- name: get_entry
--- Read a live entry and its remaining seconds.
-SELECT value, extract(epoch FROM expires_at - clock_timestamp())::float8
+-- Read a live entry, its remaining seconds and its version.
+SELECT value, extract(epoch FROM expires_at - clock_timestamp())::float8, version
 FROM kv_entries
 WHERE namespace = %(namespace)s AND key = %(key)s AND (expires_at IS NULL OR expires_at > clock_timestamp())
 
@@ -17,23 +17,27 @@ WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
 -- Insert or replace an entry. The clock is read again in the update: it may have waited for the row.
 -- include: replay_guard
 entry AS (
-    INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes)
+    INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
-        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0
+        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     WHERE NOT EXISTS (SELECT FROM replay)
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
         expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
         size_bytes = excluded.size_bytes,
-        previous_bytes = e.size_bytes
-    RETURNING e.expires_at, e.size_bytes, e.previous_bytes
+        previous_bytes = e.size_bytes,
+        version = greatest(e.version + 1, excluded.version)
+    RETURNING e.expires_at, e.size_bytes, e.previous_bytes, e.version
 ), operation AS (
     INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
     SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text,
-        coalesce(extract(epoch FROM expires_at)::text, ''),
+        concat(extract(epoch FROM expires_at), ' v', version),
         clock_timestamp() + make_interval(secs => %(retention_seconds)s)
     FROM entry
     RETURNING fingerprint, result
+), growth AS (
+    SELECT size_bytes - previous_bytes AS grown_bytes, (previous_bytes = 0)::int AS grown_entries FROM entry
 -- include: charge_ledgers
 -- include: outcome
 
@@ -42,12 +46,13 @@ entry AS (
 -- of the new value does so for a first value that is out of range, but only where that value is used.
 -- include: replay_guard
 entry AS (
-    INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes)
+    INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
-        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0
+        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     WHERE NOT EXISTS (SELECT FROM replay)
-    ON CONFLICT (namespace, key) DO UPDATE SET (value, expires_at, size_bytes, previous_bytes) = (
-        SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes
+    ON CONFLICT (namespace, key) DO UPDATE SET (value, expires_at, size_bytes, previous_bytes, version) = (
+        SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version)
         FROM (
             SELECT
                 CASE WHEN c.live THEN (e.value::bigint + %(delta)s::bigint)::text ELSE %(text)s::text END AS value,
@@ -61,14 +66,16 @@ entry AS (
             OFFSET 0
         ) n
     )
-    RETURNING e.value, e.expires_at, e.size_bytes, e.previous_bytes
+    RETURNING e.value, e.expires_at, e.size_bytes, e.previous_bytes, e.version
 ), operation AS (
     INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
     SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text,
-        concat_ws(' ', value::bigint, extract(epoch FROM expires_at)),
+        concat_ws(' ', value::bigint, extract(epoch FROM expires_at), 'v' || version),
         clock_timestamp() + make_interval(secs => %(retention_seconds)s)
     FROM entry
     RETURNING fingerprint, result
+), growth AS (
+    SELECT size_bytes - previous_bytes AS grown_bytes, (previous_bytes = 0)::int AS grown_entries FROM entry
 -- include: charge_ledgers
 -- include: outcome
 
@@ -86,22 +93,51 @@ entry AS (
         clock_timestamp() + make_interval(secs => %(retention_seconds)s)
     WHERE NOT EXISTS (SELECT FROM replay)
     RETURNING fingerprint, result
+), growth AS (
+    SELECT -size_bytes AS grown_bytes, -1 AS grown_entries FROM entry
+-- include: charge_ledgers
+-- include: outcome
+
+-- name: clear_namespace
+-- Remove all entries of a namespace, locked in the order of their keys first. The result: live ones, and all bytes.
+-- include: replay_guard
+locked AS (
+    SELECT key FROM kv_entries
+    WHERE namespace = %(namespace)s::text AND NOT EXISTS (SELECT FROM replay) ORDER BY key FOR UPDATE
+), entry AS (
+    DELETE FROM kv_entries e USING locked WHERE e.namespace = %(namespace)s::text AND e.key = locked.key
+    RETURNING e.size_bytes, e.expires_at IS NULL OR e.expires_at > clock_timestamp() AS live
+), removed AS (
+    SELECT count(*) FILTER (WHERE live) AS live_entries, count(*) AS entries,
+        coalesce(sum(size_bytes), 0)::bigint AS freed_bytes
+    FROM entry
+), operation AS (
+    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
+    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text,
+        concat_ws(' ', live_entries, freed_bytes),
+        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
+    FROM removed WHERE NOT EXISTS (SELECT FROM replay)
+    RETURNING fingerprint, result
+), growth AS (
+    SELECT -freed_bytes AS grown_bytes, -entries AS grown_entries FROM removed
+-- include: charge_ledgers
+-- include: outcome
+
+-- name: set_quota
+-- Give a namespace a quota of its own, or none of its own. What is used stays, above it if need be.
+-- include: replay_guard
+operation AS (
+    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
+    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text, '',
+        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
+    WHERE NOT EXISTS (SELECT FROM replay)
+    RETURNING fingerprint, result
 ), ledger AS (
-    UPDATE kv_ledgers l SET
-        used_bytes = l.used_bytes - e.size_bytes,
-        entry_count = l.entry_count - 1,
-        limit_bytes = greatest(%(limit_bytes)s::bigint, l.used_bytes - e.size_bytes)
-    FROM entry e, operation
-    WHERE l.namespace = %(namespace)s::text
-    RETURNING l.namespace
-), store AS (
-    UPDATE kv_ledgers g SET
-        used_bytes = g.used_bytes - e.size_bytes,
-        entry_count = g.entry_count - 1,
-        limit_bytes = CASE WHEN %(global_limit_bytes)s::bigint IS NOT NULL
-            THEN greatest(%(global_limit_bytes)s::bigint, g.used_bytes - e.size_bytes) END
-    FROM entry e, ledger
-    WHERE g.namespace = ''
+    INSERT INTO kv_ledgers AS l (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)
+    SELECT %(namespace)s::text, 0, 0, %(limit_bytes)s::bigint, %(quota_bytes)s::bigint FROM operation
+    ON CONFLICT (namespace) DO UPDATE SET
+        quota_bytes = excluded.quota_bytes,
+        limit_bytes = greatest(coalesce(excluded.quota_bytes, excluded.limit_bytes), l.used_bytes)
 )
 -- include: outcome
 

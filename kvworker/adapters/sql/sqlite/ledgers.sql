@@ -1,20 +1,22 @@
 -- All that touches ledgers.
 
 -- name: charge_ledger
--- Add what a write grew by, or take what it shrank by. Growth takes the writer's limit, which the table's check
--- enforces; a write that does not grow lifts the limit to what is used, so that it always passes.
+-- Add what a write grew by, or take what it shrank by. Growth takes the namespace's own quota or else the writer's
+-- limit, which the table's check enforces; a write that does not grow lifts the limit to what is used, so that it
+-- always passes.
 INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
-VALUES (:namespace, :grown_bytes, :new_entries, :limit_bytes)
+VALUES (:namespace, :grown_bytes, :grown_entries, :limit_bytes)
 ON CONFLICT (namespace) DO UPDATE SET
     used_bytes = used_bytes + :grown_bytes,
-    entry_count = entry_count + :new_entries,
-    limit_bytes = CASE WHEN :grown_bytes > 0 THEN :limit_bytes ELSE max(:limit_bytes, used_bytes + :grown_bytes) END
+    entry_count = entry_count + :grown_entries,
+    limit_bytes = CASE WHEN :grown_bytes > 0 THEN coalesce(quota_bytes, :limit_bytes)
+        ELSE max(coalesce(quota_bytes, :limit_bytes), used_bytes + :grown_bytes) END
 
 -- name: charge_global_ledger
 -- The same for the whole store, if it keeps a global ledger.
 UPDATE kv_ledgers SET
     used_bytes = used_bytes + :grown_bytes,
-    entry_count = entry_count + :new_entries,
+    entry_count = entry_count + :grown_entries,
     limit_bytes = CASE WHEN :grown_bytes > 0 THEN :global_limit_bytes
         ELSE max(:global_limit_bytes, used_bytes + :grown_bytes) END
 WHERE namespace = ''
@@ -32,24 +34,30 @@ SELECT version_num FROM kv_schema_version
 -- Read the clock that decides expiry, in seconds since 1970.
 SELECT (julianday('now') - 2440587.5) * 86400.0
 
--- name: refused_write
--- Read what a refused write met: the ledger, and the entry it would have replaced.
-SELECT
-    coalesce((SELECT used_bytes FROM kv_ledgers WHERE namespace = :ledger), 0),
-    coalesce((SELECT size_bytes FROM kv_entries WHERE namespace = :namespace AND key = :key), 0),
-    (
-        SELECT value FROM kv_entries
-        WHERE namespace = :namespace AND key = :key
-            AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
-    )
-
 -- name: ledger_usage
 -- Read one ledger.
-SELECT used_bytes, entry_count FROM kv_ledgers WHERE namespace = :namespace
+SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = :namespace
+
+-- name: list_namespaces
+-- Read a page of the ledgers of namespaces that have entries. No name is as great as the greatest ``below``.
+SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers
+WHERE namespace > :after AND namespace >= :prefix AND namespace < :below AND entry_count > 0
+ORDER BY namespace LIMIT :page_rows
+
+-- name: lock_ledgers_of
+-- Read a namespace's ledger and the global one. The transaction already keeps other writers out.
+SELECT namespace, used_bytes, quota_bytes FROM kv_ledgers WHERE namespace IN (:namespace, '') ORDER BY namespace DESC
+
+-- name: set_quota
+-- Give a namespace a quota of its own, or none of its own. What is used stays, above it if need be.
+INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)
+VALUES (:namespace, 0, 0, :limit_bytes, :quota_bytes)
+ON CONFLICT (namespace) DO UPDATE SET
+    quota_bytes = excluded.quota_bytes, limit_bytes = max(coalesce(excluded.quota_bytes, excluded.limit_bytes), used_bytes)
 
 -- name: all_usage
 -- Read every ledger.
-SELECT namespace, used_bytes, entry_count FROM kv_ledgers ORDER BY namespace
+SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers ORDER BY namespace
 
 -- name: next_namespace
 -- Find the next namespace that has entries or a ledger, by the index alone.
@@ -83,8 +91,8 @@ UPDATE kv_ledgers SET
 WHERE namespace = :namespace
 
 -- name: remove_ledger
--- Remove the ledger of a namespace without entries.
-DELETE FROM kv_ledgers WHERE namespace = :namespace
+-- Remove the ledger of a namespace without entries, unless it keeps a quota of its own.
+DELETE FROM kv_ledgers WHERE namespace = :namespace AND quota_bytes IS NULL
 
 -- name: lock_ledgers
 -- The transaction already keeps other writers out.

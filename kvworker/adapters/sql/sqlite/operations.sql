@@ -2,8 +2,8 @@
 -- seconds since 1970 by SQLite's own clock, which stands still within a statement.
 
 -- name: get_entry
--- Read a live entry and its remaining seconds.
-SELECT value, expires_at - (julianday('now') - 2440587.5) * 86400.0
+-- Read a live entry, its remaining seconds and its version.
+SELECT value, expires_at - (julianday('now') - 2440587.5) * 86400.0, version
 FROM kv_entries
 WHERE namespace = :namespace AND key = :key
     AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
@@ -14,31 +14,29 @@ SELECT fingerprint, result, (julianday('now') - 2440587.5) * 86400.0
 FROM kv_operations
 WHERE namespace = :namespace AND operation_id = :operation_id
 
--- name: get_counter
--- Read a live counter and the instant when it expires.
-SELECT value, expires_at
-FROM kv_entries
-WHERE namespace = :namespace AND key = :key
-    AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
+-- name: read_entry
+-- Read an entry, live or expired.
+SELECT key, value, expires_at, size_bytes, version FROM kv_entries WHERE namespace = :namespace AND key = :key
 
--- name: set_entry
--- Insert or replace an entry. Without a TTL it expires when the caller says, if at all.
-INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes)
-VALUES (
-    :namespace, :key, :text,
-    coalesce((julianday('now') - 2440587.5) * 86400.0 + :ttl_seconds, :expires_at), length(CAST(:text AS BLOB)), 0
-)
+-- name: store_entry
+-- Insert or replace an entry as it was decided; a null text leaves the value.
+INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
+VALUES (:namespace, :key, coalesce(:text, ''), :expires_at, :size_bytes, 0, :version)
 ON CONFLICT (namespace, key) DO UPDATE SET
-    value = excluded.value,
+    value = coalesce(:text, value),
     expires_at = excluded.expires_at,
     size_bytes = excluded.size_bytes,
-    previous_bytes = kv_entries.size_bytes
-RETURNING size_bytes - previous_bytes, previous_bytes = 0, expires_at, (julianday('now') - 2440587.5) * 86400.0
+    previous_bytes = kv_entries.size_bytes,
+    version = excluded.version
 
 -- name: delete_entry
--- Remove an entry. Whether it was live is told by the caller: SQLite 3.40 gives NULL for "x IS NULL OR x > now" here.
+-- Remove an entry.
 DELETE FROM kv_entries WHERE namespace = :namespace AND key = :key
-RETURNING size_bytes, expires_at, (julianday('now') - 2440587.5) * 86400.0
+
+-- name: clear_namespace
+-- Remove all entries of a namespace.
+DELETE FROM kv_entries WHERE namespace = :namespace
+RETURNING size_bytes, expires_at
 
 -- name: record_operation
 -- Record what an operation did.

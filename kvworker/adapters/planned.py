@@ -1,0 +1,126 @@
+"""Writes that need more than one look: their entries are locked and read, planned in Python, and stored at once.
+
+What differs between databases is how entries are locked and how a plan is stored.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from kvworker.adapters.dialect import (
+    AlreadyRecordedError,
+    Dialect,
+    DriverConnection,
+    Limits,
+    QuotaRefusedError,
+    Record,
+    Write,
+)
+from kvworker.adapters.plan import Entry, Plan, Planner, Room
+from kvworker.adapters.records import batch_record
+from kvworker.errors import ReadTooLargeError
+from kvworker.model import MAX_READ_BYTES
+
+#: Bytes of values that a batch which also writes may read: its record keeps them, for a replay to give again.
+MAX_RECORDED_READ_BYTES = 65_536
+
+
+class PlanningDialect(Dialect):
+    """A database whose writes can be planned."""
+
+    @abstractmethod
+    def lock_entries(self, connection: Any, write: Write) -> tuple[Mapping[str, Entry], Planner]:
+        """Lock every entry of the write and read it; one that is not there is locked as well."""
+
+    @abstractmethod
+    def store_plan(self, connection: Any, params: Mapping[str, Any], plan: Plan) -> None:
+        """Store entries, record and ledgers; ``params`` has all but the entries."""
+
+    def write_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
+        """Plan and apply a write in one transaction, or find its record."""
+        try:
+            with self.transaction(connection):
+                return self._plan_and_store(connection, write, limits)
+        except AlreadyRecordedError as found:
+            return found.record
+
+    def _plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
+        entries, planner = self.lock_entries(connection, write)
+        # Only now: the same operation may have held these locks.
+        recorded = self.recorded(connection, write.namespace, write.operation_id)
+        if recorded is not None:
+            raise AlreadyRecordedError(recorded)
+        room = None if write.atomic else self._room(connection, write, limits)
+        plan = planner.plan(entries, write.steps, room)
+        record = _record_of(write, plan)
+        self._store(connection, write, limits, plan, record)
+        return Record(write.fingerprint, record, planner.now, replayed=False)
+
+    def _store(self, connection: Any, write: Write, limits: Limits, plan: Plan, record: str) -> None:
+        params = {
+            **common_params(write, limits),
+            "result": record,
+            "grown_bytes": plan.grown_bytes,
+            "grown_entries": plan.grown_entries,
+        }
+        try:
+            self.store_plan(connection, params, plan)
+        except self.driver_errors as error:
+            meaning = self.translate(error)
+            if isinstance(meaning, QuotaRefusedError):
+                raise QuotaRefusedError(is_global=meaning.is_global, requested_bytes=plan.grown_bytes) from error
+            raise
+
+    def _room(self, connection: DriverConnection, write: Write, limits: Limits) -> Room:
+        """Lock the ledgers and tell what they have left: steps are to be refused one by one."""
+        params = {"namespace": write.namespace}
+        if self.fetch_one(connection, "ledger_usage", params) is None:
+            self.run(connection, "create_ledger", params)
+        rows = self.run(connection, "lock_ledgers_of", params).fetchall()
+        used = {name: used_bytes for name, used_bytes, _ in rows}
+        own_quota = next((quota_bytes for name, _, quota_bytes in rows if name), None)
+        return Room(
+            limits.namespace_bytes if own_quota is None else own_quota,
+            used.get(write.namespace, 0),
+            limits.global_bytes,
+            used.get("", 0),
+            write.purged,
+        )
+
+
+def common_params(write: Write, limits: Limits) -> dict[str, Any]:
+    """Give what every write tells the database."""
+    return {
+        "namespace": write.namespace,
+        "operation_id": write.operation_id,
+        "fingerprint": write.fingerprint,
+        "limit_bytes": limits.namespace_bytes,
+        "global_limit_bytes": limits.global_bytes,
+        "retention_seconds": limits.retention_seconds,
+    }
+
+
+def check_read_bytes(write: Write, sizes: Mapping[str, int], limit_bytes: int = MAX_READ_BYTES) -> None:
+    """See that what a batch reads fits into a message, or into its record.
+
+    Raises:
+        ReadTooLargeError: it does not.
+    """
+    if sum(sizes.get(step.key, 0) for step in write.steps if step.action == "get") > limit_bytes:
+        raise ReadTooLargeError(limit_bytes)
+
+
+def _record_of(write: Write, plan: Plan) -> str:
+    if write.action != "batch":
+        (outcome,) = plan.outcomes
+        return str(outcome)
+    reads = (
+        outcome
+        for step, outcome in zip(write.steps, plan.outcomes, strict=True)
+        if step.action == "get" and isinstance(outcome, str)
+    )
+    if sum(map(len, reads)) > MAX_RECORDED_READ_BYTES:
+        raise ReadTooLargeError(MAX_RECORDED_READ_BYTES)
+    return batch_record(plan.outcomes)

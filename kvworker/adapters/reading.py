@@ -1,0 +1,42 @@
+"""Reading entries: one, or several as they are at one moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvworker.adapters.dialect import Write
+from kvworker.adapters.planned import check_read_bytes
+from kvworker.adapters.records import Moment, found_result
+from kvworker.adapters.session import Session
+from kvworker.model import GetResult, decode_value
+
+
+def read_entry(session: Session, namespace: str, key: str) -> GetResult:
+    """Read an entry. A miss, or an expired entry, gives ``found=False``."""
+    params = {"namespace": namespace, "key": key}
+    row = session.run(lambda connection: session.dialect.fetch_one(connection, "get_entry", params))
+    if row is None:
+        return GetResult(namespace, key, found=False)
+    text, ttl_seconds, version = row
+    remaining = None if ttl_seconds is None else max(0.0, ttl_seconds)
+    return GetResult(namespace, key, found=True, value=decode_value(text), ttl_seconds=remaining, version=version)
+
+
+def read_steps(session: Session, write: Write) -> tuple[GetResult, ...]:
+    """Read what the steps of a batch that writes nothing ask for.
+
+    Raises:
+        ReadTooLargeError: the values are too large together.
+    """
+
+    def read(connection: Any) -> tuple[list[Any], float]:
+        return session.dialect.read_entries(connection, write.namespace, write.keys)
+
+    rows, now = session.run(read)
+    check_read_bytes(write, {row[0]: row[3] for row in rows})
+    moment = Moment(now, replayed=False)
+    found = {
+        key: found_result((write.namespace, key), (text, expires_at, version), moment)
+        for key, text, expires_at, _, version in rows
+    }
+    return tuple(found.get(step.key) or GetResult(write.namespace, step.key, found=False) for step in write.steps)

@@ -1,0 +1,101 @@
+"""What an operation's record says beyond its request, as text, and the results that are made of it.
+
+A step's record is, by its action::
+
+    set, touch, persist   "EXPIRY vVERSION", without EXPIRY (seconds since 1970) if there is none; "" is a miss
+    increment             the same behind "VALUE "
+    delete                "true" or "false"
+    get                   a JSON array: text, expiry, version; "" is a miss
+
+Records that were made before entries had versions have no vVERSION. A batch's record is a JSON array of its
+steps' records, with an object (error, args) for each step that was refused on its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
+from kvworker.model import (
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    SetResult,
+    Step,
+    StepResult,
+    TouchResult,
+    decode_value,
+)
+
+
+def written_record(expires_at: float | None, version: int) -> str:
+    """Make the record of an entry that was written."""
+    return f"v{version}" if expires_at is None else f"{expires_at!r} v{version}"
+
+
+def entry_record(text: str | None, expires_at: float | None, version: int) -> str:
+    """Make the record of an entry that was read."""
+    return json.dumps([text, expires_at, version], ensure_ascii=False)
+
+
+def batch_record(outcomes: Sequence[str | KVStoreError]) -> str:
+    """Make the record of a batch from its steps'."""
+    items = [one if isinstance(one, str) else {"error": type(one).__name__, "args": one.args} for one in outcomes]
+    return json.dumps(items, ensure_ascii=False)
+
+
+def batch_outcomes(record: str) -> list[str | KVStoreError]:
+    """Give the steps' records, and errors, from a batch's."""
+    return [item if isinstance(item, str) else _error(item) for item in json.loads(record)]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a result is told: ``now`` by the database's clock, and whether the operation was applied before."""
+
+    now: float
+    replayed: bool
+
+    def remaining(self, expires_at: float | None) -> float | None:
+        """Give the seconds until an instant."""
+        return None if expires_at is None else max(0.0, expires_at - self.now)
+
+
+def step_result(namespace: str, step: Step, record: str, moment: Moment) -> StepResult:
+    """Give the result of a step from its record."""
+    name = (namespace, step.key)
+    if step.action == "get":
+        return found_result(name, json.loads(record), moment) if record else GetResult(*name, found=False)
+    if step.action == "delete":
+        return DeleteResult(*name, deleted=record == "true", replayed=moment.replayed)
+    value, expires_at, version = _parsed(step, record)
+    ttl_seconds = moment.remaining(expires_at)
+    if ttl_seconds is not None and step.ttl_seconds is not None and not moment.replayed:
+        # What the caller asked for just now, rather than what the clock has made of it since.
+        ttl_seconds = step.ttl_seconds
+    if step.action == "increment":
+        return IncrementResult(*name, value, ttl_seconds, moment.replayed, version)
+    if step.action == "set":
+        return SetResult(*name, step.value, ttl_seconds, moment.replayed, version)
+    return TouchResult(*name, bool(record), ttl_seconds, moment.replayed, version)
+
+
+def found_result(name: tuple[str, str], state: Sequence[Any], moment: Moment) -> GetResult:
+    """Give the result of reading an entry: its text, its expiry and its version."""
+    text, expires_at, version = state
+    remaining = moment.remaining(expires_at)
+    return GetResult(*name, found=True, value=decode_value(text), ttl_seconds=remaining, version=version)
+
+
+def _parsed(step: Step, record: str) -> tuple[int, float | None, int | None]:
+    parts = record.split()
+    version = int(parts.pop()[1:]) if parts and parts[-1].startswith("v") else None
+    value = int(parts.pop(0)) if step.action == "increment" else 0
+    return value, float(parts[0]) if parts else None, version
+
+
+def _error(item: dict[str, Any]) -> KVStoreError:
+    return rebuild_error(item["error"], item["args"]) or OperationFailedError("", item["error"])

@@ -1,0 +1,67 @@
+"""``mcp``: the tools as an MCP server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from kvworker.cli.options import config_option, load_settings
+
+
+@click.command("mcp")
+@click.option(
+    "--transport", type=click.Choice(["stdio", "http"]), default="stdio", show_default=True, help="http is streamable."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where HTTP listens.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--allow-remote", is_flag=True, help="Listen where other machines reach it. It asks nobody who they are.")
+@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name it is reached by.")
+@click.option("--persona", metavar="NAME", help="Serve as this persona, which may not use every tool.")
+@click.option("--namespace-prefix", metavar="TEXT", help="Show and use only namespaces under TEXT.")
+@click.option("--session-prefix", is_flag=True, help="Give every session namespaces of its own.")
+@config_option
+def mcp_command(  # noqa: PLR0913 - one for each option
+    config: Path | None,
+    transport: str,
+    host: str,
+    port: int,
+    *,
+    allow_remote: bool,
+    allowed_hosts: tuple[str, ...],
+    persona: str | None,
+    namespace_prefix: str | None,
+    session_prefix: bool,
+) -> None:
+    """Serve the tools to MCP clients, on standard input and output or over HTTP at /mcp.
+
+    With --namespace-prefix or --session-prefix clients never see the prefix: their "notes" is the store's
+    "TEXT/notes". A session's namespaces are out of reach once it ends (over HTTP also after half an hour without a
+    request), so let its entries expire.
+    """
+    if namespace_prefix is not None and session_prefix:
+        raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")
+    serving = _serving()
+    address = serving.Address(host, port, allowed_hosts)
+    if transport == "http" and not (address.is_loopback or allow_remote):
+        raise click.UsageError(
+            f"--host {host} is reached from other machines, and the server asks nobody who they are: put a proxy"
+            " that does in front of it, and say --allow-remote"
+        )
+    settings = load_settings(config)
+    audience = serving.Audience(persona, namespace_prefix, session_prefix)
+    if transport == "stdio":
+        serving.serve_stdio(settings, audience)
+    else:
+        serving.serve_http(settings, audience, address, lambda url: click.echo(f"MCP server at {url}", err=True))
+
+
+def _serving() -> ModuleType:
+    try:
+        from kvworker.mcp_server import serving  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as error:
+        if error.name not in {"mcp", "mcp_types"}:
+            raise
+        raise click.ClickException("the MCP server needs an extra: pip install 'kvworker[mcp]'") from None
+    return serving

@@ -1,0 +1,33 @@
+"""``tools``: the tools' definitions, as whoever offers them to a model takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kvworker.cli.options import config_option, load_settings
+from kvworker.cli.output import print_json
+from kvworker.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools, tools_of
+
+_FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_tools}
+
+
+@click.command("tools")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["manifest", *_FORMATS]),
+    default="manifest",
+    show_default=True,
+    help="Whose definitions: a host's tool manifest, OpenAI's (strict), Anthropic's or MCP's.",
+)
+@click.option("--persona", metavar="NAME", help="Only the tools that this persona may use.")
+@config_option
+def tools_command(config: Path | None, kind: str, persona: str | None) -> None:
+    """Print the tools' definitions as a JSON list."""
+    settings = load_settings(config)
+    if kind == "manifest":
+        print_json(manifest_entries(settings, persona))
+    else:
+        print_json(_FORMATS[kind](tools_of(settings, persona)))

@@ -1,0 +1,92 @@
+"""kvworker's tools for LangChain agents, made from the one definition of each.
+
+It needs the extra ``langchain``::
+
+    from kvworker import KeyValueStore
+    from kvworker.integrations.langchain import langchain_tools
+
+    store = KeyValueStore.from_config("config/kvworker.yaml")
+    model = model.bind_tools(langchain_tools(store, names=["kv_get", "kv_set"]))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import PrivateAttr
+
+from kvworker.aio import AsyncKeyValueStore
+from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
+from kvworker.facade import KeyValueOperations
+from kvworker.integrations.jobs import run_blocking
+from kvworker.manifest import input_schema, tools_of
+from kvworker.mcp_server.advice import describe
+from kvworker.tools import Tool, find_tool
+
+try:
+    from langchain_core.tools import BaseTool, ToolException
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "kvworker.integrations.langchain needs langchain-core: pip install 'kvworker[langchain]'", name=missing.name
+    ) from missing
+
+#: What no model can mend, and whoever runs the program should see.
+_DEFECTS: Final = (ConfigurationError, SchemaError, NestedCallError)
+
+
+class KvworkerTool(BaseTool):
+    """One of kvworker's tools on a store: it takes the tool's arguments and gives its result as a dict.
+
+    What goes wrong comes back to the model as JSON, in a message of status "error": the error's type and message,
+    whether anything was changed, and what to do next. With ``handle_tool_error = False`` it is raised instead, as a
+    ``ToolException`` caused by the error. What only an operator can mend is raised as it is.
+
+    Called asynchronously over a synchronous store it runs in a thread. Over an ``AsyncKeyValueStore`` a synchronous
+    call works where no event loop runs, and else raises ``asyncio.InvalidStateError``.
+    """
+
+    _tool: Tool = PrivateAttr()
+    _store: KeyValueOperations | AsyncKeyValueStore = PrivateAttr()
+
+    def __init__(self, tool: Tool, store: KeyValueOperations | AsyncKeyValueStore) -> None:
+        super().__init__(
+            name=tool.name, description=tool.summary, args_schema=input_schema(tool), handle_tool_error=True
+        )
+        self._tool = tool
+        self._store = store
+
+    def _run(self, /, **arguments: Any) -> dict[str, Any]:
+        if isinstance(self._store, AsyncKeyValueStore):
+            return run_blocking(self._arun(**arguments), f"await {self.name}.ainvoke(...)")
+        try:
+            return self._store.call(self.name, arguments)
+        except KVStoreError as error:
+            raise self._told(error) from error
+
+    async def _arun(self, /, **arguments: Any) -> dict[str, Any]:
+        if not isinstance(self._store, AsyncKeyValueStore):
+            return await asyncio.to_thread(self._run, **arguments)
+        try:
+            return await self._store.call(self.name, arguments)
+        except KVStoreError as error:
+            raise self._told(error) from error
+
+    def _told(self, error: KVStoreError) -> Exception:
+        if isinstance(error, _DEFECTS):
+            return error
+        return ToolException(json.dumps(describe(error, self._tool), ensure_ascii=False))
+
+
+def langchain_tools(
+    store: KeyValueOperations | AsyncKeyValueStore, *, names: Iterable[str] | None = None
+) -> list[BaseTool]:
+    """The tools of those names on a store; without names, all that the store's persona may use.
+
+    Raises:
+        InvalidRequestError: there is no tool of such a name.
+    """
+    tools = tools_of(store.settings, store.persona) if names is None else map(find_tool, names)
+    return [KvworkerTool(tool, store) for tool in tools]

@@ -1,0 +1,88 @@
+"""Errors as a language model can act on them: what happened, whether anything was changed, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kvworker import errors
+from kvworker.errors import KVStoreError
+from kvworker.tools import Tool
+
+_NOTHING: Final = "nothing"
+_UNKNOWN: Final = "unknown"
+
+_AGAIN_WITH_ID: Final = (
+    "Call {tool} again with the same arguments and idempotency_key {operation_id!r}: it is then applied exactly once."
+)
+_AGAIN_LATER: Final = "Call {tool} again with the same arguments, a little later; if it goes on, tell the user."
+_OPERATOR: Final = "Do not call again: whoever runs the key-value store must mend this. Tell the user."
+
+#: By class, the nearest base counting: whether a write was applied, and what to do.
+_ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
+    KVStoreError: (_UNKNOWN, "Read what you wanted to change before you write again."),
+    errors.ConfigurationError: (_NOTHING, _OPERATOR),
+    errors.InvalidRequestError: (_NOTHING, "Correct the arguments as the message says, and call {tool} again."),
+    errors.UnsupportedMessageError: (_NOTHING, _OPERATOR),
+    errors.OperationRefusedError: (_NOTHING, "Do not repeat the call as it is; see the message."),
+    errors.InvalidValueTypeError: (_NOTHING, "Use another key, or store an integer there with kv_set first."),
+    errors.CounterOverflowError: (_NOTHING, "Use a smaller delta, or reset the counter with kv_set."),
+    errors.VersionConflictError: (
+        _NOTHING,
+        "Someone else wrote the entry. Read it again with kv_get, decide anew, and if you still want to write, give"
+        " the version that kv_get told as expected_version.",
+    ),
+    errors.IdempotencyConflictError: (
+        _NOTHING,
+        "For a new operation use a new idempotency_key; to repeat the old one, give exactly its arguments.",
+    ),
+    errors.BatchRefusedError: (
+        _NOTHING,
+        "None of the operations was applied. Correct or leave out operations[{index}], whose own error is in"
+        " details.error, and send the whole batch again.",
+    ),
+    errors.ReadTooLargeError: (_NOTHING, "Split the batch into smaller ones that read fewer values each."),
+    errors.NamespaceQuotaExceededError: (
+        _NOTHING,
+        "Free space in the namespace with kv_delete, or store a shorter value. kv_list_keys tells the sizes.",
+    ),
+    errors.GlobalQuotaExceededError: (
+        _NOTHING,
+        "The whole store is full: delete entries that you no longer need, or store a shorter value; else tell the user.",
+    ),
+    errors.PolicyDeniedError: (_NOTHING, "Do not call it again: you are not allowed to. Tell the user if you need it."),
+    errors.StoreUnavailableError: (_UNKNOWN, _AGAIN_WITH_ID),
+    errors.SchemaError: (_NOTHING, _OPERATOR),
+    errors.QueueUnavailableError: (_NOTHING, _AGAIN_LATER),
+    errors.OperationTimeoutError: (_UNKNOWN, _AGAIN_WITH_ID),
+    errors.OperationExpiredError: (_NOTHING, _AGAIN_LATER),
+    errors.RedeliveryLimitError: (_UNKNOWN, _AGAIN_WITH_ID),
+    errors.OperationFailedError: (_UNKNOWN, _AGAIN_WITH_ID),
+    errors.NestedCallError: (_NOTHING, _OPERATOR),
+}
+
+
+def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
+    """The error of a tool's call as JSON-able data; ``changed`` is "nothing" or "unknown"."""
+    changed, advice = next(_ADVICE[cls] for cls in type(error).__mro__ if cls in _ADVICE)
+    if not tool.writes:
+        # A read has no operation id, and whatever became of it, it changed nothing.
+        changed, advice = _NOTHING, _AGAIN_LATER if changed == _UNKNOWN else advice
+    elif advice is _AGAIN_WITH_ID and not getattr(error, "operation_id", ""):
+        advice = _ADVICE[KVStoreError][1]
+    return {
+        "error": {
+            **_facts(error),
+            "changed": changed,
+            "next": advice.format_map({"tool": tool.name, **vars(error)}),
+        }
+    }
+
+
+def _facts(error: KVStoreError) -> dict[str, Any]:
+    details = {
+        name: _facts(value) if isinstance(value, KVStoreError) else value
+        for name, value in vars(error).items()
+        if not name.startswith("_")
+    }
+    return {"type": type(error).__name__, "message": str(error), "details": details}

@@ -1,0 +1,75 @@
+"""The adapters of a process: the configured one, and those that personas name. Each is made on first use."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters, create_kv_store_adapter
+from kvworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from kvworker.settings import Settings
+
+PROVIDER_PREFIX: Final = "kv_store_"
+
+
+class Adapters:
+    """One adapter for each provider. Safe to use from several threads, and after a fork if none was made before."""
+
+    def __init__(self, settings: Settings, default: KeyValueStoreAdapter | None = None) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._names: dict[str, str] = {}
+        self._made = {settings.store.default_adapter: default} if default else {}
+
+    def of(self, provider: str | None = None) -> KeyValueStoreAdapter:
+        """The adapter of a provider; without one the configured default.
+
+        Raises:
+            ConfigurationError: there is no such provider, or its adapter is not configured.
+        """
+        with self._lock:
+            name = self._name_of(provider) if provider else self._settings.store.default_adapter
+            if name not in self._made:
+                self._made[name] = create_kv_store_adapter(*self._settings.store.adapter_config(name))
+            return self._made[name]
+
+    def others(self) -> tuple[str, ...]:
+        """The names of the adapters, besides the default one, that personas' operations run on.
+
+        A provider that does not exist is left out: nothing can be stored there.
+        """
+        personas = self._settings.policies.personas.values()
+        names = {_find_adapter(persona.provider) for persona in personas if persona.provider}
+        return tuple(sorted(name for name in names if name and name != self._settings.store.default_adapter))
+
+    def close(self) -> None:
+        """Release the connections of all of them."""
+        with self._lock:
+            for adapter in self._made.values():
+                adapter.close()
+
+    def _name_of(self, provider: str) -> str:
+        # Looking names up reads the metadata of every installed package.
+        if provider not in self._names:
+            self._names[provider] = adapter_of(provider)
+        return self._names[provider]
+
+
+def adapter_of(provider: str) -> str:
+    """The name of the adapter that a provider stands for: ``kv_store_<adapter>``, or the adapter's own name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    name = _find_adapter(provider)
+    if name is None:
+        known = ", ".join(PROVIDER_PREFIX + adapter for adapter in available_kv_store_adapters())
+        raise ConfigurationError(f"no provider is named {provider!r}; available: {known}")
+    return name
+
+
+def _find_adapter(provider: str) -> str | None:
+    available = available_kv_store_adapters()
+    return next((name for name in (provider, provider.removeprefix(PROVIDER_PREFIX)) if name in available), None)
