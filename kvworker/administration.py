@@ -5,12 +5,13 @@ from __future__ import annotations
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.errors import ConfigurationError
+from kvworker.providers import adapters_in_use
 from kvworker.settings import Settings
 
 
-def open_adapter(settings: Settings) -> KeyValueStoreAdapter:
-    """The configured adapter, in this process; close it after use."""
-    return create_kv_store_adapter(*settings.store.adapter_config())
+def open_adapter(settings: Settings, name: str | None = None) -> KeyValueStoreAdapter:
+    """The named adapter, by default the default one, in this process; close it after use."""
+    return create_kv_store_adapter(*settings.store.adapter_config(name))
 
 
 def open_sql_adapter(settings: Settings) -> SqlAdapter:
@@ -29,12 +30,17 @@ def open_sql_adapter(settings: Settings) -> SqlAdapter:
 
 
 def migrate_store(settings: Settings) -> str | None:
-    """Create or update the schema of the configured store, and return its version; None if the adapter has none.
+    """Create or update the schema of every adapter in use, those that personas name included.
+
+    Returns the version of the default adapter's, or None if it has none.
 
     Raises:
         ConfigurationError: no database is configured.
         StoreUnavailableError: the database cannot be reached.
     """
-    with open_adapter(settings) as adapter:
-        adapter.migrate()
-        return adapter.schema_version()
+    versions = []
+    for name in adapters_in_use(settings):
+        with open_adapter(settings, name) as adapter:
+            adapter.migrate()
+            versions.append(adapter.schema_version())
+    return versions[0]

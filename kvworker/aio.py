@@ -82,24 +82,35 @@ def _coroutine(
 
 
 class AsyncKeyValueStore:
-    """The key-value store, through the queue, for asyncio programs.
+    """The key-value store, through the queue, for asyncio programs; see ``KeyValueStore`` about ``persona``.
 
     ``timeout`` is in seconds and bounds the whole call; None is the configured default. Sending and
     reading happen in the store's own threads, so the event loop is never blocked.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, persona: str | None = None) -> None:
         self.settings = settings
-        self._store = KeyValueStore(settings)
+        self._store = KeyValueStore(settings, persona)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> Self:
+    def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
         """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
 
         Raises:
             ConfigurationError: the file is missing or wrong.
         """
-        return cls(Settings.load(path))
+        return cls(Settings.load(path), persona)
+
+    @property
+    def persona(self) -> str | None:
+        """Who calls, where policies are configured."""
+        return self._store.persona
+
+    def as_persona(self, persona: str) -> Self:
+        """A view of this store for a persona, as ``KeyValueStore.as_persona`` gives it."""
+        view = object.__new__(type(self))
+        vars(view).update(vars(self), _store=self._store.as_persona(persona))
+        return view
 
     get = _coroutine(KeyValueOperations.get)
     set = _coroutine(KeyValueOperations.set)

@@ -17,7 +17,9 @@ from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.administration import open_adapter
 from kvworker.celery_app import make_celery
 from kvworker.client import KeyValueStore
-from kvworker.errors import KVStoreError, OperationTimeoutError, SchemaError
+from kvworker.errors import KVStoreError, OperationTimeoutError, PolicyDeniedError, SchemaError
+from kvworker.policy import UNSIGNED
+from kvworker.providers import adapter_of, adapters_in_use
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
@@ -87,16 +89,26 @@ def _results(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    name = settings.store.default_adapter
-    try:
-        with open_adapter(settings) as adapter:
-            _touch(adapter)
-    except SchemaError:
-        # It was reached; the next check tells.
-        pass
-    except KVStoreError as error:
-        raise CheckError(f"{name}: {error}", f"start it, or correct tools.kv_store.adapters.{name}") from error
-    return name
+    names = adapters_in_use(settings)
+    for name in names:
+        try:
+            with open_adapter(settings, name) as adapter:
+                _touch(adapter)
+        except SchemaError:
+            # It was reached; the next check tells.
+            pass
+        except KVStoreError as error:
+            raise CheckError(f"{name}: {error}", f"start it, or correct tools.kv_store.adapters.{name}") from error
+    _check_providers(settings)
+    return ", ".join(names)
+
+
+def _check_providers(settings: Settings) -> None:
+    for name, persona in settings.policies.personas.items():
+        try:
+            adapter_of(persona.provider or settings.store.default_adapter)
+        except KVStoreError as error:
+            raise CheckError(str(error), f"correct the provider of the persona {name!r} in policies") from error
 
 
 def _touch(adapter: KeyValueStoreAdapter) -> None:
@@ -107,16 +119,20 @@ def _touch(adapter: KeyValueStoreAdapter) -> None:
 
 
 def _schema(settings: Settings) -> str:
+    return ", ".join(dict.fromkeys(_schema_of(settings, name) for name in adapters_in_use(settings)))
+
+
+def _schema_of(settings: Settings, name: str) -> str:
     try:
-        with open_adapter(settings) as adapter:
+        with open_adapter(settings, name) as adapter:
             if not isinstance(adapter, SqlAdapter):
                 return "the adapter's own"
             version = adapter.schema_version()
     except KVStoreError as error:
-        raise CheckError(str(error), "run `kvworker migrate`") from error
+        raise CheckError(f"{name}: {error}", "run `kvworker migrate`") from error
     if version != SCHEMA_VERSION:
         raise CheckError(
-            f"version {version}; this program works with {SCHEMA_VERSION}",
+            f"{name}: version {version}; this program works with {SCHEMA_VERSION}",
             "run `kvworker migrate`, or this program's newest version",
         )
     return f"version {version}"
@@ -145,7 +161,10 @@ def _worker(settings: Settings) -> str:
     timeout_seconds = max(_WORKER_SECONDS, settings.facade.timeout_seconds)
     try:
         with KeyValueStore(settings) as store:
-            store.get("kvworker", "doctor", timeout=timeout_seconds)
+            store.probe(timeout_seconds).result()
+    except PolicyDeniedError as error:
+        if error.detail == UNSIGNED:
+            raise CheckError(str(error), "give the callers and the workers the same policies.signing_key") from error
     except OperationTimeoutError as error:
         queue_name = settings.queue.queue_name
         raise CheckError(

@@ -15,8 +15,10 @@ from kvworker.dispatch import Dispatcher, PendingReply
 from kvworker.errors import InvalidRequestError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult
+from kvworker.policy import Policy
 from kvworker.settings import Settings
 from kvworker.tools import Tool, check_arguments, find_tool
+from kvworker.wire import check_persona
 
 # A fork waits until no thread is making a dispatcher: the child would inherit locks, this one and kombu's own
 # (one for each cached property), that nobody there can ever release.
@@ -54,31 +56,57 @@ class QueuedResult:
         return self._reply.outcome(meta)
 
 
+class _Connections:
+    """The ends of the queue that a store and its views share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # By process: a child keeps what it inherited, untouched, since those sockets belong to its parent.
+        self._dispatchers: dict[int, Dispatcher] = {}
+        self._closed = False
+
+    def dispatcher(self) -> Dispatcher:
+        if self._closed:
+            raise InvalidRequestError("the store is closed; make a new one")
+        pid = os.getpid()
+        found = self._dispatchers.get(pid)
+        if found is None:
+            with _making:
+                found = self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self._settings))
+        return found
+
+    def close(self) -> None:
+        self._closed = True
+        dispatcher = self._dispatchers.pop(os.getpid(), None)
+        if dispatcher is not None:
+            dispatcher.close()
+
+
 class KeyValueStore(KeyValueOperations):
-    """The key-value store, through the queue.
+    """The key-value store, through the queue, for a persona or, without one, for the default persona.
 
     Safe to share between threads, and after a fork: a child process makes its own connections on first
     use. ``close`` it, or use it as a context manager, to end its threads.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, persona: str | None = None) -> None:
         self.settings = settings
-        # By process: a child keeps what it inherited, untouched, since those sockets belong to its parent.
-        self._dispatchers: dict[int, Dispatcher] = {}
-        self._closed = False
+        self.persona = check_persona(persona)
+        self._policy = Policy(settings.policies)
+        self._connections = _Connections(settings)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Settings]]:
-        """Pickled, copied or passed to a spawned process, it is a store of the same settings."""
-        return type(self), (self.settings,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Settings, str | None]]:
+        """Pickled, copied or passed to a spawned process, it is a store of the same settings and persona."""
+        return type(self), (self.settings, self.persona)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> Self:
+    def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
         """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
 
         Raises:
             ConfigurationError: the file is missing or wrong.
         """
-        return cls(Settings.load(path))
+        return cls(Settings.load(path), persona)
 
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> QueuedResult:
         """Start an operation now, to await its result later."""
@@ -92,14 +120,17 @@ class KeyValueStore(KeyValueOperations):
 
     def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
         """A Celery signature, for chains, groups and chords of any application on the same broker."""
-        return make_signature(self.dispatcher().app, self.settings.queue.queue_name, tool, arguments)
+        return make_signature(self.dispatcher().app, self.settings, self.persona, tool, arguments)
+
+    def probe(self, timeout: float) -> QueuedResult:
+        """Ask a worker for an entry, as nobody: any answer tells that it works, a ``PolicyDeniedError`` too."""
+        dispatcher = self.dispatcher()
+        arguments = {"namespace": "kvworker", "key": "probe"}
+        return QueuedResult(dispatcher.dispatch(find_tool("kv_get"), arguments, timeout), dispatcher)
 
     def close(self) -> None:
         """Stop the threads and close the connections of this process."""
-        self._closed = True
-        dispatcher = self._dispatchers.pop(os.getpid(), None)
-        if dispatcher is not None:
-            dispatcher.close()
+        self._connections.close()
 
     def dispatcher(self) -> Dispatcher:
         """The queue's end in this process, made on first use.
@@ -107,21 +138,15 @@ class KeyValueStore(KeyValueOperations):
         Raises:
             InvalidRequestError: the store is closed.
         """
-        if self._closed:
-            raise InvalidRequestError("the store is closed; make a new one")
-        pid = os.getpid()
-        found = self._dispatchers.get(pid)
-        if found is None:
-            with _making:
-                found = self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self.settings))
-        return found
+        return self._connections.dispatcher()
 
     def send(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> tuple[PendingReply, Dispatcher]:
         """Check a call and start it; the reply is resolved through the dispatcher."""
         checked = check_arguments(tool, arguments)
+        persona = self._policy.admit(self.persona, tool, checked)
         dispatcher = self.dispatcher()
         seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        return dispatcher.dispatch(tool, checked, seconds), dispatcher
+        return dispatcher.dispatch(tool, checked, seconds, persona), dispatcher
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
         return QueuedResult(*self.send(tool, arguments, timeout))

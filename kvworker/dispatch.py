@@ -23,6 +23,7 @@ from kvworker.errors import (
     rebuild_error,
 )
 from kvworker.model import OperationResult, new_operation_id
+from kvworker.policy import Policy
 from kvworker.replies import ReplyReader
 from kvworker.sender import Message, Sender
 from kvworker.settings import Settings
@@ -76,6 +77,7 @@ class Dispatcher:
     def __init__(self, settings: Settings) -> None:
         self.app = make_celery(settings)
         self._queue = settings.queue
+        self._policy = Policy(settings.policies)
         # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
         self._task_id_prefix = new_operation_id()
         self._count = itertools.count()
@@ -87,13 +89,16 @@ class Dispatcher:
             timeout_seconds=self._queue.connect_timeout_seconds,
         )
 
-    def dispatch(self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float) -> PendingReply:
+    def dispatch(
+        self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float, persona: str = ""
+    ) -> PendingReply:
         """Start an operation with checked arguments; it is not started by a worker after the timeout."""
         task_id = f"{self._task_id_prefix}-{next(self._count):08x}"
+        payload = encode_request(arguments, deadline=time.time() + timeout_seconds, persona=persona)
         message = Message(
             task_name=tool.task_name,
             task_id=task_id,
-            payload=encode_request(arguments, deadline=time.time() + timeout_seconds),
+            payload=self._policy.sign(tool, payload, operation_id=task_id),
             description=described(tool, arguments),
             give_up_at=time.monotonic() + timeout_seconds,
         )

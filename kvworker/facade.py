@@ -6,7 +6,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from celery.canvas import Signature
 
@@ -27,8 +27,12 @@ from kvworker.model import (
     SetResult,
     TouchResult,
 )
+from kvworker.policy import Policy
 from kvworker.tools import Tool, check_arguments, find_tool
-from kvworker.wire import described, encode_request
+from kvworker.wire import check_persona, described, encode_request
+
+if TYPE_CHECKING:
+    from kvworker.settings import Settings
 
 
 class PendingResult(Protocol):
@@ -51,8 +55,10 @@ class KeyValueOperations(ABC):
 
     ``timeout`` is in seconds and bounds the whole call; None is the configured default. ``idempotency_key``
     names a write, so that it is applied once however often it is called. Every method raises what
-    ``kvworker.errors`` draws.
+    ``kvworker.errors`` draws. ``persona`` is who calls, where policies are configured.
     """
+
+    persona: str | None = None
 
     @abstractmethod
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
@@ -71,11 +77,24 @@ class KeyValueOperations(ABC):
 
         A ``kv_set`` without ``value`` stores the previous task's result; every other signature is
         immutable. It has no deadline. Its operation id is ``idempotency_key``, or else its task id.
+
+        Where a signing key is configured it is signed, but for that previous result. Its task id is not
+        known yet, so give an ``idempotency_key``: without one, whoever can read the queue can repeat it.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Release threads and connections; the store may not be used afterwards."""
+
+    def as_persona(self, persona: str) -> Self:
+        """A view of this store for a persona. It shares connections and threads; closing one closes both.
+
+        Raises:
+            InvalidRequestError: it is no name at all. Whether there is such a persona is checked by each call.
+        """
+        view = object.__new__(type(self))
+        vars(view).update(vars(self), persona=check_persona(persona))
+        return view
 
     def get(self, namespace: str, key: str, *, timeout: float | None = None) -> GetResult:
         """Read an entry. A miss, or an expired entry, gives ``found=False``."""
@@ -284,14 +303,18 @@ def check_timeout(timeout: object, default_seconds: float) -> float:
     return float(min(timeout, threading.TIMEOUT_MAX))
 
 
-def make_signature(app: Any, queue_name: str, tool_name: str, arguments: Mapping[str, Any]) -> Signature:
-    """The Celery signature of an operation on a queue."""
+def make_signature(
+    app: Any, settings: Settings, persona: str | None, tool_name: str, arguments: Mapping[str, Any]
+) -> Signature:
+    """The Celery signature of an operation on the configured queue."""
     tool = find_tool(tool_name)
     checked = check_arguments(tool, arguments, missing_allowed=("value",))
+    policy = Policy(settings.policies)
+    payload = encode_request(checked, deadline=None, persona=policy.admit(persona, tool, checked))
     return app.signature(
         tool.task_name,
-        kwargs=encode_request(checked, deadline=None),
+        kwargs=policy.sign(tool, payload),
         immutable=not (tool.name == "kv_set" and "value" not in checked),
-        queue=queue_name,
+        queue=settings.queue.queue_name,
         kwargsrepr=described(tool, checked),
     )

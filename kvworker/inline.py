@@ -18,9 +18,11 @@ from kvworker.errors import KVStoreError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult, new_operation_id
 from kvworker.operations import perform
+from kvworker.policy import Policy
+from kvworker.providers import Adapters
 from kvworker.settings import Settings
 from kvworker.tools import Tool, check_arguments, find_tool
-from kvworker.wire import Request
+from kvworker.wire import Request, check_persona
 
 _IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}}
 
@@ -43,22 +45,32 @@ class InlineResult:
 class InlineKeyValueStore(KeyValueOperations):
     """The key-value store in this process, on the configured adapter; without settings, in memory.
 
+    A persona's operations run on the adapter of its provider, if it has one, as they do in a worker.
     ``timeout`` is checked and otherwise unused: an operation takes as long as the database lets it
     (``statement_timeout_seconds``, ``busy_timeout_seconds``).
     """
 
-    def __init__(self, settings: Settings | None = None, *, adapter: KeyValueStoreAdapter | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        persona: str | None = None,
+        *,
+        adapter: KeyValueStoreAdapter | None = None,
+    ) -> None:
         self.settings = settings or Settings.from_mapping(_IN_MEMORY)
+        self.persona = check_persona(persona)
         self.adapter = adapter or create_kv_store_adapter(*self.settings.store.adapter_config())
+        self._adapters = Adapters(self.settings, self.adapter)
+        self._policy = Policy(self.settings.policies)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> Self:
+    def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
         """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
 
         Raises:
             ConfigurationError: the file is missing or wrong.
         """
-        return cls(Settings.load(path))
+        return cls(Settings.load(path), persona)
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation."""
@@ -71,17 +83,20 @@ class InlineKeyValueStore(KeyValueOperations):
 
     def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
         """The signature that ``KeyValueStore.signature`` makes; applying it needs a broker and a worker."""
-        return make_signature(make_celery(self.settings), self.settings.queue.queue_name, tool, arguments)
+        return make_signature(make_celery(self.settings), self.settings, self.persona, tool, arguments)
 
     def close(self) -> None:
-        """Release the adapter's connections."""
-        self.adapter.close()
+        """Release the adapters' connections."""
+        self._adapters.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:
         check_timeout(timeout, 0.0)
         checked = check_arguments(tool, arguments)
+        persona = self._policy.admit(self.persona, tool, checked)
         operation_id = checked.pop("idempotency_key", None) or new_operation_id()
+        request = Request(tool, checked, operation_id, persona=persona)
         try:
-            return InlineResult(operation_id, perform(self.adapter, Request(tool, checked, operation_id, None)))
+            adapter = self._adapters.of(self._policy.provider_of(persona))
+            return InlineResult(operation_id, perform(adapter, request, self._policy.visible(persona)))
         except KVStoreError as error:
             return InlineResult(operation_id, error)

@@ -20,7 +20,8 @@ _UNKNOWN = "no such persona is configured"
 _NOT_CONFIGURED = "policies are not configured here, so it means nothing; configure `policies`, or name no persona"
 _NAMELESS = "policies are enforced; name a persona, or configure policies.default_persona"
 _WHOLE_STORE = "it needs read access to every namespace"
-_UNSIGNED = (
+#: Why a worker refuses a message whose signature is not of its own key.
+UNSIGNED = (
     "its message does not carry the signature of this worker's signing key; configure the same"
     " policies.signing_key where it is sent"
 )
@@ -48,10 +49,18 @@ class Policy:
             raise _denied(name, tool.name, arguments.get("namespace"), detail)
         return name
 
-    def sign(self, tool: Tool, payload: dict[str, Any]) -> dict[str, Any]:
-        """The payload with its signature; as it is where no signing key is configured."""
+    def sign(self, tool: Tool, payload: dict[str, Any], operation_id: str | None = None) -> dict[str, Any]:
+        """The payload with its signature; as it is where no signing key is configured.
+
+        ``operation_id`` becomes part of it where a write has none of the caller's: a copy of the message
+        under another task id is then still the same operation.
+        """
         key = self._settings.signing_key
-        return sign_payload(key.get_secret_value(), tool.task_name, payload) if key else payload
+        if key is None:
+            return payload
+        if operation_id and tool.writes:
+            payload = {"idempotency_key": operation_id, **payload}
+        return sign_payload(key.get_secret_value(), tool.task_name, payload)
 
     def authenticate(self, tool: Tool, payload: Mapping[str, Any]) -> None:
         """See that a message was signed, where a signing key is configured.
@@ -61,7 +70,7 @@ class Policy:
         """
         key = self._settings.signing_key
         if key and not is_signed(key.get_secret_value(), tool.task_name, payload):
-            raise _denied(payload.get("persona"), tool.name, payload.get("namespace"), _UNSIGNED)
+            raise _denied(payload.get("persona"), tool.name, payload.get("namespace"), UNSIGNED)
 
     def visible(self, persona: str) -> Callable[[str], bool] | None:
         """Tells which namespaces a persona may read; None is that it may read all."""

@@ -35,15 +35,6 @@ class Adapters:
                 self._made[name] = create_kv_store_adapter(*self._settings.store.adapter_config(name))
             return self._made[name]
 
-    def others(self) -> tuple[str, ...]:
-        """The names of the adapters, besides the default one, that personas' operations run on.
-
-        A provider that does not exist is left out: nothing can be stored there.
-        """
-        personas = self._settings.policies.personas.values()
-        names = {_find_adapter(persona.provider) for persona in personas if persona.provider}
-        return tuple(sorted(name for name in names if name and name != self._settings.store.default_adapter))
-
     def close(self) -> None:
         """Release the connections of all of them."""
         with self._lock:
@@ -55,6 +46,16 @@ class Adapters:
         if provider not in self._names:
             self._names[provider] = adapter_of(provider)
         return self._names[provider]
+
+
+def adapters_in_use(settings: Settings) -> tuple[str, ...]:
+    """The names of the adapters that hold entries: the default one first, then those that personas name.
+
+    A provider that does not exist is left out: nothing can be stored there.
+    """
+    default = settings.store.default_adapter
+    named = {_find_adapter(persona.provider) for persona in settings.policies.personas.values() if persona.provider}
+    return (default, *sorted(name for name in named if name and name != default))
 
 
 def adapter_of(provider: str) -> str:

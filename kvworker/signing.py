@@ -12,10 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kvworker.errors import ValueSerializationError
-from kvworker.wire import Literal
-from kvworker.wire import _with_literal as with_literals
-
-SIGNATURE: Final = "signature"
+from kvworker.wire import SIGNATURE, Literal, with_literals
 
 # Should the form of what is signed ever change, no old signature means anything in the new form.
 _PURPOSE: Final = "kvworker.message.1"

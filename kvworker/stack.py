@@ -16,9 +16,9 @@ from sqlalchemy import URL
 
 from kvworker.administration import migrate_store
 from kvworker.children import Child, ChildError, ChildSpec, running_child
-from kvworker.client import KeyValueStore, QueuedResult
+from kvworker.client import KeyValueStore
 from kvworker.embedded import embedded_postgres, embedded_valkey
-from kvworker.errors import KVStoreError, OperationTimeoutError
+from kvworker.errors import KVStoreError, OperationTimeoutError, PolicyDeniedError
 from kvworker.processes import celery_command, celery_environment
 from kvworker.settings import Settings
 
@@ -114,6 +114,9 @@ def _write_config(state: Path, settings: Settings, broker_url: str, database_url
     block: dict[str, Any] = mapping["tools"]["kv_store"]["adapters"][adapter]
     block |= {"url": database_url, "reuse_conversation_store": False}
     mapping["tools"]["kv_store"] = {"default_adapter": adapter, "adapters": {adapter: block}}
+    for persona in (mapping["policies"]["personas"] or {}).values():
+        # There is this one database; what a provider names elsewhere is no business of a stack of its own.
+        persona.pop("provider", None)
     mapping["queue"] |= {"broker_url": broker_url, "result_backend": broker_url}
     path = state / CONFIG_NAME
     unfinished = path.with_suffix(".new")
@@ -152,20 +155,18 @@ def _beat(state: Path, config: Path) -> ChildSpec:
 def _wait_until_it_answers(stack: Stack) -> None:
     give_up_at = time.monotonic() + _READY_SECONDS
     with KeyValueStore(stack.settings) as store:
-        question = _ask(store)
+        question = store.probe(_READY_SECONDS)
         while True:
             stack.check()
             try:
                 question.result(timeout=_WATCH_SECONDS)
+            except PolicyDeniedError:
+                return
             except KVStoreError as error:
                 if time.monotonic() > give_up_at:
                     raise ChildError(f"the stack did not answer within {_READY_SECONDS:g} s: {error}") from error
                 # While the answer is merely not there yet, the question stands.
                 if not isinstance(error, OperationTimeoutError):
-                    question = _ask(store)
+                    question = store.probe(_READY_SECONDS)
             else:
                 return
-
-
-def _ask(store: KeyValueStore) -> QueuedResult:
-    return store.submit("kv_get", {"namespace": "kvworker", "key": "ready"}, timeout=_READY_SECONDS)

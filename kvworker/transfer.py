@@ -15,6 +15,7 @@ from kvworker.errors import (
     KVStoreError,
     OperationExpiredError,
     OperationTimeoutError,
+    PolicyDeniedError,
     QueueUnavailableError,
     StoreUnavailableError,
 )
@@ -104,7 +105,10 @@ class Importer:
         name = (arguments["namespace"], arguments["key"])
         while len(self._sent) >= _WINDOW or any(sent.name == name for sent in self._sent):
             self._settle()
-        self._sent.append(_Sent(number, arguments, self._submit(arguments)))
+        try:
+            self._sent.append(_Sent(number, arguments, self._submit(arguments)))
+        except PolicyDeniedError as error:
+            self._fail(number, error)
 
     def _settle(self) -> None:
         """Await the oldest line that is on its way."""

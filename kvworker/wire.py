@@ -1,7 +1,8 @@
 """What client and worker share: task names, the payload of a message, the dict of a result.
 
 A payload is the tool's own arguments plus ``v`` (the version of the payload) and, from the facade,
-``deadline`` (seconds since the epoch). A message made by hand needs the arguments alone::
+``deadline`` (seconds since the epoch); where policies are configured also ``persona``, where a signing key
+is also ``signature``. A message made by hand needs the arguments alone::
 
     app.send_task("kvworker.kv_set", kwargs={"namespace": "session", "key": "token", "value": "t"}, queue="kv")
 """
@@ -17,16 +18,21 @@ from typing import Any, Final
 from kombu.utils.json import register_type
 
 from kvworker.errors import InvalidRequestError, OperationFailedError, UnsupportedMessageError
-from kvworker.model import OperationResult, decode_value
+from kvworker.model import MAX_NAMESPACE_BYTES, OperationResult, decode_value
 from kvworker.tools import Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
 SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
+SIGNATURE: Final = "signature"
 
 #: What holds values as they were given: arguments of operations and fields of results.
 _MAY_HOLD_VALUES: Final = frozenset({"value", "operations", "entries", "results"})
+
+
+#: What a payload holds besides the tool's arguments.
+_ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +64,14 @@ class Literal:
 register_type(Literal, "kvworker.literal", lambda literal: literal.text, decode_value)
 
 
-def encode_request(arguments: Mapping[str, Any], *, deadline: float | None) -> dict[str, Any]:
-    """The payload of a message from checked arguments."""
+def encode_request(arguments: Mapping[str, Any], *, deadline: float | None, persona: str = "") -> dict[str, Any]:
+    """The payload of a message from checked arguments, not signed yet."""
     payload: dict[str, Any] = {**arguments, "v": PAYLOAD_VERSION}
     if deadline is not None:
         payload["deadline"] = deadline
-    return _with_literal(payload)
+    if persona:
+        payload["persona"] = persona
+    return with_literals(payload)
 
 
 def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, Any], *, task_id: str) -> Request:
@@ -81,19 +89,20 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
         raise UnsupportedMessageError(
             f"the message is of version {version!r}, this worker understands {PAYLOAD_VERSION}; upgrade the worker"
         )
-    arguments = {name: value for name, value in payload.items() if name not in {"v", "deadline"}}
+    arguments = {name: value for name, value in payload.items() if name not in _ENVELOPE}
     if parents:
         if tool.name != "kv_set" or "value" in arguments or len(parents) > 1:
             raise InvalidRequestError(f"{tool.name} takes keyword arguments only (make its signature immutable)")
         arguments["value"] = parents[0]
     checked = check_arguments(tool, arguments)
     operation_id = checked.pop("idempotency_key", task_id)
-    return Request(tool, checked, operation_id, _check_deadline(payload.get("deadline")))
+    persona = check_persona(payload.get("persona")) or ""
+    return Request(tool, checked, operation_id, _check_deadline(payload.get("deadline")), persona)
 
 
 def encode_result(result: OperationResult) -> dict[str, Any]:
     """The dict that a task returns."""
-    return _with_literal(result.to_dict())
+    return with_literals(result.to_dict())
 
 
 def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResult:
@@ -116,7 +125,21 @@ def described(tool: Tool, arguments: Mapping[str, Any]) -> str:
     return f"{tool.name}({shown})"
 
 
-def _with_literal(data: dict[str, Any]) -> dict[str, Any]:
+def check_persona(persona: object) -> str | None:
+    """The name of a persona as it is given, or None for none.
+
+    Raises:
+        InvalidRequestError: it is not a non-blank string of at most 255 characters.
+    """
+    if persona is None:
+        return None
+    if not isinstance(persona, str) or not persona.strip() or len(persona) > MAX_NAMESPACE_BYTES:
+        raise InvalidRequestError(f"persona must be a non-blank string of at most {MAX_NAMESPACE_BYTES} characters")
+    return persona
+
+
+def with_literals(data: dict[str, Any]) -> dict[str, Any]:
+    """What is sent: values that kombu would mistake are made literal; done twice it changes nothing."""
     return {name: _literal(value) if name in _MAY_HOLD_VALUES else value for name, value in data.items()}
 
 

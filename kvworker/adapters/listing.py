@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvworker.adapters.dialect import Limits
+from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.adapters.session import Session
 from kvworker.model import (
     MAX_KEY_BYTES,
@@ -22,9 +23,6 @@ from kvworker.model import (
     check_prefix,
     decode_value,
 )
-
-#: The name of the global ledger's row; no namespace is blank.
-GLOBAL_LEDGER: Final = ""
 
 _LAST_CODE_POINT: Final = 0x10FFFF
 #: Greater than every name: the longest of the greatest characters, and one more.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from kvworker.adapters.dialect import Limits, QuotaRefusedError, Write
-from kvworker.adapters.listing import GLOBAL_LEDGER
+from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.adapters.session import Session
 from kvworker.errors import (
     GlobalQuotaExceededError,
@@ -144,10 +144,11 @@ def _namespaces(session: Session, after: str | None) -> Iterator[str]:
 def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift | None:
     dialect, params = session.dialect, {"namespace": namespace}
     with dialect.transaction(connection):
-        recorded = dialect.fetch_one(connection, "lock_ledger", params)
-        if recorded is None:
+        ledger = dialect.fetch_one(connection, "lock_ledger", params)
+        if ledger is None:
             dialect.run(connection, "create_ledger", params)
-            recorded = dialect.fetch_one(connection, "lock_ledger", params) or (0, 0)
+            ledger = dialect.fetch_one(connection, "lock_ledger", params) or (0, 0)
+        recorded = ledger[:2]
         actual = dialect.fetch_one(connection, "sum_entries", params)
         if actual[1] == 0:
             dialect.run(connection, "remove_ledger", params)
@@ -159,9 +160,10 @@ def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift
 def _recompute_global(session: Session, connection: Any) -> LedgerDrift | None:
     dialect, params = session.dialect, {"namespace": GLOBAL_LEDGER}
     with dialect.transaction(connection):
-        recorded = dialect.fetch_one(connection, "lock_ledger", params)
-        if recorded is None:
+        ledger = dialect.fetch_one(connection, "lock_ledger", params)
+        if ledger is None:
             return None
+        recorded = ledger[:2]
         actual = dialect.fetch_one(connection, "sum_ledgers", {})
         if recorded != actual:
             dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})

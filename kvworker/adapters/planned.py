@@ -20,6 +20,7 @@ from kvworker.adapters.dialect import (
 )
 from kvworker.adapters.plan import Entry, Plan, Planner, Room
 from kvworker.adapters.records import batch_record
+from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.errors import ReadTooLargeError
 from kvworker.model import MAX_READ_BYTES
 
@@ -74,20 +75,25 @@ class PlanningDialect(Dialect):
             raise
 
     def _room(self, connection: DriverConnection, write: Write, limits: Limits) -> Room:
-        """Lock the ledgers and tell what they have left: steps are to be refused one by one."""
-        params = {"namespace": write.namespace}
-        if self.fetch_one(connection, "ledger_usage", params) is None:
-            self.run(connection, "create_ledger", params)
-        rows = self.run(connection, "lock_ledgers_of", params).fetchall()
-        used = {name: used_bytes for name, used_bytes, _ in rows}
-        own_quota = next((quota_bytes for name, _, quota_bytes in rows if name), None)
+        """Lock the ledgers, the namespace's first, and tell what they have left: steps are refused one by one."""
+        used_bytes, _, own_quota = self._locked_ledger(connection, write.namespace)
+        whole = self.fetch_one(connection, "lock_ledger", {"namespace": GLOBAL_LEDGER}) or (0, 0, None)
         return Room(
             limits.namespace_bytes if own_quota is None else own_quota,
-            used.get(write.namespace, 0),
+            used_bytes,
             limits.global_bytes,
-            used.get("", 0),
+            whole[0],
             write.purged,
         )
+
+    def _locked_ledger(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int | None]:
+        params = {"namespace": namespace}
+        while True:
+            ledger: tuple[int, int, int | None] | None = self.fetch_one(connection, "lock_ledger", params)
+            if ledger is not None:
+                return ledger
+            # A recompute may remove it again before it is locked.
+            self.run(connection, "create_ledger", params)
 
 
 def common_params(write: Write, limits: Limits) -> dict[str, Any]:

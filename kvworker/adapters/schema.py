@@ -17,6 +17,8 @@ VERSION_TABLE = "kv_schema_version"
 
 NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
 GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"
+#: The name of the global ledger's row; no namespace is blank.
+GLOBAL_LEDGER = ""
 
 #: Bytewise order everywhere: cheaper, and the same on every server.
 NAME = Text().with_variant(Text(collation="C"), "postgresql")
@@ -54,7 +56,7 @@ ledgers = Table(
     Column("limit_bytes", BigInteger),
     # The namespace's own quota, if it has one; limit_bytes is the one that the last write was held to.
     Column("quota_bytes", BigInteger),
-    # The row with the namespace '' is the global ledger; a NULL limit passes either check.
+    # A NULL limit passes either check.
     CheckConstraint("namespace = '' OR used_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
     CheckConstraint("namespace <> '' OR used_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
     postgresql_with={"fillfactor": 50},

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from kvworker.cli.options import (
-    config_option,
-    idempotency_option,
-    json_option,
-    load_settings,
-    timeout_option,
-    ttl_option,
-)
+from kvworker.cli.calls import Call, check_found, outcome_text, print_outcome, tool_command
+from kvworker.cli.options import expected_version_option, idempotency_option, ttl_option
 from kvworker.cli.output import print_json
-from kvworker.client import KeyValueStore
 from kvworker.errors import ValueSerializationError
 
 # The options are named as the tools' arguments are, so that they go on as they come.
@@ -27,18 +19,16 @@ from kvworker.errors import ValueSerializationError
 @click.command("get")
 @click.argument("namespace")
 @click.argument("key")
-@timeout_option
-@json_option
-@config_option
-def get_command(config: Path | None, timeout: float | None, *, as_json: bool, **arguments: str) -> None:
+@tool_command
+def get_command(call: Call, *, as_json: bool, **arguments: str) -> None:
     """Print the value of KEY as JSON.
 
     Without an entry it says so on standard error and exits with 1; with --json it prints "found": false and
     exits with 0.
     """
-    result = _call(config, "kv_get", arguments, timeout)
-    if not as_json and not result["found"]:
-        raise click.ClickException("no entry {key!r} in namespace {namespace!r}".format(**arguments))
+    result = call("kv_get", arguments)
+    if not as_json:
+        check_found(result)
     print_json(result if as_json else result["value"])
 
 
@@ -48,32 +38,33 @@ def get_command(config: Path | None, timeout: float | None, *, as_json: bool, **
 @click.argument("key")
 @click.argument("value")
 @ttl_option
+@click.option("--keep-ttl", is_flag=True, help="Leave the expiry that it has.")
+@click.option("--if-absent", is_flag=True, help="Only write if there is no entry.")
+@expected_version_option
 @idempotency_option
-@timeout_option
-@json_option
-@config_option
-def set_command(config: Path | None, timeout: float | None, *, as_json: bool, value: str, **arguments: Any) -> None:
+@tool_command
+def set_command(call: Call, *, as_json: bool, value: str, **arguments: Any) -> None:
     """Store VALUE, which is JSON, under KEY.
 
     `-` reads the value from standard input.
 
-    Without --ttl it does not expire, whatever it did before.
+    Without --ttl or --keep-ttl it does not expire, whatever it did before. With --if-absent or --expected-version it
+    fails, and changes nothing, if the entry is not as expected.
     """
-    result = _call(config, "kv_set", {**arguments, "value": _parse_value(value)}, timeout)
-    _print(result, f"stored{_expiry(result)}{_replay(result)}", as_json=as_json)
+    result = call("kv_set", {**arguments, "value": _parse_value(value)})
+    print_outcome(result, outcome_text("kv_set", result), as_json=as_json)
 
 
 @click.command("delete")
 @click.argument("namespace")
 @click.argument("key")
+@expected_version_option
 @idempotency_option
-@timeout_option
-@json_option
-@config_option
-def delete_command(config: Path | None, timeout: float | None, *, as_json: bool, **arguments: Any) -> None:
-    """Remove KEY. That it is not there is no error."""
-    result = _call(config, "kv_delete", arguments, timeout)
-    _print(result, ("deleted" if result["deleted"] else "was not there") + _replay(result), as_json=as_json)
+@tool_command
+def delete_command(call: Call, *, as_json: bool, **arguments: Any) -> None:
+    """Remove KEY. That it is not there is no error, unless a version is expected."""
+    result = call("kv_delete", arguments)
+    print_outcome(result, outcome_text("kv_delete", result), as_json=as_json)
 
 
 @click.command("increment")
@@ -83,18 +74,11 @@ def delete_command(config: Path | None, timeout: float | None, *, as_json: bool,
 @click.option("--initial-value", type=int, default=0, show_default=True, help="What a missing counter starts from.")
 @ttl_option
 @idempotency_option
-@timeout_option
-@json_option
-@config_option
-def increment_command(config: Path | None, timeout: float | None, *, as_json: bool, **arguments: Any) -> None:
+@tool_command
+def increment_command(call: Call, *, as_json: bool, **arguments: Any) -> None:
     """Add to the counter KEY and print its new value. Without --ttl it keeps the one it has."""
-    result = _call(config, "kv_increment", arguments, timeout)
-    _print(result, str(result["value"]), as_json=as_json)
-
-
-def _call(config: Path | None, tool: str, arguments: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-    with KeyValueStore(load_settings(config)) as store:
-        return store.call(tool, arguments, timeout=timeout)
+    result = call("kv_increment", arguments)
+    print_json(result if as_json else result["value"])
 
 
 def _parse_value(text: str) -> Any:
@@ -110,19 +94,3 @@ def _parse_value(text: str) -> Any:
         raise ValueSerializationError(
             f"""VALUE is not JSON: {reason}. Quote it for the shell: a string is '"text"', an object '{{"a": 1}}'"""
         ) from None
-
-
-def _print(result: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(text)
-
-
-def _expiry(result: dict[str, Any]) -> str:
-    seconds = result.get("ttl_seconds")
-    return f", expires in {seconds:g} s" if seconds is not None else ""
-
-
-def _replay(result: dict[str, Any]) -> str:
-    return " (replayed: this idempotency key had been applied)" if result["replayed"] else ""

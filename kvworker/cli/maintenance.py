@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import click
 
 from kvworker.administration import migrate_store, open_adapter
 from kvworker.cli.options import config_option, json_option, load_settings
-from kvworker.cli.output import console, make_table, print_json, shown_name
-from kvworker.model import LedgerDrift, LedgerUsage
+from kvworker.cli.output import console, make_table, print_json, shown_name, usage_table
+from kvworker.model import LedgerDrift, RecomputeReport, SweepReport
+from kvworker.providers import adapters_in_use
+from kvworker.settings import Settings
 
 
 @click.command("migrate")
@@ -34,18 +37,15 @@ def migrate_command(config: Path | None, *, as_json: bool) -> None:
 def namespaces_command(config: Path | None, namespace: str | None, *, as_json: bool) -> None:
     """Show what each namespace uses of its quota.
 
-    With NAMESPACE only that one.
+    With NAMESPACE only that one. It reads the database itself and so needs its URL; `list` asks a worker, a page at
+    a time, and `usage` for one namespace or the whole store.
     """
     with open_adapter(load_settings(config)) as adapter:
         usages = adapter.usage(namespace)
     if as_json:
         print_json([usage.to_dict() for usage in usages])
         return
-    numbers = ("entries", "used bytes", "quota bytes", "used")
-    table = make_table("namespace", *numbers, numbers=numbers)
-    for usage in usages:
-        table.add_row(shown_name(usage.namespace), *_usage_cells(usage))
-    console().print(table)
+    console().print(usage_table(usages))
 
 
 @click.command("sweep")
@@ -57,17 +57,9 @@ def sweep_command(config: Path | None, *, as_json: bool) -> None:
     In bounded batches, as the beat does from time to time.
     """
     settings = load_settings(config)
-    limits = settings.maintenance
-    rows = freed_bytes = 0
-    with open_adapter(settings) as adapter:
-        complete = False
-        while not complete:
-            report = adapter.sweep_expired(
-                batch_rows=limits.sweep_batch_rows, budget_seconds=limits.sweep_budget_seconds
-            )
-            rows += report.deleted_rows
-            freed_bytes += report.freed_bytes
-            complete = report.complete
+    reports = [report for name in adapters_in_use(settings) for report in _sweep(settings, name)]
+    rows = sum(report.deleted_rows for report in reports)
+    freed_bytes = sum(report.freed_bytes for report in reports)
     if as_json:
         print_json({"deleted_rows": rows, "freed_bytes": freed_bytes})
     else:
@@ -83,17 +75,9 @@ def recompute_command(config: Path | None, *, as_json: bool) -> None:
     Shows each that was wrong.
     """
     settings = load_settings(config)
-    checked, drifts, after = 0, list[LedgerDrift](), None
-    with open_adapter(settings) as adapter:
-        while True:
-            report = adapter.recompute_ledgers(
-                after=after, budget_seconds=settings.maintenance.recompute_budget_seconds
-            )
-            checked += report.checked_namespaces
-            drifts += report.drifts
-            after = report.next_after
-            if report.complete:
-                break
+    reports = [report for name in adapters_in_use(settings) for report in _recompute(settings, name)]
+    checked = sum(report.checked_namespaces for report in reports)
+    drifts = [drift for report in reports for drift in report.drifts]
     if as_json:
         print_json({"checked_namespaces": checked, "drifts": [asdict(drift) for drift in drifts]})
         return
@@ -102,11 +86,26 @@ def recompute_command(config: Path | None, *, as_json: bool) -> None:
     click.echo(f"checked {checked} namespaces, mended {len(drifts)} ledgers")
 
 
-def _usage_cells(usage: LedgerUsage) -> list[str]:
-    quota, share = "none", ""
-    if usage.quota_bytes is not None:
-        quota, share = f"{usage.quota_bytes:,}", f"{usage.used_bytes / usage.quota_bytes:.1%}"
-    return [f"{usage.entry_count:,}", f"{usage.used_bytes:,}", quota, share]
+def _sweep(settings: Settings, adapter_name: str) -> Iterator[SweepReport]:
+    limits = settings.maintenance
+    with open_adapter(settings, adapter_name) as adapter:
+        complete = False
+        while not complete:
+            report = adapter.sweep_expired(
+                batch_rows=limits.sweep_batch_rows, budget_seconds=limits.sweep_budget_seconds
+            )
+            yield report
+            complete = report.complete
+
+
+def _recompute(settings: Settings, adapter_name: str) -> Iterator[RecomputeReport]:
+    budget_seconds, after = settings.maintenance.recompute_budget_seconds, None
+    with open_adapter(settings, adapter_name) as adapter:
+        complete = False
+        while not complete:
+            report = adapter.recompute_ledgers(after=after, budget_seconds=budget_seconds)
+            yield report
+            after, complete = report.next_after, report.complete
 
 
 def _print_drifts(drifts: list[LedgerDrift]) -> None:

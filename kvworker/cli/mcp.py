@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 import click
 
-from kvworker.cli.options import config_option, load_settings
+from kvworker.cli.options import config_option, load_settings, persona_option
 
 
 @click.command("mcp")
@@ -18,7 +18,7 @@ from kvworker.cli.options import config_option, load_settings
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--allow-remote", is_flag=True, help="Listen where other machines reach it. It asks nobody who they are.")
 @click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name it is reached by.")
-@click.option("--persona", metavar="NAME", help="Serve as this persona, which may not use every tool.")
+@persona_option
 @click.option("--namespace-prefix", metavar="TEXT", help="Show and use only namespaces under TEXT.")
 @click.option("--session-prefix", is_flag=True, help="Give every session namespaces of its own.")
 @config_option
@@ -42,26 +42,24 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     """
     if namespace_prefix is not None and session_prefix:
         raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")
-    serving = _serving()
-    address = serving.Address(host, port, allowed_hosts)
+    _check_extra()
+    from kvworker.mcp_server.address import Address  # noqa: PLC0415 - needs the extra
+    from kvworker.mcp_server.serving import Audience, serve_http, serve_stdio  # noqa: PLC0415 - needs the extra
+
+    address = Address(host, port, allowed_hosts)
     if transport == "http" and not (address.is_loopback or allow_remote):
         raise click.UsageError(
             f"--host {host} is reached from other machines, and the server asks nobody who they are: put a proxy"
             " that does in front of it, and say --allow-remote"
         )
     settings = load_settings(config)
-    audience = serving.Audience(persona, namespace_prefix, session_prefix)
+    audience = Audience(persona, namespace_prefix, session_prefix)
     if transport == "stdio":
-        serving.serve_stdio(settings, audience)
+        serve_stdio(settings, audience)
     else:
-        serving.serve_http(settings, audience, address, lambda url: click.echo(f"MCP server at {url}", err=True))
+        serve_http(settings, audience, address, lambda url: click.echo(f"MCP server at {url}", err=True))
 
 
-def _serving() -> ModuleType:
-    try:
-        from kvworker.mcp_server import serving  # noqa: PLC0415 - needs the extra
-    except ModuleNotFoundError as error:
-        if error.name not in {"mcp", "mcp_types"}:
-            raise
-        raise click.ClickException("the MCP server needs an extra: pip install 'kvworker[mcp]'") from None
-    return serving
+def _check_extra() -> None:
+    if find_spec("mcp") is None:
+        raise click.ClickException("the MCP server needs an extra: pip install 'kvworker[mcp]'")

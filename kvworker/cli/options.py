@@ -20,8 +20,12 @@ config_option = click.option(
     help=f"Configuration file [default: {CONFIG_VARIABLE}, else {UP_CONFIG} if it exists].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+persona_option = click.option("--persona", metavar="NAME", help="Act as this persona of the policies.")
 timeout_option = click.option("--timeout", type=float, metavar="SECONDS", help="Bounds the whole call.")
 ttl_option = click.option("--ttl", "ttl_seconds", type=float, metavar="SECONDS", help="Let it expire after this time.")
+expected_version_option = click.option(
+    "--expected-version", type=int, metavar="N", help="Only do it at this version, which `get --json` tells."
+)
 idempotency_option = click.option(
     "--idempotency-key", metavar="ID", help="Apply it once, however often it is sent with this id."
 )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from kvworker.model import LedgerUsage
 
 _WIDTH_WITHOUT_TERMINAL = 200
 
@@ -26,8 +30,7 @@ def error_console() -> Console:
 
 def print_json(data: Any) -> None:
     """Print one JSON document on one line, with escapes where the output's encoding lacks the characters."""
-    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    click.echo(json.dumps(data, ensure_ascii=not is_unicode))
+    click.echo(json.dumps(data, ensure_ascii=not _is_unicode()))
 
 
 def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -38,8 +41,50 @@ def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
     return table
 
 
+def usage_table(usages: Iterable[LedgerUsage]) -> Table:
+    """A table of ledgers, each against its quota."""
+    numbers = ("entries", "used bytes", "quota bytes", "used")
+    table = make_table("namespace", *numbers, numbers=numbers)
+    for usage in usages:
+        table.add_row(shown_name(usage.namespace), *_usage_cells(usage))
+    return table
+
+
+def _usage_cells(usage: LedgerUsage) -> list[str]:
+    quota, share = "none", ""
+    if usage.quota_bytes is not None:
+        quota, share = f"{usage.quota_bytes:,}", f"{usage.used_bytes / usage.quota_bytes:.1%}"
+    return [f"{usage.entry_count:,}", f"{usage.used_bytes:,}", quota, share]
+
+
 def shown_name(name: str | None) -> Text:
-    """A namespace for a table; None is the whole store. Control characters are escaped, markup is inert."""
+    """A name for a table; None is the whole store. Control characters are escaped, markup is inert."""
     if name is None:
         return Text("(all)", style="italic")
-    return Text(name if name.isprintable() else ascii(name))
+    return Text(name if _is_harmless(name) else ascii(name))
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON on one line of other text, with escapes if it holds what could disturb a terminal."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if _is_harmless(text) else json.dumps(value)
+
+
+def shell_word(text: str) -> str:
+    """Text as a word that can be pasted into a shell (bash, zsh or ksh if it holds control characters)."""
+    if _is_harmless(text):
+        return shlex.quote(text)
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in text.encode()) + "'"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time to the millisecond."""
+    return f"{round(seconds, 3):.15g} s"
+
+
+def _is_harmless(text: str) -> bool:
+    return text.isprintable() and (text.isascii() or _is_unicode())
+
+
+def _is_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().startswith("utf")

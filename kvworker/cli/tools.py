@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kvworker.cli.options import config_option, load_settings
+from kvworker.cli.options import config_option, load_settings, persona_option
 from kvworker.cli.output import print_json
 from kvworker.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools, tools_of
 
@@ -22,10 +22,10 @@ _FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_too
     show_default=True,
     help="Whose definitions: a host's tool manifest, OpenAI's (strict), Anthropic's or MCP's.",
 )
-@click.option("--persona", metavar="NAME", help="Only the tools that this persona may use.")
+@persona_option
 @config_option
 def tools_command(config: Path | None, kind: str, persona: str | None) -> None:
-    """Print the tools' definitions as a JSON list."""
+    """Print the tools' definitions as a JSON list: all, or those that the persona may use."""
     settings = load_settings(config)
     if kind == "manifest":
         print_json(manifest_entries(settings, persona))

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from kvworker.administration import open_sql_adapter
-from kvworker.cli.options import config_option, json_option, load_settings, timeout_option
+from kvworker.cli.options import config_option, json_option, load_settings, persona_option, timeout_option
 from kvworker.cli.output import error_console, print_json
 from kvworker.client import KeyValueStore
 from kvworker.transfer import Importer, ImportReport, content_id, format_line
@@ -36,11 +36,19 @@ _SHOWN_ERRORS = 20
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--stop-on-error", is_flag=True, help="Stop at the first bad line instead of going on.")
 @click.option("--again", is_flag=True, help="Apply every line even if this very file was imported before.")
+@persona_option
 @timeout_option
 @json_option
 @config_option
 def import_command(
-    config: Path | None, file: Path, timeout: float | None, *, stop_on_error: bool, again: bool, as_json: bool
+    config: Path | None,
+    file: Path,
+    timeout: float | None,
+    persona: str | None,
+    *,
+    stop_on_error: bool,
+    again: bool,
+    as_json: bool,
 ) -> None:
     """Store every entry of a JSON lines FILE.
 
@@ -50,7 +58,7 @@ def import_command(
     holds as long as operation ids are remembered; see maintenance.operation_retention_seconds.)
     `-` reads standard input. The exit code is 1 if a line failed.
     """
-    with KeyValueStore(load_settings(config)) as store, _opened(file) as (source, size_bytes):
+    with KeyValueStore(load_settings(config), persona) as store, _opened(file) as (source, size_bytes):
         import_id = uuid.uuid4().hex if again else content_id(source)
         importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
         with _progress(DownloadColumn()) as progress:

@@ -232,7 +232,7 @@ def _managed_entry(result: GetResult) -> ManagedEntry | None:
         return None
     if not isinstance(result.value, dict):
         raise DeserializationError(
-            message=f"the stored value is a {type(result.value).__name__}, no object: py-key-value did not put it",
+            message=f"the stored value is no JSON object but of type {type(result.value).__name__}",
             extra_info={"namespace": result.namespace, "key": result.key},
         )
     ttl = result.ttl_seconds

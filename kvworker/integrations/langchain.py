@@ -14,13 +14,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import PrivateAttr
 
 from kvworker.aio import AsyncKeyValueStore
 from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
-from kvworker.facade import KeyValueOperations
 from kvworker.integrations.jobs import run_blocking
 from kvworker.manifest import input_schema, tools_of
 from kvworker.mcp_server.advice import describe
@@ -32,6 +31,12 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         "kvworker.integrations.langchain needs langchain-core: pip install 'kvworker[langchain]'", name=missing.name
     ) from missing
+
+if TYPE_CHECKING:
+    from kvworker.client import KeyValueStore
+    from kvworker.inline import InlineKeyValueStore
+
+    _Store: TypeAlias = KeyValueStore | InlineKeyValueStore | AsyncKeyValueStore
 
 #: What no model can mend, and whoever runs the program should see.
 _DEFECTS: Final = (ConfigurationError, SchemaError, NestedCallError)
@@ -49,9 +54,9 @@ class KvworkerTool(BaseTool):
     """
 
     _tool: Tool = PrivateAttr()
-    _store: KeyValueOperations | AsyncKeyValueStore = PrivateAttr()
+    _store: _Store = PrivateAttr()
 
-    def __init__(self, tool: Tool, store: KeyValueOperations | AsyncKeyValueStore) -> None:
+    def __init__(self, tool: Tool, store: _Store) -> None:
         super().__init__(
             name=tool.name, description=tool.summary, args_schema=input_schema(tool), handle_tool_error=True
         )
@@ -80,9 +85,7 @@ class KvworkerTool(BaseTool):
         return ToolException(json.dumps(describe(error, self._tool), ensure_ascii=False))
 
 
-def langchain_tools(
-    store: KeyValueOperations | AsyncKeyValueStore, *, names: Iterable[str] | None = None
-) -> list[BaseTool]:
+def langchain_tools(store: _Store, *, names: Iterable[str] | None = None) -> list[BaseTool]:
     """The tools of those names on a store; without names, all that the store's persona may use.
 
     Raises:

@@ -2,10 +2,10 @@
 
 The rules are those of "Structured Outputs: Supported schemas" (platform.openai.com/docs/guides/structured-outputs):
 the root is an object without ``anyOf``; every object has ``additionalProperties: false`` and lists all its
-properties in ``required``, so that what may be left out is a union with null instead; at most 10 levels, 5000
-properties and 120 000 characters of names; no ``allOf``, ``not``, ``if`` and the like. Bounds (``minimum``,
-``maxItems`` …) and lengths are refused by fine-tuned models and by other hosts of the interface, so the
-descriptions tell them.
+properties in ``required``, so that what may be left out is a union with null instead; the first property of the
+objects of an ``anyOf`` tells them apart; at most 10 levels, 5000 properties and 120 000 characters of names; no
+``allOf``, ``not``, ``if`` and the like. Bounds (``minimum``, ``maxItems`` …) and lengths are refused by fine-tuned
+models and by other hosts of the interface, so the descriptions tell them.
 
 "Any JSON value" cannot be said in strict mode. Such an argument is passed as JSON text, in ``<name>_json``.
 """

@@ -48,7 +48,7 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
     ),
     errors.GlobalQuotaExceededError: (
         _NOTHING,
-        "The whole store is full: delete entries that you no longer need, or store a shorter value; else tell the user.",
+        "The whole store is full: delete entries that you no longer need, or store a shorter value. Tell the user.",
     ),
     errors.PolicyDeniedError: (_NOTHING, "Do not call it again: you are not allowed to. Tell the user if you need it."),
     errors.StoreUnavailableError: (_UNKNOWN, _AGAIN_WITH_ID),

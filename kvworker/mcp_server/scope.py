@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 from kvworker.errors import BatchRefusedError, ConfigurationError, InvalidKeyError, InvalidRequestError, KVStoreError
 from kvworker.model import (
@@ -14,6 +14,7 @@ from kvworker.model import (
     BatchResult,
     NamespaceList,
     OperationResult,
+    StepResult,
     check_key,
     check_namespace,
     check_prefix,
@@ -44,9 +45,9 @@ class Scope:
             ConfigurationError: the name is blank, too long, or holds the separator.
         """
         try:
-            check_prefix("a namespace prefix", check_namespace(name), _MAX_NAME_BYTES)
+            check_prefix("the namespace prefix", check_namespace(name), _MAX_NAME_BYTES)
         except InvalidKeyError as error:
-            raise ConfigurationError(str(error).replace("namespace must", "a namespace prefix must")) from None
+            raise ConfigurationError(f"a namespace prefix must be a namespace's name as well: {error}") from None
         if _SEPARATOR in name:
             raise ConfigurationError(
                 f"a namespace prefix must not hold {_SEPARATOR!r}, which is added to its end; one prefix could"
@@ -96,8 +97,11 @@ class Scope:
             steps = (
                 self.error(step) if isinstance(step, KVStoreError) else self.outward(step) for step in result.results
             )
-            return replace(result, namespace=self._short(result.namespace), results=tuple(steps))
-        return result if result.namespace is None else replace(result, namespace=self._short(result.namespace))
+            results = cast(tuple[StepResult | KVStoreError, ...], tuple(steps))
+            return replace(result, namespace=self._short(result.namespace), results=results)
+        if result.namespace is None:
+            return result
+        return replace(result, namespace=self._short(result.namespace))
 
     def error(self, error: _Error) -> _Error:
         """The error with the prefix taken away, from what it carries and from its text."""

@@ -17,7 +17,7 @@ from kvworker.manifest import input_schema, kvworker_version, mcp_tools
 from kvworker.mcp_server.advice import describe
 from kvworker.mcp_server.scope import Scope
 from kvworker.model import OperationResult
-from kvworker.tools import Tool
+from kvworker.tools import TOOLS, Tool
 
 Context = ServerRequestContext[dict[str, Any], Any]
 
@@ -25,13 +25,13 @@ _SESSION_HEADER: Final = "mcp-session-id"
 
 _INSTRUCTIONS: Final = """\
 A key-value store for what must outlive this turn: an entry is a JSON value under a namespace and a key.
-- Keep one purpose in one namespace, and let entries that are not needed for good expire (ttl_seconds).
+- Keep one purpose in one namespace; kv_list_namespaces tells which there are. Let what is not needed for good expire
+  (ttl_seconds).
 - A write that may run twice gets an idempotency_key, such as "<run>/<step>": it is then applied once.
 - To change what others may change too, read it and pass its version as expected_version. Count with kv_increment.
 - kv_batch does many operations of one namespace at once, all or none of them.
 - A result that is an error tells in JSON whether anything was changed and what to do next.
 """
-_OWN_NAMESPACES: Final = "Namespaces here are your own: nobody else's show, and nobody else sees them.\n"
 
 
 class ToolStore(Protocol):
@@ -42,29 +42,36 @@ class ToolStore(Protocol):
 
 
 class ToolHandlers:
-    """The handlers of ``tools/list`` and ``tools/call``. ``scope_of`` tells what the client of a request sees."""
+    """The handlers of ``tools/list`` and ``tools/call``. ``scope_of`` tells what the client of a request sees.
 
-    def __init__(self, store: ToolStore, tools: Sequence[Tool], scope_of: Callable[[Context], Scope]) -> None:
+    A tool that is not offered can be called all the same, for the store to deny it and to log that.
+    """
+
+    def __init__(
+        self, store: ToolStore, tools: Mapping[str, Tool], offered: Sequence[str], scope_of: Callable[[Context], Scope]
+    ) -> None:
         self._store = store
-        self._tools = {tool.name: tool for tool in tools}
+        self._tools = tools
         self._scope_of = scope_of
-        self._listed = [types.Tool.model_validate(definition) for definition in mcp_tools(tools)]
+        self._offered = [
+            types.Tool.model_validate(definition) for definition in mcp_tools(tools[name] for name in offered)
+        ]
 
     async def list_tools(
         self, _context: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        """All of them, on one page."""
-        return types.ListToolsResult(tools=self._listed)
+        """All that are offered, on one page."""
+        return types.ListToolsResult(tools=self._offered)
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         """The tool's result, structured and as text; or what went wrong, for the model to act on.
 
         Raises:
-            MCPError: there is no such tool (which MCP wants as an error of the protocol).
+            MCPError: there is no such tool, which MCP wants as an error of the protocol.
         """
         tool = self._tools.get(params.name)
         if tool is None:
-            known = ", ".join(self._tools) or "none"
+            known = ", ".join(tool.name for tool in self._offered)
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {params.name!r}; the tools are: {known}")
         scope = self._scope_of(context)
         try:
@@ -76,32 +83,32 @@ class ToolHandlers:
         return types.CallToolResult(content=[types.TextContent(text=_json(data))], structured_content=data)
 
 
-def server_in_scope(store: ToolStore, tools: Sequence[Tool], scope: Scope) -> Server[dict[str, Any]]:
+def server_in_scope(store: ToolStore, offered: Sequence[str], scope: Scope) -> Server[dict[str, Any]]:
     """A server whose clients all see the same scope."""
-    return _make_server(store, [scope.tool(tool) for tool in tools], lambda _context: scope, bool(scope.prefix))
+    return _make_server(store, offered, scope, lambda _context: scope)
 
 
-def server_by_session(store: ToolStore, tools: Sequence[Tool]) -> Server[dict[str, Any]]:
+def server_by_session(store: ToolStore, offered: Sequence[str]) -> Server[dict[str, Any]]:
     """A server over HTTP whose every session sees only namespaces of its own.
 
     Protocol version 2026-07-28 knows no sessions, so it is refused in the way that makes clients fall back
     to the version before, which does.
     """
-    any_session = Scope.of_process()
-    server = _make_server(store, [any_session.tool(tool) for tool in tools], _session_scope, True)
+    server = _make_server(store, offered, Scope.of_process(), _session_scope)
     server.middleware.append(_refuse_without_sessions)
     return server
 
 
 def _make_server(
-    store: ToolStore, tools: Sequence[Tool], scope_of: Callable[[Context], Scope], own_namespaces: bool
+    store: ToolStore, offered: Sequence[str], like: Scope, scope_of: Callable[[Context], Scope]
 ) -> Server[dict[str, Any]]:
-    handlers = ToolHandlers(store, tools, scope_of)
-    schemas = {tool.name: input_schema(tool) for tool in tools}
+    tools = {name: like.tool(tool) for name, tool in TOOLS.items()}
+    schemas = {name: input_schema(tool) for name, tool in tools.items()}
+    handlers = ToolHandlers(store, tools, offered, scope_of)
     return Server(
         "kvworker",
         version=kvworker_version(),
-        instructions=_INSTRUCTIONS + (_OWN_NAMESPACES if own_namespaces else ""),
+        instructions=_INSTRUCTIONS,
         get_tool_input_schema=schemas.get,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
@@ -109,18 +116,19 @@ def _make_server(
 
 
 def _session_scope(context: Context) -> Scope:
-    # The transport has routed the request to the session that the header names, so it is one that it has given out.
-    return Scope.of_session(context.request.headers[_SESSION_HEADER])
+    # The transport has found the session that the header names, so it is one that it has given out itself.
+    request: Any = context.request
+    return Scope.of_session(request.headers[_SESSION_HEADER])
 
 
-async def _refuse_without_sessions(context: Context, call_next: CallNext) -> HandlerResult:
-    if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+async def _refuse_without_sessions(ctx: Context, call_next: CallNext) -> HandlerResult:
+    if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
         raise MCPError(
             types.UNSUPPORTED_PROTOCOL_VERSION,
             "this server gives every session namespaces of its own, so it needs a protocol version with sessions",
-            {"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": context.protocol_version},
+            {"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": ctx.protocol_version},
         )
-    return await call_next(context)
+    return await call_next(ctx)
 
 
 def _json(data: Mapping[str, Any]) -> str:

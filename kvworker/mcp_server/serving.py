@@ -1,8 +1,7 @@
-"""The server on its transports: what is served to whom, where it listens, how it ends."""
+"""The server on its transports: whom it serves, and how it ends."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -13,62 +12,51 @@ from typing import Final
 import anyio
 import uvicorn
 from mcp.server.stdio import stdio_server
-from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp
 
 from kvworker.aio import AsyncKeyValueStore
 from kvworker.errors import ConfigurationError
 from kvworker.manifest import tools_of
+from kvworker.mcp_server.address import Address
 from kvworker.mcp_server.scope import Scope
 from kvworker.mcp_server.server import server_by_session, server_in_scope
 from kvworker.settings import Settings
-from kvworker.tools import Tool
 
 _PATH: Final = "/mcp"
-_LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
-#: Seconds that running calls have to end once the server is told to stop; streams without a call are cut then.
+#: Seconds that open connections have to end once the server is told to stop.
 _GRACE_SECONDS: Final = 3
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where the HTTP server listens. Requests for a host that is not in ``allowed_hosts`` are refused."""
-
-    host: str
-    port: int
-    allowed_hosts: tuple[str, ...] = ()
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
-        return self.host == "localhost" or _is(self.host, "is_loopback")
-
-    def security(self) -> TransportSecuritySettings:
-        """The SDK's protection from DNS rebinding, for these hosts.
-
-        Raises:
-            ConfigurationError: it listens on every interface, and no host is allowed by name.
-        """
-        if _is(self.host, "is_unspecified") and not self.allowed_hosts:
-            raise ConfigurationError(
-                f"{self.host} is every interface: name the hosts that clients may ask for, with --allowed-host"
-            )
-        names = dict.fromkeys([*_LOOPBACK_NAMES, _in_url(self.host), *self.allowed_hosts])
-        hosts = [host for name in names for host in (name, f"{name}:*")]
-        return TransportSecuritySettings(
-            enable_dns_rebinding_protection=True,
-            allowed_hosts=hosts,
-            allowed_origins=[f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts],
-        )
-
-
-@dataclass(frozen=True)
 class Audience:
-    """Whom the server serves: as which persona, and with which namespaces."""
+    """Whom the server serves: as which persona, and with which namespaces.
+
+    ``namespace_prefix`` names the namespaces that all clients share; ``own_namespaces`` gives every session
+    its own. Without either they see the whole store.
+    """
 
     persona: str | None = None
     namespace_prefix: str | None = None
     own_namespaces: bool = False
+
+    def tools(self, settings: Settings) -> list[str]:
+        """The names of what the clients may use.
+
+        Raises:
+            ConfigurationError: the persona is not configured, or none is named and one is needed.
+        """
+        policies = settings.policies
+        if policies.personas and not (self.persona or policies.default_persona):
+            raise ConfigurationError("policies are enforced, so the server needs a persona: name it with --persona")
+        return [tool.name for tool in tools_of(settings, self.persona)]
+
+    def common_scope(self) -> Scope:
+        """What all clients see, where not every session has its own namespaces.
+
+        Raises:
+            ConfigurationError: the prefix cannot be used.
+        """
+        return Scope() if self.namespace_prefix is None else Scope.named(self.namespace_prefix)
 
 
 def serve_stdio(settings: Settings, audience: Audience) -> None:
@@ -77,13 +65,13 @@ def serve_stdio(settings: Settings, audience: Audience) -> None:
     Raises:
         ConfigurationError: the persona or the prefix cannot be used.
     """
-    tools = _tools(settings, audience)
-    scope = Scope.of_process() if audience.own_namespaces else _common_scope(audience)
+    tools = audience.tools(settings)
+    scope = Scope.of_process() if audience.own_namespaces else audience.common_scope()
 
     async def serve() -> None:
-        async with AsyncKeyValueStore(settings) as store, anyio.create_task_group() as tasks:
+        async with AsyncKeyValueStore(settings, audience.persona) as store, anyio.create_task_group() as tasks:
             tasks.start_soon(_exit_on_signal, store)
-            server = server_in_scope(store.as_persona(audience.persona), tools, scope)
+            server = server_in_scope(store, tools, scope)
             async with stdio_server() as (reading, writing):
                 await server.run(reading, writing, server.create_initialization_options())
             tasks.cancel_scope.cancel()
@@ -97,32 +85,20 @@ def serve_http(settings: Settings, audience: Audience, address: Address, announc
     Raises:
         ConfigurationError: the persona, the prefix or the address cannot be used.
     """
-    tools = _tools(settings, audience)
-    scope = _common_scope(audience)
+    tools = audience.tools(settings)
+    scope = audience.common_scope()
     security = address.security()
 
-    async def serve() -> None:
-        async with AsyncKeyValueStore(settings) as store:
-            view = store.as_persona(audience.persona)
+    async def serve(listener: socket.socket) -> None:
+        async with AsyncKeyValueStore(settings, audience.persona) as store:
             own = audience.own_namespaces
-            server = server_by_session(view, tools) if own else server_in_scope(view, tools, scope)
-            listener = _listen(address)
-            announce(f"http://{_in_url(address.host)}:{listener.getsockname()[1]}{_PATH}")
-            await _serve_app(
-                server.streamable_http_app(streamable_http_path=_PATH, transport_security=security), listener
-            )
+            server = server_by_session(store, tools) if own else server_in_scope(store, tools, scope)
+            app = server.streamable_http_app(streamable_http_path=_PATH, transport_security=security)
+            await _serve_app(app, listener)
 
-    anyio.run(serve)
-
-
-def _tools(settings: Settings, audience: Audience) -> tuple[Tool, ...]:
-    if settings.policies.personas and not (audience.persona or settings.policies.default_persona):
-        raise ConfigurationError("policies are enforced, so the server needs a persona: name one with --persona")
-    return tools_of(settings, audience.persona)
-
-
-def _common_scope(audience: Audience) -> Scope:
-    return Scope() if audience.namespace_prefix is None else Scope.named(audience.namespace_prefix)
+    with address.listen() as listener:
+        announce(address.url(listener, _PATH))
+        anyio.run(serve, listener)
 
 
 async def _exit_on_signal(store: AsyncKeyValueStore) -> None:
@@ -133,28 +109,9 @@ async def _exit_on_signal(store: AsyncKeyValueStore) -> None:
             os._exit(128 + number)
 
 
-def _listen(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        return socket.create_server((address.host, address.port), family=family)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {address.host}, port {address.port}: {error.strerror}") from error
-
-
 async def _serve_app(app: ASGIApp, listener: socket.socket) -> None:
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
     # When it has stopped, uvicorn raises the signal that stopped it once more, which would end this process
     # before the store is closed. Received here, it does not.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM):
         await uvicorn.Server(config).serve(sockets=[listener])
-
-
-def _is(host: str, kind: str) -> bool:
-    try:
-        return bool(getattr(ipaddress.ip_address(host), kind))
-    except ValueError:
-        return False
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

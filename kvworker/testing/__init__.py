@@ -15,7 +15,20 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"kvworker.testing.{module}"
-        for module in ("names", "values", "ttl", "increments", "quotas", "idempotency", "upkeep")
+        for module in (
+            "names",
+            "values",
+            "ttl",
+            "expiry",
+            "increments",
+            "versions",
+            "quotas",
+            "own_quotas",
+            "idempotency",
+            "batches",
+            "listings",
+            "upkeep",
+        )
     )
 )
 

@@ -14,13 +14,9 @@ from kvworker.testing.support import (
     Cases,
     global_ledger,
     ledger,
+    text_of,
     wait_for_expiry,
 )
-
-
-def text_of(size_bytes: int) -> str:
-    """Give a string whose JSON takes so many bytes."""
-    return "x" * (size_bytes - 2)
 
 
 class QuotaCases(Cases):

@@ -1,13 +1,32 @@
 """The whole suite in one class."""
 
+from kvworker.testing.batches import BatchCases
+from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
 from kvworker.testing.increments import IncrementCases
+from kvworker.testing.listings import ClearCases, ListingCases
 from kvworker.testing.names import NameCases
+from kvworker.testing.own_quotas import OwnQuotaCases
 from kvworker.testing.quotas import QuotaCases
 from kvworker.testing.ttl import TTLCases
 from kvworker.testing.upkeep import UpkeepCases
 from kvworker.testing.values import ValueCases
+from kvworker.testing.versions import VersionCases
 
 
-class AdapterConformance(NameCases, ValueCases, TTLCases, IncrementCases, QuotaCases, IdempotencyCases, UpkeepCases):
+class AdapterConformance(
+    NameCases,
+    ValueCases,
+    TTLCases,
+    ExpiryCases,
+    IncrementCases,
+    VersionCases,
+    QuotaCases,
+    OwnQuotaCases,
+    IdempotencyCases,
+    BatchCases,
+    ListingCases,
+    ClearCases,
+    UpkeepCases,
+):
     """Every case. Subclass it with a ``make_adapter`` fixture."""

@@ -55,6 +55,18 @@ def wait_for_expiry(adapter: KeyValueStoreAdapter, namespace: str, *keys: str) -
     eventually(lambda: not any(adapter.get(namespace, key).found for key in keys))
 
 
+def text_of(size_bytes: int) -> str:
+    """Give a string whose JSON takes so many bytes."""
+    return "x" * (size_bytes - 2)
+
+
+def version_of(adapter: KeyValueStoreAdapter, namespace: str, key: str) -> int:
+    """Give the version of an entry that is there."""
+    version = adapter.get(namespace, key).version
+    assert version is not None  # noqa: S101 - part of the suite
+    return version
+
+
 def ledger(adapter: KeyValueStoreAdapter, namespace: str) -> tuple[int, int]:
     """Give a namespace's used bytes and entries."""
     (usage,) = adapter.usage(namespace)

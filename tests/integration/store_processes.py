@@ -11,7 +11,8 @@ from multiprocessing.synchronize import Barrier
 from typing import Any, TypeAlias
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.errors import QuotaExceededError
+from kvworker.errors import QuotaExceededError, VersionConflictError
+from kvworker.model import Action, Step
 
 PROCESSES = 8
 
@@ -75,7 +76,31 @@ def race(adapter: KeyValueStoreAdapter, _seed: int) -> list[tuple[Any, ...]]:
         outcomes.append(("set", number, entry.value, entry.replayed))
         deletion = adapter.delete("namespace", f"key {number}", operation_id=f"delete {number}")
         outcomes.append(("delete", number, deletion.deleted, deletion.replayed))
+        steps = [Step("increment", f"batched {key}") for key in "abc"]
+        batch = adapter.batch("namespace", steps, operation_id=f"batch {number}")
+        outcomes.append(("batch", number, [getattr(result, "value", None) for result in batch.results], batch.replayed))
+        claim = adapter.set("namespace", f"claim {number}", 1, if_absent=True, operation_id=f"claim {number}")
+        outcomes.append(("claim", number, claim.version, claim.replayed))
     return outcomes
+
+
+def swap(adapter: KeyValueStoreAdapter, seed: int) -> int:
+    """Append to a list by compare-and-set, and tell how often another process was faster."""
+    conflicts = 0
+    for number in range(10):
+        while True:
+            entry = adapter.get("namespace", "list")
+            mine = [*(entry.value if isinstance(entry.value, list) else []), f"{seed}/{number}"]
+            try:
+                if entry.found:
+                    adapter.set("namespace", "list", mine, expected_version=entry.version)
+                else:
+                    adapter.set("namespace", "list", mine, if_absent=True)
+            except VersionConflictError:
+                conflicts += 1
+            else:
+                break
+    return conflicts
 
 
 def mix(adapter: KeyValueStoreAdapter, seed: int) -> None:
@@ -84,7 +109,7 @@ def mix(adapter: KeyValueStoreAdapter, seed: int) -> None:
     for number in range(120):
         try:
             _mixed_step(adapter, chance, number)
-        except QuotaExceededError:
+        except (QuotaExceededError, VersionConflictError):
             continue
 
 
@@ -92,8 +117,16 @@ def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: in
     namespace, key = f"namespace {chance.randrange(3)}", f"key {chance.randrange(12)}"
     ttl_seconds = chance.choice([None, 0.01, 0.05, 60])
     dice = chance.random()
-    if dice < 0.45:
+    if dice < 0.25:
         adapter.set(namespace, key, "x" * chance.randrange(120), ttl_seconds=ttl_seconds)
+    elif dice < 0.3:
+        adapter.set(namespace, key, "x" * chance.randrange(120), if_absent=True, ttl_seconds=ttl_seconds)
+    elif dice < 0.35:
+        adapter.touch(namespace, key, ttl_seconds or 5)
+    elif dice < 0.36:
+        adapter.clear(namespace)
+    elif dice < 0.5:
+        adapter.batch(namespace, _mixed_batch(chance), atomic=chance.random() < 0.5)
     elif dice < 0.6:
         adapter.delete(namespace, key)
     elif dice < 0.75:
@@ -104,3 +137,13 @@ def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: in
         adapter.sweep_expired(batch_rows=5)
     else:
         adapter.recompute_ledgers()
+
+
+def _mixed_batch(chance: random.Random) -> list[Step]:
+    actions: list[Action] = ["set", "delete", "touch", "get", "increment", "set"]
+    steps = []
+    for action in chance.choices(actions, k=6):
+        ttl_seconds = chance.choice([None, 0.02, 60]) if action in {"set", "increment"} else 60
+        key = f"counter {chance.randrange(4)}" if action == "increment" else f"key {chance.randrange(12)}"
+        steps.append(Step(action, key, value="x" * chance.randrange(60), ttl_seconds=ttl_seconds))
+    return steps

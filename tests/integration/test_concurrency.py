@@ -10,7 +10,17 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from tests.integration.store_processes import PROCESSES, Store, count, fill, mix, race, running_processes, together
+from tests.integration.store_processes import (
+    PROCESSES,
+    Store,
+    count,
+    fill,
+    mix,
+    race,
+    running_processes,
+    swap,
+    together,
+)
 
 _SNAPSHOT = text(
     "SELECT l.namespace, l.used_bytes, l.entry_count,"
@@ -102,14 +112,24 @@ def test_an_operation_id_raced_by_processes_is_applied_once(
         for kind, number, value, replayed in future.result():
             outcomes[kind, number, replayed] += 1
             values.setdefault((kind, number), set()).add(repr(value))
-    for kind in ("increment", "set", "delete"):
+    for kind in ("increment", "set", "delete", "batch", "claim"):
         for number in range(30):
             assert outcomes[kind, number, False] == 1
             assert outcomes[kind, number, True] == PROCESSES - 1
             assert len(values[kind, number]) == 1
     with create_kv_store_adapter(*store) as adapter:
         assert adapter.get("namespace", "counter").value == 30
+        assert [adapter.get("namespace", f"batched {key}").value for key in "abc"] == [30, 30, 30]
     check_ledgers(engine, {"namespace": 1_048_576})
+
+
+def test_processes_that_compare_and_set_lose_nothing(processes: ProcessPoolExecutor, store: Store) -> None:
+    conflicts = sum(future.result() for future in start(processes, store, swap))
+    with create_kv_store_adapter(*store) as adapter:
+        value = adapter.get("namespace", "list").value
+    assert isinstance(value, list)
+    assert sorted(map(str, value)) == sorted(f"{seed}/{number}" for seed in range(PROCESSES) for number in range(10))
+    assert conflicts > 0
 
 
 @pytest.mark.parametrize("global_quota_bytes", [None, 1500])

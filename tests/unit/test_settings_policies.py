@@ -227,7 +227,10 @@ def test_a_personas_file_starts_at_the_configuration_file(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (personas(p={"flags": 1}), "personas.p.flags: it should be a list, such as [type.system.kv_store_access], not 1"),
+        (
+            personas(p={"flags": 1}),
+            "personas.p.flags: it should be a list, such as [type.system.kv_store_access], not 1",
+        ),
         (personas(), "personas: there is none; name at least one, or leave the key out to allow everything"),
         ({}, "personas: there is none; name at least one, or leave policies.personas_file out"),
         ({"persona": {"p": {}}}, "persona: unknown key; did you mean personas?"),

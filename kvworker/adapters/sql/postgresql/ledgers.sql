@@ -2,18 +2,19 @@
 
 -- fragment: charge_ledgers
 -- Add what a write grew by, or take what it shrank by. Growth takes the namespace's own quota or else the writer's
--- limit, which the table's checks enforce; a write that does not grow lifts the limit to what is used, so that it
--- always passes.
+-- limit, which the table's checks enforce, on the row that is proposed as well as on the one that is there; a write
+-- that does not grow lifts the limit to what is used, so that it always passes.
 ), ledger AS (
     INSERT INTO kv_ledgers AS l (namespace, used_bytes, entry_count, limit_bytes)
-    SELECT %(namespace)s::text, g.grown_bytes, g.grown_entries, %(limit_bytes)s::bigint
+    SELECT %(namespace)s::text, g.grown_bytes, g.grown_entries,
+        coalesce((SELECT quota_bytes FROM kv_ledgers WHERE namespace = %(namespace)s::text), %(limit_bytes)s::bigint)
     FROM growth g, operation
     WHERE g.grown_bytes <> 0 OR g.grown_entries <> 0
     ON CONFLICT (namespace) DO UPDATE SET
         used_bytes = l.used_bytes + excluded.used_bytes,
         entry_count = l.entry_count + excluded.entry_count,
-        limit_bytes = CASE WHEN excluded.used_bytes > 0 THEN coalesce(l.quota_bytes, excluded.limit_bytes)
-            ELSE greatest(coalesce(l.quota_bytes, excluded.limit_bytes), l.used_bytes + excluded.used_bytes) END
+        limit_bytes = CASE WHEN excluded.used_bytes > 0 THEN coalesce(l.quota_bytes, %(limit_bytes)s::bigint)
+            ELSE greatest(coalesce(l.quota_bytes, %(limit_bytes)s::bigint), l.used_bytes + excluded.used_bytes) END
     RETURNING namespace
 ), store AS (
     UPDATE kv_ledgers s SET
@@ -69,11 +70,6 @@ SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers
 WHERE namespace > %(after)s AND namespace >= %(prefix)s AND namespace < %(below)s AND entry_count > 0
 ORDER BY namespace LIMIT %(page_rows)s::bigint
 
--- name: lock_ledgers_of
--- Lock a namespace's ledger, then the global one, and read what they hold.
-SELECT namespace, used_bytes, quota_bytes FROM kv_ledgers
-WHERE namespace IN (%(namespace)s, '') ORDER BY namespace DESC FOR UPDATE
-
 -- name: all_usage
 -- Read every ledger.
 SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers ORDER BY namespace
@@ -88,7 +84,7 @@ SELECT min(n.namespace) FROM (
 
 -- name: lock_ledger
 -- Lock a ledger and read it. What it should be is summed in a later statement, which sees all that was committed.
-SELECT used_bytes, entry_count FROM kv_ledgers WHERE namespace = %(namespace)s FOR UPDATE
+SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = %(namespace)s FOR UPDATE
 
 -- name: create_ledger
 -- Make an empty ledger where there is none, so that it can be locked.

@@ -2,10 +2,13 @@
 
 -- name: charge_ledger
 -- Add what a write grew by, or take what it shrank by. Growth takes the namespace's own quota or else the writer's
--- limit, which the table's check enforces; a write that does not grow lifts the limit to what is used, so that it
--- always passes.
+-- limit, which the table's check enforces, on the row that is proposed as well as on the one that is there; a write
+-- that does not grow lifts the limit to what is used, so that it always passes.
 INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
-VALUES (:namespace, :grown_bytes, :grown_entries, :limit_bytes)
+VALUES (
+    :namespace, :grown_bytes, :grown_entries,
+    coalesce((SELECT quota_bytes FROM kv_ledgers WHERE namespace = :namespace), :limit_bytes)
+)
 ON CONFLICT (namespace) DO UPDATE SET
     used_bytes = used_bytes + :grown_bytes,
     entry_count = entry_count + :grown_entries,
@@ -44,10 +47,6 @@ SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers
 WHERE namespace > :after AND namespace >= :prefix AND namespace < :below AND entry_count > 0
 ORDER BY namespace LIMIT :page_rows
 
--- name: lock_ledgers_of
--- Read a namespace's ledger and the global one. The transaction already keeps other writers out.
-SELECT namespace, used_bytes, quota_bytes FROM kv_ledgers WHERE namespace IN (:namespace, '') ORDER BY namespace DESC
-
 -- name: set_quota
 -- Give a namespace a quota of its own, or none of its own. What is used stays, above it if need be.
 INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)
@@ -69,7 +68,7 @@ SELECT min(n.namespace) FROM (
 
 -- name: lock_ledger
 -- Read a ledger. The transaction already keeps other writers out.
-SELECT used_bytes, entry_count FROM kv_ledgers WHERE namespace = :namespace
+SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = :namespace
 
 -- name: create_ledger
 -- Make an empty ledger where there is none.

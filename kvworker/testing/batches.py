@@ -1,0 +1,255 @@
+"""Cases: a batch is many operations of one namespace in order, in one transaction, under one operation id."""
+
+# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.errors import (
+    BatchRefusedError,
+    GlobalQuotaExceededError,
+    IdempotencyConflictError,
+    InvalidRequestError,
+    InvalidValueTypeError,
+    NamespaceQuotaExceededError,
+    ReadTooLargeError,
+    VersionConflictError,
+)
+from kvworker.model import BatchResult, GetResult, IncrementResult, SetResult, Step
+from kvworker.testing.support import (
+    SHORT_TTL_SECONDS,
+    AdapterFactory,
+    Cases,
+    ledger,
+    text_of,
+    version_of,
+    wait_for_expiry,
+)
+
+
+class BatchCases(Cases):
+    """Batches."""
+
+    def test_steps_are_taken_in_order(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "old", "gone soon")
+        batch = adapter.batch(
+            "namespace",
+            [
+                Step("get", "counter"),
+                Step("increment", "counter", delta=5),
+                Step("increment", "counter"),
+                Step("get", "counter"),
+                Step("set", "b", value={"x": ["\u00e9"]}, ttl_seconds=60),
+                Step("persist", "b"),
+                Step("get", "b"),
+                Step("delete", "old"),
+                Step("delete", "old"),
+                Step("get", "old"),
+                Step("touch", "counter", ttl_seconds=30),
+            ],
+        )
+        results: tuple[Any, ...] = batch.results
+        assert [result.found for result in results if isinstance(result, GetResult)] == [False, True, True, False]
+        assert [result.value for result in results[1:4]] == [5, 6, 6]
+        assert (results[4].ttl_seconds, results[5].ttl_seconds, results[6].ttl_seconds) == (60, None, None)
+        assert results[6].value == {"x": ["\u00e9"]}
+        assert [result.deleted for result in results[7:9]] == [True, False]
+        assert results[10].ttl_seconds == 30
+        assert not batch.replayed
+        assert adapter.get("namespace", "counter").value == 6
+        assert adapter.get("namespace", "b").version == results[6].version
+        assert not adapter.get("namespace", "old").found
+        assert ledger(adapter, "namespace") == (1 + len('{"x":["\u00e9"]}'.encode()), 2)
+
+    def test_an_atomic_batch_applies_all_or_nothing(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "text", "no counter")
+        steps = [Step("set", "new", value=1), Step("delete", "text"), Step("set", "text", value="still none")]
+        with pytest.raises(BatchRefusedError) as caught:
+            adapter.batch("namespace", [*steps, Step("increment", "text")], operation_id="operation")
+        assert caught.value.index == 3
+        assert isinstance(caught.value.error, InvalidValueTypeError)
+        assert caught.value.error.key == "text"
+        assert not adapter.get("namespace", "new").found
+        assert adapter.get("namespace", "text").value == "no counter"
+        assert ledger(adapter, "namespace") == (12, 1)
+        assert not adapter.was_applied("namespace", "operation")
+
+    def test_otherwise_each_step_is_refused_on_its_own(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "text", "no counter")
+        batch = adapter.batch(
+            "namespace",
+            [
+                Step("increment", "text"),
+                Step("set", "a", value=1),
+                Step("set", "a", value=2, if_absent=True),
+                Step("increment", "a"),
+            ],
+            atomic=False,
+        )
+        refused, first, absent, second = batch.results
+        assert isinstance(refused, InvalidValueTypeError)
+        assert isinstance(first, SetResult)
+        assert isinstance(absent, VersionConflictError)
+        assert absent.actual_version == first.version
+        assert isinstance(second, IncrementResult)
+        assert second.value == 2
+        assert adapter.get("namespace", "a").value == 2
+        assert ledger(adapter, "namespace") == (13, 2)
+
+    def test_conditions_hold_within_a_batch(self, adapter: KeyValueStoreAdapter) -> None:
+        version = adapter.set("namespace", "key", 1).version
+        batch = adapter.batch(
+            "namespace",
+            [
+                Step("set", "key", value=2, expected_version=version),
+                Step("set", "key", value=3, expected_version=version),
+                Step("delete", "key", expected_version=version),
+                Step("set", "other", value=1, if_absent=True),
+            ],
+            atomic=False,
+        )
+        assert [isinstance(result, VersionConflictError) for result in batch.results] == [False, True, True, False]
+        assert adapter.get("namespace", "key").value == 2
+
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_a_batch_is_replayed_as_it_was(self, adapter: KeyValueStoreAdapter, *, atomic: bool) -> None:
+        adapter.set("namespace", "text", "as it was")
+        steps = [
+            Step("get", "text"),
+            Step("set", "text", value="newer"),
+            Step("increment", "counter", ttl_seconds=60),
+            Step("delete", "missing"),
+            *([] if atomic else [Step("increment", "text")]),
+        ]
+        first = adapter.batch("namespace", steps, atomic=atomic, operation_id="operation")
+        adapter.clear("namespace")
+        again = adapter.batch("namespace", steps, atomic=atomic, operation_id="operation")
+        assert (first.replayed, again.replayed) == (False, True)
+        for one, other in zip(first.results, again.results, strict=True):
+            assert type(one) is type(other)
+            for name in ("found", "value", "version", "deleted", "args"):
+                assert getattr(one, name, None) == getattr(other, name, None)
+        assert isinstance(again.results[2], IncrementResult)
+        assert 0 < (again.results[2].ttl_seconds or 0) <= 60.01
+        assert not adapter.get("namespace", "text").found
+
+    def test_other_steps_are_a_conflict(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.batch("namespace", [Step("set", "a", value=1), Step("increment", "b")], operation_id="operation")
+        others: list[tuple[list[Step], bool]] = [
+            ([Step("increment", "b"), Step("set", "a", value=1)], True),
+            ([Step("set", "a", value=1)], True),
+            ([Step("set", "a", value=1), Step("increment", "b", delta=2)], True),
+            ([Step("set", "a", value=1), Step("increment", "b")], False),
+        ]
+        for steps, atomic in others:
+            with pytest.raises(IdempotencyConflictError):
+                adapter.batch("namespace", steps, atomic=atomic, operation_id="operation")
+        with pytest.raises(IdempotencyConflictError):
+            adapter.set("namespace", "a", 1, operation_id="operation")
+
+    def test_a_batch_that_only_reads_needs_no_record(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "a", {"x": 1}, ttl_seconds=60)
+        adapter.set("namespace", "gone", 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", "gone")
+        steps = [Step("get", key) for key in ("missing", "a", "gone", "a")]
+        batch = adapter.batch("namespace", steps, operation_id="operation")
+        missing, found, gone, again = batch.results
+        assert isinstance(found, GetResult)
+        assert (found.value, found.version) == ({"x": 1}, version_of(adapter, "namespace", "a"))
+        assert 0 < (found.ttl_seconds or 0) <= 60.01
+        assert again == found
+        assert [missing, gone] == [GetResult("namespace", key, found=False) for key in ("missing", "gone")]
+        assert not adapter.was_applied("namespace", "operation")
+
+    def test_an_atomic_batch_is_held_to_its_growth_as_a_whole(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(namespace_quota_bytes=100)
+        adapter.set("namespace", "a", text_of(90))
+        adapter.batch("namespace", [Step("set", "b", value=text_of(95)), Step("delete", "a")])
+        assert ledger(adapter, "namespace") == (95, 1)
+        with pytest.raises(NamespaceQuotaExceededError) as caught:
+            adapter.batch("namespace", [Step("set", "c", value=1234), Step("set", "d", value=12)])
+        assert (caught.value.used_bytes, caught.value.requested_bytes) == (95, 6)
+        assert ledger(adapter, "namespace") == (95, 1)
+        assert not adapter.get("namespace", "c").found
+
+    def test_otherwise_each_step_is_held_to_the_quota(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=150)
+        adapter.set("other", "x", text_of(60))
+        batch = adapter.batch(
+            "namespace",
+            [
+                Step("set", "a", value=text_of(50)),
+                Step("set", "b", value=text_of(51)),
+                Step("set", "b", value=text_of(41)),
+                Step("set", "b", value=text_of(40)),
+                Step("increment", "c"),
+                Step("delete", "a"),
+                Step("increment", "c"),
+            ],
+            atomic=False,
+        )
+        errors = [type(result) for result in batch.results if isinstance(result, Exception)]
+        assert errors == [NamespaceQuotaExceededError, GlobalQuotaExceededError, GlobalQuotaExceededError]
+        refused = batch.results[1]
+        assert isinstance(refused, NamespaceQuotaExceededError)
+        assert (refused.quota_bytes, refused.used_bytes, refused.requested_bytes) == (100, 50, 51)
+        assert ledger(adapter, "namespace") == (41, 2)
+        assert adapter.recompute_ledgers().drifts == ()
+
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_expired_entries_never_refuse_a_batch(self, make_adapter: AdapterFactory, *, atomic: bool) -> None:
+        adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=100)
+        adapter.set("namespace", "old", text_of(40), ttl_seconds=SHORT_TTL_SECONDS)
+        adapter.set("other", "old", text_of(60), ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", "old")
+        wait_for_expiry(adapter, "other", "old")
+        batch = adapter.batch("namespace", [Step("set", "new", value=text_of(100))], atomic=atomic)
+        assert isinstance(batch.results[0], SetResult)
+        assert ledger(adapter, "namespace") == (100, 1)
+
+    def test_what_a_batch_reads_is_bounded(self, make_adapter: AdapterFactory) -> None:
+        adapter = make_adapter(namespace_quota_bytes=2_000_000)
+        adapter.set("namespace", "key", text_of(1_500_000))
+        assert len(adapter.batch("namespace", [Step("get", "key")] * 2).results) == 2
+        with pytest.raises(ReadTooLargeError) as caught:
+            adapter.batch("namespace", [Step("get", "key")] * 3)
+        assert caught.value.limit_bytes == 4 * 1024 * 1024
+        with pytest.raises(ReadTooLargeError) as caught:
+            adapter.batch("namespace", [Step("get", "key"), Step("set", "other", value=1)])
+        assert caught.value.limit_bytes == 65_536
+        assert not adapter.get("namespace", "other").found
+
+    @pytest.mark.parametrize("count", [0, 1001])
+    def test_a_batch_has_at_least_one_step_and_no_more_than_1000(
+        self, adapter: KeyValueStoreAdapter, count: int
+    ) -> None:
+        with pytest.raises(InvalidRequestError, match="1 to 1000"):
+            adapter.batch("namespace", [Step("increment", "key")] * count)
+
+    def test_a_thousand_steps(self, adapter: KeyValueStoreAdapter) -> None:
+        steps = [Step("increment", f"key {number % 300}") for number in range(1000)]
+        assert len(adapter.batch("namespace", steps).results) == 1000
+        assert ledger(adapter, "namespace") == (300, 300)
+        assert adapter.get("namespace", "key 0").value == 4
+
+    def test_batches_raced_by_threads_keep_their_steps_together(self, adapter: KeyValueStoreAdapter) -> None:
+        keys = ["a", "b", "c", "d"]
+
+        def add(number: int) -> BatchResult:
+            # In another order each time: none may wait for another in a circle.
+            order = keys[number // 2 % 4 :] + keys[: number // 2 % 4]
+            steps = [Step("increment", key) for key in order]
+            return adapter.batch("namespace", steps, operation_id=f"operation {number // 2}")
+
+        with ThreadPoolExecutor(4) as threads:
+            batches = list(threads.map(add, range(80)))
+        assert {adapter.get("namespace", key).value for key in keys} == {40}
+        assert sum(batch.replayed for batch in batches) == 40
+        for batch in batches:
+            assert len({getattr(result, "value", None) for result in batch.results}) == 1
+        assert adapter.recompute_ledgers().drifts == ()

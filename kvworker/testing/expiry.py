@@ -1,0 +1,104 @@
+"""Cases: an entry's expiry is changed without its value, or kept when its value is."""
+
+# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.errors import IdempotencyConflictError, InvalidTTLError
+from kvworker.testing.support import SHORT_TTL_SECONDS, Cases, ledger, version_of, wait_for_expiry
+
+
+class ExpiryCases(Cases):
+    """Touch, persist and keep_ttl."""
+
+    def test_touch_gives_an_entry_another_expiry(self, adapter: KeyValueStoreAdapter) -> None:
+        version = adapter.set("namespace", "key", {"a": 1}).version
+        touched = adapter.touch("namespace", "key", 60)
+        assert (touched.found, touched.ttl_seconds, touched.version, touched.replayed) == (True, 60, version, False)
+        entry = adapter.get("namespace", "key")
+        assert (entry.value, entry.version) == ({"a": 1}, version)
+        assert entry.ttl_seconds is not None
+        assert 0 < entry.ttl_seconds <= 60.01
+        adapter.touch("namespace", "key", SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", "key")
+
+    def test_persist_lets_an_entry_stay(self, adapter: KeyValueStoreAdapter) -> None:
+        version = adapter.set("namespace", "key", "kept", ttl_seconds=60).version
+        assert adapter.persist("namespace", "key").to_dict() == {
+            "namespace": "namespace",
+            "key": "key",
+            "found": True,
+            "replayed": False,
+            "version": version,
+        }
+        entry = adapter.get("namespace", "key")
+        assert (entry.value, entry.ttl_seconds) == ("kept", None)
+
+    def test_what_is_missing_or_expired_is_not_found(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "expired", 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", "expired")
+        for key in ("expired", "missing"):
+            missed = adapter.touch("namespace", key, 60, operation_id=f"touch {key}")
+            assert missed.to_dict() == {"namespace": "namespace", "key": key, "found": False, "replayed": False}
+            assert not adapter.persist("namespace", key).found
+            assert not adapter.get("namespace", key).found
+            assert adapter.touch("namespace", key, 60, operation_id=f"touch {key}").to_dict()["replayed"] is True
+
+    def test_the_ledger_stays(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", 12345)
+        adapter.touch("namespace", "key", 60)
+        adapter.persist("namespace", "key")
+        adapter.touch("namespace", "missing", 60)
+        assert ledger(adapter, "namespace") == (5, 1)
+
+    def test_both_are_replayed(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", 1)
+        adapter.touch("namespace", "key", 60, operation_id="touch")
+        adapter.persist("namespace", "key", operation_id="persist")
+        again = adapter.touch("namespace", "key", 60, operation_id="touch")
+        assert again.replayed
+        assert again.ttl_seconds is not None
+        assert 0 < again.ttl_seconds <= 60.01
+        assert adapter.get("namespace", "key").ttl_seconds is None
+        assert adapter.persist("namespace", "key", operation_id="persist").replayed
+        with pytest.raises(IdempotencyConflictError):
+            adapter.touch("namespace", "key", 61, operation_id="touch")
+        with pytest.raises(IdempotencyConflictError):
+            adapter.persist("namespace", "key", operation_id="touch")
+
+    @pytest.mark.parametrize("ttl_seconds", [0, -1, True, math.nan, math.inf, "5", None])
+    def test_bad_ttls_are_refused(self, adapter: KeyValueStoreAdapter, ttl_seconds: Any) -> None:
+        adapter.set("namespace", "key", 1)
+        with pytest.raises(InvalidTTLError):
+            adapter.touch("namespace", "key", ttl_seconds)
+        assert adapter.get("namespace", "key").ttl_seconds is None
+
+    def test_keep_ttl_keeps_it(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", 1, ttl_seconds=60)
+        kept = adapter.set("namespace", "key", 2, keep_ttl=True)
+        assert kept.ttl_seconds is not None
+        assert 0 < kept.ttl_seconds <= 60.01
+        entry = adapter.get("namespace", "key")
+        assert entry.value == 2
+        assert entry.ttl_seconds is not None
+
+    def test_keep_ttl_with_none_to_keep(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", 1)
+        assert adapter.set("namespace", "key", 2, keep_ttl=True).ttl_seconds is None
+        assert adapter.set("namespace", "new", 2, keep_ttl=True).ttl_seconds is None
+        adapter.set("namespace", "expired", 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", "expired")
+        assert adapter.set("namespace", "expired", 2, keep_ttl=True).ttl_seconds is None
+        assert adapter.get("namespace", "expired").value == 2
+
+    def test_keep_ttl_goes_with_an_expected_version(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", 1, ttl_seconds=60)
+        version = version_of(adapter, "namespace", "key")
+        kept = adapter.set("namespace", "key", 2, keep_ttl=True, expected_version=version)
+        assert kept.ttl_seconds is not None

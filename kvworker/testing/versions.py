@@ -1,0 +1,171 @@
+"""Cases: an entry's version tells whether it was written since, and a write may depend on it."""
+
+# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from kvworker.adapters.contract import KeyValueStoreAdapter
+from kvworker.errors import IdempotencyConflictError, InvalidRequestError, VersionConflictError
+from kvworker.testing.support import SHORT_TTL_SECONDS, Cases, ledger, version_of, wait_for_expiry
+
+_BAD_VERSIONS = [0, -1, True, 1.0, "1", 2**63]
+
+
+class VersionCases(Cases):
+    """Versions, compare-and-set and set-if-absent."""
+
+    def test_every_write_of_a_value_gives_a_larger_version(self, adapter: KeyValueStoreAdapter) -> None:
+        writes: list[Callable[[], Any]] = [
+            lambda: adapter.set("namespace", "key", 1),
+            lambda: adapter.set("namespace", "key", 1),
+            lambda: adapter.increment("namespace", "key"),
+            lambda: adapter.increment("namespace", "key", delta=0),
+            lambda: adapter.set("namespace", "key", 2, keep_ttl=True),
+        ]
+        versions = []
+        for write in writes:
+            versions.append(write().version)
+            assert version_of(adapter, "namespace", "key") == versions[-1]
+        assert versions == sorted(set(versions))
+        assert all(0 < version < 2**53 for version in versions), "JSON numbers are exact up to there"
+
+    def test_a_version_never_comes_back(self, adapter: KeyValueStoreAdapter) -> None:
+        seen = []
+        for _ in range(20):
+            seen.append(adapter.set("namespace", "key", 1).version)
+            adapter.delete("namespace", "key")
+            seen.append(adapter.increment("namespace", "key").version)
+            adapter.clear("namespace")
+        assert len(set(seen)) == 40
+
+    def test_a_miss_has_no_version(self, adapter: KeyValueStoreAdapter) -> None:
+        assert adapter.get("namespace", "key").version is None
+
+    def test_compare_and_set(self, adapter: KeyValueStoreAdapter) -> None:
+        first = adapter.set("namespace", "key", "first", ttl_seconds=60).version
+        second = adapter.set("namespace", "key", "second", expected_version=first)
+        assert (second.value, second.ttl_seconds) == ("second", None)
+        with pytest.raises(VersionConflictError) as caught:
+            adapter.set("namespace", "key", "third", expected_version=first)
+        error = caught.value
+        assert (error.namespace, error.key) == ("namespace", "key")
+        assert (error.expected_version, error.actual_version) == (first, second.version)
+        assert adapter.get("namespace", "key").value == "second"
+        assert ledger(adapter, "namespace") == (8, 1)
+
+    def test_a_missing_or_expired_entry_is_of_no_version(self, adapter: KeyValueStoreAdapter) -> None:
+        version = adapter.set("namespace", "key", 1, ttl_seconds=SHORT_TTL_SECONDS).version
+        wait_for_expiry(adapter, "namespace", "key")
+        for key in ("key", "missing"):
+            with pytest.raises(VersionConflictError) as caught:
+                adapter.set("namespace", key, 2, expected_version=version)
+            assert caught.value.actual_version is None
+            assert not adapter.get("namespace", key).found
+        adapter.sweep_expired()
+        assert ledger(adapter, "namespace") == (0, 0)
+
+    def test_compare_and_delete(self, adapter: KeyValueStoreAdapter) -> None:
+        first = adapter.set("namespace", "key", 1).version
+        second = adapter.set("namespace", "key", 2).version
+        with pytest.raises(VersionConflictError):
+            adapter.delete("namespace", "key", expected_version=first)
+        assert adapter.delete("namespace", "key", expected_version=second).deleted
+        with pytest.raises(VersionConflictError):
+            adapter.delete("namespace", "key", expected_version=second)
+        assert ledger(adapter, "namespace") == (0, 0)
+
+    def test_set_if_absent(self, adapter: KeyValueStoreAdapter) -> None:
+        first = adapter.set("namespace", "key", "mine", if_absent=True, ttl_seconds=60)
+        assert (first.value, first.ttl_seconds) == ("mine", 60)
+        with pytest.raises(VersionConflictError) as caught:
+            adapter.set("namespace", "key", "theirs", if_absent=True)
+        assert (caught.value.expected_version, caught.value.actual_version) == (None, first.version)
+        assert adapter.get("namespace", "key").value == "mine"
+
+    def test_an_expired_entry_is_absent(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", "old", ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "namespace", "key")
+        adapter.set("namespace", "key", "new", if_absent=True)
+        assert adapter.get("namespace", "key").value == "new"
+        assert ledger(adapter, "namespace") == (5, 1)
+
+    def test_a_conditional_write_is_replayed_though_its_condition_fails_now(
+        self, adapter: KeyValueStoreAdapter
+    ) -> None:
+        first = adapter.set("namespace", "key", 1, if_absent=True, operation_id="create")
+        again = adapter.set("namespace", "key", 1, if_absent=True, operation_id="create")
+        assert (again.replayed, again.version) == (True, first.version)
+        second = adapter.set("namespace", "key", 2, expected_version=first.version, operation_id="swap")
+        again = adapter.set("namespace", "key", 2, expected_version=first.version, operation_id="swap")
+        assert (again.replayed, again.version) == (True, second.version)
+        adapter.delete("namespace", "key", expected_version=second.version, operation_id="remove")
+        assert adapter.delete("namespace", "key", expected_version=second.version, operation_id="remove").replayed
+
+    def test_a_failed_condition_records_nothing(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", 1)
+        with pytest.raises(VersionConflictError):
+            adapter.set("namespace", "key", 2, if_absent=True, operation_id="operation")
+        assert not adapter.was_applied("namespace", "operation")
+        adapter.delete("namespace", "key")
+        assert not adapter.set("namespace", "key", 2, if_absent=True, operation_id="operation").replayed
+
+    def test_another_condition_is_another_operation(self, adapter: KeyValueStoreAdapter) -> None:
+        version = adapter.set("namespace", "key", 1, operation_id="operation").version
+        for options in ({"expected_version": version}, {"if_absent": True}, {"keep_ttl": True}):
+            with pytest.raises(IdempotencyConflictError):
+                adapter.set("namespace", "key", 1, operation_id="operation", **options)
+
+    @pytest.mark.parametrize("version", _BAD_VERSIONS)
+    def test_bad_versions_are_refused(self, adapter: KeyValueStoreAdapter, version: Any) -> None:
+        with pytest.raises(InvalidRequestError):
+            adapter.set("namespace", "key", 1, expected_version=version)
+        with pytest.raises(InvalidRequestError):
+            adapter.delete("namespace", "key", expected_version=version)
+
+    def test_options_that_contradict_each_other_are_refused(self, adapter: KeyValueStoreAdapter) -> None:
+        with pytest.raises(InvalidRequestError, match="contradict"):
+            adapter.set("namespace", "key", 1, expected_version=1, if_absent=True)
+        with pytest.raises(InvalidRequestError, match="contradict"):
+            adapter.set("namespace", "key", 1, keep_ttl=True, ttl_seconds=5)
+        for option in ("if_absent", "keep_ttl"):
+            with pytest.raises(InvalidRequestError, match=option):
+                adapter.set("namespace", "key", 1, **{option: 1})  # type: ignore[arg-type]
+
+    def test_threads_that_compare_and_set_lose_nothing(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", [])
+
+        def append(number: int) -> None:
+            while True:
+                entry = adapter.get("namespace", "key")
+                assert isinstance(entry.value, list)
+                try:
+                    adapter.set("namespace", "key", [*entry.value, number], expected_version=entry.version)
+                except VersionConflictError:
+                    continue
+                return
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(append, range(40)))
+        value = adapter.get("namespace", "key").value
+        assert isinstance(value, list)
+        assert sorted(value, key=repr) == sorted(range(40), key=repr)
+
+    def test_of_threads_that_set_if_absent_one_wins(self, adapter: KeyValueStoreAdapter) -> None:
+        def claim(number: int) -> int | None:
+            try:
+                adapter.set("namespace", f"lock {number // 4}", number, if_absent=True)
+            except VersionConflictError:
+                return None
+            return number
+
+        with ThreadPoolExecutor(4) as threads:
+            winners = [number for number in threads.map(claim, range(80)) if number is not None]
+        assert [number // 4 for number in winners] == list(range(20))
+        assert [adapter.get("namespace", f"lock {n}").value for n in range(20)] == winners
+        assert ledger(adapter, "namespace")[1] == 20

@@ -1,0 +1,132 @@
+"""The MCP server over streamable HTTP, with the SDK's client: sessions apart, personas, strangers refused, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from mcp import Client
+
+from kvworker import KeyValueStore
+from tests.acceptance.command_line import clean_environ
+from tests.acceptance.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
+from tests.acceptance.processes import ProcessNode, wait_until
+
+ANNOUNCEMENT = "MCP server at "
+
+
+class HttpServer(ProcessNode):
+    """``kvworker mcp --transport http`` on a free port."""
+
+    def __init__(self, directory: Path, config: Path, *options: str) -> None:
+        command = server_command(config, "--transport", "http", "--port", "0", *options)
+        super().__init__("mcp", command, directory=directory, environ=clean_environ())
+
+    def ready(self) -> bool:
+        wait_until(lambda: "\n" in self.logs() or self.status == "exited", what="the server's start")
+        return self.status == "running"
+
+    @property
+    def url(self) -> str:
+        return self.logs().splitlines()[0].removeprefix(ANNOUNCEMENT)
+
+
+@contextmanager
+def serving(directory: Path, config: Path, *options: str) -> Iterator[HttpServer]:
+    node = HttpServer(directory, config, *options)
+    node.start()
+    try:
+        assert node.ready(), node.logs()
+        yield node
+    finally:
+        node.teardown()
+
+
+@pytest.mark.usefixtures("celery_setup")
+def test_every_tool_through_the_queue_and_a_clean_end(tmp_path: Path, kv_config: Path) -> None:
+    async def session(url: str) -> None:
+        async with Client(url) as client:
+            await use_every_tool(client)
+            assert (await use(client, "kv_usage"))["namespace"] is None
+
+    async def stop_while_connected(server: HttpServer) -> None:
+        async with Client(server.url, mode="legacy") as client:
+            await use_every_tool(client)
+            server.kill("SIGTERM")
+
+    with serving(tmp_path, kv_config) as server:
+        run_within(session(server.url))
+        run_within(stop_while_connected(server))
+        wait_until(lambda: server.status == "exited", what="the server's end")
+        assert server.exit_code == 0
+        assert server.logs() == f"{ANNOUNCEMENT}{server.url}\n"
+
+
+class TestSessions:
+    @pytest.fixture
+    def config_overrides(self) -> dict[str, Any]:
+        flags = ["type.system.kv_store_access", "type.system.kv_store_write"]
+        agent = {"flags": flags, "namespaces": {"mcp-session-*": ["read", "write"]}}
+        return {"policies": {"personas": {"agent": agent, "operator": {"flags": flags}}}}
+
+    @pytest.mark.usefixtures("celery_setup")
+    def test_sessions_have_namespaces_of_their_own(self, tmp_path: Path, kv_config: Path, store: KeyValueStore) -> None:
+        operator = store.as_persona("operator")
+
+        async def sessions(url: str) -> None:
+            async with Client(url) as one, Client(url, mode="legacy") as other:
+                await use(one, "kv_set", namespace="n", key="k", value="one's")
+                assert (await use(other, "kv_get", namespace="n", key="k"))["found"] is False
+                assert (await use(other, "kv_list_namespaces"))["namespaces"] == []
+                await use(other, "kv_set", namespace="n", key="k", value="other's")
+                (usage,) = (await use(one, "kv_list_namespaces"))["namespaces"]
+                assert (usage["namespace"], usage["entry_count"]) == ("n", 1)
+                for known in operator.list_namespaces().namespaces:
+                    assert (await use(one, "kv_get", namespace=known.namespace, key="k"))["found"] is False
+                refused = await fail(one, "kv_set", namespace="n", key="k", value=1, if_absent=True)
+                assert (refused["details"]["namespace"], "mcp-session" in refused["message"]) == ("n", False)
+                assert (await use(one, "kv_get", namespace="n", key="k"))["value"] == "one's"
+
+        with serving(tmp_path, kv_config, "--session-prefix", "--persona", "agent") as server:
+            run_within(sessions(server.url))
+        names = [str(usage.namespace) for usage in operator.list_namespaces().namespaces]
+        assert len(names) == 2
+        assert all(name.startswith("mcp-session-") and name.endswith("/n") for name in names)
+
+
+def test_a_persona_is_offered_and_may_do_only_what_it_is_granted(tmp_path: Path) -> None:
+    reader = {"flags": ["type.system.kv_store_access"], "namespaces": {"shared": ["read"]}}
+    config = write_config(tmp_path, policies={"personas": {"reader": reader}})
+
+    async def session(url: str) -> None:
+        async with Client(url) as client:
+            names = {tool.name for tool in (await client.list_tools()).tools}
+            assert names == {"kv_get", "kv_list_keys", "kv_list_namespaces", "kv_usage", "kv_batch"}
+            await deny(client, "kv_get", namespace="private", key="k")
+            await deny(client, "kv_set", namespace="shared", key="k", value=1)
+            await deny(client, "kv_usage")
+
+    async def deny(client: Client, name: str, **arguments: Any) -> None:
+        denied = await fail(client, name, **arguments)
+        assert (denied["type"], denied["changed"]) == ("PolicyDeniedError", "nothing")
+        assert denied["details"]["persona"] == "reader"
+
+    with serving(tmp_path, config, "--persona", "reader") as server:
+        run_within(session(server.url))
+        assert server.logs().count("denied: persona 'reader'") == 3
+        assert refusals(server) == {"host": 421, "page": 403}
+
+
+def refusals(server: HttpServer) -> dict[str, int]:
+    """How a request for another host, and one of a page of another, are answered."""
+    statuses = {}
+    for name, header in (("host", {"Host": "evil.example"}), ("page", {"Origin": "http://evil.example"})):
+        with closing(HTTPConnection(urlsplit(server.url).netloc, timeout=10)) as connection:
+            connection.request("POST", "/mcp", b"{}", {"Content-Type": "application/json", **header})
+            statuses[name] = connection.getresponse().status
+    return statuses
