@@ -139,15 +139,17 @@ class IdempotencyConflictError(OperationRefusedError):
 
 
 class BatchRefusedError(OperationRefusedError):
-    """A step of an atomic batch was refused, so none was applied.
-
-    ``index`` counts from 0; ``error`` is the step's own error.
-    """
+    """A step of an atomic batch was refused, so none was applied; ``index`` counts from 0."""
 
     def __init__(self, index: int, error_name: str, error_args: Sequence[object]) -> None:
         super().__init__(index, error_name, list(error_args))
         self.index = index
-        self.error = rebuild_error(error_name, error_args) or KVStoreError(error_name)
+
+    @property
+    def error(self) -> KVStoreError:
+        """The step's own error."""
+        _, name, args = self.args
+        return rebuild_error(name, args) or KVStoreError(name)
 
     def __str__(self) -> str:
         return f"operations[{self.index}] of the batch was refused, so nothing was changed: {self.error}"

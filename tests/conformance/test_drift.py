@@ -63,7 +63,9 @@ def test_a_lost_ledger_is_made_again(adapter: KeyValueStoreAdapter, engine: Engi
 
 
 def test_a_ledger_without_entries_goes(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
-    spoil(engine, "INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes) VALUES ('ghost', 7, 1, 100)")
+    spoil(
+        engine, "INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes) VALUES ('ghost', 7, 1, 100)"
+    )
     assert LedgerDrift("ghost", 7, 0, 1, 0) in adapter.recompute_ledgers().drifts
     assert "ghost" not in {usage.namespace for usage in adapter.usage()}
 

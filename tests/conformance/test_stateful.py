@@ -15,12 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from kvworker.adapters import create_kv_store_adapter
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.errors import (
+    BatchRefusedError,
     CounterOverflowError,
     IdempotencyConflictError,
     InvalidValueTypeError,
     NamespaceQuotaExceededError,
+    VersionConflictError,
 )
-from kvworker.model import INT64_MAX, INT64_MIN, JSONValue
+from kvworker.model import INT64_MAX, INT64_MIN, JSONValue, Step
 from tests.servers import PostgresServer
 
 _QUOTA_BYTES = 300
@@ -35,6 +37,13 @@ _values: st.SearchStrategy[JSONValue] = st.recursive(
 _integers = st.integers(-1000, 1000) | st.sampled_from([INT64_MAX, INT64_MIN])
 #: Long enough never to end within an example.
 _ttls = st.none() | st.integers(3600, 10**9) | st.floats(3600, 10**9)
+
+
+_steps = (
+    st.builds(Step, st.sampled_from(["get", "delete"]), _names)
+    | st.builds(Step, st.just("set"), _names, value=_values)
+    | st.builds(Step, st.just("increment"), _names, delta=_integers, initial_value=_integers)
+)
 
 
 def text_of(value: JSONValue) -> str:
@@ -144,6 +153,106 @@ class StoreMachine(RuleBasedStateMachine):
         if not (INT64_MIN <= current <= INT64_MAX and INT64_MIN <= current + delta <= INT64_MAX):
             return CounterOverflowError
         return None if self.fits(name, current + delta) else NamespaceQuotaExceededError
+
+    @rule(namespace=_names, key=_names, value=_values, right=st.booleans(), keep_ttl=st.booleans())
+    def swap(self, namespace: str, key: str, value: JSONValue, *, right: bool, keep_ttl: bool) -> None:
+        name, version = (namespace, key), self.adapter.get(namespace, key).version
+        expected = (version or 1) + (not right)
+        if version != expected:
+            with pytest.raises(VersionConflictError) as caught:
+                self.adapter.set(namespace, key, value, expected_version=expected, keep_ttl=keep_ttl)
+            assert caught.value.actual_version == version
+        elif not self.fits(name, value):
+            with pytest.raises(NamespaceQuotaExceededError):
+                self.adapter.set(namespace, key, value, expected_version=expected, keep_ttl=keep_ttl)
+        else:
+            result = self.adapter.set(namespace, key, value, expected_version=expected, keep_ttl=keep_ttl)
+            assert (result.version or 0) > expected
+            self.remember(name, value, has_ttl=keep_ttl and name in self.with_ttl)
+
+    @rule(namespace=_names, key=_names, value=_values)
+    def claim(self, namespace: str, key: str, value: JSONValue) -> None:
+        name = (namespace, key)
+        error = VersionConflictError if name in self.entries else NamespaceQuotaExceededError
+        if name in self.entries or not self.fits(name, value):
+            with pytest.raises(error):
+                self.adapter.set(namespace, key, value, if_absent=True)
+            return
+        self.adapter.set(namespace, key, value, if_absent=True)
+        self.remember(name, value, has_ttl=False)
+
+    @rule(namespace=_names, key=_names, ttl_seconds=_ttls)
+    def change_expiry(self, namespace: str, key: str, ttl_seconds: float | None) -> None:
+        name = (namespace, key)
+        if ttl_seconds is None:
+            found = self.adapter.persist(namespace, key).found
+        else:
+            found = self.adapter.touch(namespace, key, ttl_seconds).found
+        assert found == (name in self.entries)
+        if found:
+            self.remember(name, self.entries[name], has_ttl=ttl_seconds is not None)
+
+    @rule(namespace=_names)
+    def clear(self, namespace: str) -> None:
+        mine = [name for name in self.entries if name[0] == namespace]
+        cleared = self.adapter.clear(namespace)
+        assert cleared.deleted_entries == len(mine)
+        assert cleared.freed_bytes == self.used_bytes(namespace)
+        for name in mine:
+            del self.entries[name]
+
+    @rule(namespace=_names, steps=st.lists(_steps, min_size=1, max_size=8), atomic=st.booleans())
+    def batch(self, namespace: str, steps: list[Step], *, atomic: bool) -> None:
+        before, with_ttl = dict(self.entries), set(self.with_ttl)
+        outcomes = [self.outcome_of(namespace, step, bounded=not atomic) for step in steps]
+        refused = next((i for i, outcome in enumerate(outcomes) if isinstance(outcome, type)), None)
+        grown = self.used_bytes(namespace) - sum(size_of(v) for (owner, _), v in before.items() if owner == namespace)
+        too_much = grown > 0 and self.used_bytes(namespace) > _QUOTA_BYTES
+        if atomic and (refused is not None or too_much):
+            self.entries, self.with_ttl = before, with_ttl
+            with pytest.raises(NamespaceQuotaExceededError if refused is None else BatchRefusedError) as caught:
+                self.adapter.batch(namespace, steps)
+            assert getattr(caught.value, "index", None) == refused
+            return
+        operation_id = self.fresh_id()
+        for replayed in (False, True):
+            batch = self.adapter.batch(namespace, steps, atomic=atomic, operation_id=operation_id)
+            writes = any(step.action != "get" for step in steps)
+            assert batch.replayed == (replayed and writes)
+            for outcome, result in zip(outcomes, batch.results, strict=True):
+                if isinstance(outcome, type):
+                    assert isinstance(result, outcome)
+                else:
+                    assert text_of(getattr(result, "value", None)) == text_of(outcome)
+
+    def outcome_of(self, namespace: str, step: Step, *, bounded: bool) -> JSONValue | type[Exception]:
+        """Take a step in the dict: its value, or the error that it is refused with."""
+        name = (namespace, step.key)
+        if step.action == "get":
+            return self.entries.get(name)
+        if step.action == "delete":
+            self.entries.pop(name, None)
+            return None
+        value = step.value
+        if step.action == "increment":
+            refusal = self.refusal_of_increment(name, step.delta, step.initial_value)
+            if refusal is not None and (bounded or refusal is not NamespaceQuotaExceededError):
+                return refusal
+            value = self.sum_of(name, step.delta, step.initial_value)
+        elif bounded and not self.fits(name, value):
+            return NamespaceQuotaExceededError
+        keeps = step.action == "increment" and name in self.with_ttl and name in self.entries
+        self.remember(name, value, has_ttl=keeps)
+        return value
+
+    @rule(namespace=_names, prefix=st.sampled_from(["", "a", "b/", "é"]))
+    def list_keys(self, namespace: str, prefix: str) -> None:
+        page = self.adapter.list_keys(namespace, prefix=prefix, include_values=True)
+        expected = {key: v for (owner, key), v in self.entries.items() if owner == namespace and key.startswith(prefix)}
+        assert [entry.key for entry in page.entries] == sorted(expected)
+        assert {entry.key: text_of(entry.value) for entry in page.entries} == {
+            k: text_of(v) for k, v in expected.items()
+        }
 
     @precondition(lambda self: self.applied)
     @rule(data=st.data())

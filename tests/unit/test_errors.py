@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kvworker import errors
 from kvworker.errors import (
+    BatchRefusedError,
     ConfigurationError,
     CounterOverflowError,
     GlobalQuotaExceededError,
@@ -25,13 +26,16 @@ from kvworker.errors import (
     OperationExpiredError,
     OperationFailedError,
     OperationTimeoutError,
+    PolicyDeniedError,
     QueueUnavailableError,
     QuotaExceededError,
+    ReadTooLargeError,
     RedeliveryLimitError,
     SchemaError,
     StoreUnavailableError,
     UnsupportedMessageError,
     ValueSerializationError,
+    VersionConflictError,
     rebuild_error,
 )
 
@@ -43,7 +47,13 @@ EVERY_LEAF: list[KVStoreError] = [
     UnsupportedMessageError("version 9"),
     InvalidValueTypeError("session", "ключ"),
     CounterOverflowError("session", "k"),
+    VersionConflictError("session", "k", 12, None),
+    VersionConflictError("session", "k", None, 12),
     IdempotencyConflictError("session", "op-1"),
+    BatchRefusedError(3, "InvalidValueTypeError", ["session", "k"]),
+    ReadTooLargeError(65_536),
+    PolicyDeniedError("reader", "kv_set", "session", "it lacks the flag"),
+    PolicyDeniedError("", "kv_usage", "", "it names no persona"),
     NamespaceQuotaExceededError("session", 1_048_576, 1_048_000, 1_000),
     GlobalQuotaExceededError(2**62, 2**62 - 1, 2),
     StoreUnavailableError("the database is too busy", "op-1"),
