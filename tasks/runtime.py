@@ -1,17 +1,17 @@
-"""How a worker runs an operation: within its deadline, a bounded number of times, on one adapter a process."""
+"""How a worker runs an operation: if policy allows it, within its deadline, a bounded number of times."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
 from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
-from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters import KeyValueStoreAdapter
 from kvworker.errors import (
     OperationExpiredError,
     OperationTimeoutError,
@@ -20,6 +20,8 @@ from kvworker.errors import (
 )
 from kvworker.model import OperationResult
 from kvworker.operations import perform
+from kvworker.policy import Policy
+from kvworker.providers import Adapters
 from kvworker.settings import Settings
 from kvworker.tools import Tool
 from kvworker.wire import Request, decode_request, encode_result
@@ -36,22 +38,14 @@ class Runtime:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self.app = app
         self.settings = settings
-        self._lock = threading.Lock()
-        self._adapter: KeyValueStoreAdapter | None = None
-
-    @property
-    def adapter(self) -> KeyValueStoreAdapter:
-        """The configured adapter; it connects on first use, in the process that uses it."""
-        with self._lock:
-            if self._adapter is None:
-                self._adapter = create_kv_store_adapter(*self.settings.store.adapter_config())
-            return self._adapter
+        self.adapters = Adapters(settings)
+        self._policy = Policy(settings.policies)
 
     def run_operation(
         self, task_request: Any, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any]
     ) -> dict[str, Any]:
         """Run the operation that a message asks for, and return its result as a dict."""
-        request = decode_request(tool, parents, payload, task_id=task_request.id)
+        request = self._admitted(tool, parents, payload, task_request.id)
         redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
             self._bound_redeliveries(task_request.id, request)
@@ -63,6 +57,15 @@ class Runtime:
             operation_id = request.operation_id if tool.writes else ""
             raise StoreUnavailableError(error.detail, operation_id) from error
 
+    def _admitted(self, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any], task_id: str) -> Request:
+        """The operation of a message that is authentic and allowed, whatever its sender has checked."""
+        self._policy.authenticate(tool, payload)
+        request = decode_request(tool, parents, payload, task_id=task_id)
+        return replace(request, persona=self._policy.admit(request.persona, tool, request.arguments))
+
+    def _adapter(self, request: Request) -> KeyValueStoreAdapter:
+        return self.adapters.of(self._policy.provider_of(request.persona))
+
     def _retrying(self, request: Request) -> OperationResult:
         """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""
         give_up_at = time.time() + self.settings.queue.retry_seconds
@@ -71,7 +74,7 @@ class Runtime:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return perform(self.adapter, request)
+                return perform(self._adapter(request), request, self._policy.visible(request.persona))
             except StoreUnavailableError as error:
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                 if time.time() + pause >= give_up_at:
@@ -85,9 +88,10 @@ class Runtime:
         An earlier delivery may have applied it, or may still be about to: only a first delivery without
         a record is known not to be applied.
         """
-        if request.tool.writes and self.adapter.was_applied(request.arguments["namespace"], request.operation_id):
+        writes = request.tool.writes
+        if writes and self._adapter(request).was_applied(request.arguments["namespace"], request.operation_id):
             return
-        if redelivered and request.tool.writes:
+        if redelivered and writes:
             raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
         raise OperationExpiredError(request.operation_id)
 

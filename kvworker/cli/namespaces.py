@@ -46,14 +46,14 @@ def quota_command(call: Call, *, as_json: bool, reset: bool, **arguments: Any) -
     BYTES is such as 1048576, 512KiB, 1MiB or 2GiB. What is stored stays, even above a smaller quota; what would grow
     is then refused. Without BYTES and --reset it shows the usage and the quota.
     """
-    namespace, quota_bytes = arguments["namespace"], arguments["quota_bytes"]
+    quota_bytes = arguments["quota_bytes"]
     if reset and quota_bytes is not None:
         raise click.UsageError("BYTES and --reset exclude each other")
     if not reset and quota_bytes is None:
-        _show_usage(call, namespace, as_json=as_json)
+        _show_usage(call, arguments["namespace"], as_json=as_json)
         return
-    text = "has the configured quota again" if reset else f"has a quota of {quota_bytes:,} bytes"
-    print_outcome(call("kv_set_quota", arguments), f"namespace {namespace!r} {text}", as_json=as_json)
+    text = "the configured quota holds again" if reset else f"the quota is {quota_bytes:,} bytes"
+    print_outcome(call("kv_set_quota", arguments), text, as_json=as_json)
 
 
 @click.command("clear")

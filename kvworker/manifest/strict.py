@@ -76,6 +76,8 @@ def _told(parameter: Parameter) -> Iterator[str]:
         yield f"At most {schema['maxLength']} bytes of UTF-8."
     if "default" in schema:
         yield f"null means {json.dumps(schema['default'])}."
+    elif not parameter.required:
+        yield "null leaves it out."
 
 
 def _is_any_json(parameter: Parameter) -> bool:

@@ -80,9 +80,7 @@ def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
 
 
 def _facts(error: KVStoreError) -> dict[str, Any]:
-    details = {
-        name: _facts(value) if isinstance(value, KVStoreError) else value
-        for name, value in vars(error).items()
-        if not name.startswith("_")
-    }
+    details = {name: value for name, value in vars(error).items() if not name.startswith("_")}
+    if isinstance(error, errors.BatchRefusedError):
+        details["error"] = _facts(error.error)
     return {"type": type(error).__name__, "message": str(error), "details": details}

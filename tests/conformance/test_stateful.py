@@ -42,6 +42,8 @@ _ttls = st.none() | st.integers(3600, 10**9) | st.floats(3600, 10**9)
 _steps = (
     st.builds(Step, st.sampled_from(["get", "delete"]), _names)
     | st.builds(Step, st.just("set"), _names, value=_values)
+    # Few of these fill the quota.
+    | st.builds(Step, st.just("set"), _names, value=st.text("x", min_size=100, max_size=160))
     | st.builds(Step, st.just("increment"), _names, delta=_integers, initial_value=_integers)
 )
 

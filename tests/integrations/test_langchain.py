@@ -57,11 +57,15 @@ def test_only_the_tools_that_were_asked_for(store: InlineKeyValueStore) -> None:
 
 
 def test_only_the_tools_that_the_persona_may_use() -> None:
-    policies = {"default_persona": "reader", "personas": {"reader": {"flags": ["type.system.kv_store_access"]}}}
+    flags = ["type.system.kv_store_access", "type.system.kv_store_write"]
+    personas = {"reader": {"flags": flags[:1]}, "writer": {"flags": flags}}
+    policies = {"default_persona": "reader", "personas": personas}
     with InlineKeyValueStore(Settings.from_mapping({**_IN_MEMORY, "policies": policies})) as store:
-        names = {tool.name for tool in langchain_tools(store)}
-        assert "kv_get" in names
-        assert "kv_set" not in names
+        reading = {tool.name for tool in langchain_tools(store)}
+        writing = {tool.name for tool in langchain_tools(store.as_persona("writer"))}
+        assert {"kv_get", "kv_batch"} < reading < writing
+        assert "kv_set" in writing - reading
+        assert "kv_set_quota" not in writing
         (setter,) = langchain_tools(store, names=["kv_set"])
         message = _called(setter, {"namespace": "n", "key": "k", "value": 1})
         assert json.loads(str(message.content))["error"]["type"] == "PolicyDeniedError"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -27,10 +29,10 @@ def filled(kvworker: Kvworker) -> Kvworker:
 
 
 def test_a_page_tells_how_to_go_on(filled: Kvworker) -> None:
-    first = filled("list", "n", "--limit", "1").out.splitlines()
+    first = filled("list", "n", "--prefix", "a", "--limit", "1").out.splitlines()
     assert "a1" in first[3]
     assert first[-1] == "more: --cursor a1"
-    last = filled("list", "n", "--limit", "2", *shlex.split(first[-1])[1:]).out
+    last = filled("list", "n", "--prefix", "a", *shlex.split(first[-1])[1:]).out
     assert "a2" in last
     assert "a1" not in last
     assert "more:" not in last
@@ -53,6 +55,18 @@ def test_names_and_values_do_not_disturb_the_terminal(filled: Kvworker) -> None:
     assert "\u202e" not in out
     assert ascii(_HOSTILE) in out
     assert r'"[red]\u009b"' in out
+
+
+def test_a_table_is_printed_in_an_output_that_lacks_its_characters(
+    kvworker: Kvworker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kvworker("set", "ναμε", "κεψ", '"ü€"')
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    assert kvworker("list", "ναμε", "--values").code == 0
+    out = written.getvalue().decode("latin-1")
+    assert ascii("κεψ") in out
+    assert r'"\u00fc\u20ac"' in out
 
 
 @pytest.mark.parametrize("cursor", [_HOSTILE, "two words", "-x", "$HOME", "é"])

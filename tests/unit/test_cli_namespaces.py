@@ -31,7 +31,7 @@ def test_usage_of_one_namespace_and_of_all(filled: Kvworker) -> None:
     ("text", "quota_bytes"), [("1000", 1000), ("2KiB", 2048), ("3MiB", 3 << 20), ("1GiB", 1 << 30)]
 )
 def test_a_namespace_gets_a_quota_of_its_own(filled: Kvworker, text: str, quota_bytes: int) -> None:
-    assert filled("quota", "n", text).out == f"namespace 'n' has a quota of {quota_bytes:,} bytes\n"
+    assert filled("quota", "n", text).out == f"the quota is {quota_bytes:,} bytes\n"
     assert filled("quota", "n", "--json").json["quota_bytes"] == quota_bytes
     assert f"{quota_bytes:,}" in filled("quota", "n").out
     assert filled("quota", "m", "--json").json["quota_bytes"] == 1048576
@@ -43,7 +43,7 @@ def test_a_quota_holds_until_it_is_reset(filled: Kvworker) -> None:
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "its quota of 4 bytes" in refused.err
     reset = ("quota", "n", "--reset", "--idempotency-key", "r")
-    assert filled(*reset).out == "namespace 'n' has the configured quota again\n"
+    assert filled(*reset).out == "the configured quota holds again\n"
     assert filled(*reset, "--json").json == {"namespace": "n", "quota_bytes": None, "replayed": True}
     assert filled("set", "n", "c", "1").code == 0
 

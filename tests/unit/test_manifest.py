@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
@@ -47,6 +47,7 @@ def test_every_argument_is_described_in_every_rendering(tool: Tool) -> None:
     assert all(field["description"] for field in output_schema(tool)["properties"].values())
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_the_check_accepts_is_valid(data: st.DataObject) -> None:
     tool = data.draw(st.sampled_from(list(TOOLS.values())), label="tool")

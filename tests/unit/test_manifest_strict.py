@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
@@ -99,6 +99,7 @@ def strict_step(operation: Mapping[str, Any]) -> dict[str, Any]:
     return {"tool": tool.name, **{name: given.get(name) for name in names}}
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_strict_calls_come_back_as_the_tools_arguments(data: st.DataObject) -> None:
     tool = data.draw(st.sampled_from(list(TOOLS.values())), label="tool")
@@ -116,6 +117,8 @@ def test_strict_descriptions_tell_the_bounds_that_the_schema_may_not() -> None:
     limit = strict_schema(TOOLS["kv_list_keys"])["properties"]["limit"]
     assert limit["type"] == ["integer", "null"]
     assert limit["description"].endswith("From 1 to 1000. null means 100.")
+    cursor = strict_schema(TOOLS["kv_list_keys"])["properties"]["cursor"]
+    assert cursor["description"].endswith("At most 1024 bytes of UTF-8. null leaves it out.")
     assert "Above 0." in strict_schema(TOOLS["kv_touch"])["properties"]["ttl_seconds"]["description"]
     operations = strict_schema(TOOLS["kv_batch"])["properties"]["operations"]["description"]
     assert "1 to 1000 of them." in operations
