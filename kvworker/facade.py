@@ -58,6 +58,7 @@ class KeyValueOperations(ABC):
     ``kvworker.errors`` draws. ``persona`` is who calls, where policies are configured.
     """
 
+    settings: Settings
     persona: str | None = None
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kvworker.model import DEFAULT_PAGE_ROWS, LedgerUsage, NamespaceList
+from kvworker.model import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, LedgerUsage, NamespaceList
 from kvworker.tools import make_steps
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _list_namespaces(
         return adapter.list_namespaces(limit=limit, **arguments)
     found: list[LedgerUsage] = []
     while True:
-        page = adapter.list_namespaces(limit=limit, **arguments)
+        page = adapter.list_namespaces(limit=MAX_PAGE_ROWS, **arguments)
         found += [usage for usage in page.namespaces if visible(str(usage.namespace))]
         if len(found) > limit:
             return NamespaceList(tuple(found[:limit]), found[limit - 1].namespace)

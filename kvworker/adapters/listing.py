@@ -18,8 +18,7 @@ from kvworker.model import (
     ListedEntry,
     NamespaceList,
     check_count,
-    check_key,
-    check_namespace,
+    check_cursor,
     check_prefix,
     decode_value,
 )
@@ -53,8 +52,7 @@ def key_page(prefix: str, limit: int, cursor: str | None) -> Page:
     Raises:
         InvalidRequestError: an argument is wrong.
     """
-    after = "" if cursor is None else check_key(cursor)
-    return Page(check_prefix("prefix", prefix, MAX_KEY_BYTES), check_count("limit", limit, MAX_PAGE_ROWS), after)
+    return _page(check_prefix("prefix", prefix, MAX_KEY_BYTES), limit, cursor)
 
 
 def namespace_page(prefix: str, limit: int, cursor: str | None) -> Page:
@@ -63,8 +61,7 @@ def namespace_page(prefix: str, limit: int, cursor: str | None) -> Page:
     Raises:
         InvalidRequestError: an argument is wrong.
     """
-    after = "" if cursor is None else check_namespace(cursor)
-    return Page(check_prefix("prefix", prefix, MAX_NAMESPACE_BYTES), check_count("limit", limit, MAX_PAGE_ROWS), after)
+    return _page(check_prefix("prefix", prefix, MAX_NAMESPACE_BYTES), limit, cursor)
 
 
 def list_keys(session: Session, namespace: str, page: Page, *, include_values: bool) -> KeyList:
@@ -109,6 +106,10 @@ def total_usage(session: Session, limits: Limits) -> LedgerUsage:
     """Read what the whole store uses."""
     row = session.run(lambda connection: session.dialect.fetch_one(connection, "sum_ledgers", {}))
     return _whole(row, limits)
+
+
+def _page(prefix: str, limit: int, cursor: str | None) -> Page:
+    return Page(prefix, check_count("limit", limit, MAX_PAGE_ROWS), check_cursor(cursor) or "")
 
 
 def _ledger(session: Session, connection: Any, namespace: str) -> Any:

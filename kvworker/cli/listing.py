@@ -56,7 +56,7 @@ def list_command(call: Call, *, as_json: bool, whole: bool, **arguments: Any) ->
     if as_json:
         print_json(listing)
         return
-    console().print(_table(listing))
+    console().print(_table(listing, with_values=bool(arguments.get("include_values"))))
     if listing["next_cursor"] is not None:
         click.echo(f"more: --cursor {shell_word(listing['next_cursor'])}")
 
@@ -71,10 +71,10 @@ def _listed(call: Call, tool: str, arguments: Mapping[str, Any], rows: str, *, w
     return {**page, rows: found}
 
 
-def _table(listing: Mapping[str, Any]) -> Table:
+def _table(listing: Mapping[str, Any], *, with_values: bool) -> Table:
     if "namespaces" in listing:
         return usage_table(NamespaceList.from_dict(listing).namespaces)
-    values = ("value",) if listing["with_values"] else ()
+    values = ("value",) if with_values else ()
     table = make_table("key", "version", "bytes", "expires in", *values, numbers=("version", "bytes", "expires in"))
     for entry in listing["entries"]:
         ttl = seconds_text(entry["ttl_seconds"]) if "ttl_seconds" in entry else ""

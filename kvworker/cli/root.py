@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-_HOMES = {
+from kvworker.version import installed_version
+
+#: The module of each command.
+HOMES = {
     "up": "up",
     "worker": "processes",
     "beat": "processes",
@@ -36,25 +38,18 @@ _HOMES = {
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_HOMES)
+        return list(HOMES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - see above
-        home = _HOMES.get(cmd_name)
+        home = HOMES.get(cmd_name)
         if home is None:
             return None
         command: click.Command = getattr(import_module(f"kvworker.cli.{home}"), f"{cmd_name}_command")
         return command
 
 
-def _version() -> str:
-    try:
-        return version("kvworker")
-    except PackageNotFoundError:
-        return "unknown: it is not installed as a distribution"
-
-
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), message="kvworker %(version)s")
+@click.version_option(installed_version(), message="kvworker %(version)s")
 def cli() -> None:
     """A namespaced key-value store for AI-agent tools, run through a task queue.
 

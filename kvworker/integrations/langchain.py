@@ -14,15 +14,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pydantic import PrivateAttr
 
+from kvworker.advice import describe
 from kvworker.aio import AsyncKeyValueStore
 from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
+from kvworker.facade import KeyValueOperations
 from kvworker.integrations.jobs import run_blocking
 from kvworker.manifest import input_schema, tools_of
-from kvworker.mcp_server.advice import describe
 from kvworker.tools import Tool, find_tool
 
 try:
@@ -32,11 +33,7 @@ except ModuleNotFoundError as missing:
         "kvworker.integrations.langchain needs langchain-core: pip install 'kvworker[langchain]'", name=missing.name
     ) from missing
 
-if TYPE_CHECKING:
-    from kvworker.client import KeyValueStore
-    from kvworker.inline import InlineKeyValueStore
-
-    _Store: TypeAlias = KeyValueStore | InlineKeyValueStore | AsyncKeyValueStore
+_Store: TypeAlias = KeyValueOperations | AsyncKeyValueStore
 
 #: What no model can mend, and whoever runs the program should see.
 _DEFECTS: Final = (ConfigurationError, SchemaError, NestedCallError)

@@ -3,7 +3,7 @@
 All of it is rendered from ``kvworker.tools.TOOLS``; nothing about a tool is written down here a second time.
 """
 
-from kvworker.manifest.entries import kvworker_version, manifest_entries, tools_of
+from kvworker.manifest.entries import manifest_entries, tools_of
 from kvworker.manifest.formats import anthropic_tools, mcp_tools, openai_tools
 from kvworker.manifest.schemas import input_schema, output_schema
 from kvworker.manifest.strict import arguments_from_strict, strict_schema
@@ -12,7 +12,6 @@ __all__ = [
     "anthropic_tools",
     "arguments_from_strict",
     "input_schema",
-    "kvworker_version",
     "manifest_entries",
     "mcp_tools",
     "openai_tools",

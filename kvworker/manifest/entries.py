@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from kvworker.manifest.schemas import input_schema, output_schema
 from kvworker.policy import Policy
 from kvworker.settings import Settings
 from kvworker.tools import TOOLS, Tool
+from kvworker.version import installed_version
 
 _PROVIDER_PREFIX: Final = "kv_store_"
 _READ: Final = "It changes nothing, so it may be repeated."
@@ -46,18 +46,10 @@ def manifest_entries(settings: Settings, persona: str | None = None) -> list[dic
     return [_entry(tool, settings, providers) for tool in tools_of(settings, persona)]
 
 
-def kvworker_version() -> str:
-    """The version of the installed distribution; "unknown" where it runs without being installed."""
-    try:
-        return version("kvworker")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _entry(tool: Tool, settings: Settings, providers: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": tool.name,
-        "version": kvworker_version(),
+        "version": installed_version(),
         "description": tool.summary,
         "parameters": input_schema(tool),
         "returns": output_schema(tool),

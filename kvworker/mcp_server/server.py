@@ -12,12 +12,13 @@ from mcp.server import Server, ServerRequestContext
 from mcp.server.context import CallNext, HandlerResult
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
+from kvworker.advice import describe
 from kvworker.errors import KVStoreError
-from kvworker.manifest import input_schema, kvworker_version, mcp_tools
-from kvworker.mcp_server.advice import describe
+from kvworker.manifest import input_schema, mcp_tools
 from kvworker.mcp_server.scope import Scope
 from kvworker.model import OperationResult
 from kvworker.tools import TOOLS, Tool
+from kvworker.version import installed_version
 
 Context = ServerRequestContext[dict[str, Any], Any]
 
@@ -107,7 +108,7 @@ def _make_server(
     handlers = ToolHandlers(store, tools, offered, scope_of)
     return Server(
         "kvworker",
-        version=kvworker_version(),
+        version=installed_version(),
         instructions=_INSTRUCTIONS,
         get_tool_input_schema=schemas.get,
         on_list_tools=handlers.list_tools,

@@ -122,7 +122,7 @@ class KeyList(Result):
     namespace: str
     entries: tuple[ListedEntry, ...]
     next_cursor: str | None = None
-    with_values: bool = False
+    with_values: bool = field(default=False, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that crosses the queue: entries as dicts, with values if they were asked for."""
@@ -130,13 +130,14 @@ class KeyList(Result):
         if not self.with_values:
             for entry in entries:
                 del entry["value"]
-        return {**Result.to_dict(self), "entries": entries}
+        return {"namespace": self.namespace, "entries": entries, "next_cursor": self.next_cursor}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The page from its dict."""
         entries = tuple(ListedEntry.from_dict(entry) for entry in data["entries"])
-        return cls(data["namespace"], entries, data.get("next_cursor"), data.get("with_values", False))
+        with_values = any("value" in entry for entry in data["entries"])
+        return cls(data["namespace"], entries, data.get("next_cursor"), with_values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from kvworker.errors import InvalidRequestError, InvalidTTLError
+from kvworker.errors import InvalidRequestError
 from kvworker.model.validation import (
     MAX_BATCH_STEPS,
     JSONValue,
     check_flag,
     check_integer,
     check_key,
+    check_touch_ttl,
     check_ttl,
     check_version,
     encode_value,
@@ -53,8 +54,8 @@ class Step:
         elif self.action == "increment":
             first = check_integer("initial_value", self.initial_value) + check_integer("delta", self.delta)
             object.__setattr__(self, "text", str(first))
-        elif self.action == "touch" and self.ttl_seconds is None:
-            raise InvalidTTLError("touch needs ttl_seconds; to let an entry stay for good, persist it")
+        elif self.action == "touch":
+            check_touch_ttl(self.ttl_seconds)
 
     @property
     def is_conditional(self) -> bool:

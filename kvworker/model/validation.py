@@ -94,6 +94,27 @@ def check_ttl(ttl_seconds: object) -> float | None:
     return float(min(ttl_seconds, MAX_TTL_SECONDS))
 
 
+def check_touch_ttl(ttl_seconds: object) -> float:
+    """The TTL that an entry is to have from now on, which there must be.
+
+    Raises:
+        InvalidTTLError: it is not a finite number above 0.
+    """
+    ttl = check_ttl(ttl_seconds)
+    if ttl is None:
+        raise InvalidTTLError("touch needs ttl_seconds; to let an entry stay for good, persist it")
+    return ttl
+
+
+def check_cursor(cursor: object) -> str | None:
+    """The cursor of a page, which is the last name of the page before; None is the first page.
+
+    Raises:
+        InvalidRequestError: it is not a name.
+    """
+    return None if cursor is None else _check_name("cursor", cursor, MAX_KEY_BYTES)
+
+
 def check_integer(name: str, value: object) -> int:
     """A signed 64-bit integer, such as ``delta``.
 

@@ -93,7 +93,7 @@ class ListingCases(Cases):
 
     def test_an_unknown_namespace_is_empty(self, adapter: KeyValueStoreAdapter) -> None:
         page = adapter.list_keys("namespace")
-        assert page.to_dict() == {"namespace": "namespace", "entries": [], "next_cursor": None, "with_values": False}
+        assert page.to_dict() == {"namespace": "namespace", "entries": [], "next_cursor": None}
 
     @pytest.mark.parametrize("limit", [0, -1, 1001, True, 1.0, "1", None])
     def test_bad_limits_are_refused(self, adapter: KeyValueStoreAdapter, limit: Any) -> None:

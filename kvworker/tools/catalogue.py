@@ -137,12 +137,7 @@ _TOUCH = Tool(
     "kv_touch",
     "touch",
     "Let an existing entry expire ttl_seconds from now; its value and version stay as they are.",
-    (
-        p.NAMESPACE,
-        p.KEY,
-        Parameter("ttl_seconds", p.TTL.schema, p.TTL.description, p.TTL.check),
-        p.IDEMPOTENCY_KEY,
-    ),
+    (p.NAMESPACE, p.KEY, p.TOUCH_TTL, p.IDEMPOTENCY_KEY),
     TouchResult,
     _TOUCH_FIELDS,
     "write",

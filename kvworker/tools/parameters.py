@@ -16,6 +16,7 @@ from kvworker.model import (
     MAX_PAGE_ROWS,
     MAX_QUOTA_BYTES,
     check_count,
+    check_cursor,
     check_flag,
     check_integer,
     check_key,
@@ -23,6 +24,7 @@ from kvworker.model import (
     check_operation_id,
     check_prefix,
     check_quota,
+    check_touch_ttl,
     check_ttl,
     check_version,
     encode_value,
@@ -62,6 +64,7 @@ TTL = Parameter(
     check_ttl,
     required=False,
 )
+TOUCH_TTL = Parameter("ttl_seconds", TTL.schema, TTL.description, check_touch_ttl)
 IDEMPOTENCY_KEY = Parameter(
     "idempotency_key",
     _name(MAX_OPERATION_ID_BYTES),
@@ -127,7 +130,7 @@ CURSOR = Parameter(
     "cursor",
     {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
     "Where to go on: the next_cursor of the page before. Leave it out for the first page.",
-    check_key,
+    check_cursor,
     required=False,
 )
 INCLUDE_VALUES = Parameter(

@@ -29,7 +29,8 @@ _POSTGRES_CATALOGUE = (
 )
 # SQLite keeps the statements as they were written, to which an added column was appended.
 _SQLITE_CATALOGUE = (
-    "SELECT type, name, tbl_name, replace(replace(replace(sql, char(10), ''), char(9), ''), ' ', '') FROM sqlite_master",
+    "SELECT type, name, tbl_name, replace(replace(replace(sql, char(10), ''), char(9), ''), ' ', '')"
+    " FROM sqlite_master",
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from kvworker.cli import main
+from kvworker.cli.root import HOMES
 
 PASSWORD = "hunter2-s3cret"  # noqa: S105 - what must not be printed
 
@@ -105,5 +106,5 @@ def test_a_module_that_hides_ours_is_named(tmp_path: Path, capsys: pytest.Captur
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     out = capsys.readouterr().out
-    for name in ("up", "worker", "beat", "migrate", "get", "namespaces", "import", "export", "doctor"):
+    for name in HOMES:
         assert f"\n  {name} " in out

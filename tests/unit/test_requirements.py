@@ -24,9 +24,11 @@ class Absent:
 
 ABSENT = set(sys.argv[1:])
 sys.meta_path.insert(0, Absent())
-import kvworker.cli.doctor, kvworker.cli.entries, kvworker.cli.maintenance, kvworker.cli.processes
-import kvworker.cli.transfer, kvworker.cli.up, kvworker.adapters.postgres, kvworker.adapters.sqlite
-import kvworker.aio, kvworker.client, kvworker.inline, tasks
+from importlib import import_module
+from kvworker.cli.root import HOMES
+for home in sorted(set(HOMES.values())):
+    import_module(f"kvworker.cli.{home}")
+import kvworker.adapters.postgres, kvworker.adapters.sqlite, kvworker.aio, kvworker.client, kvworker.inline, tasks
 import celery.bin.celery, celery.backends.redis, kombu.transport.redis, kombu.transport.pyamqp
 """
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from kvworker import errors
+from kvworker.advice import describe
 from kvworker.errors import KVStoreError
-from kvworker.mcp_server.advice import describe
 from kvworker.tools import TOOLS
 
 SAMPLES: list[KVStoreError] = [
