@@ -162,14 +162,16 @@ class Planner:
                 return entry, entry_record(entry.text, entry.expires_at, entry.version) if live else ""
             case "delete":
                 return Entry(version=entry.version), "true" if live else "false"
-            case "touch" | "persist":
-                return self._touched(step, entry) if live else (entry, "")
+            case "set":
+                return self._set(step, entry, live=live)
             case "increment":
                 return self._incremented(step, entry, live=live)
-            case "set":
-                kept = entry.expires_at if live and step.keep_ttl else None
-                changed = self._written(step.text, self._expiry(step, kept), entry)
-                return changed, written_record(changed.expires_at, changed.version)
+        return self._touched(step, entry) if live else (entry, "")
+
+    def _set(self, step: Step, entry: Entry, *, live: bool) -> tuple[Entry, str]:
+        kept = entry.expires_at if live and step.keep_ttl else None
+        changed = self._written(step.text, self._expiry(step, kept), entry)
+        return changed, written_record(changed.expires_at, changed.version)
 
     def _check_condition(self, step: Step, actual_version: int | None) -> None:
         expected = step.expected_version

@@ -22,7 +22,6 @@ from kvworker.adapters.plan import Entry, Plan, Planner, Room
 from kvworker.adapters.records import batch_record
 from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.errors import ReadTooLargeError
-from kvworker.model import MAX_READ_BYTES
 
 #: Bytes of values that a batch which also writes may read: its record keeps them, for a replay to give again.
 MAX_RECORDED_READ_BYTES = 65_536
@@ -108,25 +107,12 @@ def common_params(write: Write, limits: Limits) -> dict[str, Any]:
     }
 
 
-def check_read_bytes(write: Write, sizes: Mapping[str, int], limit_bytes: int = MAX_READ_BYTES) -> None:
-    """See that what a batch reads fits into a message, or into its record.
-
-    Raises:
-        ReadTooLargeError: it does not.
-    """
-    if sum(sizes.get(step.key, 0) for step in write.steps if step.action == "get") > limit_bytes:
-        raise ReadTooLargeError(limit_bytes)
-
-
 def _record_of(write: Write, plan: Plan) -> str:
     if write.action != "batch":
         (outcome,) = plan.outcomes
         return str(outcome)
-    reads = (
-        outcome
-        for step, outcome in zip(write.steps, plan.outcomes, strict=True)
-        if step.action == "get" and isinstance(outcome, str)
-    )
-    if sum(map(len, reads)) > MAX_RECORDED_READ_BYTES:
+    records = zip(write.steps, plan.outcomes, strict=True)
+    read_bytes = sum(len(str(record).encode()) for step, record in records if step.action == "get")
+    if read_bytes > MAX_RECORDED_READ_BYTES:
         raise ReadTooLargeError(MAX_RECORDED_READ_BYTES)
     return batch_record(plan.outcomes)

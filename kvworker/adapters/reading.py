@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kvworker.adapters.dialect import Write
-from kvworker.adapters.planned import check_read_bytes
 from kvworker.adapters.records import Moment, found_result
 from kvworker.adapters.session import Session
-from kvworker.model import GetResult, decode_value
+from kvworker.errors import ReadTooLargeError
+from kvworker.model import MAX_READ_BYTES, GetResult, decode_value
 
 
 def read_entry(session: Session, namespace: str, key: str) -> GetResult:
@@ -33,7 +33,9 @@ def read_steps(session: Session, write: Write) -> tuple[GetResult, ...]:
         return session.dialect.read_entries(connection, write.namespace, write.keys)
 
     rows, now = session.run(read)
-    check_read_bytes(write, {row[0]: row[3] for row in rows})
+    sizes = {row[0]: row[3] for row in rows}
+    if sum(sizes.get(step.key, 0) for step in write.steps) > MAX_READ_BYTES:
+        raise ReadTooLargeError(MAX_READ_BYTES)
     moment = Moment(now, replayed=False)
     found = {
         key: found_result((write.namespace, key), (text, expires_at, version), moment)

@@ -32,15 +32,11 @@ def check_parameters(
     """
     if unknown := [str(name) for name in arguments if name not in allowed]:
         raise InvalidRequestError(f"{tool.name} takes no argument {unknown[0]!r}; it takes {', '.join(allowed)}")
-    checked = {}
-    for parameter in tool.parameters:
-        name = parameter.name
-        if name not in allowed or (name not in arguments and (not parameter.required or name in missing_allowed)):
-            continue
-        if name not in arguments:
-            raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
-        if arguments[name] is not None or parameter.required:
-            checked[name] = parameter.check(arguments[name])
+    given = {name: value for name, value in arguments.items() if value is not None or name in tool.required}
+    missing = [name for name in tool.required if name in allowed and name not in given and name not in missing_allowed]
+    if missing:
+        raise InvalidRequestError(f"{tool.name} needs the argument {missing[0]!r}")
+    checked = {one.name: one.check(given[one.name]) for one in tool.parameters if one.name in given}
     _check_together(checked)
     return checked
 

@@ -20,9 +20,28 @@ from kvworker.model import (
     SetResult,
     TouchResult,
 )
-from kvworker.tools import parameters as p
 from kvworker.tools.batch import OperationsCheck
 from kvworker.tools.definition import ACCESS_FLAG, ADMIN_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
+from kvworker.tools.parameters import (
+    ATOMIC,
+    CURSOR,
+    DELTA,
+    EXPECTED_VERSION,
+    IDEMPOTENCY_KEY,
+    IF_ABSENT,
+    INCLUDE_VALUES,
+    INITIAL_VALUE,
+    KEEP_TTL,
+    KEY,
+    KEY_PREFIX,
+    LIMIT,
+    NAMESPACE,
+    NAMESPACE_PREFIX,
+    QUOTA_BYTES,
+    TOUCH_TTL,
+    TTL,
+    VALUE,
+)
 
 _READS = (ACCESS_FLAG,)
 _WRITES = (ACCESS_FLAG, WRITE_FLAG)
@@ -71,7 +90,7 @@ _GET = Tool(
     "kv_get",
     "get",
     "Read a value by namespace and key. A missing or expired entry gives found false, which is no error.",
-    (p.NAMESPACE, p.KEY),
+    (NAMESPACE, KEY),
     GetResult,
     (
         _NAMESPACE,
@@ -89,7 +108,7 @@ _SET = Tool(
     "set",
     "Store a JSON value under a key, replacing what is there. Without ttl_seconds it does not expire, whatever it"
     " did before.",
-    (p.NAMESPACE, p.KEY, p.VALUE, p.TTL, p.EXPECTED_VERSION, p.IF_ABSENT, p.KEEP_TTL, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, KEY, VALUE, TTL, EXPECTED_VERSION, IF_ABSENT, KEEP_TTL, IDEMPOTENCY_KEY),
     SetResult,
     (_NAMESPACE, _KEY, ResultField("value", {}, "The value that was stored."), _TTL, _REPLAYED, _VERSION),
     "destructive",
@@ -99,7 +118,7 @@ _DELETE = Tool(
     "kv_delete",
     "delete",
     "Remove an entry. That it is not there is no error: deleted is then false.",
-    (p.NAMESPACE, p.KEY, p.EXPECTED_VERSION, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, KEY, EXPECTED_VERSION, IDEMPOTENCY_KEY),
     DeleteResult,
     (_NAMESPACE, _KEY, ResultField("deleted", _BOOLEAN, "Whether a live entry was removed."), _REPLAYED),
     "destructive",
@@ -111,7 +130,7 @@ _INCREMENT = Tool(
     "Add to an integer counter atomically and return its new value. A missing counter becomes initial_value + delta."
     " Without ttl_seconds it keeps the expiry it has. Give an idempotency_key: without one, a repeated call counts"
     " twice.",
-    (p.NAMESPACE, p.KEY, p.DELTA, p.INITIAL_VALUE, p.TTL, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, KEY, DELTA, INITIAL_VALUE, TTL, IDEMPOTENCY_KEY),
     IncrementResult,
     (
         _NAMESPACE,
@@ -137,7 +156,7 @@ _TOUCH = Tool(
     "kv_touch",
     "touch",
     "Let an existing entry expire ttl_seconds from now; its value and version stay as they are.",
-    (p.NAMESPACE, p.KEY, p.TOUCH_TTL, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, KEY, TOUCH_TTL, IDEMPOTENCY_KEY),
     TouchResult,
     _TOUCH_FIELDS,
     "write",
@@ -147,7 +166,7 @@ _PERSIST = Tool(
     "kv_persist",
     "persist",
     "Let an existing entry stay for good: removes its expiry; its value and version stay as they are.",
-    (p.NAMESPACE, p.KEY, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, KEY, IDEMPOTENCY_KEY),
     TouchResult,
     _TOUCH_FIELDS,
     "write",
@@ -158,7 +177,7 @@ _LIST_KEYS = Tool(
     "list_keys",
     "List a namespace's live entries in order of their keys, a page at a time. Go on with next_cursor until it is"
     " null.",
-    (p.NAMESPACE, p.KEY_PREFIX, p.LIMIT, p.CURSOR, p.INCLUDE_VALUES),
+    (NAMESPACE, KEY_PREFIX, LIMIT, CURSOR, INCLUDE_VALUES),
     KeyList,
     (
         _NAMESPACE,
@@ -173,7 +192,7 @@ _LIST_NAMESPACES = Tool(
     "list_namespaces",
     "List the namespaces that have entries, with their usage, in order, a page at a time. Go on with next_cursor"
     " until it is null.",
-    (p.NAMESPACE_PREFIX, p.LIMIT, p.CURSOR),
+    (NAMESPACE_PREFIX, LIMIT, CURSOR),
     NamespaceList,
     (
         ResultField(
@@ -190,7 +209,7 @@ _CLEAR = Tool(
     "kv_clear",
     "clear",
     "Remove every entry of a namespace at once. There is no way back.",
-    (p.NAMESPACE, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, IDEMPOTENCY_KEY),
     ClearResult,
     (
         _NAMESPACE,
@@ -205,7 +224,7 @@ _USAGE = Tool(
     "kv_usage",
     "usage",
     "Tell how many bytes a namespace uses of its quota; without a namespace, the whole store.",
-    (Parameter("namespace", p.NAMESPACE.schema, p.NAMESPACE.description, p.NAMESPACE.check, required=False),),
+    (Parameter("namespace", NAMESPACE.schema, NAMESPACE.description, NAMESPACE.check, required=False),),
     LedgerUsage,
     (
         ResultField("namespace", _NULLABLE_STRING, "The namespace; null for the whole store."),
@@ -221,7 +240,7 @@ _SET_QUOTA = Tool(
     "set_quota",
     "Give a namespace a quota of its own, or the configured one back. What is stored stays, even above a smaller"
     " quota; what would grow is then refused.",
-    (p.NAMESPACE, p.QUOTA_BYTES, p.IDEMPOTENCY_KEY),
+    (NAMESPACE, QUOTA_BYTES, IDEMPOTENCY_KEY),
     QuotaResult,
     (
         _NAMESPACE,
@@ -241,7 +260,7 @@ _BATCH = Tool(
     "Run many operations of one namespace in order, in one transaction, under one idempotency key. If values are"
     " only read it needs no write access.",
     (
-        p.NAMESPACE,
+        NAMESPACE,
         Parameter(
             "operations",
             {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_STEPS},
@@ -250,8 +269,8 @@ _BATCH = Tool(
             " idempotency_key.",
             OperationsCheck(STEP_TOOLS),
         ),
-        p.ATOMIC,
-        p.IDEMPOTENCY_KEY,
+        ATOMIC,
+        IDEMPOTENCY_KEY,
     ),
     BatchResult,
     (
