@@ -37,6 +37,9 @@ CALL_TIMEOUT_SECONDS = 20
 READY_SECONDS = 30
 VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 
+BATCH = 100
+_BATCH = [{"tool": "kv_set", "key": f"key-{number}", "value": VALUE} for number in range(BATCH)]
+
 Call = Callable[[int], Any]
 Calls = Mapping[str, Call]
 Sample = dict[str, float]
@@ -156,6 +159,9 @@ def _calls(store: KeyValueStore) -> Calls:
         "C": lambda _: noop.noop.delay().get(timeout=CALL_TIMEOUT_SECONDS),
         "get": lambda number: store.get(NAMESPACE, f"key-{number % KEYS}", timeout=CALL_TIMEOUT_SECONDS),
         "set": lambda number: store.set(NAMESPACE, f"key-{number % KEYS}", VALUE, timeout=CALL_TIMEOUT_SECONDS),
+        f"batch of {BATCH} sets": lambda number: store.batch(
+            f"{NAMESPACE} {number % KEYS}", _BATCH, timeout=CALL_TIMEOUT_SECONDS
+        ),
     }
 
 

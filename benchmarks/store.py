@@ -20,11 +20,12 @@ from sqlalchemy.engine import make_url
 
 from benchmarks.rows import Row
 from kvworker.adapters import create_kv_store_adapter
-from kvworker.model import JSONValue, encode_value
+from kvworker.model import JSONValue, Step, encode_value
 from tests.servers import PostgresServer
 
 CLIENTS = (1, 8)
 KEYS = 200
+BATCH = 100
 VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 GROWN: JSONValue = {"step": 7, "tool": "search", "state": "x" * 61}
 _TEXTS = (encode_value(VALUE), encode_value(GROWN))
@@ -38,6 +39,8 @@ _FLOOR_SET = (
 )
 _FLOOR_GET = "SELECT value FROM floor_entries WHERE namespace = %s AND key = %s"
 
+_FLOORS = {"floor set": "F (upsert)", "floor batch": f"{BATCH} F (upserts)", "floor get": "F (select)"}
+
 Operation = Callable[[int], Any]
 
 _state: Client
@@ -45,18 +48,21 @@ _state: Client
 
 @dataclass(frozen=True)
 class Comparison:
-    """An operation, its floor, and whether all clients share one namespace."""
+    """An operation, its floor, whether all clients share one namespace, and how many turns one takes the time of."""
 
     name: str
     operation: str
     floor: str
     shared: bool = False
+    weight: int = 1
 
 
 COMPARISONS = (
     Comparison("set", "set", "floor set"),
     Comparison("set, every one grows or shrinks", "set growing", "floor set"),
     Comparison("increment", "increment", "floor set"),
+    Comparison("compare and set", "compare and set", "floor set"),
+    Comparison(f"batch of {BATCH} sets", "batch", "floor batch", weight=BATCH // 5),
     Comparison("get", "get", "floor get"),
 )
 SHARED_COMPARISONS = (
@@ -73,6 +79,7 @@ class Client:
         self.number = number
         self.namespace = ""
         self.warm = set[tuple[str, str]]()
+        self.versions: dict[str, int | None] = {}
         self.adapter = create_kv_store_adapter("postgres", {"url": url})
         parsed = make_url(url)
         self.connection = psycopg.connect(
@@ -91,6 +98,11 @@ class Client:
                 self.namespace, self.key(turn), (VALUE, GROWN)[turn // KEYS % 2]
             ),
             "increment": lambda turn: self.adapter.increment(f"{self.namespace} counters", self.key(turn)),
+            "compare and set": self.compare_and_set,
+            "batch": lambda turn: self.adapter.batch(
+                self.namespace, [Step("set", self.key(turn + number), value=VALUE) for number in range(BATCH)]
+            ),
+            "floor batch": lambda turn: [self.operations()["floor set"](turn + number) for number in range(BATCH)],
             "get": lambda turn: self.adapter.get(self.namespace, self.key(turn)),
             "floor set": lambda turn: self.connection.execute(
                 _FLOOR_SET, (self.namespace, self.key(turn), _TEXTS[turn // KEYS % 2])
@@ -98,9 +110,15 @@ class Client:
             "floor get": lambda turn: self.connection.execute(_FLOOR_GET, (self.namespace, self.key(turn))).fetchone(),
         }
 
+    def compare_and_set(self, turn: int) -> None:
+        """Write an entry that only this client writes, if it is of the version of the write before."""
+        key = self.key(turn)
+        result = self.adapter.set(f"{self.namespace} versions", key, VALUE, expected_version=self.versions.get(key))
+        self.versions[key] = result.version
+
     def warm_up(self, name: str) -> None:
         """Before the clock runs, once: entries are there, and statements prepared."""
-        maker = {"floor get": "floor set", "get": "set"}.get(name, name)
+        maker = {"floor get": "floor set", "floor batch": "floor set", "get": "set", "batch": "set"}.get(name, name)
         if (self.namespace, name) not in self.warm:
             self.warm.add((self.namespace, name))
             for turn in range(KEYS):
@@ -148,11 +166,12 @@ def _measure(
     sample = {}
     for comparison in comparisons:
         rates = []
+        own_turns = turns // comparison.weight
         for name in (comparison.operation, comparison.floor):
-            futures = [pool.submit(_run_turns, name, turns, shared=comparison.shared) for _ in range(clients)]
+            futures = [pool.submit(_run_turns, name, own_turns, shared=comparison.shared) for _ in range(clients)]
             spans = [future.result() for future in futures]
             seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
-            rates.append(clients * turns / seconds)
+            rates.append(clients * own_turns / seconds)
         sample[comparison] = (rates[0], rates[1])
     return sample
 
@@ -174,7 +193,7 @@ def _row(comparison: Comparison, clients: int, rates: list[tuple[float, float]])
         "name": f"store {comparison.name}, {clients} client{'s' if clients > 1 else ''}",
         "unit": "ops/s",
         "median": median(rate for rate, _ in rates),
-        "floor": "F (upsert)" if comparison.floor == "floor set" else "F (select)",
+        "floor": _FLOORS[comparison.floor],
         "floor_median": median(floor for _, floor in rates),
         "ratio": median(rate / floor for rate, floor in rates),
     }

@@ -219,3 +219,20 @@ class TestValues:
                 await call
             assert isinstance(caught.value.__cause__, kvworker.ValueSerializationError)
         assert await store.keys() == []
+
+
+async def test_a_persona_that_may_only_read_reads_all_there_is() -> None:
+    reader = {"flags": ["type.system.kv_store_access"]}
+    writer = {"flags": ["type.system.kv_store_access", "type.system.kv_store_write"]}
+    adapters = {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}
+    configuration = {"tools": {"kv_store": adapters}, "policies": {"personas": {"reader": reader, "writer": writer}}}
+    with kvworker.InlineKeyValueStore(kvworker.Settings.from_mapping(configuration)) as inner:
+        await KvworkerKeyValueStore(inner.as_persona("writer")).put_many(["k", "l"], [{"a": 1}, {"a": 2}])
+        store = KvworkerKeyValueStore(inner.as_persona("reader"))
+        assert await store.get_many(["k", "l", "m"]) == [{"a": 1}, {"a": 2}, None]
+        assert (await store.ttl("k"))[0] == {"a": 1}
+        assert (await store.keys(), await store.collections()) == (["k", "l"], ["default_collection"])
+        for write in (store.put("k", {"a": 3}), store.delete("k"), store.destroy_collection("default_collection")):
+            with pytest.raises(kvworker.PolicyDeniedError):
+                await write
+        assert await store.get("k") == {"a": 1}
