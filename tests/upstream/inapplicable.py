@@ -1,0 +1,53 @@
+"""The published tests that kvworker's store cannot pass, by what they ask for. Each has to exist and to fail.
+
+A name without parameters is the test with all of its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+_VECTORS = "there are no vectors: no scores, and no order by likeness"
+
+INAPPLICABLE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "langgraph-checkpoint": {
+        _VECTORS: (
+            "test_store.py::test_vector_store_initialization",
+            "test_store.py::test_vector_update_with_embedding",
+            "test_store.py::test_async_vector_update_with_embedding",
+            "test_store.py::test_vector_search_with_filters",
+            "test_store.py::test_async_vector_search_with_filters",
+            "test_store.py::test_embed_with_path",
+            "test_store.py::test_non_ascii",
+        ),
+    },
+    "langgraph-checkpoint-sqlite": {
+        _VECTORS: (
+            "test_store.py::test_vector_store_initialization",
+            "test_store.py::test_vector_update_with_embedding",
+            "test_store.py::test_vector_search_with_filters",
+            "test_store.py::test_vector_search_pagination",
+            "test_store.py::test_embed_with_path",
+            "test_store.py::test_embed_with_path_operation_config",
+            "test_store.py::test_scores",
+            "test_store.py::test_non_ascii",
+            "test_async_store.py::test_vector_store_initialization",
+            "test_async_store.py::test_vector_update_with_embedding",
+            "test_async_store.py::test_embed_with_path",
+        ),
+        "it reads the SQL of SqliteStore's own migrations": ("test_store.py::test_nonnull_migrations",),
+        "SqliteStore refuses a filter's field that could be SQL; here no field is ever part of any SQL": (
+            "test_store.py::test_sql_injection_vulnerability",
+        ),
+        "SqliteStore reads a filter's field with periods as a path; here, as in InMemoryStore, it is a name": (
+            "test_store.py::test_filter_keys_with_hyphens_and_digits",
+        ),
+        "SqliteStore's reads renew a TTL only if refresh_on_read is set; LangGraph's contract has them renew it": (
+            "test_ttl.py::test_ttl_override_default",
+        ),
+        "a synchronous call may run in an event loop, except over an AsyncKeyValueStore (test_langgraph_kvworker.py)": (
+            "test_async_store.py::test_no_running_loop",
+        ),
+    },
+}
