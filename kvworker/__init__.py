@@ -5,6 +5,7 @@ The public names, loaded on first use: the facade needs no database driver, the 
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,9 @@ __all__ = [
     "register_kv_store_adapter",
     "use_conversation_engine",
 ]
+
+# What a library logs is the program's to show; without this Python would print it where no logging is set up.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 #: Searched in this order: what a caller needs comes before what only a worker needs.
 _MODULES = ("errors", "model", "settings", "client", "aio", "adapters", "inline")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -55,7 +56,9 @@ class Address:
         try:
             return socket.create_server((self.host, self.port), family=family)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {self.host}, port {self.port}: {error.strerror}") from error
+            # Python adds the address to the error's own text.
+            reason = os.strerror(error.errno) if error.errno else error.strerror
+            raise ConfigurationError(f"cannot listen on {self.host}, port {self.port}: {reason}") from error
 
     def url(self, listener: socket.socket, path: str) -> str:
         """The URL of a path, with the port that the socket has."""

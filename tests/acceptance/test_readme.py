@@ -1,29 +1,69 @@
-"""The first snippet of the README, run as a reader would."""
+"""What the README lists is all that there is: operations, errors and commands. test_docs.py runs its blocks."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-from tests.acceptance.command_line import ROOT, clean_environ, running_up
+import click
+import pytest
 
+from kvworker import KeyValueStore, errors
+from kvworker.cli.root import cli
+from kvworker.errors import KVStoreError
+from kvworker.tools import TOOLS
+from tests.acceptance.documents import ROOT
 
-def test_the_snippet_runs_next_to_kvworker_up(tmp_path: Path) -> None:
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert snippet is not None
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    with running_up(tmp_path):
-        command = [sys.executable, "-c", snippet[1]]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, timeout=60, check=False
-        )
-    assert done.stderr == ""
-    assert done.stdout == "{'scopes': ['read']}\n1\nTrue\n"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+#: Of every method and of every write, as the README says below its table.
+COMMON = {"self", "timeout", "idempotency_key"}
+OPERATIONS = {
+    tool: (ast.parse(method, mode="eval").body, set(re.findall(r"`(\w+)`", result)))
+    for method, tool, result in re.findall(r"^\| `(.+?)` \| `(kv_\w+)` \| .+? \| (.+) \|$", README, re.MULTILINE)
+}
 
 
 def test_the_first_thirty_lines_give_purpose_set_up_and_snippet() -> None:
-    beginning = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
+    beginning = "\n".join(README.splitlines()[:30])
     assert all(word in beginning for word in ("key-value store", "make demo", "make test", "store.get(", "```\n"))
+
+
+def test_every_operation_is_listed() -> None:
+    assert list(OPERATIONS) == list(TOOLS)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_an_operation_is_listed_as_it_is(name: str) -> None:
+    method, result = OPERATIONS[name]
+    assert isinstance(method, ast.Call)
+    assert ast.unparse(method.func) == TOOLS[name].method
+    parameters = inspect.signature(getattr(KeyValueStore, TOOLS[name].method)).parameters.values()
+    taken = {parameter.name: parameter.default for parameter in parameters if parameter.name not in COMMON}
+    listed: dict[str, Any] = {ast.unparse(argument): inspect.Parameter.empty for argument in method.args}
+    listed |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in method.keywords}
+    assert listed == taken
+    assert result == {field.name for field in TOOLS[name].result_fields} - {"namespace", "key"}
+
+
+def raised(cls: type[KVStoreError] = KVStoreError) -> Iterator[str]:
+    """The errors that are raised as themselves; the others are what they have in common."""
+    children = [child for child in cls.__subclasses__() if child.__module__ == errors.__name__]
+    if not children or cls is errors.InvalidRequestError:
+        yield cls.__name__
+    for child in children:
+        yield from raised(child)
+
+
+def test_every_error_is_listed() -> None:
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", README.split("| error |")[1].split("\n\n")[0], re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(raised())
+
+
+def test_every_command_is_listed() -> None:
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", README.split("| command |")[1].split("\n\n")[0], re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`([a-z]+)[^`]*`", row)]
+    assert sorted(listed) == sorted(cli.list_commands(click.Context(cli)))

@@ -1,0 +1,64 @@
+"""Every block of the README and of docs/ is run, by a reader in a process of its own, next to one ``kvworker up``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.command_line import clean_environ, running_up
+from tests.acceptance.documents import DOCUMENTS, ROOT, read_blocks
+from tests.acceptance.terminal import activated_path
+from tests.servers import free_port
+
+#: LangChain sends nothing anywhere, and a pytest in a document loads none of this suite's plugins, which take seconds.
+ENVIRON = {"LANGSMITH_TRACING": "false", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The repository's folder as a reader has it, and the file that docs/deployment.md supposes."""
+    home = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "config", home / "config")
+    with running_up(home):
+        shutil.copy(home / ".kvworker" / "kvworker.yaml", home / "production.yaml")
+        yield home
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> None:
+    replacements = {"8765": str(free_port()), "/var/lib/kvworker": "beat-state"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.acceptance.reader", str(document), json.dumps(replacements)],
+        cwd=home,
+        env=clean_environ({"PATH": activated_path(), **ENVIRON}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of a document's headings."""
+    text = document.read_text(encoding="utf-8")
+    for block in read_blocks(document):
+        text = text.replace(block.text, "")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        linked = document.parent / name if name else document
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
