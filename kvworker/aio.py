@@ -58,7 +58,7 @@ class _Asking(KeyValueOperations):
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> Any:
         raise NotImplementedError
 
-    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+    def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -141,9 +141,9 @@ class AsyncKeyValueStore:
         """Start an operation now, to await its result later; ``timeout`` is the message's deadline."""
         return self._submit(find_tool(tool), arguments, timeout)
 
-    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+    def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """A Celery signature, as ``KeyValueStore.signature`` makes it."""
-        return self._store.signature(tool, arguments)
+        return self._store.signature(tool, arguments, valid_seconds=valid_seconds)
 
     async def close(self) -> None:
         """Stop the threads and close the connections of this process."""

@@ -118,9 +118,9 @@ class KeyValueStore(KeyValueOperations):
         result: OperationResult = self._submit(tool, arguments, timeout).result()
         return result
 
-    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+    def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """A Celery signature, for chains, groups and chords of any application on the same broker."""
-        return make_signature(self.dispatcher().app, self.settings, self.persona, tool, arguments)
+        return make_signature(self, self.dispatcher().app, tool, arguments, valid_seconds)
 
     def probe(self, timeout: float) -> QueuedResult:
         """Ask a worker for an entry, as nobody: any answer tells that it works, a ``PolicyDeniedError`` too."""

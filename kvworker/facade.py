@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
@@ -73,14 +74,16 @@ class KeyValueOperations(ABC):
         """
 
     @abstractmethod
-    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+    def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """A Celery signature, for chains, groups and chords of any application on the same broker.
 
         A ``kv_set`` without ``value`` stores the previous task's result; every other signature is
-        immutable. It has no deadline. Its operation id is ``idempotency_key``, or else its task id.
+        immutable. Its operation id is ``idempotency_key``, or else its task id. No worker starts it later than
+        ``valid_seconds`` from now; None is no deadline.
 
         Where a signing key is configured it is signed, but for that previous result. Its task id is not
-        known yet, so give an ``idempotency_key``: without one, whoever can read the queue can repeat it.
+        known yet, so give an ``idempotency_key``, and ``valid_seconds`` below the time that operation ids are
+        remembered: otherwise whoever can read the queue can have it applied again.
         """
 
     @abstractmethod
@@ -271,7 +274,7 @@ class KeyValueOperations(ABC):
         """
         arguments = {
             "namespace": namespace,
-            "operations": list(operations),
+            "operations": operations,
             "atomic": atomic,
             "idempotency_key": idempotency_key,
         }
@@ -305,13 +308,15 @@ def check_timeout(timeout: object, default_seconds: float) -> float:
 
 
 def make_signature(
-    app: Any, settings: Settings, persona: str | None, tool_name: str, arguments: Mapping[str, Any]
+    store: KeyValueOperations, app: Any, tool_name: str, arguments: Mapping[str, Any], valid_seconds: float | None
 ) -> Signature:
-    """The Celery signature of an operation on the configured queue."""
+    """The Celery signature of an operation on the store's queue."""
+    settings = store.settings
     tool = find_tool(tool_name)
     checked = check_arguments(tool, arguments, missing_allowed=("value",))
     policy = Policy(settings.policies)
-    payload = encode_request(checked, deadline=None, persona=policy.admit(persona, tool, checked))
+    deadline = None if valid_seconds is None else time.time() + check_timeout(valid_seconds, 0.0)
+    payload = encode_request(checked, deadline=deadline, persona=policy.admit(store.persona, tool, checked))
     return app.signature(
         tool.task_name,
         kwargs=policy.sign(tool, payload),

@@ -81,9 +81,9 @@ class InlineKeyValueStore(KeyValueOperations):
         """Run an operation now and keep its outcome."""
         return self._submit(find_tool(tool), arguments, timeout)
 
-    def signature(self, tool: str, arguments: Mapping[str, Any]) -> Signature:
+    def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """The signature that ``KeyValueStore.signature`` makes; applying it needs a broker and a worker."""
-        return make_signature(make_celery(self.settings), self.settings, self.persona, tool, arguments)
+        return make_signature(self, make_celery(self.settings), tool, arguments, valid_seconds)
 
     def close(self) -> None:
         """Release the adapters' connections."""

@@ -18,7 +18,7 @@ from typing import Any, Final
 from kombu.utils.json import register_type
 
 from kvworker.errors import InvalidRequestError, OperationFailedError, UnsupportedMessageError
-from kvworker.model import MAX_NAMESPACE_BYTES, OperationResult, decode_value
+from kvworker.model import MAX_NAMESPACE_BYTES, OperationResult, decode_value, shown_name
 from kvworker.tools import Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
@@ -87,7 +87,8 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     version = payload.get("v", PAYLOAD_VERSION)
     if version != PAYLOAD_VERSION:
         raise UnsupportedMessageError(
-            f"the message is of version {version!r}, this worker understands {PAYLOAD_VERSION}; upgrade the worker"
+            f"the message is of version {_shown_version(version)}, this worker understands {PAYLOAD_VERSION};"
+            " upgrade the worker"
         )
     arguments = {name: value for name, value in payload.items() if name not in _ENVELOPE}
     if parents:
@@ -149,6 +150,10 @@ def _literal(value: object) -> object:
         if '"__type__"' in text:
             return Literal(text)
     return value
+
+
+def _shown_version(version: object) -> str:
+    return str(version) if isinstance(version, int) and abs(version) < 10**9 else shown_name(version)
 
 
 def _check_deadline(deadline: object) -> float | None:

@@ -13,6 +13,7 @@ from tasks.maintenance import register_maintenance
 from tasks.operations import register_operations
 from tasks.pool_fixes import mend_prefork_pool
 from tasks.runtime import Runtime
+from tasks.strategy import use_strategy
 
 
 class QuietWorker(Worker):
@@ -37,4 +38,5 @@ def make_worker_app(settings: Settings) -> Celery:
     runtime = Runtime(app, settings)
     register_operations(app, runtime)
     register_maintenance(app, runtime)
+    use_strategy(app)
     return app

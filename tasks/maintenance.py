@@ -12,7 +12,8 @@ from celery import Celery, Task
 from celery.utils.log import get_task_logger
 
 from kvworker.adapters import KeyValueStoreAdapter
-from kvworker.errors import KVStoreError
+from kvworker.errors import InvalidRequestError, KVStoreError
+from kvworker.model import check_namespace, shown_name
 from kvworker.providers import adapters_in_use
 from kvworker.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
 from tasks.runtime import Runtime
@@ -26,7 +27,6 @@ def register_maintenance(app: Celery, runtime: Runtime) -> None:
         "bind": True,
         "throws": (KVStoreError,),
         "shared": False,
-        "Strategy": "tasks.strategy:refusing_malformed",
     }
     limits = runtime.settings.maintenance
 
@@ -48,6 +48,8 @@ def register_maintenance(app: Celery, runtime: Runtime) -> None:
 
     @app.task(name=RECOMPUTE_TASK, **options)
     def recompute_ledgers(task: Task, after: str | None = None, adapter: str | None = None) -> dict[str, Any]:
+        if after is not None:
+            check_namespace(after)
         chosen = _adapter(runtime, task, adapter, is_first=after is None)
         report = chosen.recompute_ledgers(after=after, budget_seconds=limits.recompute_budget_seconds)
         for drift in report.drifts:
@@ -58,7 +60,13 @@ def register_maintenance(app: Celery, runtime: Runtime) -> None:
 
 
 def _adapter(runtime: Runtime, task: Task, name: str | None, *, is_first: bool = True) -> KeyValueStoreAdapter:
-    """The adapter that a message is about, after each other one has got its message."""
+    """The adapter that a message is about, after each other one has got its message.
+
+    Raises:
+        InvalidRequestError: what the message names is no name.
+    """
+    if not isinstance(name, str | None):
+        raise InvalidRequestError(f"adapter must be the name of one, not {shown_name(name)}")
     if name is None and is_first:
         for other in adapters_in_use(runtime.settings)[1:]:
             _follow(task, adapter=other)

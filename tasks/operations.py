@@ -27,7 +27,6 @@ def _register(app: Celery, runtime: Runtime, tool: Tool) -> None:
         shared=False,
         throws=(KVStoreError,),
         resultrepr_maxsize=0,
-        Strategy="tasks.strategy:refusing_malformed",
     )
     def operation(task: Task, /, *parents: Any, **payload: Any) -> dict[str, Any]:
         return runtime.run_operation(task.request, tool, parents, payload)

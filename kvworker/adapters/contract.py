@@ -182,7 +182,7 @@ class KeyValueStoreAdapter(ABC):
     def list_namespaces(
         self, *, prefix: str = "", limit: int = DEFAULT_PAGE_ROWS, cursor: str | None = None
     ) -> NamespaceList:
-        """List the namespaces that have entries and begin with ``prefix``, in order, with their usage.
+        """List the namespaces that have live entries and begin with ``prefix``, in order, with their usage.
 
         Raises:
             InvalidRequestError: an argument is wrong.

@@ -95,6 +95,7 @@ class Plan:
     before: Mapping[str, Entry]
     after: dict[str, Entry]
     outcomes: list[str | KVStoreError] = field(default_factory=list)
+    read_bytes: int = 0
 
     @property
     def changed(self) -> dict[str, Entry]:
@@ -121,8 +122,9 @@ class Plan:
 class Planner:
     """Takes steps on the entries of a namespace as they are ``now``.
 
-    ``version`` is the least that an entry written now may have: it is above every version that was ever
-    given out, so that an entry which is made again never has an old one.
+    ``version`` is the least that an entry written now may have: the clock in microseconds, which is past every
+    version that was given out, so that an entry which is made again never has an old one. All writes of a key
+    in one plan give the same version, of which only the last is ever seen.
     """
 
     namespace: str
@@ -139,39 +141,38 @@ class Planner:
         plan = Plan(entries, dict(entries))
         for index, step in enumerate(steps):
             try:
-                plan.outcomes.append(self._apply(step, plan.after, room))
+                plan.outcomes.append(self._apply(step, plan, room))
             except KVStoreError as error:
                 if room is None:
                     raise StepRefusedError(index, error) from error
                 plan.outcomes.append(error)
         return plan
 
-    def _apply(self, step: Step, entries: dict[str, Entry], room: Room | None) -> str:
-        entry = entries[step.key]
-        changed, record = self._take(step, entry)
+    def _apply(self, step: Step, plan: Plan, room: Room | None) -> str:
+        entry = plan.after[step.key]
+        version = max(plan.before[step.key].version + 1, self.version)
+        changed, record = self._take(step, entry, version)
         if room is not None:
             room.take(self.namespace, changed.size_bytes - entry.size_bytes)
-        entries[step.key] = changed
+        if step.action == "get":
+            plan.read_bytes += entry.size_bytes
+        plan.after[step.key] = changed
         return record
 
-    def _take(self, step: Step, entry: Entry) -> tuple[Entry, str]:
+    def _take(self, step: Step, entry: Entry, version: int) -> tuple[Entry, str]:
         live = entry.is_live(self.now)
         self._check_condition(step, entry.version if live else None)
         match step.action:
             case "get":
                 return entry, entry_record(entry.text, entry.expires_at, entry.version) if live else ""
             case "delete":
-                return Entry(version=entry.version), "true" if live else "false"
+                return Entry(), "true" if live else "false"
             case "set":
-                return self._set(step, entry, live=live)
+                kept = entry.expires_at if live and step.keep_ttl else None
+                return _written(step.text, self._expiry(step, kept), version)
             case "increment":
-                return self._incremented(step, entry, live=live)
+                return self._incremented(step, entry if live else None, version)
         return self._touched(step, entry) if live else (entry, "")
-
-    def _set(self, step: Step, entry: Entry, *, live: bool) -> tuple[Entry, str]:
-        kept = entry.expires_at if live and step.keep_ttl else None
-        changed = self._written(step.text, self._expiry(step, kept), entry)
-        return changed, written_record(changed.expires_at, changed.version)
 
     def _check_condition(self, step: Step, actual_version: int | None) -> None:
         expected = step.expected_version
@@ -182,12 +183,12 @@ class Planner:
         changed = replace(entry, expires_at=self._expiry(step, None))
         return changed, written_record(changed.expires_at, changed.version)
 
-    def _incremented(self, step: Step, entry: Entry, *, live: bool) -> tuple[Entry, str]:
-        value = self._counter(step, entry.text or "") + step.delta if live else int(step.text)
+    def _incremented(self, step: Step, counter: Entry | None, version: int) -> tuple[Entry, str]:
+        value = self._counter(step, counter.text or "") + step.delta if counter else int(step.text)
         if not INT64_MIN <= value <= INT64_MAX:
             raise CounterOverflowError(self.namespace, step.key)
-        changed = self._written(str(value), self._expiry(step, entry.expires_at if live else None), entry)
-        return changed, f"{value} {written_record(changed.expires_at, changed.version)}"
+        changed, record = _written(str(value), self._expiry(step, counter.expires_at if counter else None), version)
+        return changed, f"{value} {record}"
 
     def _counter(self, step: Step, text: str) -> int:
         if not _JSON_INTEGER.fullmatch(text):
@@ -196,8 +197,9 @@ class Planner:
             raise CounterOverflowError(self.namespace, step.key)
         return int(text)
 
-    def _written(self, text: str, expires_at: float | None, entry: Entry) -> Entry:
-        return Entry(text, expires_at, len(text.encode()), max(entry.version + 1, self.version))
-
     def _expiry(self, step: Step, otherwise: float | None) -> float | None:
         return otherwise if step.ttl_seconds is None else self.now + step.ttl_seconds
+
+
+def _written(text: str, expires_at: float | None, version: int) -> tuple[Entry, str]:
+    return Entry(text, expires_at, len(text.encode()), version), written_record(expires_at, version)

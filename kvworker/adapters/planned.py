@@ -11,6 +11,7 @@ from typing import Any
 
 from kvworker.adapters.dialect import (
     AlreadyRecordedError,
+    ConflictError,
     Dialect,
     DriverConnection,
     Limits,
@@ -25,6 +26,7 @@ from kvworker.errors import ReadTooLargeError
 
 #: Bytes of values that a batch which also writes may read: its record keeps them, for a replay to give again.
 MAX_RECORDED_READ_BYTES = 65_536
+_MAX_CLEARING_LOOKS = 100
 
 
 class PlanningDialect(Dialect):
@@ -38,6 +40,10 @@ class PlanningDialect(Dialect):
     def store_plan(self, connection: Any, params: Mapping[str, Any], plan: Plan) -> None:
         """Store entries, record and ledgers; ``params`` has all but the entries."""
 
+    @abstractmethod
+    def delete_entries(self, connection: Any, namespace: str) -> tuple[int, int, int]:
+        """Delete all entries of a namespace, waiting for those that somebody works on: rows, live ones, bytes."""
+
     def write_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Plan and apply a write in one transaction, or find its record."""
         try:
@@ -45,6 +51,32 @@ class PlanningDialect(Dialect):
                 return self._plan_and_store(connection, write, limits)
         except AlreadyRecordedError as found:
             return found.record
+
+    def clear(self, connection: Any, write: Write, limits: Limits) -> Record:
+        """Remove every entry of a namespace in one transaction, or find the record of that."""
+        params = common_params(write, limits)
+        with self.transaction(connection):
+            recorded = self.recorded(connection, write.namespace, write.operation_id)
+            if recorded is not None:
+                return recorded
+            rows, live, freed_bytes = self._delete_all(connection, write.namespace)
+            result = f"{live} {freed_bytes}"
+            params |= {"result": result, "grown_bytes": -freed_bytes, "grown_entries": -rows}
+            self.store_plan(connection, params, Plan({}, {}))
+        return Record(write.fingerprint, result, 0.0, replayed=False)
+
+    def _delete_all(self, connection: Any, namespace: str) -> tuple[int, int, int]:
+        """Delete until nothing is left: while a delete waits for one entry, others come that it does not see.
+
+        So there is a moment, that of the last look, before which all that was written is gone.
+        """
+        total = (0, 0, 0)
+        for _ in range(_MAX_CLEARING_LOOKS):
+            found = self.delete_entries(connection, namespace)
+            if found[0] == 0:
+                return total
+            total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
+        raise ConflictError("new entries kept coming while the namespace was cleared")
 
     def _plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
         entries, planner = self.lock_entries(connection, write)
@@ -111,8 +143,6 @@ def _record_of(write: Write, plan: Plan) -> str:
     if write.action != "batch":
         (outcome,) = plan.outcomes
         return str(outcome)
-    records = zip(write.steps, plan.outcomes, strict=True)
-    read_bytes = sum(len(str(record).encode()) for step, record in records if step.action == "get")
-    if read_bytes > MAX_RECORDED_READ_BYTES:
+    if plan.read_bytes > MAX_RECORDED_READ_BYTES:
         raise ReadTooLargeError(MAX_RECORDED_READ_BYTES)
-    return batch_record(plan.outcomes)
+    return batch_record(write.namespace, write.steps, plan.outcomes)

@@ -96,11 +96,18 @@ class PostgresDialect(PlanningDialect):
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
         """Run several statements as one transaction, in which each sees what was committed before it."""
         with connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            # A process that is frozen in the middle must not keep its locks from all others.
+            connection.execute(
+                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
+                f" SET LOCAL idle_in_transaction_session_timeout = {self._timeout_milliseconds()}",
+                prepare=False,
+            )
             yield
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record: in one statement, if it is a plain one."""
+        if write.action == "clear":
+            return self.clear(connection, write, limits)
         statement = _statement_of(write)
         if statement is None:
             return self.write_planned(connection, write, limits)
@@ -138,6 +145,11 @@ class PostgresDialect(PlanningDialect):
         grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries")}
         self.run(connection, "store_plan", {**params, **grown, **columns})
 
+    def delete_entries(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int]:
+        """Delete all entries of a namespace that are there now: rows, live ones, bytes."""
+        rows, live, freed_bytes = self.fetch_one(connection, "delete_entries", {"namespace": namespace})
+        return rows, live, freed_bytes
+
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
         """Read live entries: rows (key, text, expiry, size, version), and the clock."""
         params = {"namespace": namespace, "keys": keys, "max_bytes": MAX_READ_BYTES}
@@ -151,17 +163,19 @@ class PostgresDialect(PlanningDialect):
         rows, freed_bytes = self.fetch_one(connection, statement, params)
         return rows, freed_bytes
 
+    def _timeout_milliseconds(self) -> int:
+        return max(1, round(self._settings.statement_timeout_seconds * 1000))
+
     def _connect_arguments(self, url: URL) -> dict[str, Any]:
         arguments: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in url.query}
         arguments["prepare_threshold"] = self._settings.prepare_threshold
         if self._settings.prepare_threshold is not None:
             # Behind PgBouncer a session's settings are not ours to change. The plans of these statements do not
             # depend on their parameters, and planning them takes longer than running them.
-            timeout_milliseconds = max(1, round(self._settings.statement_timeout_seconds * 1000))
             arguments["options"] = " ".join(
                 [
                     *url.normalized_query.get("options", ()),
-                    f"-c statement_timeout={timeout_milliseconds}",
+                    f"-c statement_timeout={self._timeout_milliseconds()}",
                     "-c plan_cache_mode=force_generic_plan",
                     "-c default_transaction_isolation=read\\ committed",
                 ]
@@ -171,7 +185,7 @@ class PostgresDialect(PlanningDialect):
 
 def _statement_of(write: Write) -> str | None:
     """Name the one statement that does it; None if the write must be planned."""
-    if write.action in {"clear", "set_quota"}:
-        return {"clear": "clear_namespace", "set_quota": "set_quota"}[write.action]
+    if write.action == "set_quota":
+        return "set_quota"
     is_plain = write.action in {"set", "delete", "increment"} and not write.steps[0].is_conditional
     return f"{write.action}_entry" if is_plain else None

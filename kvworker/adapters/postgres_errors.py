@@ -29,6 +29,7 @@ _LOST = "the connection to the database was lost"
 _MEANINGS: Mapping[str, Callable[[], Exception]] = {
     "22P02": NotAnIntegerError,
     "22003": OutOfRangeError,
+    "25P03": lambda: ConnectionLostError("the transaction stood idle for longer than statement_timeout_seconds"),
     "23505": DuplicateOperationError,
     "25006": lambda: ConnectionLostError("the database is read-only"),
     "3F000": lambda: SchemaError(_SCHEMA_MISSING),

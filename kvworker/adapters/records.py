@@ -8,7 +8,7 @@ A step's record is, by its action::
     get                   a JSON array: text, expiry, version; "" is a miss
 
 Records that were made before entries had versions have no vVERSION. A batch's record is a JSON array of its
-steps' records, with an object (error, args) for each step that was refused on its own.
+steps' records, with an object (error, shared, args) for each step that was refused on its own.
 """
 
 from __future__ import annotations
@@ -41,15 +41,21 @@ def entry_record(text: str | None, expires_at: float | None, version: int) -> st
     return json.dumps([text, expires_at, version], ensure_ascii=False)
 
 
-def batch_record(outcomes: Sequence[str | KVStoreError]) -> str:
+def batch_record(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError]) -> str:
     """Make the record of a batch from its steps'."""
-    items = [one if isinstance(one, str) else {"error": type(one).__name__, "args": one.args} for one in outcomes]
+    items = [
+        outcome if isinstance(outcome, str) else _error_item((namespace, step.key), outcome)
+        for step, outcome in zip(steps, outcomes, strict=True)
+    ]
     return json.dumps(items, ensure_ascii=False)
 
 
-def batch_outcomes(record: str) -> list[str | KVStoreError]:
+def batch_outcomes(namespace: str, steps: Sequence[Step], record: str) -> list[str | KVStoreError]:
     """Give the steps' records, and errors, from a batch's."""
-    return [item if isinstance(item, str) else _error(item) for item in json.loads(record)]
+    return [
+        item if isinstance(item, str) else _error((namespace, step.key), item)
+        for step, item in zip(steps, json.loads(record), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +103,12 @@ def _parsed(step: Step, record: str) -> tuple[int, float | None, int | None]:
     return value, float(parts[0]) if parts else None, version
 
 
-def _error(item: dict[str, Any]) -> KVStoreError:
-    return rebuild_error(item["error"], item["args"]) or OperationFailedError("", item["error"])
+def _error_item(name: tuple[str, str], error: KVStoreError) -> dict[str, Any]:
+    # Namespace and key, with which most errors' arguments begin, are the request's.
+    shared = next((count for count in (2, 1) if error.args[:count] == name[:count]), 0)
+    return {"error": type(error).__name__, "shared": shared, "args": error.args[shared:]}
+
+
+def _error(name: tuple[str, str], item: dict[str, Any]) -> KVStoreError:
+    args = [*name[: item["shared"]], *item["args"]]
+    return rebuild_error(item["error"], args) or OperationFailedError("", item["error"])

@@ -130,7 +130,8 @@ class SqlAdapter(KeyValueStoreAdapter):
     def batch(
         self, namespace: str, steps: Sequence[Step], *, atomic: bool = True, operation_id: str | None = None
     ) -> BatchResult:
-        checked, tools = check_steps(steps), tuple(f"kv_{step.action}" for step in steps)
+        checked = check_steps(steps)
+        tools = tuple(f"kv_{step.action}" for step in checked)
         write = make_write("batch", namespace, operation_id, steps=checked, atomic=check_flag("atomic", atomic))
         if all(step.action == "get" for step in checked):
             return BatchResult(namespace, read_steps(self._session, write), tools=tools)
@@ -138,7 +139,7 @@ class SqlAdapter(KeyValueStoreAdapter):
         moment = Moment(record.now, record.replayed)
         results = tuple(
             step_result(namespace, step, outcome, moment) if isinstance(outcome, str) else outcome
-            for step, outcome in zip(checked, batch_outcomes(record.result), strict=True)
+            for step, outcome in zip(checked, batch_outcomes(namespace, checked, record.result), strict=True)
         )
         return BatchResult(namespace, results, record.replayed, tools)
 

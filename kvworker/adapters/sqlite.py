@@ -89,20 +89,18 @@ class SqliteDialect(PlanningDialect):
 
     def write(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record, in one transaction."""
-        if write.action not in {"clear", "set_quota"}:
+        if write.action == "clear":
+            return self.clear(connection, write, limits)
+        if write.action != "set_quota":
             return self.write_planned(connection, write, limits)
-        params = common_params(write, limits)
+        params = {**common_params(write, limits), "quota_bytes": write.quota_bytes, "result": ""}
         with self.transaction(connection):
             recorded = self.recorded(connection, write.namespace, write.operation_id)
             if recorded is not None:
                 return recorded
-            if write.action == "clear":
-                result = self._clear(connection, params)
-            else:
-                self.run(connection, "set_quota", {**params, "quota_bytes": write.quota_bytes})
-                result = ""
-            self.run(connection, "record_operation", {**params, "result": result})
-        return Record(write.fingerprint, result, 0.0, replayed=False)
+            self.run(connection, "set_quota", params)
+            self.run(connection, "record_operation", params)
+        return Record(write.fingerprint, "", 0.0, replayed=False)
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
         """Read every entry of the write; the transaction already keeps other writers out."""
@@ -122,6 +120,13 @@ class SqliteDialect(PlanningDialect):
             self.run(connection, "delete_entry", {"namespace": params["namespace"], "key": key})
         self.run(connection, "record_operation", params)
         self._charge(connection, params)
+
+    def delete_entries(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int]:
+        """Delete all entries of a namespace: rows, live ones, bytes."""
+        now = self._now(connection)
+        rows = self.run(connection, "delete_entries", {"namespace": namespace}).fetchall()
+        live = sum(expires_at is None or expires_at > now for _, expires_at in rows)
+        return len(rows), live, sum(size_bytes for size_bytes, _ in rows)
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
         """Read live entries, as they are at one moment: rows (key, text, expiry, size, version), and the clock."""
@@ -153,14 +158,6 @@ class SqliteDialect(PlanningDialect):
 
     def _now(self, connection: DriverConnection) -> float:
         return float(self.fetch_one(connection, "database_clock", {})[0])
-
-    def _clear(self, connection: DriverConnection, params: Mapping[str, Any]) -> str:
-        now = self._now(connection)
-        rows = self.run(connection, "clear_namespace", params).fetchall()
-        freed_bytes = sum(size_bytes for size_bytes, _ in rows)
-        self._charge(connection, {**params, "grown_bytes": -freed_bytes, "grown_entries": -len(rows)})
-        live = sum(expires_at is None or expires_at > now for _, expires_at in rows)
-        return f"{live} {freed_bytes}"
 
     def _charge(self, connection: DriverConnection, params: Mapping[str, Any]) -> None:
         if params["grown_bytes"] or params["grown_entries"]:

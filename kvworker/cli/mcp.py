@@ -37,8 +37,8 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     """Serve the tools to MCP clients, on standard input and output or over HTTP at /mcp.
 
     With --namespace-prefix or --session-prefix clients never see the prefix: their "notes" is the store's
-    "TEXT/notes". A session's namespaces are out of reach once it ends (over HTTP also after half an hour without a
-    request), so let its entries expire.
+    "TEXT/notes". A persona's patterns see the whole names, such as "TEXT/*" or "mcp-session-*". A session's namespaces
+    are out of reach once it ends (over HTTP also after half an hour without a request), so let its entries expire.
     """
     if namespace_prefix is not None and session_prefix:
         raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")

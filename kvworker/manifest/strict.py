@@ -34,9 +34,12 @@ def arguments_from_strict(tool_name: str, arguments: Mapping[str, Any]) -> dict[
     """The tool's own arguments, from those of a strict call. The tool's check is still to come.
 
     Raises:
-        InvalidRequestError: there is no such tool, or what should be JSON text is not.
+        InvalidRequestError: there is no such tool, the arguments are no object, or what should be JSON text is not.
     """
-    plain = _plain(find_tool(tool_name).parameters, arguments)
+    tool = find_tool(tool_name)
+    if not isinstance(arguments, Mapping):
+        raise InvalidRequestError(f"the arguments of {tool.name} must be an object, not a {type(arguments).__name__}")
+    plain = _plain(tool.parameters, arguments)
     if isinstance(operations := plain.get("operations"), list):
         plain["operations"] = [_plain_step(index, operation) for index, operation in enumerate(operations)]
     return plain
@@ -95,6 +98,8 @@ def _plain(parameters: Sequence[Parameter], arguments: Mapping[str, Any]) -> dic
         if name not in plain:
             continue
         if name != parameter.name:
+            if parameter.name in plain:
+                raise InvalidRequestError(f"{name} and {parameter.name} contradict each other; give {name} alone")
             plain[parameter.name] = _parsed(name, plain.pop(name))
         elif plain[name] is None and not parameter.required:
             del plain[name]

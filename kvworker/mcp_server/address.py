@@ -6,7 +6,8 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 from mcp.server.transport_security import TransportSecuritySettings
 
@@ -25,8 +26,12 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
-        return self.host == "localhost" or self._is("is_loopback")
+        """Whether only this machine reaches it.
+
+        Raises:
+            ConfigurationError: the host is no address, and no name of one.
+        """
+        return self._ip.is_loopback
 
     def security(self) -> TransportSecuritySettings:
         """The SDK's protection from DNS rebinding: a request for another host, or of a page of one, is refused.
@@ -34,7 +39,7 @@ class Address:
         Raises:
             ConfigurationError: it listens on every interface, and no name that it is reached by is allowed.
         """
-        if self._is("is_unspecified") and not self.allowed_hosts:
+        if self._ip.is_unspecified and not self.allowed_hosts:
             raise ConfigurationError(
                 f"{self.host} is every interface: say by which names clients reach it, with --allowed-host"
             )
@@ -52,13 +57,13 @@ class Address:
         Raises:
             ConfigurationError: the address cannot be had.
         """
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        family, address = self._resolved
         try:
-            return socket.create_server((self.host, self.port), family=family)
+            return socket.create_server(address, family=family)
         except OSError as error:
             # Python adds the address to the error's own text.
             reason = os.strerror(error.errno) if error.errno else error.strerror
-            raise ConfigurationError(f"cannot listen on {self.host}, port {self.port}: {reason}") from error
+            raise self._unusable(reason) from error
 
     def url(self, listener: socket.socket, path: str) -> str:
         """The URL of a path, with the port that the socket has."""
@@ -68,8 +73,20 @@ class Address:
     def _in_url(self) -> str:
         return f"[{self.host}]" if ":" in self.host else self.host
 
-    def _is(self, kind: str) -> bool:
+    @cached_property
+    def _resolved(self) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+        # What the system takes the text for, which alone counts: to it "0" is every interface too, and "127.1" loopback.
         try:
-            return bool(getattr(ipaddress.ip_address(self.host), kind))
-        except ValueError:
-            return False
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise self._unusable(getattr(error, "strerror", None) or "it is no name of a host") from error
+        # Of a name with several addresses that of IPv4.
+        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        return family, address
+
+    @property
+    def _ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        return ipaddress.ip_address(self._resolved[1][0])
+
+    def _unusable(self, reason: str | None) -> ConfigurationError:
+        return ConfigurationError(f"cannot listen on {self.host!r}, port {self.port}: {reason}")

@@ -15,7 +15,7 @@ from kvworker.model import (
     NamespaceList,
     OperationResult,
     StepResult,
-    check_key,
+    check_cursor,
     check_namespace,
     check_prefix,
 )
@@ -24,7 +24,8 @@ from kvworker.tools import Tool
 # Ends every prefix and is part of no name, so that no session's prefix is the beginning of another's:
 # "a/" and "ab/" have no namespace in common, and there is no "a/b/".
 _SEPARATOR: Final = "/"
-_SESSION: Final = "mcp-session-"
+#: What the prefixes of all sessions begin with.
+SESSION_PREFIX: Final = "mcp-session-"
 _MAX_NAME_BYTES: Final = 100
 
 _Error = TypeVar("_Error", bound=KVStoreError)
@@ -58,7 +59,7 @@ class Scope:
     @classmethod
     def of_session(cls, session_id: str) -> Self:
         """The scope of a session. Its id, which is a credential, cannot be read from it."""
-        return cls(_SESSION + hashlib.sha256(session_id.encode()).hexdigest()[:32] + _SEPARATOR)
+        return cls(SESSION_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()[:32] + _SEPARATOR)
 
     @classmethod
     def of_process(cls) -> Self:
@@ -84,8 +85,8 @@ class Scope:
             return {**arguments, **self._listing(arguments)}
         if "namespace" not in arguments:
             raise InvalidRequestError(f"{tool.name} needs the argument 'namespace'")
-        namespace = check_namespace(arguments["namespace"])
-        return {**arguments, "namespace": self.prefix + check_prefix("namespace", namespace, self._max_namespace_bytes)}
+        namespace = check_prefix("namespace", arguments["namespace"], self._max_namespace_bytes)
+        return {**arguments, "namespace": self.prefix + check_namespace(namespace)}
 
     def outward(self, result: OperationResult) -> OperationResult:
         """The result with the prefix taken away, and of a listing only what is within the scope."""
@@ -122,12 +123,14 @@ class Scope:
         return NamespaceList(usages, None if page.next_cursor is None else self._short(page.next_cursor))
 
     def _listing(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        prefix, cursor = arguments.get("prefix"), arguments.get("cursor")
-        asked = "" if prefix is None else check_prefix("prefix", prefix, self._max_namespace_bytes)
-        return {
-            "prefix": self.prefix + asked,
-            "cursor": None if cursor is None else self.prefix + check_key(cursor),
+        # Both are the beginning or the whole of a namespace's name.
+        given = {
+            name: check_prefix(name, arguments[name], self._max_namespace_bytes)
+            for name in ("prefix", "cursor")
+            if arguments.get(name) is not None
         }
+        check_cursor(given.get("cursor"))
+        return {"prefix": self.prefix, **{name: self.prefix + text for name, text in given.items()}}
 
     def _short(self, namespace: str) -> str:
         return namespace.removeprefix(self.prefix)

@@ -13,10 +13,10 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from kvworker.advice import describe
-from kvworker.errors import KVStoreError
+from kvworker.errors import KVStoreError, ValueSerializationError
 from kvworker.manifest import input_schema, mcp_tools
 from kvworker.mcp_server.scope import Scope
-from kvworker.model import OperationResult
+from kvworker.model import OperationResult, depth_of
 from kvworker.tools import TOOLS, Tool
 from kvworker.version import installed_version
 
@@ -24,13 +24,20 @@ Context = ServerRequestContext[dict[str, Any], Any]
 
 _SESSION_HEADER: Final = "mcp-session-id"
 
-_INSTRUCTIONS: Final = """\
+#: Levels of lists and objects in arguments and results. The SDK's parser of messages stops near 200: a client that
+#: is sent more cannot read it, and over stdio waits for the answer without end.
+_MAX_DEPTH: Final = 128
+#: A batch and a listing put three levels around a value.
+_MAX_VALUE_DEPTH: Final = _MAX_DEPTH - 3
+
+_INSTRUCTIONS: Final = f"""\
 A key-value store for what must outlive this turn: an entry is a JSON value under a namespace and a key.
 - Keep one purpose in one namespace; kv_list_namespaces tells which there are. Let what is not needed for good expire
   (ttl_seconds).
 - A write that may run twice gets an idempotency_key, such as "<run>/<step>": it is then applied once.
 - To change what others may change too, read it and pass its version as expected_version. Count with kv_increment.
 - kv_batch does many operations of one namespace at once, all or none of them.
+- MCP carries values of up to {_MAX_VALUE_DEPTH} nested lists and objects.
 - A result that is an error tells in JSON whether anything was changed and what to do next.
 """
 
@@ -76,11 +83,13 @@ class ToolHandlers:
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {params.name!r}; the tools are: {known}")
         scope = self._scope_of(context)
         try:
-            result = await self._store.call_tool(tool, scope.inward(tool, params.arguments or {}), None)
+            arguments = scope.inward(tool, _checked_depth(params.arguments or {}))
+            result = await self._store.call_tool(tool, arguments, None)
         except KVStoreError as error:
-            text = _json(describe(scope.error(error), tool))
-            return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
+            return _failure(describe(scope.error(error), tool))
         data = scope.outward(result).to_dict()
+        if _is_too_deep(data):
+            return _failure(_too_deep_result(tool))
         return types.CallToolResult(content=[types.TextContent(text=_json(data))], structured_content=data)
 
 
@@ -130,6 +139,35 @@ async def _refuse_without_sessions(ctx: Context, call_next: CallNext) -> Handler
             {"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": ctx.protocol_version},
         )
     return await call_next(ctx)
+
+
+def _is_too_deep(data: Mapping[str, Any]) -> bool:
+    return depth_of(data, _MAX_DEPTH) > _MAX_DEPTH
+
+
+def _checked_depth(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    # What could be stored so could not be read again.
+    if _is_too_deep(arguments):
+        raise ValueSerializationError(f"the arguments are nested deeper than {_MAX_DEPTH} levels, as far as MCP goes")
+    return arguments
+
+
+def _too_deep_result(tool: Tool) -> dict[str, Any]:
+    return {
+        "error": {
+            "type": "ResultTooDeepError",
+            "message": f"{tool.name} was done, but its result is nested deeper than {_MAX_DEPTH} levels, as far as MCP"
+            " goes",
+            "details": {"max_depth": _MAX_DEPTH},
+            "changed": "nothing" if tool.side_effects == "none" else "what was asked for",
+            "next": "To see the rest, leave out the key whose value is nested so deep, or list without include_values."
+            " Tell the user that MCP does not carry that value.",
+        }
+    }
+
+
+def _failure(data: Mapping[str, Any]) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=_json(data))], is_error=True)
 
 
 def _json(data: Mapping[str, Any]) -> str:

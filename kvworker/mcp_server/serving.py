@@ -18,7 +18,7 @@ from kvworker.aio import AsyncKeyValueStore
 from kvworker.errors import ConfigurationError
 from kvworker.manifest import tools_of
 from kvworker.mcp_server.address import Address
-from kvworker.mcp_server.scope import Scope
+from kvworker.mcp_server.scope import SESSION_PREFIX, Scope
 from kvworker.mcp_server.server import server_by_session, server_in_scope
 from kvworker.settings import Settings
 
@@ -43,12 +43,21 @@ class Audience:
         """The names of what the clients may use.
 
         Raises:
-            ConfigurationError: the persona is not configured, or none is named and one is needed.
+            ConfigurationError: the persona is not configured or has no access to these namespaces, or none is named
+                and one is needed.
         """
-        policies = settings.policies
-        if policies.personas and not (self.persona or policies.default_persona):
+        persona = self.persona or settings.policies.default_persona
+        if settings.policies.personas and not persona:
             raise ConfigurationError("policies are enforced, so the server needs a persona: name it with --persona")
-        return [tool.name for tool in tools_of(settings, self.persona)]
+        tools = [tool.name for tool in tools_of(settings, persona)]
+        patterns = settings.policies.personas[persona].namespaces if persona else None
+        prefix = SESSION_PREFIX if self.own_namespaces else self.common_scope().prefix
+        if prefix and patterns is not None and not any(_may_match(pattern, prefix) for pattern in patterns):
+            raise ConfigurationError(
+                f"persona {persona!r} has no access to namespaces that begin with {prefix!r}: its patterns see the"
+                f" whole names, so one of them must be such as '{prefix}*'"
+            )
+        return tools
 
     def common_scope(self) -> Scope:
         """What all clients see, where not every session has its own namespaces.
@@ -99,6 +108,12 @@ def serve_http(settings: Settings, audience: Audience, address: Address, announc
     with address.listen() as listener:
         announce(address.url(listener, _PATH))
         anyio.run(serve, listener)
+
+
+def _may_match(pattern: str, prefix: str) -> bool:
+    """Whether a persona's pattern may match names that begin with a prefix."""
+    literal, star, _ = pattern.partition("*")
+    return literal.startswith(prefix) or (star == "*" and prefix.startswith(literal))
 
 
 async def _exit_on_signal(store: AsyncKeyValueStore) -> None:

@@ -59,8 +59,10 @@ from kvworker.model.validation import (
     check_ttl,
     check_version,
     decode_value,
+    depth_of,
     encode_value,
     new_operation_id,
+    shown_name,
 )
 
 __all__ = [
@@ -113,6 +115,8 @@ __all__ = [
     "check_ttl",
     "check_version",
     "decode_value",
+    "depth_of",
     "encode_value",
     "new_operation_id",
+    "shown_name",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, TypeAlias
 
 from kvworker.errors import InvalidRequestError
 from kvworker.model.validation import (
@@ -20,6 +20,16 @@ from kvworker.model.validation import (
 )
 
 Action: TypeAlias = Literal["get", "set", "delete", "increment", "touch", "persist"]
+
+
+_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "get": (),
+    "set": ("value", "ttl_seconds", "expected_version", "if_absent", "keep_ttl"),
+    "delete": ("expected_version",),
+    "increment": ("delta", "initial_value", "ttl_seconds"),
+    "touch": ("ttl_seconds",),
+    "persist": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class Step:
     text: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
+        self._check_fit()
         object.__setattr__(self, "key", check_key(self.key))
         object.__setattr__(self, "ttl_seconds", check_ttl(self.ttl_seconds))
         check_version(self.expected_version)
@@ -62,6 +73,15 @@ class Step:
         """Whether it asks for more than the plain action does."""
         return self.expected_version is not None or self.if_absent or self.keep_ttl
 
+    def _check_fit(self) -> None:
+        options = _OPTIONS.get(self.action)
+        if options is None:
+            raise InvalidRequestError(f"a step's action must be one of {', '.join(_OPTIONS)}, not {self.action!r}")
+        for option in fields(self)[2:]:
+            given = option.init and getattr(self, option.name) != option.default
+            if given and option.name not in options:
+                raise InvalidRequestError(f"{self.action} takes no {option.name}")
+
     def _check_options(self) -> None:
         if self.if_absent and self.expected_version is not None:
             raise InvalidRequestError("if_absent and expected_version contradict each other; give one of them")
@@ -73,8 +93,10 @@ def check_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps of a batch.
 
     Raises:
-        InvalidRequestError: there are none, or more than ``MAX_BATCH_STEPS``.
+        InvalidRequestError: they are no list of steps, there are none, or more than ``MAX_BATCH_STEPS``.
     """
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, Step) for step in steps):
+        raise InvalidRequestError("the steps of a batch must be a list of Step")
     if not 1 <= len(steps) <= MAX_BATCH_STEPS:
         raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_STEPS} operations, not {len(steps)}")
     return tuple(steps)

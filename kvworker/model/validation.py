@@ -33,6 +33,7 @@ MAX_READ_BYTES = 4 * 1024 * 1024
 MAX_PAGE_ROWS = 1000
 DEFAULT_PAGE_ROWS = 100
 MAX_QUOTA_BYTES = 2**62
+_MAX_SHOWN_CHARACTERS = 40
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 
@@ -207,7 +208,7 @@ def encode_value(value: object) -> str:
         if isinstance(error, ValueSerializationError):
             raise
         raise ValueSerializationError(f"the value is not JSON: {error}") from None
-    if text.count("[") + text.count("{") > MAX_VALUE_DEPTH and _depth(value) > MAX_VALUE_DEPTH:
+    if text.count("[") + text.count("{") > MAX_VALUE_DEPTH and depth_of(value, MAX_VALUE_DEPTH) > MAX_VALUE_DEPTH:
         raise _too_deep()
     return text
 
@@ -216,6 +217,25 @@ def decode_value(text: str) -> JSONValue:
     """The value that ``encode_value`` made the text from."""
     value: JSONValue = json.loads(text)
     return value
+
+
+def shown_name(name: object) -> str:
+    """A name for a message: what is not a short text may be a value that came to the wrong place."""
+    text = repr(name) if isinstance(name, str) else f"a {type(name).__name__}"
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[:_MAX_SHOWN_CHARACTERS] + "..."
+
+
+def depth_of(value: object, enough: int) -> int:
+    """How many levels of lists and objects a value has; beyond ``enough`` they are not counted on."""
+    deepest, level = 0, [value]
+    while deepest <= enough and (containers := [item for item in level if isinstance(item, list | tuple | dict)]):
+        level = [
+            child
+            for container in containers
+            for child in (container.values() if isinstance(container, dict) else container)
+        ]
+        deepest += 1
+    return deepest
 
 
 def _check_name(what: str, name: object, max_bytes: int) -> str:
@@ -237,18 +257,6 @@ def _check_text(what: str, text: object, max_bytes: int) -> str:
     if size > max_bytes:
         raise InvalidKeyError(f"{what} is {size} bytes of UTF-8; at most {max_bytes} are allowed")
     return str(text)
-
-
-def _depth(value: object) -> int:
-    deepest, level = 0, [value]
-    while containers := [item for item in level if isinstance(item, list | dict)]:
-        level = [
-            child
-            for container in containers
-            for child in (container.values() if isinstance(container, dict) else container)
-        ]
-        deepest += 1
-    return deepest
 
 
 def _too_deep() -> ValueSerializationError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 
 from kvworker.errors import ConfigurationError
 
+_KEY = "the key"
+_QUOTED = re.compile(r"'[^'<]{2,}'")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -25,7 +28,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 continue
             if (key.tag, key.value) in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is given twice; remove one", problem_mark=key.start_mark
+                    problem=f"{_KEY} {key.value!r} is given twice; remove one", problem_mark=key.start_mark
                 )
             seen.add((key.tag, key.value))
         return node
@@ -95,5 +98,7 @@ def _where(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        return place + (error.problem or error.context or "cannot be parsed")
+        problem = error.problem or error.context or "cannot be parsed"
+        # An unquoted password that begins with * or ! is an alias or a tag to YAML, and named as such.
+        return place + (problem if problem.startswith(_KEY) else _QUOTED.sub("(not shown; put it in quotes)", problem))
     return "it holds bytes or control characters that are not UTF-8 text"

@@ -231,6 +231,40 @@ class BatchCases(Cases):
         with pytest.raises(InvalidRequestError, match="1 to 1000"):
             adapter.batch("namespace", [Step("increment", "key")] * count)
 
+    def test_what_is_no_list_of_steps_is_refused(self, adapter: KeyValueStoreAdapter) -> None:
+        bad: list[Any] = [None, "abc", [1], [{"tool": "kv_get", "key": "key"}], Step("get", "key")]
+        for steps in bad:
+            with pytest.raises(InvalidRequestError):
+                adapter.batch("namespace", steps)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"action": "bogus"},
+            {"action": "persist", "ttl_seconds": 5},
+            {"action": "get", "expected_version": 3},
+            {"action": "delete", "if_absent": True},
+            {"action": "set", "delta": 2},
+            {"action": "increment", "keep_ttl": True},
+            {"action": "touch", "ttl_seconds": 5, "value": 1},
+        ],
+        ids=str,
+    )
+    def test_a_step_takes_what_its_action_takes(self, arguments: dict[str, Any]) -> None:
+        with pytest.raises(InvalidRequestError, match=r"takes no|must be one of"):
+            Step(key="key", **arguments)
+
+    def test_a_record_says_nothing_that_the_request_says(self, adapter: KeyValueStoreAdapter) -> None:
+        adapter.set("namespace", "key", "text")
+        steps = [Step("increment", "key"), Step("set", "key", value=1, if_absent=True)]
+        first = adapter.batch("namespace", steps, atomic=False, operation_id="operation")
+        again = adapter.batch("namespace", steps, atomic=False, operation_id="operation")
+        for one, other in zip(first.results, again.results, strict=True):
+            assert isinstance(one, InvalidValueTypeError | VersionConflictError)
+            assert isinstance(other, type(one))
+            assert one.args == other.args
+            assert other.key == "key"
+
     def test_a_thousand_steps(self, adapter: KeyValueStoreAdapter) -> None:
         steps = [Step("increment", f"key {number % 300}") for number in range(1000)]
         assert len(adapter.batch("namespace", steps).results) == 1000

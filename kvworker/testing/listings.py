@@ -115,6 +115,8 @@ class ListingCases(Cases):
         adapter.set("emptied", "key", 1)
         adapter.delete("emptied", "key")
         adapter.set_quota("only a quota", 5)
+        adapter.set("expired", "key", 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "expired", "key")
         found: list[LedgerUsage] = []
         cursor: str | None = None
         while True:

@@ -12,6 +12,7 @@ import pytest
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.errors import IdempotencyConflictError, InvalidRequestError, VersionConflictError
+from kvworker.model import Step
 from kvworker.testing.support import SHORT_TTL_SECONDS, Cases, ledger, version_of, wait_for_expiry
 
 _BAD_VERSIONS = [0, -1, True, 1.0, "1", 2**63]
@@ -43,6 +44,15 @@ class VersionCases(Cases):
             seen.append(adapter.increment("namespace", "key").version)
             adapter.clear("namespace")
         assert len(set(seen)) == 40
+
+    def test_nor_one_that_a_batch_gave(self, adapter: KeyValueStoreAdapter) -> None:
+        steps = [Step("set", "key", value=number) for number in range(500)]
+        for _ in range(5):
+            batch = adapter.batch("namespace", [*steps, Step("delete", "key")])
+            given = {getattr(result, "version", None) for result in batch.results}
+            version = adapter.set("namespace", "key", "another").version
+            assert version not in given
+            adapter.delete("namespace", "key")
 
     def test_a_miss_has_no_version(self, adapter: KeyValueStoreAdapter) -> None:
         assert adapter.get("namespace", "key").version is None

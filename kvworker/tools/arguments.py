@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvworker.errors import InvalidRequestError
+from kvworker.model import shown_name
 from kvworker.tools.definition import Tool
 
 
@@ -30,8 +31,10 @@ def check_parameters(
     Raises:
         InvalidRequestError: an argument is missing, unknown or wrong, or two of them contradict each other.
     """
-    if unknown := [str(name) for name in arguments if name not in allowed]:
-        raise InvalidRequestError(f"{tool.name} takes no argument {unknown[0]!r}; it takes {', '.join(allowed)}")
+    if unknown := [name for name in arguments if name not in allowed]:
+        raise InvalidRequestError(
+            f"{tool.name} takes no argument {shown_name(unknown[0])}; it takes {', '.join(allowed)}"
+        )
     given = {name: value for name, value in arguments.items() if value is not None or name in tool.required}
     missing = [name for name in tool.required if name in allowed and name not in given and name not in missing_allowed]
     if missing:

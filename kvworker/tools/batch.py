@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from kvworker.errors import InvalidRequestError
-from kvworker.model import MAX_BATCH_STEPS, Action, Step, check_steps
+from kvworker.model import MAX_BATCH_STEPS, Action, Step, check_steps, shown_name
 from kvworker.tools.arguments import check_parameters
 from kvworker.tools.definition import Parameter, Tool
 
@@ -54,7 +54,7 @@ class OperationsCheck:
     def _find(self, name: object) -> Tool:
         tool = self._tools.get(name) if isinstance(name, str) else None
         if tool is None:
-            raise InvalidRequestError(f"its tool must be one of {', '.join(self._tools)}, not {name!r}")
+            raise InvalidRequestError(f"its tool must be one of {', '.join(self._tools)}, not {shown_name(name)}")
         return tool
 
 

@@ -19,6 +19,7 @@ from kvworker.model import (
     QuotaResult,
     SetResult,
     TouchResult,
+    shown_name,
 )
 from kvworker.tools.batch import OperationsCheck
 from kvworker.tools.definition import ACCESS_FLAG, ADMIN_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
@@ -311,4 +312,4 @@ def find_tool(name: str) -> Tool:
     try:
         return TOOLS[name]
     except (KeyError, TypeError):
-        raise InvalidRequestError(f"unknown tool {name!r}; the tools are {', '.join(TOOLS)}") from None
+        raise InvalidRequestError(f"unknown tool {shown_name(name)}; the tools are {', '.join(TOOLS)}") from None

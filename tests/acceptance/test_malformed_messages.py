@@ -14,8 +14,8 @@ from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
 
 SOUND: list[Any] = [[], {"namespace": "n", "key": "k", "value": "the-secret"}, {}]
 MALFORMED: dict[str, dict[str, Any]] = {
-    "no id": {"id": None},
-    "an id that is no string": {"id": 5},
+    "no id": {"headers": {"id": None}},
+    "an id that is no string": {"headers": {"id": 5}},
     "a body of null": {"body": b"null"},
     "a body that is no list": {"body": b'{"value": "the-secret"}'},
     "a short body": {"body": b'["the-secret"]'},
@@ -26,8 +26,20 @@ MALFORMED: dict[str, dict[str, Any]] = {
     "an unknown tagged type": {"body": b'[[], {"value": {"__type__": "no-such", "__value__": "the-secret"}}, {}]'},
     "no content type": {"content-type": None},
     "a content type that runs code": {"content-type": "application/x-python-serialize"},
-    "time limits that are no numbers": {"timelimit": "soon"},
-    "an expiry that is no time": {"expires": "soon"},
+    "time limits that are no numbers": {"headers": {"timelimit": "soon"}},
+    "an expiry that is no time": {"headers": {"expires": "soon"}},
+    "an eta that is no text": {"headers": {"eta": {}}},
+    "stamps that are no list": {"headers": {"stamped_headers": 5}},
+    "a name that is no text": {"headers": {"shadow": {"a": 1}}},
+    "a header with the name of a method": {"headers": {"get": 5}},
+    "a header with a name of Celery's own": {"headers": {"_children": 5}},
+    "a chain in the headers": {"headers": {"chain": 5}},
+    "a callback without arguments": {"body": b'[[], {"value": "the-secret"}, {"callbacks": [{"task": "no.such"}]}]'},
+    "a chain without options": {
+        "body": b'[[], {"value": "the-secret"}, {"chain": [{"task": "x", "args": [], "kwargs": {}, "options": 5}]}]'
+    },
+    "a value that is nested too deep": {"body": b'[[], {"value": ' + b"[" * 600 + b"]" * 600 + b"}, {}]"},
+    "arguments that are nested too deep": {"body": b"[[" + b"[" * 900 + b"]" * 900 + b"], {}, {}]"},
 }
 
 _PROPERTIES = '{"properties": {"delivery_tag": "x", "delivery_info": {"exchange": "", "routing_key": "kv"}}'
@@ -45,12 +57,12 @@ NO_MESSAGES: list[bytes] = [
 
 
 def _push(client: Redis, changes: dict[str, Any]) -> None:
-    headers = {"task": "kvworker.kv_set", "id": "by-hand", "lang": "py"}
+    headers = {"task": "kvworker.kv_set", "id": "by-hand", "lang": "py", **changes.get("headers", {})}
     message = {
         "body": base64.b64encode(changes.get("body", json.dumps(SOUND).encode())).decode(),
         "content-type": changes.get("content-type", "application/json"),
         "content-encoding": "utf-8",
-        "headers": {**headers, **{k: v for k, v in changes.items() if k in {"id", "timelimit", "expires"}}},
+        "headers": headers,
         "properties": {
             "body_encoding": "base64",
             "delivery_tag": "by-hand",
@@ -73,6 +85,21 @@ def test_a_malformed_message_is_refused_and_the_worker_goes_on(
     assert worker_node.status == "running"
     assert worker_node.logs().count("a malformed message for kvworker.kv_set is refused") == len(MALFORMED)
     assert "Connection to broker lost" not in worker_node.logs()
+    assert "the-secret" not in worker_node.logs()
+
+
+def test_a_task_that_is_not_ours_is_refused_without_its_body(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
+    with valkey_node.client() as client:
+        _push(client, {"headers": {"task": "kvworker.kv_of_a_newer_version"}})
+        _push(client, {"headers": {"task": "celery.chain", "stamped_headers": 5}})
+        _push(client, {"headers": {"compression": "no-such"}})
+        assert store.get("n", "k", timeout=20).found is False
+        wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="every message settled")
+    assert worker_node.status == "running"
+    assert "kv_of_a_newer_version" in worker_node.logs()
+    assert "a malformed message for celery.chain is refused" in worker_node.logs()
     assert "the-secret" not in worker_node.logs()
 
 

@@ -40,6 +40,42 @@ def bare_connection(url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+def test_a_process_that_is_frozen_in_a_transaction_loses_its_locks(postgres_url: str) -> None:
+    frozen, other = make_adapter(postgres_url, statement_timeout_seconds=0.3), make_adapter(postgres_url)
+    assert isinstance(frozen, SqlAdapter)
+    with frozen, other, bare_connection(postgres_url) as watch:
+        other.set("namespace", "key", 1)
+
+        def freeze(connection: Any) -> None:
+            with frozen._dialect.transaction(connection):
+                connection.execute("SELECT FROM kv_entries FOR UPDATE")
+                pid = connection.info.backend_pid
+                query = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+                eventually(lambda: watch.execute(query, (pid,)).fetchone() == (0,))
+                connection.execute("SELECT 1")
+
+        with pytest.raises(StoreUnavailableError, match="stood idle"):
+            frozen._session.run(freeze)
+        assert other.set("namespace", "key", 2, operation_id="operation").value == 2
+
+
+def test_clear_takes_what_was_written_while_it_waited(postgres_url: str) -> None:
+    with make_adapter(postgres_url) as adapter, ThreadPoolExecutor(1) as threads:
+        for key in "abc":
+            adapter.set("namespace", key, 1)
+        with bare_connection(postgres_url) as holder, bare_connection(postgres_url) as watch:
+            with holder.transaction():
+                holder.execute("SELECT FROM kv_entries WHERE key = 'b' FOR UPDATE")
+                clearing = threads.submit(adapter.clear, "namespace")
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                eventually(lambda: watch.execute(waiting).fetchone() == (1,))
+                adapter.set("namespace", "new", 1)
+                adapter.set("namespace", "c", 2)
+            assert clearing.result(timeout=20).deleted_entries == 4
+        assert adapter.list_keys("namespace").entries == ()
+        assert adapter.recompute_ledgers().drifts == ()
+
+
 def test_a_restart_fails_no_operation(adapter: KeyValueStoreAdapter, postgres_server: PostgresServer) -> None:
     postgres_server.stop("immediate")
     postgres_server.start()

@@ -228,6 +228,11 @@ def test_results_are_kept_in_redis_only() -> None:
         ("just text", "the top level should be a mapping (key: value), not a str"),
         ("queue: {broker_url: 'redis://:hidden@h\n", "line 2"),
         ("queue:\n  a: redis://:hidden@h\n b: 1\n", "line 3, column 2: "),
+        (
+            "policies:\n  signing_key: *S3cretThat",
+            "line 2, column 16: found undefined alias (not shown; put it in quotes)",
+        ),
+        ("queue:\n  broker_url: !S3cretThat x", "for the tag (not shown; put it in quotes)"),
         ("facade: 1\nqueue: {}\nqueue: {}\n", "line 3, column 1: the key 'queue' is given twice; remove one"),
         ("tools:\n  kv_store: {default_adapter: a, default_adapter: b}", "the key 'default_adapter' is given twice"),
         ("a: !include x", "could not determine a constructor"),

@@ -43,3 +43,13 @@ WITH stored AS (
     SELECT %(grown_bytes)s::text::bigint AS grown_bytes, %(grown_entries)s::text::bigint AS grown_entries
 -- include: charge_ledgers
 SELECT count(*) FROM operation
+
+-- name: delete_entries
+-- Delete all entries of a namespace, locked in the order of their keys first: rows, live ones, bytes.
+WITH locked AS (
+    SELECT key FROM kv_entries WHERE namespace = %(namespace)s ORDER BY key FOR UPDATE
+), doomed AS (
+    DELETE FROM kv_entries e USING locked WHERE e.namespace = %(namespace)s AND e.key = locked.key
+    RETURNING e.size_bytes, e.expires_at IS NULL OR e.expires_at > clock_timestamp() AS live
+)
+SELECT count(*), count(*) FILTER (WHERE live), coalesce(sum(size_bytes), 0)::bigint FROM doomed

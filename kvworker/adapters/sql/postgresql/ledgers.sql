@@ -65,9 +65,12 @@ FROM kv_entries WHERE namespace = %(namespace)s AND key = %(key)s
 SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = %(namespace)s
 
 -- name: list_namespaces
--- Read a page of the ledgers of namespaces that have entries. No name is as great as the greatest ``below``.
-SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers
-WHERE namespace > %(after)s AND namespace >= %(prefix)s AND namespace < %(below)s AND entry_count > 0
+-- Read a page of the ledgers of namespaces that have live entries. No name is as great as the greatest ``below``.
+SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers l
+WHERE namespace > %(after)s AND namespace >= %(prefix)s AND namespace < %(below)s AND EXISTS (
+        SELECT 1 FROM kv_entries e
+        WHERE e.namespace = l.namespace AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
+    )
 ORDER BY namespace LIMIT %(page_rows)s::bigint
 
 -- name: all_usage

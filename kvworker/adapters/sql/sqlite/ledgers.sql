@@ -42,9 +42,12 @@ SELECT (julianday('now') - 2440587.5) * 86400.0
 SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = :namespace
 
 -- name: list_namespaces
--- Read a page of the ledgers of namespaces that have entries. No name is as great as the greatest ``below``.
-SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers
-WHERE namespace > :after AND namespace >= :prefix AND namespace < :below AND entry_count > 0
+-- Read a page of the ledgers of namespaces that have live entries. No name is as great as the greatest ``below``.
+SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers l
+WHERE namespace > :after AND namespace >= :prefix AND namespace < :below AND EXISTS (
+        SELECT 1 FROM kv_entries e
+        WHERE e.namespace = l.namespace AND (e.expires_at IS NULL OR e.expires_at > (julianday('now') - 2440587.5) * 86400.0)
+    )
 ORDER BY namespace LIMIT :page_rows
 
 -- name: set_quota

@@ -33,7 +33,7 @@ ON CONFLICT (namespace, key) DO UPDATE SET
 -- Remove an entry.
 DELETE FROM kv_entries WHERE namespace = :namespace AND key = :key
 
--- name: clear_namespace
+-- name: delete_entries
 -- Remove all entries of a namespace.
 DELETE FROM kv_entries WHERE namespace = :namespace
 RETURNING size_bytes, expires_at
