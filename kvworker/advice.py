@@ -65,14 +65,17 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
 def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
     """The error of a tool's call as JSON-able data; ``changed`` is "nothing" or "unknown"."""
     changed, advice = next(_ADVICE[cls] for cls in type(error).__mro__ if cls in _ADVICE)
+    facts = _facts(error)
     if not tool.writes:
         # A read has no operation id, and whatever became of it, it changed nothing.
         changed, advice = _NOTHING, _AGAIN_LATER if changed == _UNKNOWN else advice
+        if isinstance(error, errors.OperationTimeoutError):
+            facts["message"] = "no result within the timeout"
     elif advice is _AGAIN_WITH_ID and not getattr(error, "operation_id", ""):
         advice = _ADVICE[KVStoreError][1]
     return {
         "error": {
-            **_facts(error),
+            **facts,
             "changed": changed,
             "next": advice.format_map({"tool": tool.name, **vars(error)}),
         }

@@ -33,6 +33,7 @@ from kvworker.model import (
     NamespaceList,
     StepResult,
     check_prefix,
+    check_ttl,
 )
 
 try:
@@ -57,7 +58,8 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
     (with the prefix) are at most 255 UTF-8 bytes, keys 1024, and neither is blank. A value comes back as it went in;
     one that JSON would change, such as a tuple or NaN, is refused.
 
-    A TTL is kvworker's own: the database's clock alone decides expiry, and ``ttl`` tells what remains by it.
+    A TTL is kvworker's own: the database's clock alone decides expiry, and ``ttl`` tells what remains by it. One of
+    more than 300 years is cut to that.
 
     The calls of many keys are one message for every 1000, each applied whole or not at all. ``put_if_absent`` is
     atomic. ``keys`` and ``collections`` list in order, all if there is no limit, 1000 in a message; what is written
@@ -103,12 +105,28 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         """A namespace needs no preparation; the base class would remember every collection for good."""
         await self.setup()
 
+    async def put(
+        self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
+    ) -> None:
+        """Store a value, for ``ttl`` seconds if that is given."""
+        await super().put(key, value, collection=collection, ttl=_checked_ttl(ttl))
+
+    async def put_many(
+        self,
+        keys: Sequence[str],
+        values: Sequence[Mapping[str, Any]],
+        *,
+        collection: str | None = None,
+        ttl: SupportsFloat | None = None,
+    ) -> None:
+        """Store values under the keys of the same places, for ``ttl`` seconds if that is given."""
+        await super().put_many(keys, values, collection=collection, ttl=_checked_ttl(ttl))
+
     async def put_if_absent(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
     ) -> bool:
         """Store a value only if there is none, in one atomic operation; tell whether it was stored."""
-        ttl_seconds = ttl if isinstance(ttl, bool | None) else float(ttl)
-        put = partial(self._store.set, if_absent=True, ttl_seconds=ttl_seconds)
+        put = partial(self._store.set, if_absent=True, ttl_seconds=_checked_ttl(ttl))
         try:
             await self._run(put, self._namespace(collection), key, ManagedEntry(value=value).value_as_dict)
         except errors.VersionConflictError:
@@ -218,6 +236,14 @@ def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
     # A sequence need not have slices.
     rows = list(items)
     return [rows[start : start + MAX_BATCH_STEPS] for start in range(0, len(rows), MAX_BATCH_STEPS)]
+
+
+def _checked_ttl(ttl: SupportsFloat | None) -> float | None:
+    try:
+        # An int stays one: a bool is refused, and one that no float holds is only long.
+        return check_ttl(float(ttl) if isinstance(ttl, SupportsFloat) and not isinstance(ttl, int) else ttl)
+    except (ArithmeticError, ValueError) as error:
+        raise InvalidTTLError(ttl=error) from error
 
 
 def _ttl_seconds(entry: ManagedEntry) -> float | None:

@@ -75,7 +75,7 @@ class Address:
 
     @cached_property
     def _resolved(self) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-        # What the system takes the text for, which alone counts: to it "0" is every interface too, and "127.1" loopback.
+        # What the system takes the text for, which alone counts: "0" is every interface to it, and "127.1" loopback.
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:

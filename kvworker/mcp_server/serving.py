@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,21 +43,16 @@ class Audience:
         """The names of what the clients may use.
 
         Raises:
-            ConfigurationError: the persona is not configured or has no access to these namespaces, or none is named
-                and one is needed.
+            ConfigurationError: the persona is not configured, none is named and one is needed, or it has no access to
+                the namespaces; or their prefix cannot be used.
         """
         persona = self.persona or settings.policies.default_persona
         if settings.policies.personas and not persona:
             raise ConfigurationError("policies are enforced, so the server needs a persona: name it with --persona")
-        tools = [tool.name for tool in tools_of(settings, persona)]
-        patterns = settings.policies.personas[persona].namespaces if persona else None
-        prefix = SESSION_PREFIX if self.own_namespaces else self.common_scope().prefix
-        if prefix and patterns is not None and not any(_may_match(pattern, prefix) for pattern in patterns):
-            raise ConfigurationError(
-                f"persona {persona!r} has no access to namespaces that begin with {prefix!r}: its patterns see the"
-                f" whole names, so one of them must be such as '{prefix}*'"
-            )
-        return tools
+        tools = tools_of(settings, persona)
+        if persona:
+            self._check_access(persona, settings.policies.personas[persona].namespaces)
+        return [tool.name for tool in tools]
 
     def common_scope(self) -> Scope:
         """What all clients see, where not every session has its own namespaces.
@@ -66,6 +61,14 @@ class Audience:
             ConfigurationError: the prefix cannot be used.
         """
         return Scope() if self.namespace_prefix is None else Scope.named(self.namespace_prefix)
+
+    def _check_access(self, persona: str, patterns: Iterable[str] | None) -> None:
+        prefix = SESSION_PREFIX if self.own_namespaces else self.common_scope().prefix
+        if prefix and patterns is not None and not any(_may_match(pattern, prefix) for pattern in patterns):
+            raise ConfigurationError(
+                f"persona {persona!r} has no access to namespaces that begin with {prefix!r}: its patterns see the"
+                f" whole names, so it needs one such as '{prefix}*'"
+            )
 
 
 def serve_stdio(settings: Settings, audience: Audience) -> None:

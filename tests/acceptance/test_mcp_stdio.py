@@ -54,6 +54,9 @@ def test_every_tool_through_the_queue(kv_config: Path, store: KeyValueStore) -> 
                 await client.call_tool("kv_nope", {})
             whole = await fail(client, "kv_usage")
             assert whole["message"] == "kv_usage needs the argument 'namespace'"
+            store.set("agent/n", "deep", json.loads("[" * 250 + "]" * 250))
+            deep = await fail(client, "kv_get", namespace="n", key="deep")
+            assert (deep["type"], deep["changed"]) == ("ResultTooDeepError", "nothing")
 
     run_within(session())
     assert [usage.namespace for usage in store.list_namespaces().namespaces] == ["agent/n"]

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from key_value.aio.errors import DeserializationError, InvalidKeyError, InvalidTTLError, SerializationError
@@ -103,10 +105,29 @@ class TestContract:
         value, ttl = await store.ttl("k")
         assert value == {"n": stored.index(True)}
         assert ttl == pytest.approx(100, abs=5)
-        with pytest.raises(InvalidTTLError):
-            await store.put_if_absent("other", {}, ttl=True)
         with pytest.raises(SerializationError):
             await store.put_if_absent("other", {"a": object()})
+
+    @pytest.mark.parametrize("ttl", [0, -1, True, False, float("nan"), float("inf"), "5", Decimal("NaN")], ids=repr)
+    async def test_what_is_no_ttl_is_refused_wherever_it_is_given(
+        self, store: KvworkerKeyValueStore, inner: RecordingStore, ttl: Any
+    ) -> None:
+        for put in (
+            store.put("k", {}, ttl=ttl),
+            store.put_many(["k", "l"], [{}, {}], ttl=ttl),
+            store.put_if_absent("k", {}, ttl=ttl),
+        ):
+            with pytest.raises(InvalidTTLError):
+                await put
+        assert not inner.get("default_collection", "k").found
+
+    @pytest.mark.parametrize("ttl", [1e300, 10**400, Decimal(10) ** 12], ids=["float", "int", "Decimal"])
+    async def test_a_ttl_of_ages_is_cut(self, store: KvworkerKeyValueStore, ttl: Any) -> None:
+        await store.put("put", {}, ttl=ttl)
+        await store.put_many(["many"], [{}], ttl=ttl)
+        await store.put_if_absent("absent", {}, ttl=ttl)
+        for _, remaining in await store.ttl_many(["put", "many", "absent"]):
+            assert remaining == pytest.approx(1e10, rel=1e-3)
 
     async def test_tasks_do_not_disturb_each_other(self, store: KvworkerKeyValueStore) -> None:
         async def work(worker: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,9 +96,17 @@ class TestNames:
         store.put(longest, "k", {"n": 1})
         assert [item.namespace for item in store.search(longest)] == [longest]
         assert store.list_namespaces(prefix=longest) == [longest]
-        for call in (store.search, lambda one: store.get(one, "k"), lambda one: store.list_namespaces(prefix=one)):
+        longer = (*longest[:-1], longest[-1] + "x")
+        for op in (GetOp(longer, "k"), PutOp(longer, "k", {}), PutOp(longer, "k", None)):
             with pytest.raises(InvalidNamespaceError, match="at most 255"):
-                call((*longest[:-1], longest[-1] + "x"))
+                store.batch([op])
+
+    @pytest.mark.parametrize("label", ["x" * 244, "x" * 245, "x" * 300], ids=len)
+    def test_below_a_name_that_is_too_long_there_is_nothing(self, store: KvworkerStore, label: str) -> None:
+        store.put(("x",), "k", {"n": 1})
+        assert store.search((label,)) == []
+        assert store.list_namespaces(prefix=(label,)) == []
+        assert store.list_namespaces(suffix=(label,)) == []
 
     @pytest.mark.parametrize("key", ["", " ", "x" * 1025, "\x00"])
     def test_a_key_that_the_store_does_not_take_is_refused(self, store: KvworkerStore, key: str) -> None:
@@ -126,13 +135,12 @@ class TestTTL:
         assert _ttl_seconds(kv_store, "langgraph:a", "longer") is None
 
     def test_what_expired_is_not_read(self, kv_store: CountingStore) -> None:
-        store = KvworkerStore(kv_store, ttl={"omit_expired": True})
+        store = KvworkerStore(kv_store)
         store.put(("a",), "short", {"n": 1}, ttl=0.05 / 60)
         store.put(("b",), "lasting", {"n": 1})
         wait_until(lambda: store.get(("a",), "short", refresh_ttl=False) is None, timeout_seconds=5)
         assert [item.key for item in store.search(())] == ["lasting"]
         assert store.list_namespaces() == [("b",)]
-        assert KvworkerStore(kv_store).list_namespaces() == [("a",), ("b",)]
 
     @pytest.mark.parametrize(
         ("config", "refresh_ttl", "renewed"),
@@ -173,10 +181,16 @@ class TestTTL:
         store.batch([PutOp(("a",), "k", {"n": 2}, ttl=1), GetOp(("a",), "k"), SearchOp(("a",))])
         assert _ttl_seconds(kv_store, "langgraph:a", "k") == pytest.approx(60, abs=5)
 
-    @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
-    def test_one_that_is_no_time_is_refused(self, store: KvworkerStore, minutes: float) -> None:
-        with pytest.raises(InvalidTTLError):
+    @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), True, "5"])
+    def test_one_that_is_no_time_is_refused(self, store: KvworkerStore, minutes: Any) -> None:
+        with pytest.raises(InvalidTTLError, match="ttl of item 'k' must be a finite number of minutes above 0"):
             store.put(("a",), "k", {}, ttl=minutes)
+
+    @pytest.mark.parametrize("minutes", [1e308, 10**400], ids=["float", "int"])
+    def test_one_of_ages_is_cut(self, kv_store: CountingStore, store: KvworkerStore, minutes: float) -> None:
+        store.put(("a",), "k", {}, ttl=minutes)
+        assert store.get(("a",), "k") is not None
+        assert _ttl_seconds(kv_store, "langgraph:a", "k") == pytest.approx(1e10, rel=1e-3)
 
 
 class TestPersonas:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, SearchOp
 
-from kvworker import NamespaceQuotaExceededError, ValueSerializationError
+from kvworker import InvalidRequestError, NamespaceQuotaExceededError, ValueSerializationError
 from kvworker.integrations.langgraph import KvworkerStore
 from tests.integrations.counting import CountingStore
 
@@ -83,6 +83,8 @@ class TestRefusals:
             PutOp(("b",), "k", {"n": float("nan")}),
             PutOp(("b",), "k", {"n": (1, 2)}),
             PutOp(("b",), "k", {"n": datetime.now(UTC)}),
+            PutOp(("b",), "k", cast(dict[str, Any], [["n", 1]])),
+            PutOp(("b",), "k", cast(dict[str, Any], 5)),
             PutOp(("b",), "", {}),
             PutOp(("b.c",), "k", {}),
             SearchOp(("b",), limit=-1),
@@ -100,6 +102,11 @@ class TestRefusals:
     def test_a_value_that_json_would_change_is_refused(self, store: KvworkerStore) -> None:
         with pytest.raises(ValueSerializationError):
             store.put(("a",), "k", {1: "one"})  # type: ignore[dict-item]
+
+    @pytest.mark.parametrize("value", [[["x", 1]], [1], "text", 5, True])
+    def test_a_value_that_is_no_mapping_is_refused(self, store: KvworkerStore, value: Any) -> None:
+        with pytest.raises(InvalidRequestError, match="the value of item 'k' must be a mapping, not a"):
+            store.put(("a",), "k", value)
 
     def test_a_full_namespace_takes_nothing_of_a_batch_and_others_take_theirs(self, store: KvworkerStore) -> None:
         ops: list[Op] = [

@@ -81,6 +81,13 @@ def test_a_read_changes_nothing_and_takes_no_idempotency_key(error: KVStoreError
     assert "idempotency_key 'op-1'" not in told["next"]
 
 
+def test_a_read_without_a_result_is_not_told_to_give_an_idempotency_key() -> None:
+    told = describe(errors.OperationTimeoutError("op-1", "the broker was lost"), TOOLS["kv_get"])["error"]
+    assert told["message"] == "no result within the timeout"
+    assert told["details"]["detail"] == "the broker was lost"
+    assert told["next"].startswith("Call kv_get again with the same arguments, a little later")
+
+
 @pytest.mark.parametrize(
     ("error", "details", "advice"),
     [

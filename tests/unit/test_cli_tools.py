@@ -68,9 +68,12 @@ def test_tools_prints_the_manifest_of_a_persona(capsys: pytest.CaptureFixture[st
         (["mcp", "--namespace-prefix", "a", "--session-prefix"], 2, "exclude each other"),
         (["mcp", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),
         (["mcp", "--transport", "http", "--host", "0.0.0.0"], 2, "say --allow-remote"),  # noqa: S104 - it is refused
-        (["mcp", "--transport", "http", "--host", "example.com"], 2, "say --allow-remote"),
+        (["mcp", "--transport", "http", "--host", "0"], 2, "say --allow-remote"),
+        (["mcp", "--transport", "http", "--host", "192.0.2.1"], 2, "say --allow-remote"),
+        (["mcp", "--transport", "http", "--host", ""], 1, "cannot listen on ''"),
         (["mcp", "--transport", "http", "--host", "::", "--allow-remote"], 1, "with --allowed-host"),
-        (["mcp", "--transport", "http", "--host", "192.0.2.1", "--allow-remote"], 1, "cannot listen on 192.0.2.1"),
+        (["mcp", "--transport", "http", "--host", "0x0", "--allow-remote"], 1, "with --allowed-host"),
+        (["mcp", "--transport", "http", "--host", "192.0.2.1", "--allow-remote"], 1, "cannot listen on '192.0.2.1'"),
         (["mcp", "--transport", "http", "--port", "65536"], 2, "65536"),
     ],
 )
@@ -87,6 +90,16 @@ def test_a_mistake_is_one_line(
 def test_where_policies_are_enforced_the_server_needs_a_persona(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("mcp", "--config", write_config(policies=POLICIES)) == 1
     assert "name it with --persona" in capsys.readouterr().err
+
+
+def test_a_persona_that_no_namespace_of_the_prefix_is_for_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    persona = {"flags": ["type.system.kv_store_access"], "namespaces": {"notes": ["read"]}}
+    config = write_config(policies={"default_persona": "notes", "personas": {"notes": persona}})
+    for options, pattern in ((["--namespace-prefix", "agent"], "agent/*"), (["--session-prefix"], "mcp-session-*")):
+        assert run("mcp", "--config", config, *options) == 1
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert f"it needs one such as '{pattern}'" in told
 
 
 def test_without_the_extra_it_says_how_to_get_it(

@@ -133,9 +133,19 @@ def test_strict_descriptions_tell_the_bounds_that_the_schema_may_not() -> None:
         ("kv_set", {"value_json": "[" * 100_000}, "value_json does not hold JSON"),
         ("kv_set", {"value_json": {"a": 1}}, "value_json must be a string that holds JSON, not a dict"),
         ("kv_batch", {"operations": [{"tool": "kv_get"}, {"tool": "kv_set", "value_json": "x"}]}, r"operations\[1\]"),
+        ("kv_set", {"value_json": "1", "value": 2}, "value_json and value contradict each other"),
+        (
+            "kv_batch",
+            {"operations": [{"tool": "kv_set", "value_json": "1", "value": 1}]},
+            r"operations\[0\]: value_json and value contradict each other",
+        ),
+        ("kv_set", None, "the arguments of kv_set must be an object, not a NoneType"),
+        ("kv_set", 5, "must be an object, not a int"),
+        ("kv_get", "x", "the arguments of kv_get must be an object, not a str"),
+        ("kv_get", [["namespace", "n"]], "must be an object, not a list"),
     ],
 )
-def test_bad_json_text_is_refused(name: str, arguments: dict[str, Any], message: str) -> None:
+def test_what_is_no_strict_call_is_refused(name: str, arguments: Any, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         arguments_from_strict(name, arguments)
 

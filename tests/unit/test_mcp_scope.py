@@ -123,6 +123,19 @@ def test_a_namespace_may_be_as_long_as_the_prefix_leaves() -> None:
         scope.inward(TOOLS["kv_list_namespaces"], {"prefix": "n" * 252})
 
 
+@pytest.mark.parametrize(
+    ("cursor", "reason"),
+    [
+        (" ", "cursor must not be blank"),
+        (7, "cursor must be a string, not 7"),
+        ("n" * 252, "cursor is 252 bytes of UTF-8; at most 251 are allowed"),
+    ],
+)
+def test_a_wrong_cursor_is_told_as_one_and_measured_without_the_prefix(cursor: object, reason: str) -> None:
+    with pytest.raises(InvalidRequestError, match=reason):
+        Scope.named("abc").inward(TOOLS["kv_list_namespaces"], {"cursor": cursor})
+
+
 def test_without_a_prefix_everything_passes_as_it_is() -> None:
     error = VersionConflictError("a/n", "k", 1, None)
     page = NamespaceList((), None)

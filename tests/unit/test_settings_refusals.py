@@ -230,7 +230,7 @@ def test_results_are_kept_in_redis_only() -> None:
         ("queue:\n  a: redis://:hidden@h\n b: 1\n", "line 3, column 2: "),
         (
             "policies:\n  signing_key: *S3cretThat",
-            "line 2, column 16: found undefined alias (not shown; put it in quotes)",
+            "column 16: found undefined alias (not shown; put it in quotes)",
         ),
         ("queue:\n  broker_url: !S3cretThat x", "for the tag (not shown; put it in quotes)"),
         ("facade: 1\nqueue: {}\nqueue: {}\n", "line 3, column 1: the key 'queue' is given twice; remove one"),

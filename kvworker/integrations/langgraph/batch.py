@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp, validate_op_namespace
 
+from kvworker.errors import InvalidRequestError, InvalidTTLError
 from kvworker.integrations.jobs import Call, Job, checked, chunked, together
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.reads import list_namespaces, read_items, search_items
-from kvworker.model import MAX_BATCH_STEPS, check_key, check_ttl, encode_value
+from kvworker.model import MAX_BATCH_STEPS, MAX_TTL_SECONDS, check_key, encode_value
 
 _Found: TypeAlias = dict[Namespace, dict[str, StoredItem]]
 #: By the index of their operation: the items of a search, the namespaces of a listing.
@@ -31,10 +33,9 @@ class Batch:
         ValueError: a limit or an offset is below 0, or an operation is of an unknown type.
     """
 
-    def __init__(self, ops: Iterable[Op], names: Names, *, omit_expired: bool) -> None:
+    def __init__(self, ops: Iterable[Op], names: Names) -> None:
         self._ops = list(ops)
         self._names = names
-        self._omit_expired = omit_expired
         # All of them before anything is sent.
         for op in self._ops:
             self._check(op)
@@ -69,8 +70,8 @@ class Batch:
         self._names.encode(op.namespace)
         check_key(op.key)
         if isinstance(op, PutOp) and op.value is not None:
-            encode_value({"value": dict(op.value)})
-            check_ttl(_ttl_seconds(op.ttl))
+            _check_value(op)
+            _check_ttl(op)
 
     def _keys_to_read(self) -> dict[Namespace, dict[str, None]]:
         # What a put replaces is read for the time of its creation.
@@ -84,7 +85,7 @@ class Batch:
         if isinstance(op, SearchOp):
             return search_items(self._names, op)
         if isinstance(op, ListNamespacesOp):
-            return list_namespaces(self._names, op, omit_expired=self._omit_expired)
+            return list_namespaces(self._names, op)
         return None
 
     def _steps(self, found: _Found, listed: _Listed) -> dict[Namespace, dict[str, _Step]]:
@@ -114,6 +115,23 @@ class Batch:
         return listed.get(index)
 
 
+def _check_value(op: PutOp) -> None:
+    if not isinstance(op.value, Mapping):
+        raise InvalidRequestError(f"the value of item {op.key!r} must be a mapping, not a {type(op.value).__name__}")
+    encode_value({"value": dict(op.value)})
+
+
+def _check_ttl(op: PutOp) -> None:
+    ttl: object = op.ttl
+    if ttl is None:
+        return
+    # A bool is a mistake, never one minute.
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < math.inf:
+        raise InvalidTTLError(
+            f"the ttl of item {op.key!r} must be a finite number of minutes above 0, or None for no expiry"
+        )
+
+
 def _item_of(op: GetOp, found: _Found) -> StoredItem | None:
     return found[tuple(op.namespace)].get(op.key)
 
@@ -126,7 +144,7 @@ def _put_step(op: PutOp, replaced: StoredItem | None) -> _Step:
 
 
 def _ttl_seconds(minutes: float | None) -> float | None:
-    return None if minutes is None else minutes * _SECONDS_PER_MINUTE
+    return None if minutes is None else min(minutes * _SECONDS_PER_MINUTE, MAX_TTL_SECONDS)
 
 
 def _write(name: str, steps: Sequence[_Step]) -> Job[None]:

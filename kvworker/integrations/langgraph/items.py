@@ -48,6 +48,14 @@ class Names:
                 f"{tuple(namespace)!r} makes no name in the store, with the prefix {self.prefix!r}: {error}"
             ) from None
 
+    def fits(self, namespace: Sequence[str]) -> bool:
+        """Whether a namespace has a name, so that it, or one below it, may hold something."""
+        try:
+            self.encode(namespace)
+        except InvalidNamespaceError:
+            return False
+        return True
+
     def below(self, namespace: Sequence[str]) -> str | None:
         """What the names of all namespaces below one begin with; None if they would all be too long.
 

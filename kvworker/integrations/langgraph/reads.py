@@ -15,8 +15,6 @@ from kvworker.model import MAX_BATCH_STEPS, MAX_PAGE_ROWS, BatchResult, GetResul
 
 #: Namespaces that a search reads at the same time; what it reads beyond its limit is in vain.
 _SEARCH_WIDTH = 8
-#: Namespaces that a listing looks into at the same time.
-_LISTING_WIDTH = 64
 
 
 def read_items(names: Names, namespace: Namespace, keys: Sequence[str]) -> Job[dict[str, StoredItem]]:
@@ -44,6 +42,8 @@ def search_items(names: Names, op: SearchOp) -> Job[list[StoredItem]]:
     It reads on only until it has found what the limit and the offset ask for.
     """
     prefix = tuple(op.namespace_prefix)
+    if not names.fits(prefix):
+        return []
     wanted = op.offset + op.limit
     # The namespace itself is read without waiting for the listing of those below it.
     first: list[Job[Any]] = [_namespace_page(names.below(prefix), None)]
@@ -61,12 +61,13 @@ def search_items(names: Names, op: SearchOp) -> Job[list[StoredItem]]:
         page = yield from _namespace_page(names.below(prefix), page.next_cursor)
 
 
-def list_namespaces(names: Names, op: ListNamespacesOp, *, omit_expired: bool) -> Job[list[Namespace]]:
+def list_namespaces(names: Names, op: ListNamespacesOp) -> Job[list[Namespace]]:
     """The namespaces that meet the conditions, cut to the depth, in order."""
-    found = yield from _all_namespaces(names, names.encode(literal_prefix(op.match_conditions)))
+    prefix = literal_prefix(op.match_conditions)
+    if not names.fits(prefix):
+        return []
+    found = yield from _all_namespaces(names, names.encode(prefix))
     matching = [one for one in found if matches_conditions(one, op.match_conditions)]
-    if omit_expired:
-        matching = yield from _with_live_items(names, matching)
     cut = matching if op.max_depth is None else {one[: op.max_depth] for one in matching}
     return sorted(cut)[op.offset : op.offset + op.limit]
 
@@ -76,7 +77,7 @@ def _matching_items(names: Names, namespace: Namespace, op: SearchOp, wanted: in
     cursor = None
     while len(found) < wanted:
         rows = MAX_PAGE_ROWS if op.filter else min(MAX_PAGE_ROWS, wanted - len(found))
-        page: KeyList = yield from ask(_keys_call(names.encode(namespace), rows, cursor, include_values=True))
+        page: KeyList = yield from ask(_values_call(names.encode(namespace), rows, cursor))
         items = [StoredItem.from_json(namespace, entry.key, entry.value) for entry in page.entries]
         found += [item for item in items if matches_filter(item.value, op.filter)]
         cursor = page.next_cursor
@@ -102,14 +103,6 @@ def _namespace_page(name_prefix: str | None, cursor: str | None) -> Job[Namespac
     return page
 
 
-def _with_live_items(names: Names, namespaces: Sequence[Namespace]) -> Job[list[Namespace]]:
-    live = []
-    for group in chunked(namespaces, _LISTING_WIDTH):
-        pages = yield from together(ask(_keys_call(names.encode(one), 1, None, include_values=False)) for one in group)
-        live += [one for one, page in zip(group, pages, strict=True) if page.entries]
-    return live
-
-
 def _get_call(name: str, keys: Sequence[str]) -> Call:
     if len(keys) == 1:
         return Call("kv_get", {"namespace": name, "key": keys[0]})
@@ -120,8 +113,8 @@ def _entries(result: GetResult | BatchResult) -> Iterable[Any]:
     return [result] if isinstance(result, GetResult) else result.results
 
 
-def _keys_call(name: str, rows: int, cursor: str | None, *, include_values: bool) -> Call:
-    return Call("kv_list_keys", {"namespace": name, "limit": rows, "cursor": cursor, "include_values": include_values})
+def _values_call(name: str, rows: int, cursor: str | None) -> Call:
+    return Call("kv_list_keys", {"namespace": name, "limit": rows, "cursor": cursor, "include_values": True})
 
 
 def _decoded(names: Names, page: NamespaceList) -> list[Namespace]:

@@ -23,9 +23,10 @@ class KvworkerStore(BaseStore):
 
     The item ``key`` of ``("users", "1")`` is the entry ``key`` of the namespace ``langgraph:users.1``: the prefix
     keeps this store's items apart from all else, and nothing else may write there. A namespace's name is at most 255
-    bytes of UTF-8 with the prefix (else ``InvalidNamespaceError``), a key 1024 and not blank. The entry's value is an
-    object of the item's value, ``created_at`` and ``updated_at`` by the clock of the program that put it, and
-    ``ttl_minutes``. What JSON would change, such as a tuple or NaN, is refused.
+    bytes of UTF-8 with the prefix (else ``InvalidNamespaceError``; a search or a listing finds nothing), a key 1024 and
+    not blank. The entry's value is an object of the item's value, which is a mapping, ``created_at`` and ``updated_at``
+    by the clock of the program that put it, and ``ttl_minutes``. What JSON would change, such as a tuple or NaN, is
+    refused.
 
     Operations of one batch are grouped: all reads of keys in a namespace are one message, all its writes another,
     applied whole or not at all (for every 1000); those of other namespaces are on their way at the same time, and
@@ -34,8 +35,9 @@ class KvworkerStore(BaseStore):
 
     TTLs are minutes, for each put or as ``ttl["default_ttl"]``. A read renews them, unless it or
     ``ttl["refresh_on_read"]`` says otherwise; that is a write, and takes a persona that may. Expiry is the
-    database's, to the moment: no read gives an expired item, swept or not. kvworker's beat sweeps them, so
-    ``ttl["sweep_interval_minutes"]`` is not used.
+    database's, to the moment: no read gives an expired item, and no listing a namespace that holds nothing else,
+    swept or not. kvworker's beat sweeps them. So ``ttl["omit_expired"]`` and ``ttl["sweep_interval_minutes"]`` are
+    not used.
 
     What the contract needs and a queue does not give well:
 
@@ -48,9 +50,7 @@ class KvworkerStore(BaseStore):
     - There are no vectors: ``query`` and ``index`` are ignored, as in an ``InMemoryStore`` without an index, and
       scores are None.
     - No snapshot is held between messages: what is written meanwhile is found or not.
-    - ``list_namespaces`` reads the names of all namespaces that begin with its literal prefix, whatever its limit. One
-      whose items have all expired may be listed until they are swept; ``ttl["omit_expired"]`` has it look into each,
-      for a message more a namespace.
+    - ``list_namespaces`` reads the names of all namespaces that begin with its literal prefix, whatever its limit.
     - Quotas are for each namespace (1 MiB by default), so a memory that grows without end in one namespace needs a
       larger one: ``set_quota("langgraph:users.1", …)``.
 
@@ -86,5 +86,4 @@ class KvworkerStore(BaseStore):
         return await asyncio.to_thread(self.batch, list(ops))
 
     def _batch(self, ops: Iterable[Op]) -> Batch:
-        omit_expired = bool(self.ttl_config and self.ttl_config.get("omit_expired"))
-        return Batch(ops, self._names, omit_expired=omit_expired)
+        return Batch(ops, self._names)
