@@ -123,10 +123,13 @@ class KeyValueStore(KeyValueOperations):
         return make_signature(self, self.dispatcher().app, tool, arguments, valid_seconds)
 
     def probe(self, timeout: float) -> QueuedResult:
-        """Ask a worker for an entry, as nobody: any answer tells that it works, a ``PolicyDeniedError`` too."""
+        """Ask a worker what there is, as nobody: any answer tells that it works, a ``PolicyDeniedError`` too.
+
+        One that is older than this program, and does not know what it is asked, is an ``UnsupportedMessageError``.
+        """
         dispatcher = self.dispatcher()
-        arguments = {"namespace": "kvworker", "key": "probe"}
-        return QueuedResult(dispatcher.dispatch(find_tool("kv_get"), arguments, timeout), dispatcher)
+        arguments = {"namespace": "kvworker", "limit": 1}
+        return QueuedResult(dispatcher.dispatch(find_tool("kv_list_keys"), arguments, timeout), dispatcher)
 
     def close(self) -> None:
         """Stop the threads and close the connections of this process."""

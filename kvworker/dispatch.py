@@ -20,6 +20,7 @@ from kvworker.errors import (
     OperationFailedError,
     OperationTimeoutError,
     QueueUnavailableError,
+    UnsupportedMessageError,
     rebuild_error,
 )
 from kvworker.model import OperationResult, new_operation_id
@@ -30,6 +31,8 @@ from kvworker.settings import Settings
 from kvworker.tools import Tool
 from kvworker.wire import decode_result, described, encode_request
 
+#: What Celery says of a task that a worker does not have.
+_UNKNOWN_TASK = "NotRegistered"
 #: A wait may end this much before the time that it was to end at.
 _CLOCK_TOLERANCE_SECONDS = 0.01
 
@@ -68,6 +71,11 @@ class PendingReply:
         error = rebuild_error(failure["exc_type"], args if isinstance(args, list | tuple) else (args,))
         if isinstance(error, OperationExpiredError) and self.message.copies > 1:
             return OperationTimeoutError(self.operation_id, "one copy of its message came late, another may not have")
+        if failure["exc_type"] == _UNKNOWN_TASK and self.message.copies <= 1:
+            return UnsupportedMessageError(
+                f"the worker that took it does not know {self.tool.name}, so it was not applied: it is older than this"
+                " program; update the workers"
+            )
         return error or OperationFailedError(self.operation_id, str(failure["exc_type"]))
 
 

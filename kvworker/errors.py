@@ -280,8 +280,8 @@ class OperationTimeoutError(_OperationError):
     """
 
     reason = (
-        "no result within the timeout, so whether it was applied is unknown; call again with"
-        " idempotency_key set to the operation id to have it applied exactly once"
+        "no result within the timeout, so whether it was applied is unknown (is a worker running? `kvworker doctor`"
+        " tells); call again with idempotency_key set to the operation id to have it applied exactly once"
     )
 
 

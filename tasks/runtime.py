@@ -13,9 +13,11 @@ from redis.exceptions import RedisError
 
 from kvworker.adapters import KeyValueStoreAdapter
 from kvworker.errors import (
+    ConfigurationError,
     OperationExpiredError,
     OperationTimeoutError,
     RedeliveryLimitError,
+    SchemaError,
     StoreUnavailableError,
 )
 from kvworker.model import OperationResult
@@ -53,6 +55,10 @@ class Runtime:
             if _is_late(request):
                 self._refuse_late(request, redelivered=redelivered)
             return encode_result(self._retrying(request))
+        except (ConfigurationError, SchemaError) as error:
+            # No fault of the caller's: whoever runs the worker should see it.
+            logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback would tell nothing more
+            raise
         except StoreUnavailableError as error:
             operation_id = request.operation_id if tool.writes else ""
             raise StoreUnavailableError(error.detail, operation_id) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def mcp_command(  # noqa: PLR0913 - one for each option
         )
     settings = load_settings(config)
     audience = Audience(persona, namespace_prefix, session_prefix)
+    # On standard error: what is denied, among others, of which the library itself shows nothing.
+    logging.basicConfig(format="%(message)s")
     if transport == "stdio":
         serve_stdio(settings, audience)
     else:

@@ -49,6 +49,8 @@ def beat_command(config: Path | None, state: Path | None, arguments: tuple[str, 
 def _become(name: str, config: Path | None, arguments: Sequence[str]) -> None:
     # Wrong settings are told here, in one line; in Celery they would be a traceback.
     load_settings(config)
+    if config_path(config) is None:
+        click.echo("no configuration file was found, so the defaults are used; give one with --config", err=True)
     check_modules_are_ours(Path.cwd())
     command = celery_command(name, arguments)
     os.execve(command[0], command, celery_environment(config_path(config)))  # noqa: S606 - our own interpreter

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from kvworker.cli.options import UP_CONFIG, config_option
 from kvworker.cli.output import console
-from kvworker.settings import Settings
+from kvworker.settings import PoliciesSettings, Settings
 from kvworker.settings.root import CONFIG_VARIABLE
 from kvworker.stack import Stack, running_stack
 
@@ -125,6 +125,7 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
             f"PostgreSQL in {stack.state / 'postgres'}" if postgres else f"SQLite in {stack.state / 'kv.sqlite'}",
         ),
         ("worker", f"{concurrency} threads, and the beat"),
+        *_policy_rows(stack.settings.policies),
         ("config", str(stack.config)),
         ("logs", str(stack.state / "logs")),
     ):
@@ -136,5 +137,20 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
     if stack.config != UP_CONFIG.resolve():
         out.print(Text(f"  export {CONFIG_VARIABLE}={shlex.quote(str(stack.config))}"))
     program = _program()
-    out.print(Text(f"""  {program} set demo greeting '"hello"' && {program} get demo greeting"""), soft_wrap=True)
+    out.print(Text(f"  {_example(program, stack.settings.policies)}"), soft_wrap=True)
     sys.stdout.flush()
+
+
+def _policy_rows(policies: PoliciesSettings) -> list[tuple[str, str]]:
+    """What is enforced: that it is not is easily overlooked where a variable was to say so."""
+    if not (policies.personas or policies.signing_key):
+        return []
+    signed = "messages are signed" if policies.signing_key else "messages are not signed"
+    return [("policies", f"{len(policies.personas)} personas, {signed}")]
+
+
+def _example(program: str, policies: PoliciesSettings) -> str:
+    if policies.personas:
+        # What each may do where is not known here.
+        return f"{program} doctor"
+    return f"""{program} set demo greeting '"hello"' && {program} get demo greeting"""

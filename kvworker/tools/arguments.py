@@ -13,7 +13,7 @@ from kvworker.tools.definition import Tool
 def check_arguments(
     tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The arguments of a call, checked. An optional one that is null counts as left out.
+    """The arguments of a call, checked. An optional one that is null, or its default, counts as left out.
 
     Raises:
         InvalidRequestError: an argument is missing, unknown or wrong.
@@ -39,7 +39,8 @@ def check_parameters(
     missing = [name for name in tool.required if name in allowed and name not in given and name not in missing_allowed]
     if missing:
         raise InvalidRequestError(f"{tool.name} needs the argument {missing[0]!r}")
-    checked = {one.name: one.check(given[one.name]) for one in tool.parameters if one.name in given}
+    parameters = [one for one in tool.parameters if one.name in given and not one.is_default(given[one.name])]
+    checked = {one.name: one.check(given[one.name]) for one in parameters}
     _check_together(checked)
     return checked
 

@@ -28,6 +28,11 @@ class Parameter:
     check: Callable[[Any], Any]
     required: bool = True
 
+    def is_default(self, value: object) -> bool:
+        """Whether leaving the argument out would mean the same as this value, which is not sent then."""
+        default = self.schema.get("default")
+        return default is not None and type(value) is type(default) and value == default
+
 
 @dataclass(frozen=True, slots=True)
 class ResultField:

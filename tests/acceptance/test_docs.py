@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -27,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "config", home / "config")
     with running_up(home):
-        shutil.copy(home / ".kvworker" / "kvworker.yaml", home / "production.yaml")
+        shutil.copy(home / ".kvworker" / "kvworker.yaml", home / "config" / "production.yaml")
         yield home
 
 
@@ -53,6 +54,18 @@ def anchors(document: Path) -> set[str]:
         text = text.replace(block.text, "")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_python_can_be_pasted_into_an_interactive_interpreter(document: Path) -> None:
+    """It takes a compound statement to its end only at a blank line."""
+    for block in read_blocks(document):
+        if block.language != "python":
+            continue
+        lines = [*block.text.splitlines(), ""]
+        for statement in ast.parse(block.text).body:
+            is_compound = hasattr(statement, "body")
+            assert not is_compound or not lines[statement.end_lineno or 0].strip(), block.place
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from kvworker import (
     Settings,
     ValueSerializationError,
 )
-from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+from kvworker.errors import UnsupportedMessageError
+from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 pytestmark = pytest.mark.usefixtures("celery_setup")
 
@@ -226,6 +228,31 @@ def test_a_message_made_by_hand(celery_setup: CeleryTestSetup) -> None:
     positional = app.send_task("kvworker.kv_get", args=("n", "k"), queue="kv")
     with pytest.raises(InvalidRequestError, match="keyword arguments only"):
         positional.get(timeout=10)
+
+
+def test_a_worker_that_is_older_than_its_caller_is_named(
+    kv_environ: dict[str, str], tmp_path: Path, store: KeyValueStore, worker_node: WorkerNode
+) -> None:
+    worker_node.stop()
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "tests.acceptance.older_app",
+        "worker",
+        "--pool=solo",
+        "-l",
+        "INFO",
+    ]
+    older = ProcessNode("older", command, directory=tmp_path, environ=kv_environ)
+    older.start()
+    try:
+        with pytest.raises(UnsupportedMessageError, match="does not know kv_touch, so it was not applied"):
+            store.touch("n", "k", 60, timeout=30)
+        assert store.set("n", "k", 1).value == 1
+    finally:
+        older.teardown()
 
 
 def test_a_worker_answers_celerys_own_inspection(celery_setup: CeleryTestSetup, worker_node: WorkerNode) -> None:

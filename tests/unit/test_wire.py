@@ -91,6 +91,18 @@ def test_null_means_left_out_where_it_is_optional() -> None:
         check_arguments(GET, {"namespace": None, "key": "k"})
 
 
+def test_what_is_the_default_is_not_sent() -> None:
+    """So a worker that does not know an option yet takes every call that does not use it."""
+    arguments = {"namespace": "n", "key": "k", "value": False, "if_absent": False, "keep_ttl": False}
+    assert check_arguments(SET, arguments) == {"namespace": "n", "key": "k", "value": False}
+    assert check_arguments(INCREMENT, {"namespace": "n", "key": "k", "delta": 1, "initial_value": 0}) == {
+        "namespace": "n",
+        "key": "k",
+    }
+    with pytest.raises(InvalidRequestError, match="delta"):
+        check_arguments(INCREMENT, {"namespace": "n", "key": "k", "delta": True})
+
+
 @pytest.mark.parametrize("arguments", [None, [], "x", 1])
 def test_arguments_are_an_object(arguments: Any) -> None:
     with pytest.raises(InvalidRequestError, match="must be an object"):

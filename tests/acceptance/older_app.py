@@ -1,0 +1,9 @@
+"""A worker as it was before there was ``kv_touch``."""
+
+from __future__ import annotations
+
+from kvworker import Settings
+from tasks.application import make_worker_app
+
+app = make_worker_app(Settings.load())
+app.tasks.unregister("kvworker.kv_touch")
