@@ -148,7 +148,7 @@ def _is_too_deep(data: Mapping[str, Any]) -> bool:
 def _checked_depth(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     # What could be stored so could not be read again.
     if _is_too_deep(arguments):
-        raise ValueSerializationError(f"the arguments are nested deeper than {_MAX_DEPTH} levels, as far as MCP goes")
+        raise ValueSerializationError(f"the arguments are nested deeper than the {_MAX_DEPTH} levels that MCP carries")
     return arguments
 
 
@@ -156,8 +156,8 @@ def _too_deep_result(tool: Tool) -> dict[str, Any]:
     return {
         "error": {
             "type": "ResultTooDeepError",
-            "message": f"{tool.name} was done, but its result is nested deeper than {_MAX_DEPTH} levels, as far as MCP"
-            " goes",
+            "message": f"{tool.name} was done, but its result is nested deeper than the {_MAX_DEPTH} levels that MCP"
+            " carries",
             "details": {"max_depth": _MAX_DEPTH},
             "changed": "nothing" if tool.side_effects == "none" else "what was asked for",
             "next": "To see the rest, leave out the key whose value is nested so deep, or list without include_values."

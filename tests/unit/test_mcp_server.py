@@ -80,7 +80,7 @@ class TestDepth:
         failed, told = call(name, namespace="n", **arguments)
         assert failed
         assert told["error"]["type"] == "ResultTooDeepError"
-        assert "deeper than 128 levels" in told["error"]["message"]
+        assert "deeper than the 128 levels" in told["error"]["message"]
         assert told["error"]["changed"] == "nothing"
         assert "include_values" in told["error"]["next"]
 
