@@ -143,7 +143,13 @@ def _mixed_batch(chance: random.Random) -> list[Step]:
     actions: list[Action] = ["set", "delete", "touch", "get", "increment", "set"]
     steps = []
     for action in chance.choices(actions, k=6):
-        ttl_seconds = chance.choice([None, 0.02, 60]) if action in {"set", "increment"} else 60
         key = f"counter {chance.randrange(4)}" if action == "increment" else f"key {chance.randrange(12)}"
-        steps.append(Step(action, key, value="x" * chance.randrange(60), ttl_seconds=ttl_seconds))
+        options: dict[str, Any] = {}
+        if action in {"set", "increment"}:
+            options["ttl_seconds"] = chance.choice([None, 0.02, 60])
+        if action == "set":
+            options["value"] = "x" * chance.randrange(60)
+        if action == "touch":
+            options["ttl_seconds"] = 60
+        steps.append(Step(action, key, **options))
     return steps
