@@ -27,6 +27,7 @@ from kvworker.errors import ReadTooLargeError
 #: Bytes of values that a batch which also writes may read: its record keeps them, for a replay to give again.
 MAX_RECORDED_READ_BYTES = 65_536
 _MAX_CLEARING_LOOKS = 100
+KEPT_COMING = "new entries kept coming while the namespace was cleared"
 
 
 class PlanningDialect(Dialect):
@@ -41,8 +42,12 @@ class PlanningDialect(Dialect):
         """Store entries, record and ledgers; ``params`` has all but the entries."""
 
     @abstractmethod
-    def delete_entries(self, connection: Any, namespace: str) -> tuple[int, int, int]:
-        """Delete all entries of a namespace, waiting for those that somebody works on: rows, live ones, bytes."""
+    def delete_entries(self, connection: Any, namespace: str, *, again: bool) -> tuple[int, int, int]:
+        """Delete all entries of a namespace: rows, live ones, bytes. Only the first time it waits for others.
+
+        Raises:
+            ConflictError: ``again``, and somebody works on an entry that came meanwhile.
+        """
 
     def write_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Plan and apply a write in one transaction, or find its record."""
@@ -71,12 +76,12 @@ class PlanningDialect(Dialect):
         So there is a moment, that of the last look, before which all that was written is gone.
         """
         total = (0, 0, 0)
-        for _ in range(_MAX_CLEARING_LOOKS):
-            found = self.delete_entries(connection, namespace)
+        for look in range(_MAX_CLEARING_LOOKS):
+            found = self.delete_entries(connection, namespace, again=look > 0)
             if found[0] == 0:
                 return total
             total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
-        raise ConflictError("new entries kept coming while the namespace was cleared")
+        raise ConflictError(KEPT_COMING)
 
     def _plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
         entries, planner = self.lock_entries(connection, write)

@@ -13,9 +13,9 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapter_settings import PostgresSettings
 from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
-from kvworker.adapters.dialect import DriverConnection, Limits, Record, Write
+from kvworker.adapters.dialect import ConflictError, DriverConnection, Limits, Record, Write
 from kvworker.adapters.plan import Entry, Plan, Planner
-from kvworker.adapters.planned import PlanningDialect, common_params
+from kvworker.adapters.planned import KEPT_COMING, PlanningDialect, common_params
 from kvworker.adapters.postgres_errors import cannot_connect, translate
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.model import MAX_READ_BYTES
@@ -145,9 +145,13 @@ class PostgresDialect(PlanningDialect):
         grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries")}
         self.run(connection, "store_plan", {**params, **grown, **columns})
 
-    def delete_entries(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int]:
+    def delete_entries(self, connection: DriverConnection, namespace: str, *, again: bool) -> tuple[int, int, int]:
         """Delete all entries of a namespace that are there now: rows, live ones, bytes."""
-        rows, live, freed_bytes = self.fetch_one(connection, "delete_entries", {"namespace": namespace})
+        statement = "delete_arrived" if again else "delete_entries"
+        try:
+            rows, live, freed_bytes = self.fetch_one(connection, statement, {"namespace": namespace})
+        except psycopg.errors.LockNotAvailable as error:
+            raise ConflictError(KEPT_COMING) from error
         return rows, live, freed_bytes
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:

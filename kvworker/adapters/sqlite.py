@@ -121,7 +121,7 @@ class SqliteDialect(PlanningDialect):
         self.run(connection, "record_operation", params)
         self._charge(connection, params)
 
-    def delete_entries(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int]:
+    def delete_entries(self, connection: DriverConnection, namespace: str, *, again: bool) -> tuple[int, int, int]:  # noqa: ARG002 - nobody else writes
         """Delete all entries of a namespace: rows, live ones, bytes."""
         now = self._now(connection)
         rows = self.run(connection, "delete_entries", {"namespace": namespace}).fetchall()

@@ -45,9 +45,19 @@ WITH stored AS (
 SELECT count(*) FROM operation
 
 -- name: delete_entries
--- Delete all entries of a namespace, locked in the order of their keys first: rows, live ones, bytes.
+-- Delete all entries of a namespace, waiting for those that somebody works on: rows, live ones, bytes.
 WITH locked AS (
     SELECT key FROM kv_entries WHERE namespace = %(namespace)s ORDER BY key FOR UPDATE
+-- include: delete_locked
+
+-- name: delete_arrived
+-- The same without waiting: who works on an entry that has just come may wait for one that is deleted already.
+WITH locked AS (
+    SELECT key FROM kv_entries WHERE namespace = %(namespace)s ORDER BY key FOR UPDATE NOWAIT
+-- include: delete_locked
+
+-- fragment: delete_locked
+-- Delete the entries that are locked.
 ), doomed AS (
     DELETE FROM kv_entries e USING locked WHERE e.namespace = %(namespace)s AND e.key = locked.key
     RETURNING e.size_bytes, e.expires_at IS NULL OR e.expires_at > clock_timestamp() AS live
