@@ -68,9 +68,12 @@ class OutOfRangeError(Exception):
 
 
 class QuotaRefusedError(Exception):
-    """A ledger's check refused the write; ``requested_bytes`` is its growth, where the refused one knows it."""
+    """A ledger's check refused the write; ``requested_bytes`` is its growth, or 0 where that is not known.
 
-    def __init__(self, *, is_global: bool, requested_bytes: int | None = None) -> None:
+    A plain statement does not know it. What it was refused is planned the next time, and then it is known.
+    """
+
+    def __init__(self, *, is_global: bool, requested_bytes: int = 0) -> None:
         super().__init__(is_global, requested_bytes)
         self.is_global = is_global
         self.requested_bytes = requested_bytes
@@ -183,6 +186,11 @@ class Dialect(ABC):
     def fetch_one(self, connection: DriverConnection, statement: str, params: Mapping[str, Any]) -> Any:
         """Run a named statement and give its first row, or None."""
         return self.run(connection, statement, params).fetchone()
+
+    def lock_ledger(self, connection: Any, namespace: str) -> tuple[int, int, int | None] | None:
+        """Lock a ledger, in one row: bytes and entries used, and its own quota; None if there is no such ledger."""
+        row: tuple[int, int, int | None] | None = self.fetch_one(connection, "lock_ledger", {"namespace": namespace})
+        return row
 
     def recorded(self, connection: DriverConnection, namespace: str, operation_id: str) -> Record | None:
         """Read the record of an operation id, if there is one."""

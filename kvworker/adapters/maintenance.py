@@ -56,8 +56,6 @@ def quota_error(session: Session, write: Write, refusal: QuotaRefusedError, limi
     """Give the error for a refused write, from what its ledger is now."""
     used_bytes, own_quota = session.run(partial(_refusing_ledger, session, write=write, refusal=refusal))
     requested_bytes = refusal.requested_bytes
-    if requested_bytes is None:
-        requested_bytes = max(1, session.run(partial(_growth, session, write=write)))
     if refusal.is_global:
         return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
     quota_bytes = limits.namespace_bytes if own_quota is None else own_quota
@@ -70,16 +68,6 @@ def _refusing_ledger(
     params = {"namespace": GLOBAL_LEDGER if refusal.is_global else write.namespace}
     used_bytes, _, own_quota = session.dialect.fetch_one(connection, "ledger_usage", params) or (0, 0, None)
     return used_bytes, own_quota
-
-
-def _growth(session: Session, connection: Any, write: Write) -> int:
-    """Count by how much a plain write would grow its entry."""
-    (step,) = write.steps
-    params = {"namespace": write.namespace, "key": step.key}
-    old_bytes, live_text = session.dialect.fetch_one(connection, "refused_entry", params) or (0, None)
-    if step.action == "increment" and live_text is not None and live_text.removeprefix("-").isdecimal():
-        return len(str(int(live_text) + step.delta)) - int(old_bytes)
-    return len(step.text.encode()) - int(old_bytes)
 
 
 def ensure_global_ledger(session: Session) -> None:
@@ -144,10 +132,10 @@ def _namespaces(session: Session, after: str | None) -> Iterator[str]:
 def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift | None:
     dialect, params = session.dialect, {"namespace": namespace}
     with dialect.transaction(connection):
-        ledger = dialect.fetch_one(connection, "lock_ledger", params)
+        ledger = dialect.lock_ledger(connection, namespace)
         if ledger is None:
             dialect.run(connection, "create_ledger", params)
-            ledger = dialect.fetch_one(connection, "lock_ledger", params) or (0, 0)
+            ledger = dialect.lock_ledger(connection, namespace) or (0, 0, None)
         recorded = ledger[:2]
         actual = dialect.fetch_one(connection, "sum_entries", params)
         if actual[1] == 0:
@@ -160,7 +148,7 @@ def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift
 def _recompute_global(session: Session, connection: Any) -> LedgerDrift | None:
     dialect, params = session.dialect, {"namespace": GLOBAL_LEDGER}
     with dialect.transaction(connection):
-        ledger = dialect.fetch_one(connection, "lock_ledger", params)
+        ledger = dialect.lock_ledger(connection, GLOBAL_LEDGER)
         if ledger is None:
             return None
         recorded = ledger[:2]

@@ -89,8 +89,9 @@ class PlanningDialect(Dialect):
         recorded = self.recorded(connection, write.namespace, write.operation_id)
         if recorded is not None:
             raise AlreadyRecordedError(recorded)
-        room = None if write.atomic else self._room(connection, write, limits)
-        plan = planner.plan(entries, write.steps, room)
+        # What was refused is tried again with all that a quota has left in one row.
+        room = self._room(connection, write, limits) if write.purged or not write.atomic else None
+        plan = planner.plan(entries, write.steps, None if write.atomic else room)
         record = _record_of(write, plan)
         self._store(connection, write, limits, plan, record)
         return Record(write.fingerprint, record, planner.now, replayed=False)
@@ -112,24 +113,36 @@ class PlanningDialect(Dialect):
 
     def _room(self, connection: DriverConnection, write: Write, limits: Limits) -> Room:
         """Lock the ledgers, the namespace's first, and tell what they have left: steps are refused one by one."""
-        used_bytes, _, own_quota = self._locked_ledger(connection, write.namespace)
-        whole = self.fetch_one(connection, "lock_ledger", {"namespace": GLOBAL_LEDGER}) or (0, 0, None)
+        used_bytes, own_quota = self.lock_namespace(connection, write.namespace)
+        store = self.lock_ledger(connection, GLOBAL_LEDGER)
         return Room(
             limits.namespace_bytes if own_quota is None else own_quota,
             used_bytes,
             limits.global_bytes,
-            whole[0],
+            store[0] if store else 0,
             write.purged,
         )
 
-    def _locked_ledger(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int | None]:
-        params = {"namespace": namespace}
+    def lock_namespace(self, connection: Any, namespace: str) -> tuple[int, int | None]:
+        """Lock a namespace's ledger, which is made if need be: bytes used, and the namespace's own quota."""
         while True:
-            ledger: tuple[int, int, int | None] | None = self.fetch_one(connection, "lock_ledger", params)
+            ledger = self.lock_ledger(connection, namespace)
             if ledger is not None:
-                return ledger
+                return ledger[0], ledger[2]
             # A recompute may remove it again before it is locked.
-            self.run(connection, "create_ledger", params)
+            self.run(connection, "create_ledger", {"namespace": namespace})
+
+    def set_quota(self, connection: Any, write: Write, limits: Limits) -> Record:
+        """Give a namespace a quota of its own, or none, or find the record of that."""
+        params = {**common_params(write, limits), "quota_bytes": write.quota_bytes, "result": ""}
+        with self.transaction(connection):
+            recorded = self.recorded(connection, write.namespace, write.operation_id)
+            if recorded is not None:
+                return recorded
+            self.run(connection, "record_operation", params)
+            self.lock_namespace(connection, write.namespace)
+            self.run(connection, "set_quota", params)
+        return Record(write.fingerprint, "", 0.0, replayed=False)
 
 
 def common_params(write: Write, limits: Limits) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -13,10 +13,20 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapter_settings import PostgresSettings
 from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
-from kvworker.adapters.dialect import ConflictError, DriverConnection, Limits, Record, Write
+from kvworker.adapters.dialect import (
+    ConflictError,
+    DriverConnection,
+    DuplicateOperationError,
+    Limits,
+    Record,
+    Write,
+)
 from kvworker.adapters.plan import Entry, Plan, Planner
 from kvworker.adapters.planned import KEPT_COMING, PlanningDialect, common_params
 from kvworker.adapters.postgres_errors import cannot_connect, translate
+from kvworker.adapters.schema import GLOBAL_LEDGER
+from kvworker.adapters.shares import LedgerSplitter
+from kvworker.adapters.sizes import SizePredictor
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.model import MAX_READ_BYTES
 
@@ -65,6 +75,9 @@ class PostgresDialect(PlanningDialect):
         super().__init__()
         self._settings = settings
         self._url = url
+        self._sizes = SizePredictor()
+        self._splitter = LedgerSplitter(self)
+        self._has_global_ledger = False
 
     def make_engine(self) -> Engine:
         """Make an engine as configured, in autocommit mode."""
@@ -105,22 +118,68 @@ class PostgresDialect(PlanningDialect):
             yield
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        """Apply a write, or find its record: in one statement, if it is a plain one."""
+        """Apply a write, or find its record: in one statement, if it is a plain one that was not refused."""
         if write.action == "clear":
             return self.clear(connection, write, limits)
-        statement = _statement_of(write)
-        if statement is None:
+        if write.action == "set_quota":
+            return self.set_quota(connection, write, limits)
+        is_plain = write.action in {"set", "delete", "increment"} and not write.steps[0].is_conditional
+        if not is_plain or write.purged:
             return self.write_planned(connection, write, limits)
-        params = {**common_params(write, limits), "quota_bytes": write.quota_bytes}
-        for step in write.steps:
-            params |= {
-                "key": step.key,
-                "text": step.text,
-                "ttl_seconds": step.ttl_seconds,
-                # As text: the driver would send each size of integer as another type, and prepare again for it.
-                "delta": str(step.delta),
-            }
-        return Record(*self.fetch_one(connection, statement, params))
+        return self._write_plain(connection, write, limits)
+
+    def _write_plain(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
+        (step,) = write.steps
+        name = (write.namespace, step.key)
+        # As text: the driver would send each size of integer as another type, and prepare again for it.
+        params = {
+            **common_params(write, limits),
+            "key": step.key,
+            "text": step.text,
+            "ttl_seconds": step.ttl_seconds,
+            "delta": str(step.delta),
+            "globally": self._accounts_globally(limits),
+        }
+        row = None
+        if write.action != "delete" and self._sizes.expects_same(*name):
+            row = self.fetch_one(connection, f"{write.action}_in_place", params)
+        if row is None:
+            row = self._write_and_charge(connection, write, limits, params)
+        result, now = row
+        return Record(write.fingerprint, result, now, replayed=False)
+
+    def _write_and_charge(
+        self, connection: DriverConnection, write: Write, limits: Limits, params: Mapping[str, Any]
+    ) -> tuple[str, float]:
+        suffix = "_globally" if params["globally"] else ""
+        row = self.fetch_one(connection, f"{write.action}_entry{suffix}", params)
+        if row is None:
+            raise DuplicateOperationError
+        result, now, grew, *meetings = row
+        self._sizes.learn(write.namespace, write.steps[0].key, stayed=not grew)
+        self._split_where_writers_met(connection, write, limits, meetings)
+        return result, now
+
+    def _split_where_writers_met(
+        self, connection: DriverConnection, write: Write, limits: Limits, meetings: Sequence[bool | None]
+    ) -> None:
+        ledgers = ((write.namespace, limits.namespace_bytes), (GLOBAL_LEDGER, limits.global_bytes))
+        for (namespace, limit_bytes), met in zip(ledgers, meetings, strict=False):
+            if met:
+                self._splitter.split(connection, namespace, limit_bytes)
+
+    def _accounts_globally(self, limits: Limits) -> bool:
+        return limits.global_bytes is not None or self._has_global_ledger
+
+    def lock_ledger(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int | None] | None:
+        """Lock a ledger and make it one row: bytes and entries used, and its own quota."""
+        params = {"namespace": namespace}
+        first = self.fetch_one(connection, "lock_ledger", params)
+        if first is None:
+            return None
+        self._has_global_ledger = self._has_global_ledger or namespace == GLOBAL_LEDGER
+        used_bytes, entry_count = self.fetch_one(connection, "gather_shares", params) or first[:2]
+        return used_bytes, entry_count, first[2]
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
         """Lock every entry of the write and read it; one that is not there is made, to be locked as well."""
@@ -143,7 +202,7 @@ class PostgresDialect(PlanningDialect):
             "removed_keys": plan.removed,
         }
         grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries")}
-        self.run(connection, "store_plan", {**params, **grown, **columns})
+        self.run(connection, "store_plan", {**params, **grown, **columns, "globally": True})
 
     def delete_entries(self, connection: DriverConnection, namespace: str, *, again: bool) -> tuple[int, int, int]:
         """Delete all entries of a namespace that are there now: rows, live ones, bytes."""
@@ -185,11 +244,3 @@ class PostgresDialect(PlanningDialect):
                 ]
             )
         return arguments
-
-
-def _statement_of(write: Write) -> str | None:
-    """Name the one statement that does it; None if the write must be planned."""
-    if write.action == "set_quota":
-        return "set_quota"
-    is_plain = write.action in {"set", "delete", "increment"} and not write.steps[0].is_conditional
-    return f"{write.action}_entry" if is_plain else None

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import TIMESTAMP, BigInteger, CheckConstraint, Column, Double, Index, MetaData, Table, Text, text
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Index,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.types import TypeEngine
 
 #: The revision that this version of the package works with: the newest file in ``migrations/versions``.
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 VERSION_TABLE = "kv_schema_version"
 
 NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
@@ -56,9 +68,13 @@ ledgers = Table(
     Column("limit_bytes", BigInteger),
     # The namespace's own quota, if it has one; limit_bytes is the one that the last write was held to.
     Column("quota_bytes", BigInteger),
+    # A ledger is the row of slot 0, and more rows while it is split (PostgreSQL only, see its ledgers.sql).
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False, server_default=text("0")),
+    # The limits of the other slots.
+    Column("lent_bytes", BigInteger, nullable=False, server_default=text("0")),
     # A NULL limit passes either check.
-    CheckConstraint("namespace = '' OR used_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
-    CheckConstraint("namespace <> '' OR used_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
+    CheckConstraint("namespace = '' OR used_bytes + lent_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
+    CheckConstraint("namespace <> '' OR used_bytes + lent_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
     postgresql_with={"fillfactor": 50},
     sqlite_with_rowid=False,
 )

@@ -17,7 +17,7 @@ from kvworker.adapter_settings import SqliteSettings
 from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
 from kvworker.adapters.dialect import DriverConnection, Limits, Record, Write
 from kvworker.adapters.plan import Entry, Plan, Planner
-from kvworker.adapters.planned import PlanningDialect, common_params
+from kvworker.adapters.planned import PlanningDialect
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.adapters.sqlite_engine import is_in_memory, make_sqlite_engine, with_absolute_path
 from kvworker.adapters.sqlite_errors import cannot_connect, translate
@@ -91,16 +91,9 @@ class SqliteDialect(PlanningDialect):
         """Apply a write, or find its record, in one transaction."""
         if write.action == "clear":
             return self.clear(connection, write, limits)
-        if write.action != "set_quota":
-            return self.write_planned(connection, write, limits)
-        params = {**common_params(write, limits), "quota_bytes": write.quota_bytes, "result": ""}
-        with self.transaction(connection):
-            recorded = self.recorded(connection, write.namespace, write.operation_id)
-            if recorded is not None:
-                return recorded
-            self.run(connection, "set_quota", params)
-            self.run(connection, "record_operation", params)
-        return Record(write.fingerprint, "", 0.0, replayed=False)
+        if write.action == "set_quota":
+            return self.set_quota(connection, write, limits)
+        return self.write_planned(connection, write, limits)
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
         """Read every entry of the write; the transaction already keeps other writers out."""

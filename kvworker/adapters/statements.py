@@ -1,7 +1,7 @@
 """The named SQL statements of a dialect, read once from its ``.sql`` files.
 
 A file holds parts that begin with ``-- name: NAME`` (a statement) or ``-- fragment: NAME`` (what several
-statements share, taken in where they say ``-- include: NAME``).
+statements, or fragments, share, taken in where they say ``-- include: NAME``).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def load_statements(dialect_name: str) -> Mapping[str, str]:
         for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             sources[kind][name] = body.strip("\n")
 
-    def include(match: re.Match[str]) -> str:
-        return sources["fragment"][match[1]]
+    def whole(body: str) -> str:
+        return _INCLUDE.sub(lambda match: whole(sources["fragment"][match[1]]), body)
 
     return MappingProxyType(
-        {name: _COMMENT_LINE.sub("", _INCLUDE.sub(include, body)).strip() for name, body in sources["name"].items()}
+        {name: _COMMENT_LINE.sub("", whole(body)).strip() for name, body in sources["name"].items()}
     )

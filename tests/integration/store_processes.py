@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -111,6 +112,34 @@ def mix(adapter: KeyValueStoreAdapter, seed: int) -> None:
             _mixed_step(adapter, chance, number)
         except (QuotaExceededError, VersionConflictError):
             continue
+
+
+def crowd(adapter: KeyValueStoreAdapter, seed: int) -> Counter[str]:
+    """Fill one namespace until its quota, or the global one, refuses, and free and recount some of it."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    outcomes = Counter[str]()
+    for _ in range(250):
+        try:
+            _crowding_step(adapter, chance, f"key {seed} {chance.randrange(25)}")
+        except QuotaExceededError as error:
+            outcomes[type(error).__name__] += 1
+    return outcomes
+
+
+def _crowding_step(adapter: KeyValueStoreAdapter, chance: random.Random, key: str) -> None:
+    dice = chance.random()
+    if dice < 0.8:
+        ttl_seconds = chance.choice([None, None, 0.05])
+        adapter.set("namespace", key, "x" * chance.randrange(1000), ttl_seconds=ttl_seconds)
+    elif dice < 0.88:
+        adapter.delete("namespace", key)
+    elif dice < 0.96:
+        steps = [Step("set", f"{key} {number}", value="x" * chance.randrange(500)) for number in range(3)]
+        adapter.batch("namespace", steps, atomic=chance.random() < 0.5)
+    elif dice < 0.98:
+        adapter.sweep_expired(batch_rows=5)
+    else:
+        adapter.recompute_ledgers()
 
 
 def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: int) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from tests.integration.store_processes import (
     PROCESSES,
     Store,
     count,
+    crowd,
     fill,
     mix,
     race,
@@ -23,10 +24,12 @@ from tests.integration.store_processes import (
 )
 
 _SNAPSHOT = text(
-    "SELECT l.namespace, l.used_bytes, l.entry_count,"
+    "SELECT l.namespace, sum(l.used_bytes), sum(l.entry_count),"
     " (SELECT coalesce(sum(e.size_bytes), 0) FROM kv_entries e WHERE e.namespace = l.namespace OR l.namespace = ''),"
-    " (SELECT count(*) FROM kv_entries e WHERE e.namespace = l.namespace OR l.namespace = '')"
-    " FROM kv_ledgers l"
+    " (SELECT count(*) FROM kv_entries e WHERE e.namespace = l.namespace OR l.namespace = ''),"
+    " sum(l.lent_bytes), coalesce(sum(CASE WHEN l.slot > 0 THEN l.limit_bytes END), 0), max(l.slot),"
+    " max(CASE WHEN l.slot = 0 THEN l.used_bytes + l.lent_bytes END)"
+    " FROM kv_ledgers l GROUP BY l.namespace"
 )
 
 
@@ -50,7 +53,13 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture
 def engine(store: Store) -> Iterator[Engine]:
-    engine = create_engine(store[1]["url"])
+    with closing_engine(store[1]["url"]) as engine:
+        yield engine
+
+
+@contextmanager
+def closing_engine(url: str) -> Iterator[Engine]:
+    engine = create_engine(url)
     yield engine
     engine.dispose()
 
@@ -65,33 +74,35 @@ def start(
     return [processes.submit(together, store, seed, work) for seed in range(PROCESSES)]
 
 
-def check_ledgers(engine: Engine, quotas: dict[str, int]) -> None:
-    """In one snapshot every ledger is what its entries use, and within its quota."""
+def check_ledgers(engine: Engine, quotas: dict[str, int]) -> int:
+    """In one snapshot every ledger is what its entries use, and within its quota. Tells how many are split."""
     with engine.connect() as connection:
         rows = connection.execute(_SNAPSHOT).all()
-    for namespace, used_bytes, entry_count, actual_bytes, actual_entries in rows:
+    for namespace, used_bytes, entry_count, actual_bytes, actual_entries, lent_bytes, shares, _, granted in rows:
         assert (used_bytes, entry_count) == (actual_bytes, actual_entries), namespace
         quota_bytes = quotas[""] if namespace == "" else quotas["namespace"]
-        assert used_bytes <= quota_bytes
+        assert used_bytes <= granted <= quota_bytes
+        assert lent_bytes == shares
+    return sum(slots > 0 for *_, slots, _ in rows)
 
 
-def watch(engine: Engine, futures: list[Future[Any]], quotas: dict[str, int]) -> int:
-    """Check every snapshot until the processes are done, and tell how many there were."""
-    snapshots = 0
+def watch(engine: Engine, futures: list[Future[Any]], quotas: dict[str, int]) -> Counter[str]:
+    """Check every snapshot until the processes are done, and tell how many there were, and of split ledgers."""
+    seen = Counter[str]()
     while wait(futures, timeout=0.005, return_when=FIRST_EXCEPTION).not_done:
-        check_ledgers(engine, quotas)
-        snapshots += 1
+        seen["split"] += check_ledgers(engine, quotas)
+        seen["snapshots"] += 1
         if any(future.done() and future.exception() for future in futures):
             break
     check_ledgers(engine, quotas)
-    return snapshots
+    return seen
 
 
 def test_writers_never_exceed_a_namespaces_quota(processes: ProcessPoolExecutor, store: Store, engine: Engine) -> None:
     futures = start(processes, limited(store, namespace_quota_bytes=1500), fill)
-    snapshots = watch(engine, futures, {"namespace": 1500})
+    seen = watch(engine, futures, {"namespace": 1500})
     refused = sum(future.result() for future in futures)
-    assert snapshots > 5
+    assert seen["snapshots"] > 5
     assert refused > 0
 
 
@@ -137,13 +148,37 @@ def test_everything_at_once_leaves_ledgers_right(
     processes: ProcessPoolExecutor, store: Store, engine: Engine, global_quota_bytes: int | None
 ) -> None:
     quotas = {"namespace": 700, "": global_quota_bytes or 0}
-    crowded = limited(store, namespace_quota_bytes=700, global_quota_bytes=global_quota_bytes)
-    futures = start(processes, crowded, mix)
-    snapshots = watch(engine, futures, quotas)
+    seen = do_everything(processes, store, engine, mix, quotas)
+    assert seen["snapshots"] > 5
+
+
+@pytest.mark.parametrize("global_quota_bytes", [None, 50_000])
+def test_a_crowded_ledger_is_split_and_its_quota_holds(
+    processes: ProcessPoolExecutor, postgres_url: str, global_quota_bytes: int | None
+) -> None:
+    quotas = {"namespace": 60_000, "": global_quota_bytes or 0}
+    with closing_engine(postgres_url) as engine:
+        seen = do_everything(processes, ("postgres", {"url": postgres_url}), engine, crowd, quotas)
+    assert seen["split"] > 0
+    assert seen["GlobalQuotaExceededError" if global_quota_bytes else "NamespaceQuotaExceededError"] > 5
+
+
+def do_everything(
+    processes: ProcessPoolExecutor,
+    store: Store,
+    engine: Engine,
+    work: Callable[[KeyValueStoreAdapter, int], Any],
+    quotas: dict[str, int],
+) -> Counter[str]:
+    """Run the work in all processes, while every snapshot is checked, and check what is left."""
+    limits = {"namespace_quota_bytes": quotas["namespace"], "global_quota_bytes": quotas[""] or None}
+    crowded = limited(store, **limits)
+    futures = start(processes, crowded, work)
+    seen = watch(engine, futures, quotas)
     for future in futures:
-        future.result()
-    assert snapshots > 5
+        seen += future.result() or Counter()
     with closing(create_kv_store_adapter(*crowded)) as adapter:
         assert adapter.recompute_ledgers().drifts == ()
         adapter.sweep_expired()
         check_ledgers(engine, quotas)
+    return seen

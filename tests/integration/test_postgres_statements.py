@@ -24,8 +24,10 @@ def adapter(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[KeyVa
         yield adapter
 
 
-def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    statements: list[object] = []
+@pytest.fixture
+def statements(adapter: KeyValueStoreAdapter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every statement that runs from now on."""
+    statements: list[str] = []
     execute = psycopg.Connection.execute
 
     def spy(connection: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
@@ -35,12 +37,37 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, monkeypatc
 
     adapter.set("n", "k", 1)
     monkeypatch.setattr(psycopg.Connection, "execute", spy)
+    return statements
+
+
+def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
     adapter.set("n", "k", "longer", ttl_seconds=60)
     adapter.get("n", "k")
     adapter.increment("n", "c", operation_id="once")
-    adapter.increment("n", "c", operation_id="once")
     adapter.delete("n", "k")
-    assert len(statements) == 5
+    assert len(statements) == 4
+
+
+def test_a_replay_reads_its_record_in_a_second_one(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
+    adapter.set("n", "c", 1, operation_id="once")
+    assert adapter.set("n", "c", 1, operation_id="once").replayed
+    assert len(statements) == 3
+
+
+def test_writes_that_keep_an_entrys_size_come_to_touch_no_ledger(
+    adapter: KeyValueStoreAdapter, statements: list[str]
+) -> None:
+    for value in range(10, 14):
+        adapter.set("n", "k", value)
+        adapter.increment("n", "c", initial_value=10)
+    assert sum("kv_ledgers" in statement for statement in statements) == 6
+    assert len(statements) == 8
+    # A wrong guess costs one more.
+    statements.clear()
+    assert adapter.set("n", "k", "longer").version
+    assert adapter.increment("n", "c", delta=1000).value == 1014
+    assert len(statements) == 4
+    assert adapter.recompute_ledgers().drifts == ()
 
 
 def test_a_record_never_holds_the_value_again(

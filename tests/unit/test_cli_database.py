@@ -52,8 +52,8 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_migrate_tells_the_version_and_may_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert output(capsys, "migrate") == "the schema is at version 0002\n"
-    assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0002"}
+    assert output(capsys, "migrate") == "the schema is at version 0003\n"
+    assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0003"}
 
 
 @pytest.mark.parametrize(("version", "said"), [(None, "no schema to migrate"), ("7", "at version 7")])

@@ -34,15 +34,18 @@ WITH stored AS (
     WHERE e.namespace = %(namespace)s::text AND e.key = n.key
 ), removed AS (
     DELETE FROM kv_entries WHERE namespace = %(namespace)s::text AND key = ANY (%(removed_keys)s::text[])
-), operation AS (
-    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text, %(result)s::text,
-        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-    RETURNING 1
-), growth AS (
-    SELECT %(grown_bytes)s::text::bigint AS grown_bytes, %(grown_entries)s::text::bigint AS grown_entries
--- include: charge_ledgers
-SELECT count(*) FROM operation
+), change AS (
+    SELECT %(result)s::text AS result, %(grown_bytes)s::text::bigint AS grown_bytes,
+        %(grown_entries)s::text::bigint AS grown_entries
+)
+-- include: settle_globally
+
+-- name: record_operation
+-- Record an operation that changes no entry.
+WITH change AS (
+    SELECT %(result)s::text AS result
+)
+-- include: record
 
 -- name: delete_entries
 -- Delete all entries of a namespace, waiting for those that somebody works on: rows, live ones, bytes.

@@ -1,5 +1,7 @@
 -- One statement for each plain operation. A write is a chain of CTEs that each read from the one before, which fixes the
--- order of locks: entry, operation record, namespace ledger, global ledger (namespace '').
+-- order of locks: entry, operation record, namespace ledger, global ledger (namespace ''). ``change`` is what becomes
+-- of the entry: the operation's result, and by how much it grew. It is empty when the operation id is recorded, and
+-- then nothing at all happens. How a statement settles what it changed is in ledgers.sql.
 
 -- name: get_entry
 -- Read a live entry, its remaining seconds and its version.
@@ -14,43 +16,68 @@ FROM kv_operations
 WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
 
 -- name: set_entry
+-- include: set
+-- include: settle
+
+-- name: set_entry_globally
+-- include: set
+-- include: settle_globally
+
+-- fragment: set
 -- Insert or replace an entry. The clock is read again in the update: it may have waited for the row.
--- include: replay_guard
-entry AS (
+WITH change AS (
     INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-    WHERE NOT EXISTS (SELECT FROM replay)
+    WHERE NOT EXISTS (
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+    )
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
         expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
         size_bytes = excluded.size_bytes,
         previous_bytes = e.size_bytes,
         version = greatest(e.version + 1, excluded.version)
-    RETURNING e.expires_at, e.size_bytes, e.previous_bytes, e.version
-), operation AS (
-    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text,
-        concat(extract(epoch FROM expires_at), ' v', version),
-        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-    FROM entry
-    RETURNING fingerprint, result
-), growth AS (
-    SELECT size_bytes - previous_bytes AS grown_bytes, (previous_bytes = 0)::int AS grown_entries FROM entry
--- include: charge_ledgers
--- include: outcome
+    RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result,
+        e.size_bytes - e.previous_bytes AS grown_bytes, (e.previous_bytes = 0)::int AS grown_entries
+)
+
+-- name: set_in_place
+-- Replace an entry, if there is one of the very size: no ledger changes.
+WITH change AS (
+    UPDATE kv_entries e SET
+        value = %(text)s::text,
+        expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
+        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+    WHERE namespace = %(namespace)s::text AND key = %(key)s::text
+        AND size_bytes = octet_length(%(text)s::text)
+        AND NOT EXISTS (
+            SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+        )
+    RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result
+)
+-- include: record
 
 -- name: increment_entry
--- Add to a counter. The cast refuses what is not an integer (22P02) or leaves 64 bits (22003); the record's cast
+-- include: increment
+-- include: settle
+
+-- name: increment_entry_globally
+-- include: increment
+-- include: settle_globally
+
+-- fragment: increment
+-- Add to a counter. The cast refuses what is not an integer (22P02) or leaves 64 bits (22003); the result's cast
 -- of the new value does so for a first value that is out of range, but only where that value is used.
--- include: replay_guard
-entry AS (
+WITH change AS (
     INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-    WHERE NOT EXISTS (SELECT FROM replay)
+    WHERE NOT EXISTS (
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+    )
     ON CONFLICT (namespace, key) DO UPDATE SET (value, expires_at, size_bytes, previous_bytes, version) = (
         SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version)
         FROM (
@@ -66,65 +93,47 @@ entry AS (
             OFFSET 0
         ) n
     )
-    RETURNING e.value, e.expires_at, e.size_bytes, e.previous_bytes, e.version
-), operation AS (
-    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text,
-        concat_ws(' ', value::bigint, extract(epoch FROM expires_at), 'v' || version),
-        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-    FROM entry
-    RETURNING fingerprint, result
-), growth AS (
-    SELECT size_bytes - previous_bytes AS grown_bytes, (previous_bytes = 0)::int AS grown_entries FROM entry
--- include: charge_ledgers
--- include: outcome
+    RETURNING concat_ws(' ', e.value::bigint, extract(epoch FROM e.expires_at), 'v' || e.version) AS result,
+        e.size_bytes - e.previous_bytes AS grown_bytes, (e.previous_bytes = 0)::int AS grown_entries
+)
+
+-- name: increment_in_place
+-- Add to a live counter, if its number of digits stays: no ledger changes.
+WITH change AS (
+    UPDATE kv_entries e SET
+        value = (e.value::bigint + %(delta)s::bigint)::text,
+        expires_at = coalesce(clock_timestamp() + make_interval(secs => %(ttl_seconds)s), e.expires_at),
+        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+    WHERE namespace = %(namespace)s::text AND key = %(key)s::text
+        AND NOT EXISTS (
+            SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+        )
+        AND CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp()
+            THEN octet_length((e.value::bigint + %(delta)s::bigint)::text) = e.size_bytes END
+    RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v' || e.version) AS result
+)
+-- include: record
 
 -- name: delete_entry
+-- include: delete
+-- include: settle
+
+-- name: delete_entry_globally
+-- include: delete
+-- include: settle_globally
+
+-- fragment: delete
 -- Remove an entry; an expired one goes too, but counts as missing. A miss is recorded like a hit.
--- include: replay_guard
-entry AS (
+WITH unrecorded AS (
+    SELECT WHERE NOT EXISTS (
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+    )
+), removed AS (
     DELETE FROM kv_entries
-    WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND NOT EXISTS (SELECT FROM replay)
+    WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND EXISTS (SELECT FROM unrecorded)
     RETURNING size_bytes, expires_at IS NULL OR expires_at > clock_timestamp() AS live
-), operation AS (
-    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text,
-        coalesce((SELECT live FROM entry), false)::text,
-        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-    WHERE NOT EXISTS (SELECT FROM replay)
-    RETURNING fingerprint, result
-), growth AS (
-    SELECT -size_bytes AS grown_bytes, -1 AS grown_entries FROM entry
--- include: charge_ledgers
--- include: outcome
-
--- name: set_quota
--- Give a namespace a quota of its own, or none of its own. What is used stays, above it if need be.
--- include: replay_guard
-operation AS (
-    INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-    SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text, '',
-        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-    WHERE NOT EXISTS (SELECT FROM replay)
-    RETURNING fingerprint, result
-), ledger AS (
-    INSERT INTO kv_ledgers AS l (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)
-    SELECT %(namespace)s::text, 0, 0, %(limit_bytes)s::bigint, %(quota_bytes)s::bigint FROM operation
-    ON CONFLICT (namespace) DO UPDATE SET
-        quota_bytes = excluded.quota_bytes,
-        limit_bytes = greatest(coalesce(excluded.quota_bytes, excluded.limit_bytes), l.used_bytes)
+), change AS (
+    SELECT coalesce(r.live, false)::text AS result, coalesce(-r.size_bytes, 0) AS grown_bytes,
+        CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS grown_entries
+    FROM unrecorded LEFT JOIN removed r ON true
 )
--- include: outcome
-
--- fragment: replay_guard
--- Find the record of the operation id: with it, the rest of the chain does nothing.
-WITH replay AS (
-    SELECT fingerprint, result FROM kv_operations
-    WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
-),
-
--- fragment: outcome
--- The record that was found, or else the one just made.
-SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8, true FROM replay
-UNION ALL
-SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8, false FROM operation

@@ -9,7 +9,7 @@ VALUES (
     :namespace, :grown_bytes, :grown_entries,
     coalesce((SELECT quota_bytes FROM kv_ledgers WHERE namespace = :namespace), :limit_bytes)
 )
-ON CONFLICT (namespace) DO UPDATE SET
+ON CONFLICT (namespace, slot) DO UPDATE SET
     used_bytes = used_bytes + :grown_bytes,
     entry_count = entry_count + :grown_entries,
     limit_bytes = CASE WHEN :grown_bytes > 0 THEN coalesce(quota_bytes, :limit_bytes)
@@ -51,11 +51,9 @@ WHERE namespace > :after AND namespace >= :prefix AND namespace < :below AND EXI
 ORDER BY namespace LIMIT :page_rows
 
 -- name: set_quota
--- Give a namespace a quota of its own, or none of its own. What is used stays, above it if need be.
-INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)
-VALUES (:namespace, 0, 0, :limit_bytes, :quota_bytes)
-ON CONFLICT (namespace) DO UPDATE SET
-    quota_bytes = excluded.quota_bytes, limit_bytes = max(coalesce(excluded.quota_bytes, excluded.limit_bytes), used_bytes)
+-- Give a ledger a quota of the namespace's own, or none. What is used stays, above it if need be.
+UPDATE kv_ledgers SET quota_bytes = :quota_bytes, limit_bytes = max(coalesce(:quota_bytes, :limit_bytes), used_bytes)
+WHERE namespace = :namespace
 
 -- name: all_usage
 -- Read every ledger.

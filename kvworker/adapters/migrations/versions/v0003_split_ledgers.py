@@ -1,0 +1,59 @@
+"""Ledgers of several rows."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+_COLUMNS = ("namespace", "used_bytes", "entry_count", "limit_bytes", "quota_bytes")
+_CHECKS = (
+    sa.CheckConstraint("namespace = '' OR used_bytes + lent_bytes <= limit_bytes", name="kv_ledgers_namespace_quota"),
+    sa.CheckConstraint("namespace <> '' OR used_bytes + lent_bytes <= limit_bytes", name="kv_ledgers_global_quota"),
+)
+
+
+def upgrade() -> None:
+    """Let a ledger have more than its one row. SQLite must copy the table for that; PostgreSQL keeps it."""
+    if op.get_bind().dialect.name == "sqlite":
+        _copy()
+    else:
+        _alter()
+
+
+def _new_columns() -> list[sa.Column[int]]:
+    return [
+        sa.Column("slot", sa.SmallInteger, nullable=False, server_default=sa.text("0")),
+        sa.Column("lent_bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    ]
+
+
+def _alter() -> None:
+    for column in _new_columns():
+        op.add_column("kv_ledgers", column)
+    op.drop_constraint("kv_ledgers_pkey", "kv_ledgers")
+    op.create_primary_key("kv_ledgers_pkey", "kv_ledgers", ["namespace", "slot"])
+    for check in _CHECKS:
+        op.drop_constraint(str(check.name), "kv_ledgers")
+        op.create_check_constraint(str(check.name), "kv_ledgers", check.sqltext)
+
+
+def _copy() -> None:
+    op.rename_table("kv_ledgers", "kv_ledgers_0002")
+    op.create_table(
+        "kv_ledgers",
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("used_bytes", sa.BigInteger, nullable=False),
+        sa.Column("entry_count", sa.BigInteger, nullable=False),
+        sa.Column("limit_bytes", sa.BigInteger),
+        sa.Column("quota_bytes", sa.BigInteger),
+        *_new_columns(),
+        sa.PrimaryKeyConstraint("namespace", "slot"),
+        *_CHECKS,
+        sqlite_with_rowid=False,
+    )
+    columns = ", ".join(_COLUMNS)
+    op.execute(f"INSERT INTO kv_ledgers ({columns}) SELECT {columns} FROM kv_ledgers_0002")  # noqa: S608 - names from above
+    op.drop_table("kv_ledgers_0002")
