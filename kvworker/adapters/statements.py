@@ -14,12 +14,13 @@ from types import MappingProxyType
 
 _PART = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
-_COMMENT_LINE = re.compile(r"^--.*\n?", re.MULTILINE)
+#: psycopg parses a statement of more than 4096 characters anew each time, which takes longer than to run it.
+_COMMENT_OR_INDENT = re.compile(r"^(--.*\n?|[ ]+)", re.MULTILINE)
 
 
 @cache
 def load_statements(dialect_name: str) -> Mapping[str, str]:
-    """Read the dialect's statements by name, whole and without comments."""
+    """Read the dialect's statements by name, whole and without comments and indentation."""
     sources = {"name": dict[str, str](), "fragment": dict[str, str]()}
     for file in (files("kvworker.adapters") / "sql" / dialect_name).iterdir():
         _, *parts = _PART.split(file.read_text(encoding="utf-8"))
@@ -30,5 +31,5 @@ def load_statements(dialect_name: str) -> Mapping[str, str]:
         return _INCLUDE.sub(lambda match: whole(sources["fragment"][match[1]]), body)
 
     return MappingProxyType(
-        {name: _COMMENT_LINE.sub("", whole(body)).strip() for name, body in sources["name"].items()}
+        {name: _COMMENT_OR_INDENT.sub("", whole(body)).strip() for name, body in sources["name"].items()}
     )

@@ -8,8 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.statements import load_statements
 
 
 @pytest.fixture
@@ -46,6 +48,10 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements
     adapter.increment("n", "c", operation_id="once")
     adapter.delete("n", "k")
     assert len(statements) == 4
+
+
+def test_psycopg_parses_each_statement_once() -> None:
+    assert max(map(len, load_statements("postgresql").values())) <= MAX_CACHED_STATEMENT_LENGTH
 
 
 def test_a_replay_reads_its_record_in_a_second_one(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:

@@ -17,7 +17,7 @@
 -- include: charge_namespace
 -- include: record
     , (SELECT grown_bytes <> 0 FROM change)
-    , (SELECT l.entry_count > c.grown_entries FROM ledger l, change c WHERE NOT EXISTS (SELECT FROM room))
+    , (SELECT met FROM ledger)
 
 -- fragment: settle_globally
 -- The same with the global ledger, and the same of that.
@@ -25,8 +25,8 @@
 -- include: charge_store
 -- include: record
     , (SELECT grown_bytes <> 0 FROM change)
-    , (SELECT l.entry_count > c.grown_entries FROM ledger l, change c WHERE NOT EXISTS (SELECT FROM room))
-    , (SELECT true FROM store WHERE NOT EXISTS (SELECT FROM store_room))
+    , (SELECT met FROM ledger)
+    , (SELECT met FROM store)
 
 -- fragment: record
 -- Record the operation: its result, and the clock.
@@ -44,13 +44,16 @@ RETURNING result, extract(epoch FROM clock_timestamp())::float8
 -- Room is judged by the row as the statement first saw it, so that a row, once it is locked, is taken: who held a
 -- share and waited for slot 0 would meet who gathers them. What does not fit after all is refused by the check.
 , room AS (
-    SELECT l.slot FROM change c, kv_ledgers seen JOIN kv_ledgers l USING (namespace, slot)
-    WHERE seen.namespace = %(namespace)s::text AND (c.grown_bytes <> 0 OR c.grown_entries <> 0)
-        AND (c.grown_bytes <= 0 OR seen.used_bytes + seen.lent_bytes + c.grown_bytes <= CASE
-            WHEN seen.slot = 0 THEN coalesce(seen.quota_bytes, %(limit_bytes)s::bigint)
-            WHEN coalesce(seen.quota_bytes, %(limit_bytes)s::bigint) = %(limit_bytes)s::bigint THEN seen.limit_bytes
-        END)
-    ORDER BY l.slot LIMIT 1 FOR NO KEY UPDATE OF l SKIP LOCKED
+    SELECT l.slot FROM kv_ledgers l
+    WHERE l.namespace = %(namespace)s::text AND l.slot = ANY (ARRAY(
+        SELECT seen.slot FROM change c, kv_ledgers seen
+        WHERE seen.namespace = %(namespace)s::text
+            AND (c.grown_bytes <= 0 OR seen.used_bytes + seen.lent_bytes + c.grown_bytes <= CASE
+                WHEN seen.slot = 0 THEN coalesce(seen.quota_bytes, %(limit_bytes)s::bigint)
+                WHEN nullif(seen.quota_bytes, %(limit_bytes)s::bigint) IS NULL THEN seen.limit_bytes
+            END)
+    ))
+    LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), ledger AS (
     INSERT INTO kv_ledgers AS l (namespace, slot, used_bytes, entry_count, limit_bytes)
     SELECT %(namespace)s::text, coalesce((SELECT slot FROM room), 0), c.grown_bytes, c.grown_entries, CASE
@@ -66,38 +69,38 @@ RETURNING result, extract(epoch FROM clock_timestamp())::float8
     ON CONFLICT (namespace, slot) DO UPDATE SET
         used_bytes = l.used_bytes + excluded.used_bytes,
         entry_count = l.entry_count + excluded.entry_count,
-        limit_bytes = CASE
-            WHEN l.slot > 0 THEN l.limit_bytes
-            WHEN excluded.used_bytes > 0 THEN coalesce(l.quota_bytes, %(limit_bytes)s::bigint)
-            ELSE greatest(
-                coalesce(l.quota_bytes, %(limit_bytes)s::bigint), l.used_bytes + l.lent_bytes + excluded.used_bytes
-            )
-        END
-    RETURNING l.entry_count
+        limit_bytes = CASE WHEN l.slot > 0 THEN l.limit_bytes ELSE greatest(
+            coalesce(l.quota_bytes, %(limit_bytes)s::bigint),
+            CASE WHEN excluded.used_bytes <= 0 THEN l.used_bytes + l.lent_bytes + excluded.used_bytes END
+        ) END
+    RETURNING l.entry_count > (SELECT grown_entries FROM change) AND NOT EXISTS (SELECT FROM room) AS met
 )
 
 -- fragment: charge_store
--- The same for the global ledger, if there is one. Without a global quota of the writer's own it has no limit.
+-- The same for the global ledger, if there is one, and after the namespace's. Without a global quota of the writer's
+-- own it has no limit.
 , store_room AS (
-    SELECT s.slot FROM ledger, change c, kv_ledgers seen JOIN kv_ledgers s USING (namespace, slot)
-    WHERE seen.namespace = ''
-        AND (c.grown_bytes <= 0 OR seen.used_bytes + seen.lent_bytes + c.grown_bytes <= CASE
-            WHEN seen.slot = 0 THEN coalesce(%(global_limit_bytes)s::bigint, 9223372036854775807)
-            WHEN seen.quota_bytes = %(global_limit_bytes)s::bigint THEN seen.limit_bytes
-        END)
-    ORDER BY s.slot LIMIT 1 FOR NO KEY UPDATE OF s SKIP LOCKED
+    SELECT s.slot FROM kv_ledgers s
+    WHERE s.namespace = '' AND s.slot = ANY (ARRAY(
+        SELECT seen.slot FROM ledger, change c, kv_ledgers seen
+        WHERE seen.namespace = ''
+            AND (c.grown_bytes <= 0 OR seen.used_bytes + seen.lent_bytes + c.grown_bytes <= CASE
+                WHEN seen.slot = 0 THEN coalesce(%(global_limit_bytes)s::bigint, 9223372036854775807)
+                WHEN seen.quota_bytes = %(global_limit_bytes)s::bigint THEN seen.limit_bytes
+            END)
+    ))
+    LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), store AS (
     UPDATE kv_ledgers s SET
         used_bytes = s.used_bytes + c.grown_bytes,
         entry_count = s.entry_count + c.grown_entries,
-        limit_bytes = CASE
-            WHEN s.slot > 0 THEN s.limit_bytes
-            WHEN c.grown_bytes > 0 OR %(global_limit_bytes)s::bigint IS NULL THEN %(global_limit_bytes)s::bigint
-            ELSE greatest(%(global_limit_bytes)s::bigint, s.used_bytes + s.lent_bytes + c.grown_bytes)
-        END
+        limit_bytes = CASE WHEN s.slot > 0 THEN s.limit_bytes WHEN %(global_limit_bytes)s::bigint > 0 THEN greatest(
+            %(global_limit_bytes)s::bigint,
+            CASE WHEN c.grown_bytes <= 0 THEN s.used_bytes + s.lent_bytes + c.grown_bytes END
+        ) END
     FROM ledger, change c
     WHERE s.namespace = '' AND s.slot = coalesce((SELECT slot FROM store_room), 0)
-    RETURNING s.slot
+    RETURNING NOT EXISTS (SELECT FROM store_room) AS met
 )
 
 -- fragment: credit_ledgers

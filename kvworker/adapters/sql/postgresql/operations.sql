@@ -31,7 +31,7 @@ WITH change AS (
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     WHERE NOT EXISTS (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
     )
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
@@ -53,7 +53,7 @@ WITH change AS (
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text
         AND size_bytes = octet_length(%(text)s::text)
         AND NOT EXISTS (
-            SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+            SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
         )
     RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result
 )
@@ -76,7 +76,7 @@ WITH change AS (
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
     WHERE NOT EXISTS (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
     )
     ON CONFLICT (namespace, key) DO UPDATE SET (value, expires_at, size_bytes, previous_bytes, version) = (
         SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version)
@@ -106,7 +106,7 @@ WITH change AS (
         version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text
         AND NOT EXISTS (
-            SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+            SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
         )
         AND CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp()
             THEN octet_length((e.value::bigint + %(delta)s::bigint)::text) = e.size_bytes END
@@ -126,7 +126,7 @@ WITH change AS (
 -- Remove an entry; an expired one goes too, but counts as missing. A miss is recorded like a hit.
 WITH unrecorded AS (
     SELECT WHERE NOT EXISTS (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s::text
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
     )
 ), removed AS (
     DELETE FROM kv_entries
