@@ -6,16 +6,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kvworker.adapters.dialect import Dialect
 from kvworker.adapters.fork_gate import ForkGate
+from kvworker.adapters.lending import Lender
 from kvworker.errors import StoreUnavailableError
+
+_Result = TypeVar("_Result")
 
 _engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
 
@@ -27,42 +30,58 @@ class ProcessEngine:
         self._make = make
         self._dialect = dialect
         self._engine: Engine | None = None
+        self._lender: Lender | None = None
         self._lock = threading.Lock()
-        # The parent's engines: letting the collector close their connections would disturb the parent.
-        self._inherited: list[Engine] = []
+        # The parent's connections: letting the collector close them would disturb the parent.
+        self._inherited: list[Engine | Lender | None] = []
         self._gate = ForkGate() if dialect.needs_fork_gate() else None
         _engines.add(self)
 
     def get(self) -> Engine:
-        """Give the engine of this process."""
-        engine = self._engine
-        if engine is None:
-            with self._lock:
-                engine = self._engine = self._engine or self._make()
+        """Give the engine of this process, with all connections that are not in use in its pool."""
+        with self._lock:
+            engine = self._engine = self._engine or self._make()
+            lender = self._lender = self._lender or Lender(engine)
+        lender.give_back()
         return engine
 
-    @contextmanager
-    def connection(self) -> Iterator[Any]:
-        """Lend a driver's connection in autocommit mode.
+    def use(self, work: Callable[[Any], _Result]) -> _Result:
+        """Give what ``work`` returns for a driver's connection in autocommit mode.
 
         Raises:
             StoreUnavailableError: there is no connection to lend.
         """
-        with self._gate.passing() if self._gate else nullcontext():
-            with self._connecting():
-                pooled = self.get().raw_connection()
-            connection = pooled.driver_connection
-            try:
-                yield connection
-            finally:
-                if self._dialect.is_idle(connection):
-                    pooled.close()
-                else:
-                    pooled.invalidate()
+        if self._gate is None:
+            return self._use(work)
+        with self._gate.passing():
+            return self._use(work)
+
+    def _use(self, work: Callable[[Any], _Result]) -> _Result:
+        lender = self._lender
+        pooled = lender.lend_idle() if lender else None
+        if lender is None or pooled is None:
+            lender, pooled = self._borrow()
+        connection = pooled.driver_connection
+        try:
+            return work(connection)
+        finally:
+            if self._dialect.is_idle(connection):
+                lender.take_back(pooled)
+            else:
+                pooled.invalidate()
+
+    def _borrow(self) -> tuple[Lender, PoolProxiedConnection]:
+        with self._connecting():
+            if self._lender is None:
+                self.get()
+            lender = self._lender
+            assert lender is not None  # noqa: S101 - only a fork forgets it
+            return lender, lender.borrow()
 
     def discard_connections(self) -> None:
         """Close the pooled connections: when one is found broken the others most likely are."""
-        if self._engine is not None:
+        if self._engine is not None and self._lender is not None:
+            self._lender.give_back()
             self._engine.dispose()
 
     def close(self) -> None:
@@ -100,22 +119,21 @@ class ProcessEngine:
         self._lock = threading.Lock()
         self._gate = ForkGate() if self._dialect.needs_fork_gate() else None
         if self._engine is not None:
-            self._inherited.append(self._engine)
-            self._engine = None
+            self._inherited += [self._engine, self._lender]
+            self._engine = self._lender = None
 
 
 class HostEngine(ProcessEngine):
     """A host program's engine, whose connections go back as they came."""
 
-    @contextmanager
-    def connection(self) -> Iterator[Any]:
-        """Lend a driver's connection in autocommit mode."""
+    def use(self, work: Callable[[Any], _Result]) -> _Result:
+        """Give what ``work`` returns for a driver's connection in autocommit mode."""
         with self._connecting():
             pooled = self.get().execution_options(isolation_level="AUTOCOMMIT").connect()
         with pooled as connection:
             lent = connection.connection.driver_connection
             try:
-                yield lent
+                return work(lent)
             finally:
                 if not self._dialect.is_idle(lent):
                     connection.invalidate()

@@ -46,8 +46,7 @@ class Session:
         def attempt() -> _Result:
             if not self._schema_checked:
                 self._check_schema()
-            with self.engine.connection() as connection:
-                return work(connection)
+            return self.engine.use(work)
 
         return self._retried(attempt, operation_id)
 
@@ -70,8 +69,7 @@ class Session:
         migrate(self.engine.get())
 
     def _read_version(self) -> str:
-        with self.engine.connection() as connection:
-            row = self.dialect.fetch_one(connection, "schema_version", {})
+        row = self.engine.use(lambda connection: self.dialect.fetch_one(connection, "schema_version", {}))
         if row is None:
             raise SchemaError("the database has no schema version; run `kvworker migrate`")
         return str(row[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 
 from kvworker.adapters.dialect import Write
@@ -21,14 +20,15 @@ def make_write(action: str, namespace: str, operation_id: str | None, **fields: 
         InvalidKeyError, InvalidRequestError: the namespace or the operation id is wrong.
     """
     checked_id = new_operation_id() if operation_id is None else check_operation_id(operation_id)
-    write = Write(action, check_namespace(namespace), checked_id, fingerprint="", **fields)
-    return replace(write, fingerprint=_fingerprint(write))
+    return Write(action, check_namespace(namespace), checked_id, _fingerprint(action, **fields), **fields)
 
 
-def _fingerprint(write: Write) -> str:
-    steps = [_request(step) for step in write.steps]
-    is_one = bool(steps) and write.action != "batch"
-    request = steps[0] if is_one else [write.action, write.atomic, write.quota_bytes, steps]
+def _fingerprint(
+    action: str, *, steps: tuple[Step, ...] = (), atomic: bool = True, quota_bytes: int | None = None
+) -> str:
+    requests = [_request(step) for step in steps]
+    is_one = bool(requests) and action != "batch"
+    request = requests[0] if is_one else [action, atomic, quota_bytes, requests]
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
 
 

@@ -77,16 +77,19 @@ class Step:
         options = _OPTIONS.get(self.action)
         if options is None:
             raise InvalidRequestError(f"a step's action must be one of {', '.join(_OPTIONS)}, not {self.action!r}")
-        for option in fields(self)[2:]:
-            given = option.init and getattr(self, option.name) != option.default
-            if given and option.name not in options:
-                raise InvalidRequestError(f"{self.action} takes no {option.name}")
+        for name, default in _DEFAULTS:
+            if name not in options and getattr(self, name) != default:
+                raise InvalidRequestError(f"{self.action} takes no {name}")
 
     def _check_options(self) -> None:
         if self.if_absent and self.expected_version is not None:
             raise InvalidRequestError("if_absent and expected_version contradict each other; give one of them")
         if self.keep_ttl and self.ttl_seconds is not None:
             raise InvalidRequestError("keep_ttl and ttl_seconds contradict each other; give one of them")
+
+
+#: Of every option, by its name.
+_DEFAULTS: Final = tuple((option.name, option.default) for option in fields(Step)[2:] if option.init)
 
 
 def check_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
