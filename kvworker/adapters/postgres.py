@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from kvworker.adapter_settings import PostgresSettings
@@ -23,6 +23,7 @@ from kvworker.adapters.dialect import (
 )
 from kvworker.adapters.plan import Entry, Plan, Planner
 from kvworker.adapters.planned import KEPT_COMING, PlanningDialect, common_params
+from kvworker.adapters.postgres_connection import OneCursorConnection
 from kvworker.adapters.postgres_errors import cannot_connect, translate
 from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.adapters.shares import LedgerSplitter
@@ -83,7 +84,7 @@ class PostgresDialect(PlanningDialect):
         """Make an engine as configured, in autocommit mode."""
         assert self._url is not None  # noqa: S101 - without a url the host's engine is used
         pool = self._settings.pool
-        return create_engine(
+        engine = create_engine(
             self._url.set(drivername="postgresql+psycopg"),
             isolation_level="AUTOCOMMIT",
             pool_size=pool.size,
@@ -93,9 +94,20 @@ class PostgresDialect(PlanningDialect):
             connect_args=self._connect_arguments(self._url),
         )
 
+        @event.listens_for(engine, "do_connect")
+        def connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
+            return OneCursorConnection.connect(*args, **arguments)
+
+        return engine
+
     def is_idle(self, connection: psycopg.Connection[Any]) -> bool:
         """Tell whether the connection is open and in no transaction."""
         return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def fetch_one(self, connection: Any, statement: str, params: Mapping[str, Any]) -> Any:
+        """Run a named statement and give its first row, or None."""
+        runner = connection.reused_cursor if isinstance(connection, OneCursorConnection) else connection
+        return runner.execute(self.statements[statement], params).fetchone()
 
     def translate(self, error: Exception) -> Exception:
         """Give the error, or the signal, that the driver's error means."""

@@ -30,15 +30,15 @@ def adapter(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[KeyVa
 def statements(adapter: KeyValueStoreAdapter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every statement that runs from now on."""
     statements: list[str] = []
-    execute = psycopg.Connection.execute
+    execute = psycopg.Cursor.execute
 
-    def spy(connection: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def spy(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
         statements.append(query)
-        assert connection.autocommit
-        return execute(connection, query, *args, **kwargs)
+        assert cursor.connection.autocommit
+        return execute(cursor, query, *args, **kwargs)
 
     adapter.set("n", "k", 1)
-    monkeypatch.setattr(psycopg.Connection, "execute", spy)
+    monkeypatch.setattr(psycopg.Cursor, "execute", spy)
     return statements
 
 
