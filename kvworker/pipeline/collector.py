@@ -12,6 +12,7 @@ from kvworker.errors import InvalidRequestError
 from kvworker.facade import KeyValueOperations, check_timeout
 from kvworker.model import (
     MAX_OPERATION_ID_BYTES,
+    check_flag,
     check_operation_id,
     decode_value,
     encode_value,
@@ -60,7 +61,7 @@ class Collector:
         self.idempotency_key = _check_key(idempotency_key)
         self._store = store
         self._policy = Policy(store.settings.policies)
-        self._raise_on_error = raise_on_error
+        self._raise_on_error = check_flag("raise_on_error", raise_on_error)
         seconds = check_timeout(timeout, store.settings.facade.timeout_seconds)
         self._delivery = Delivery(store, self.idempotency_key, seconds)
         self._has_ended = False

@@ -124,7 +124,7 @@ class Delivery:
         """Hand the answer of the message that is under way to its operations."""
         batch, pending = self._under_way.pop(group.namespace)
         if isinstance(answer, ReadTooLargeError) and (halves := batch.halves()):
-            group.waiting.extendleft(reversed(halves))
+            group.waiting.extendleft(halves)
         elif isinstance(answer, KVStoreError):
             self._fail_batch(group, batch, self._as_own(answer, pending.operation_id))
         else:
@@ -166,7 +166,6 @@ class Delivery:
     def _error(self, failed: list[PipelinedResult[Any]]) -> PipelineError:
         failures = []
         for handle in failed:
-            handle.is_told = True
             error = handle.outcome
             args = list(error.args) if isinstance(error, KVStoreError) else []
             where = [handle.tool.name, handle.arguments["namespace"], handle.arguments["key"]]

@@ -325,6 +325,7 @@ class TestBadInput:
         [
             ({"timeout": 0}, "timeout must be"),
             ({"timeout": True}, "timeout must be"),
+            ({"raise_on_error": "no"}, "raise_on_error must be true or false"),
             ({"idempotency_key": " "}, "idempotency_key must not be blank"),
             ({"idempotency_key": 7}, "idempotency_key must be a string"),
             ({"idempotency_key": "ü" * 121}, "at most 240 bytes of UTF-8, not 242"),
