@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from kvworker import (
 )
 from kvworker.model import MAX_READ_BYTES
 from kvworker.pipeline import grouping
+from kvworker.pipeline.bell import Bell
 from kvworker.pipeline.grouping import Group
 from kvworker.tools import find_tool
 from tests.policy_matrix import PERSONAS
@@ -476,3 +478,16 @@ def test_batches_keep_the_order_that_matters(work: list[tuple[str, bool]]) -> No
 def test_the_facades_methods_are_the_pipelines() -> None:
     for name in ("get", "set", "delete", "increment", "touch", "persist"):
         assert getattr(Pipeline, name).__doc__ == getattr(KeyValueStore, name).__doc__
+
+
+def test_no_news_is_lost_whichever_thread_brings_it() -> None:
+    bell: Bell[int] = Bell()
+    count, taken = 2000, 0
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(count):
+            threads.submit(bell.ring, number)
+        while taken < count:
+            bell.expect().result(timeout=10)
+            taken += len(bell.take())
+    assert taken == count
+    assert not bell.expect().done()
