@@ -37,6 +37,7 @@ NOTES = (
     "F is a bare statement of psycopg: one connection a client, autocommit, prepared; clients are processes.",
     "C is the round trip of a no-op task in a stock Celery application: same Valkey, worker pool and concurrency.",
     "C's calls share a process with kvworker, whose mends of kombu make them a little faster than stock.",
+    "A pipeline is set against the facade's own sets, made one by one by the same caller.",
     "Ratios are the median over rounds of the ratio within a round. For rates more is better, for ms less.",
     "PostgreSQL (fsync on) and Valkey run on the same machine as callers and workers, and share its cores.",
 )

@@ -40,6 +40,9 @@ VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 BATCH = 100
 _BATCH = [{"tool": "kv_set", "key": f"key-{number}", "value": VALUE} for number in range(BATCH)]
 
+PIPELINED = 1000
+PIPELINED_NAMESPACES = 8
+
 Call = Callable[[int], Any]
 Calls = Mapping[str, Call]
 Sample = dict[str, float]
@@ -101,6 +104,7 @@ def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[Row]:
         for pool, concurrency in POOLS:
             with _running_workers(Path(directory), store, pool, concurrency):
                 yield from _measure_pool(f"{pool} -c {concurrency}", _calls(store), effort)
+                yield _measure_pipeline(f"{pool} -c {concurrency}", store, effort)
 
 
 def _settings(postgres_url: str, valkey_url: str) -> Settings:
@@ -181,3 +185,35 @@ def _row(pool: str, measure: Measure, name: str, samples: list[Sample]) -> Row:
         "floor_median": statistics.median(sample["C"] for sample in samples),
         "ratio": statistics.median(sample[name] / sample["C"] for sample in samples),
     }
+
+
+def _measure_pipeline(pool: str, store: KeyValueStore, effort: Effort) -> Row:
+    """The rate of sets in one pipeline, against the same sets one by one."""
+    samples = [(_pipelined_rate(store), _set_rate(store, effort.calls)) for _ in range(effort.rounds)]
+    return {
+        "name": f"facade pipeline of {PIPELINED} sets over {PIPELINED_NAMESPACES} namespaces, 1 caller, {pool}",
+        "unit": "sets/s",
+        "median": statistics.median(pipelined for pipelined, _ in samples),
+        "floor": "set",
+        "floor_median": statistics.median(single for _, single in samples),
+        "ratio": statistics.median(pipelined / single for pipelined, single in samples),
+    }
+
+
+def _pipelined_rate(store: KeyValueStore) -> float:
+    started = time.perf_counter()
+    with store.pipeline(timeout=CALL_TIMEOUT_SECONDS) as pipeline:
+        for number in range(PIPELINED):
+            pipeline.set(*_pipelined_entry(number), VALUE)
+    return PIPELINED / (time.perf_counter() - started)
+
+
+def _set_rate(store: KeyValueStore, count: int) -> float:
+    started = time.perf_counter()
+    for number in range(count):
+        store.set(*_pipelined_entry(number), VALUE, timeout=CALL_TIMEOUT_SECONDS)
+    return count / (time.perf_counter() - started)
+
+
+def _pipelined_entry(number: int) -> tuple[str, str]:
+    return f"{NAMESPACE} {number % PIPELINED_NAMESPACES}", f"key-{number}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         register_kv_store_adapter,
         use_conversation_engine,
     )
-    from kvworker.aio import AsyncKeyValueStore
+    from kvworker.aio import AsyncKeyValueStore, AsyncPipeline
     from kvworker.client import KeyValueStore
     from kvworker.errors import (
         BatchRefusedError,
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         NestedCallError,
         OperationExpiredError,
         OperationFailedError,
+        OperationNotSentError,
         OperationTimeoutError,
+        PipelineError,
         PolicyDeniedError,
         QueueUnavailableError,
         QuotaExceededError,
@@ -61,10 +63,12 @@ if TYPE_CHECKING:
         Step,
         TouchResult,
     )
+    from kvworker.pipeline import Pipeline, PipelinedResult
     from kvworker.settings import Settings
 
 __all__ = [
     "AsyncKeyValueStore",
+    "AsyncPipeline",
     "BatchRefusedError",
     "BatchResult",
     "ClearResult",
@@ -91,7 +95,11 @@ __all__ = [
     "NestedCallError",
     "OperationExpiredError",
     "OperationFailedError",
+    "OperationNotSentError",
     "OperationTimeoutError",
+    "Pipeline",
+    "PipelineError",
+    "PipelinedResult",
     "PolicyDeniedError",
     "QueueUnavailableError",
     "QuotaExceededError",
@@ -116,7 +124,7 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 #: Searched in this order: what a caller needs comes before what only a worker needs.
-_MODULES = ("errors", "model", "settings", "client", "aio", "adapters", "inline")
+_MODULES = ("errors", "model", "settings", "client", "pipeline", "aio", "adapters", "inline")
 
 
 def __getattr__(name: str) -> Any:

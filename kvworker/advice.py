@@ -54,6 +54,7 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
     errors.StoreUnavailableError: (_UNKNOWN, _AGAIN_WITH_ID),
     errors.SchemaError: (_NOTHING, _OPERATOR),
     errors.QueueUnavailableError: (_NOTHING, _AGAIN_LATER),
+    errors.OperationNotSentError: (_NOTHING, _AGAIN_LATER),
     errors.OperationTimeoutError: (_UNKNOWN, _AGAIN_WITH_ID),
     errors.OperationExpiredError: (_NOTHING, _AGAIN_LATER),
     errors.RedeliveryLimitError: (_UNKNOWN, _AGAIN_WITH_ID),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from celery.canvas import Signature
 
+from kvworker.asking import call_of
 from kvworker.client import KeyValueStore
 from kvworker.dispatch import Dispatcher, PendingReply
 from kvworker.facade import KeyValueOperations, check_timeout
 from kvworker.model import OperationResult
+from kvworker.pipeline import LEFT_BY_AN_ERROR, Collector
 from kvworker.settings import Settings
 from kvworker.tools import Tool, find_tool
 
@@ -40,6 +43,8 @@ class AsyncPendingResult:
         """
         self._dispatcher.check_not_nested()
         wait_seconds = check_timeout(timeout, self._reply.remaining_seconds())
+        if self._reply.future.done():  # though its time be over
+            return self._reply.outcome(self._reply.future.result())
         # Shielded: the reply outlives this wait, so that it may be asked for again.
         waiter = asyncio.shield(asyncio.wrap_future(self._reply.future))
         try:
@@ -49,36 +54,37 @@ class AsyncPendingResult:
         return self._reply.outcome(meta)
 
 
-class _Asking(KeyValueOperations):
-    """The methods of the facades, which here give the call that they would make."""
-
-    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> Any:
-        return tool, arguments, timeout
-
-    def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> Any:
-        raise NotImplementedError
-
-    def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-_asking = _Asking()
-
-
 def _coroutine(
     method: Callable[Concatenate[KeyValueOperations, _Arguments], _Result],
 ) -> Callable[Concatenate[AsyncKeyValueStore, _Arguments], Coroutine[Any, Any, _Result]]:
     """The method of the synchronous facades, awaiting its result: one definition for both."""
 
     async def run(store: AsyncKeyValueStore, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        call: Any = method(_asking, *args, **kwargs)
-        return cast(_Result, await store.call_tool(*call))
+        return cast(_Result, await store.call_tool(*call_of(method, *args, **kwargs)))
 
     update_wrapper(run, method)
     return run
+
+
+class AsyncPipeline(Collector):
+    """The pipeline of the asynchronous store; ``kvworker.pipeline`` tells all about it."""
+
+    async def flush(self) -> None:
+        """Send what is collected, and await all that was sent, as ``kvworker.pipeline.Pipeline.flush`` does."""
+        with closing(self.flushing()) as flushing:
+            for news, seconds in flushing:
+                await asyncio.wait([asyncio.wrap_future(news)], timeout=seconds)
+
+    async def __aenter__(self) -> Self:
+        self.check_open()
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        try:
+            if exc_type is None:
+                await self.flush()
+        finally:
+            self.end(LEFT_BY_AN_ERROR)
 
 
 class AsyncKeyValueStore:
@@ -125,13 +131,19 @@ class AsyncKeyValueStore:
     set_quota = _coroutine(KeyValueOperations.set_quota)
     batch = _coroutine(KeyValueOperations.batch)
 
+    def pipeline(
+        self, *, idempotency_key: str | None = None, raise_on_error: bool = True, timeout: float | None = None
+    ) -> AsyncPipeline:
+        """A pipeline, to use with ``async with``; see ``KeyValueStore.pipeline``."""
+        return AsyncPipeline(self._store, idempotency_key, raise_on_error=raise_on_error, timeout=timeout)
+
     async def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
         """Run a tool by its name (``kv_get`` …): arguments as a dict in, the result as a dict out."""
         return (await self.call_tool(find_tool(tool), arguments, timeout)).to_dict()
 
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and return its result."""
-        self._store.dispatcher().check_not_nested()
+        self._store.check_may_wait()
         result: OperationResult = await self._submit(tool, arguments, timeout).result()
         return result
 

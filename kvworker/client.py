@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from kvworker.dispatch import Dispatcher, PendingReply
 from kvworker.errors import InvalidRequestError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult
+from kvworker.pipeline import open_pipeline
 from kvworker.policy import Policy
 from kvworker.settings import Settings
 from kvworker.tools import Tool, check_arguments, find_tool
@@ -37,6 +38,10 @@ class QueuedResult:
     def operation_id(self) -> str:
         """The caller's idempotency key, or the task's id."""
         return self._reply.operation_id
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call back once there is an outcome, in the thread that reads it, or at once."""
+        self._reply.future.add_done_callback(lambda _: callback())
 
     def result(self, timeout: float | None = None) -> Any:
         """The operation's result, within ``timeout`` seconds, or else by the message's deadline.
@@ -108,15 +113,26 @@ class KeyValueStore(KeyValueOperations):
         """
         return cls(Settings.load(path), persona)
 
+    pipeline = open_pipeline
+
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> QueuedResult:
         """Start an operation now, to await its result later."""
         return self._submit(find_tool(tool), arguments, timeout)
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and await its result."""
-        self.dispatcher().check_not_nested()
+        self.check_may_wait()
         result: OperationResult = self._submit(tool, arguments, timeout).result()
         return result
+
+    def check_may_wait(self) -> None:
+        """Refuse to wait inside a task for a worker that may be this very one.
+
+        Raises:
+            NestedCallError: the task runs on a worker that consumes the operations' queue.
+            InvalidRequestError: the store is closed.
+        """
+        self.dispatcher().check_not_nested()
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """A Celery signature, for chains, groups and chords of any application on the same broker."""

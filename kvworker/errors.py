@@ -22,8 +22,10 @@
     ├── PolicyDeniedError                the persona may not do this; nothing was done
     ├── StoreUnavailableError            the database cannot be reached, or is too busy; outcome unknown
     ├── SchemaError                      the database's schema is missing or of another version
+    ├── PipelineError                    operations of a pipeline failed, each for itself; the others were applied
     └── QueueError
         ├── QueueUnavailableError        no broker within the timeout; not applied
+        ├── OperationNotSentError        its pipeline stopped before it; not applied
         ├── OperationTimeoutError        no result within the timeout; outcome unknown
         ├── OperationExpiredError        the worker reached it after its deadline; not applied
         ├── RedeliveryLimitError         given up after too many lost workers; outcome unknown
@@ -37,6 +39,10 @@ Errors cross the queue as their class name and ``args``: every error is rebuilt 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
+
+#: A pipeline's error writes out this many.
+_SHOWN_FAILURES: Final = 3
 
 
 class KVStoreError(Exception):
@@ -248,6 +254,39 @@ class SchemaError(KVStoreError):
     """The database's schema is missing or of another version; run ``kvworker migrate``."""
 
 
+class PipelineError(KVStoreError):
+    """Operations of a pipeline failed, each for itself; all others were applied.
+
+    ``failures`` has for each its tool, namespace and key, and the name and the arguments of its error, in the order
+    in which they failed. Where an outcome is unknown, repeat the pipeline with this ``idempotency_key``.
+    """
+
+    def __init__(self, idempotency_key: str, failures: Sequence[Sequence[Any]]) -> None:
+        super().__init__(idempotency_key, [list(failure) for failure in failures])
+        self.idempotency_key = idempotency_key
+
+    @property
+    def failures(self) -> list[list[Any]]:
+        """What failed: tool, namespace, key, the error's name and its arguments."""
+        failures: list[list[Any]] = self.args[1]
+        return failures
+
+    @property
+    def errors(self) -> list[KVStoreError]:
+        """The error of each failure."""
+        return [rebuild_error(name, args) or KVStoreError(name) for *_, name, args in self.failures]
+
+    def __str__(self) -> str:
+        shown = [
+            f"{tool} of {key!r} in namespace {namespace!r}: {error}"
+            for (tool, namespace, key, *_), error in zip(self.failures[:_SHOWN_FAILURES], self.errors, strict=False)
+        ]
+        more = f"; and {len(self.failures) - len(shown)} more" if len(self.failures) > len(shown) else ""
+        count = len(self.failures)
+        what = f"{count} operation{'s' if count != 1 else ''} of the pipeline {self.idempotency_key!r}"
+        return f"{what} failed, as the handles tell: {'; '.join(shown)}{more}"
+
+
 class QueueError(KVStoreError):
     """The queue between the caller and the worker failed."""
 
@@ -271,6 +310,13 @@ class QueueUnavailableError(_OperationError):
     """No broker took the message within the timeout: the operation was not applied."""
 
     reason = "no broker took the message within the timeout, so it was not applied; is the broker running?"
+
+
+class OperationNotSentError(QueueError):
+    """An operation of a pipeline was not sent, so it was not applied."""
+
+    def __str__(self) -> str:
+        return f"the operation was not sent, so it was not applied: {', '.join(map(str, self.args))}"
 
 
 class OperationTimeoutError(_OperationError):

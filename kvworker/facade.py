@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from celery.canvas import Signature
@@ -42,6 +42,9 @@ class PendingResult(Protocol):
     @property
     def operation_id(self) -> str:
         """The caller's idempotency key, or the one made for this operation."""
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call back once the outcome is there and ``result`` would not wait: in any thread, or at once."""
 
     def result(self, timeout: float | None = None) -> Any:
         """The operation's result, as the method of the same name gives it.
@@ -89,6 +92,14 @@ class KeyValueOperations(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release threads and connections; the store may not be used afterwards."""
+
+    @abstractmethod
+    def check_may_wait(self) -> None:
+        """Refuse to wait for a result that could never come.
+
+        Raises:
+            NestedCallError: the caller is a task, and its own worker would have to give it.
+        """
 
     def as_persona(self, persona: str) -> Self:
         """A view of this store for a persona. It shares connections and threads; closing one closes both.

@@ -6,7 +6,7 @@ entries are invisible all the same, and purged when a quota needs their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from kvworker.errors import KVStoreError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
 from kvworker.model import OperationResult, new_operation_id
 from kvworker.operations import perform
+from kvworker.pipeline import open_pipeline
 from kvworker.policy import Policy
 from kvworker.providers import Adapters
 from kvworker.settings import Settings
@@ -33,6 +34,10 @@ class InlineResult:
     def __init__(self, operation_id: str, outcome: OperationResult | KVStoreError) -> None:
         self.operation_id = operation_id
         self._outcome = outcome
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        """Call back at once."""
+        callback()
 
     def result(self, timeout: float | None = None) -> Any:
         """The operation's result, at once."""
@@ -77,9 +82,14 @@ class InlineKeyValueStore(KeyValueOperations):
         result: OperationResult = self._submit(tool, arguments, timeout).result()
         return result
 
+    pipeline = open_pipeline
+
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> InlineResult:
         """Run an operation now and keep its outcome."""
         return self._submit(find_tool(tool), arguments, timeout)
+
+    def check_may_wait(self) -> None:
+        """Nothing is waited for."""
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """The signature that ``KeyValueStore.signature`` makes; applying it needs a broker and a worker."""

@@ -85,8 +85,9 @@ def test_a_task_on_the_operations_own_worker_is_told_what_to_do(
 ) -> None:
     node = _user_worker(tmp_path, kv_environ, valkey_node.url, "both", "both,kv")
     try:
-        error: Any = user_app.send_task("user.count", args=("c",), queue="both").get(timeout=20, propagate=False)
-        assert type(error).__name__ == "NestedCallError"
-        assert "store.signature" in str(error)
+        for name in ("user.count", "user.count_in_a_pipeline"):
+            error: Any = user_app.send_task(name, args=("c",), queue="both").get(timeout=20, propagate=False)
+            assert type(error).__name__ == "NestedCallError"
+            assert "store.signature" in str(error)
     finally:
         node.teardown()

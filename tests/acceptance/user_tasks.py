@@ -31,3 +31,10 @@ def keys_of(result: dict[str, object]) -> list[str]:
 @app.task(name="user.count")
 def count(key: str) -> int:
     return store().increment("n", key).value
+
+
+@app.task(name="user.count_in_a_pipeline")
+def count_in_a_pipeline(key: str) -> int:
+    with store().pipeline() as p:
+        counted = p.increment("n", key)
+    return counted.result().value

@@ -33,9 +33,11 @@ SAMPLES: list[KVStoreError] = [
     errors.PolicyDeniedError("reader", "kv_set", "n", "it needs a flag"),
     errors.StoreUnavailableError("the database is too busy", "op-1"),
     errors.StoreUnavailableError("the database is too busy"),
+    errors.PipelineError("run-7", [["kv_set", "n", "k", "VersionConflictError", ["n", "k", None, 2]]]),
     errors.SchemaError("the schema is missing"),
     errors.QueueError("the queue failed"),
     errors.QueueUnavailableError("op-1"),
+    errors.OperationNotSentError("its pipeline ended"),
     errors.OperationTimeoutError("op-1"),
     errors.OperationExpiredError("op-1"),
     errors.RedeliveryLimitError("op-1"),
@@ -44,6 +46,7 @@ SAMPLES: list[KVStoreError] = [
 ]
 UNKNOWN = {
     "KVStoreError",
+    "PipelineError",
     "QueueError",
     "StoreUnavailableError",
     "OperationTimeoutError",

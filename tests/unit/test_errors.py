@@ -25,7 +25,9 @@ from kvworker.errors import (
     NestedCallError,
     OperationExpiredError,
     OperationFailedError,
+    OperationNotSentError,
     OperationTimeoutError,
+    PipelineError,
     PolicyDeniedError,
     QueueUnavailableError,
     QuotaExceededError,
@@ -57,8 +59,10 @@ EVERY_LEAF: list[KVStoreError] = [
     NamespaceQuotaExceededError("session", 1_048_576, 1_048_000, 1_000),
     GlobalQuotaExceededError(2**62, 2**62 - 1, 2),
     StoreUnavailableError("the database is too busy", "op-1"),
+    PipelineError("run-7", [["kv_increment", "n", "k", "InvalidValueTypeError", ["n", "k"]]]),
     SchemaError("the schema is missing; run kvworker migrate"),
     QueueUnavailableError("op-1", "timeout of 5 s"),
+    OperationNotSentError("the pipeline's with block was left by an error"),
     OperationTimeoutError("op-1", "timeout of 5 s"),
     OperationExpiredError("op-1"),
     RedeliveryLimitError("op-1", "5 redeliveries"),
@@ -145,6 +149,18 @@ def test_quota_errors_carry_quota_used_and_requested_bytes() -> None:
         assert isinstance(error, QuotaExceededError)
         assert (error.quota_bytes, error.used_bytes, error.requested_bytes) == (10, 8, 3)
         assert all(figure in str(error) for figure in ("10", "8", "3"))
+
+
+def test_a_pipelines_error_holds_the_errors_of_its_operations() -> None:
+    conflict = VersionConflictError("n", "k", 3, None)
+    failures = [["kv_set", "n", "k", "VersionConflictError", list(conflict.args)], ["kv_get", "m", "l", "Other", []]]
+    error = PipelineError("run-7", failures)
+    assert_same(error.errors[0], conflict)
+    assert str(error.errors[1]) == "Other"
+    says = (
+        "2 operations of the pipeline 'run-7' failed, as the handles tell: kv_set of 'k' in namespace 'n': the entry is"
+    )
+    assert str(error).startswith(says)
 
 
 @pytest.mark.parametrize(
