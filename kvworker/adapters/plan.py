@@ -89,6 +89,23 @@ class Room:
 
 
 @dataclass(slots=True)
+class OpenRoom:
+    """As much room as is asked for: what steps need that are held to the quotas all at once."""
+
+    grown_bytes: int = 0
+    peak_bytes: int = 0
+
+    def take(self, _namespace: str, grown_bytes: int) -> None:
+        """Take room for growth, or give it back."""
+        self.grown_bytes += grown_bytes
+        self.peak_bytes = max(self.peak_bytes, self.grown_bytes)
+
+    def is_certain(self) -> bool:
+        """Tell whether each step fits where all of them do."""
+        return self.peak_bytes <= max(0, self.grown_bytes)
+
+
+@dataclass(slots=True)
 class Plan:
     """Entries as they become, and each step's record, or its error where steps are refused on their own."""
 
@@ -131,7 +148,7 @@ class Planner:
     now: float
     version: int
 
-    def plan(self, entries: Mapping[str, Entry], steps: Sequence[Step], room: Room | None = None) -> Plan:
+    def plan(self, entries: Mapping[str, Entry], steps: Sequence[Step], room: Room | OpenRoom | None = None) -> Plan:
         """Take all steps; with ``room`` each is refused on its own, without it the first refusal ends it.
 
         Raises:
@@ -148,7 +165,7 @@ class Planner:
                 plan.outcomes.append(error)
         return plan
 
-    def _apply(self, step: Step, plan: Plan, room: Room | None) -> str:
+    def _apply(self, step: Step, plan: Plan, room: Room | OpenRoom | None) -> str:
         entry = plan.after[step.key]
         version = max(plan.before[step.key].version + 1, self.version)
         changed, record = self._take(step, entry, version)

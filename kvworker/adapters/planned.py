@@ -19,7 +19,7 @@ from kvworker.adapters.dialect import (
     Record,
     Write,
 )
-from kvworker.adapters.plan import Entry, Plan, Planner, Room
+from kvworker.adapters.plan import Entry, OpenRoom, Plan, Planner, Room
 from kvworker.adapters.records import batch_record
 from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.errors import ReadTooLargeError
@@ -90,8 +90,10 @@ class PlanningDialect(Dialect):
         if recorded is not None:
             raise AlreadyRecordedError(recorded)
         # What was refused is tried again with all that a quota has left in one row.
-        room = self._room(connection, write, limits) if write.purged or not write.atomic else None
+        room = self._room(connection, write, limits) if write.purged else OpenRoom()
         plan = planner.plan(entries, write.steps, None if write.atomic else room)
+        if isinstance(room, OpenRoom) and not room.is_certain():
+            plan = planner.plan(entries, write.steps, self._room(connection, write, limits))
         record = _record_of(write, plan)
         self._store(connection, write, limits, plan, record)
         return Record(write.fingerprint, record, planner.now, replayed=False)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
@@ -70,6 +71,25 @@ def test_the_newest_migration_is_the_version_that_the_adapters_want() -> None:
     config = Config()
     config.set_main_option("script_location", next(iter(migrations.__path__)))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+
+
+_LEDGERS_0002 = (
+    "INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)"
+    " VALUES ('n', 5, 1, 50, 40), ('', 5, 1, NULL, NULL)"
+)
+
+
+def test_ledgers_of_the_version_before_are_kept(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", next(iter(migrations.__path__)))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(text(_LEDGERS_0002))
+    migrate(engine)
+    with engine.connect() as connection:
+        ledgers = connection.execute(text("SELECT * FROM kv_ledgers ORDER BY namespace"))
+        assert [tuple(row) for row in ledgers] == [("", 5, 1, None, None, 0, 0), ("n", 5, 1, 50, 40, 0, 0)]
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:

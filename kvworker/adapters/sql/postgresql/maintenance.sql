@@ -6,7 +6,8 @@
 WITH doomed AS (
     DELETE FROM kv_entries
     WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM kv_entries WHERE expires_at <= (SELECT clock_timestamp())
+        SELECT ctid FROM kv_entries
+        WHERE expires_at <= (SELECT clock_timestamp() FROM set_config('synchronous_commit', 'off', true))
         ORDER BY expires_at LIMIT %(batch_rows)s::bigint FOR UPDATE SKIP LOCKED
     )) AND expires_at <= clock_timestamp()
     RETURNING namespace, size_bytes

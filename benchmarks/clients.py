@@ -1,0 +1,144 @@
+"""The processes that measure the store: each with an adapter and a bare connection of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import psycopg
+from sqlalchemy.engine import make_url
+
+from kvworker.adapters import create_kv_store_adapter
+from kvworker.model import JSONValue, Step, encode_value
+
+KEYS = 200
+BATCH = 100
+VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
+GROWN: JSONValue = {"step": 7, "tool": "search", "state": "x" * 61}
+_TEXTS = (encode_value(VALUE), encode_value(GROWN))
+
+_FLOOR_TABLE = (
+    "CREATE TABLE IF NOT EXISTS floor_entries"
+    " (namespace text, key text, value text NOT NULL, PRIMARY KEY (namespace, key)) WITH (fillfactor = 85)"
+)
+_FLOOR_SET = (
+    "INSERT INTO floor_entries VALUES (%s, %s, %s) ON CONFLICT (namespace, key) DO UPDATE SET value = excluded.value"
+)
+_FLOOR_GET = "SELECT value FROM floor_entries WHERE namespace = %s AND key = %s"
+
+Operation = Callable[[int], Any]
+
+_state: Client
+
+
+class Client:
+    """What one process measures with: the adapter and a bare connection."""
+
+    def __init__(self, config: Mapping[str, Any], start: Barrier, number: int) -> None:
+        self.start = start
+        self.number = number
+        self.namespace = ""
+        self.warm = set[tuple[str, str]]()
+        self.versions: dict[str, int | None] = {}
+        self.adapter = create_kv_store_adapter("postgres", config)
+        parsed = make_url(config["url"])
+        self.connection = psycopg.connect(
+            host=str(parsed.query["host"]),
+            user=parsed.username,
+            dbname=parsed.database,
+            autocommit=True,
+            prepare_threshold=0,
+        )
+
+    def operations(self) -> Mapping[str, Operation]:
+        """Everything that can be measured, by name; an operation gets its turn's number."""
+        return {
+            "set": lambda turn: self.adapter.set(self.namespace, self.key(turn), VALUE),
+            "set growing": lambda turn: self.adapter.set(
+                self.namespace, self.key(turn), (VALUE, GROWN)[turn // KEYS % 2]
+            ),
+            "increment": lambda turn: self.adapter.increment(f"{self.namespace} counters", self.key(turn)),
+            "compare and set": self.compare_and_set,
+            "batch": lambda turn: self.adapter.batch(
+                self.namespace, [Step("set", self.key(turn + number), value=VALUE) for number in range(BATCH)]
+            ),
+            "floor batch": lambda turn: [self.operations()["floor set"](turn + number) for number in range(BATCH)],
+            "get": lambda turn: self.adapter.get(self.namespace, self.key(turn)),
+            "floor set": lambda turn: self.connection.execute(
+                _FLOOR_SET, (self.namespace, self.key(turn), _TEXTS[turn // KEYS % 2])
+            ),
+            "floor get": lambda turn: self.connection.execute(_FLOOR_GET, (self.namespace, self.key(turn))).fetchone(),
+        }
+
+    def compare_and_set(self, turn: int) -> None:
+        """Write an entry that only this client writes, if it is of the version of the write before."""
+        key = self.key(turn)
+        result = self.adapter.set(f"{self.namespace} versions", key, VALUE, expected_version=self.versions.get(key))
+        self.versions[key] = result.version
+
+    def warm_up(self, name: str) -> None:
+        """Before the clock runs, once: entries are there, and statements prepared."""
+        maker = {"floor get": "floor set", "floor batch": "floor set", "get": "set", "batch": "set"}.get(name, name)
+        if (self.namespace, name) not in self.warm:
+            self.warm.add((self.namespace, name))
+            for turn in range(KEYS):
+                self.operations()[maker](turn)
+            self.operations()[name](0)
+            self.operations()[name](0)
+
+    def key(self, turn: int) -> str:
+        """The key of a turn; clients of one namespace meet at the ledger, not at the entry."""
+        return f"key {self.number} {turn % KEYS}"
+
+
+@contextmanager
+def running_clients(config: Mapping[str, Any], clients: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes whose adapters have this configuration, all connected."""
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for number in range(clients):
+        numbers.put(number)
+    initial = (dict(config), context.Barrier(clients), numbers)
+    with ProcessPoolExecutor(clients, mp_context=context, initializer=_set_up, initargs=initial) as pool:
+        yield pool
+
+
+def _set_up(config: dict[str, Any], start: Barrier, numbers: Any) -> None:
+    global _state  # noqa: PLW0603 - a process of the pool is one client
+    _state = Client(config, start, numbers.get())
+    _state.connection.execute("SELECT pg_advisory_lock(1)")
+    _state.connection.execute(_FLOOR_TABLE)
+    _state.connection.execute("SELECT pg_advisory_unlock(1)")
+
+
+def run_turns(name: str, turns: int, *, shared: bool) -> tuple[float, float]:
+    """Take turns at the same moment as the other clients; when the first began and the last ended."""
+    client = _state
+    client.namespace = "shared" if shared else f"client {client.number}"
+    client.warm_up(name)
+    operation = client.operations()[name]
+    client.start.wait(timeout=120)
+    begin = time.monotonic()
+    for turn in range(turns):
+        operation(turn)
+    return begin, time.monotonic()
+
+
+def run_timed(name: str, seconds: float) -> list[float]:
+    """How long each operation took, in seconds, until time was up."""
+    client = _state
+    client.namespace = f"client {client.number}"
+    client.warm_up(name)
+    operation, durations = client.operations()[name], []
+    client.start.wait(timeout=120)
+    end, turn = time.monotonic() + seconds, 0
+    while (started := time.monotonic()) < end:
+        operation(turn)
+        durations.append(time.monotonic() - started)
+        turn += 1
+    return durations
