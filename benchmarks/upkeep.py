@@ -23,7 +23,8 @@ _PLAIN_DELETE = "DELETE FROM kv_entries WHERE expires_at <= now()"
 #: Rows of one size in 100 namespaces, of which a thousand a second expire, as they do where all have the same TTL.
 _FILL = (
     "INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes, version)"
-    " SELECT {namespace}, 'key ' || i, '\"' || repeat('x', 98) || '\"', {expiry}, 100, 0, 1 FROM generate_series(1, {rows}) i"
+    " SELECT {namespace}, 'key ' || i, '\"' || repeat('x', 98) || '\"', {expiry}, 100, 0, 1"
+    " FROM generate_series(1, {rows}) i"
 )
 _EXPIRED = "now() - interval '1 hour' + i * interval '1 ms'"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -120,14 +121,20 @@ class PostgresDialect(PlanningDialect):
     @contextmanager
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
         """Run several statements as one transaction, in which each sees what was committed before it."""
-        with connection.transaction():
-            # A process that is frozen in the middle must not keep its locks from all others.
-            connection.execute(
-                "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
-                f" SET LOCAL idle_in_transaction_session_timeout = {self._timeout_milliseconds()}",
-                prepare=False,
-            )
+        # A process that is frozen in the middle must not keep its locks from all others.
+        connection.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED;"
+            f" SET LOCAL idle_in_transaction_session_timeout = {self._timeout_milliseconds()}",
+            prepare=False,
+        )
+        try:
             yield
+        except BaseException:
+            # Whatever ended the connection is the error, not that it cannot be rolled back.
+            with contextlib.suppress(psycopg.Error):
+                connection.rollback()
+            raise
+        connection.commit()
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record: in one statement, if it is a plain one that was not refused."""
