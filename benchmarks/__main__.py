@@ -18,9 +18,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, store
+from benchmarks import facade, memory, store, upkeep
 from benchmarks.rows import Row
-from tests.servers import PostgresServer, empty_valkey_url, running_postgres, running_valkey
+from tests.servers import empty_valkey_url, running_postgres, running_valkey
 
 RESULTS = Path(__file__).with_name("results.json")
 PACKAGES = (
@@ -49,15 +49,16 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
     """Every figure, as it is known."""
     with running_postgres(durable=True) as postgres:
-        if only != "facade":
+        if only in {None, "store"}:
             yield from store.run(postgres, rounds=rounds, quick=quick)
-        if only != "store":
-            yield from _measure_facade(postgres, facade.Effort(rounds=rounds, calls=60 if quick else 200))
-
-
-def _measure_facade(postgres: PostgresServer, effort: facade.Effort) -> Iterator[Row]:
-    with running_valkey() as valkey:
-        yield from facade.run(postgres.url(postgres.create_database()), empty_valkey_url(valkey, 0), effort)
+        if only in {None, "upkeep"}:
+            yield from upkeep.run(postgres, rounds=rounds, quick=quick)
+        with running_valkey() as valkey:
+            urls = postgres.url(postgres.create_database()), empty_valkey_url(valkey, 0)
+            if only in {None, "facade"}:
+                yield from facade.run(*urls, facade.Effort(rounds=rounds, calls=60 if quick else 200))
+            if only in {None, "memory"}:
+                yield from memory.run(*urls, quick=quick)
 
 
 def table_of(rows: list[Row]) -> Table:
@@ -84,7 +85,9 @@ def environment() -> dict[str, Any]:
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer calls and rounds, for a first look.")
 @click.option("--rounds", type=click.IntRange(min=1), help="How often each figure is taken [default: 7, quick 3].")
-@click.option("--only", type=click.Choice(["store", "facade"]), help="One half; nothing is written then.")
+@click.option(
+    "--only", type=click.Choice(["store", "upkeep", "facade", "memory"]), help="One part; nothing is written then."
+)
 def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
     """Measure kvworker against its floors and write benchmarks/results.json."""
     rounds = rounds or (3 if quick else 7)

@@ -7,35 +7,20 @@ operation costs beside an empty task.
 
 from __future__ import annotations
 
-import os
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
-from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from benchmarks import noop
 from benchmarks.rows import Row
-from kvworker import KeyValueStore, Settings
-from kvworker.children import ChildSpec, running_child
-from kvworker.errors import KVStoreError
-from kvworker.model import JSONValue
+from benchmarks.workers import KEYS, NAMESPACE, POOLS, VALUE, benched_store, running_workers
+from kvworker import KeyValueStore
 
-POOLS = (("prefork", 2), ("threads", 8))
 CALLER_THREADS = 8
-NAMESPACE = "bench"
-KEYS = 64
 CALL_TIMEOUT_SECONDS = 20
-READY_SECONDS = 30
-VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 
 BATCH = 100
 _BATCH = [{"tool": "kv_set", "key": f"key-{number}", "value": VALUE} for number in range(BATCH)]
@@ -98,63 +83,11 @@ MEASURES = (
 
 def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[Row]:
     """Measure every pool; a row for each call and measure, as it is known."""
-    noop.app.conf.update(broker_url=valkey_url, result_backend=valkey_url)
-    settings = _settings(postgres_url, valkey_url)
-    with tempfile.TemporaryDirectory(prefix="kvworker-bench-") as directory, KeyValueStore(settings) as store:
+    with benched_store(postgres_url, valkey_url) as store:
         for pool, concurrency in POOLS:
-            with _running_workers(Path(directory), store, pool, concurrency):
+            with running_workers(store, pool, concurrency):
                 yield from _measure_pool(f"{pool} -c {concurrency}", _calls(store), effort)
                 yield _measure_pipeline(f"{pool} -c {concurrency}", store, effort)
-
-
-def _settings(postgres_url: str, valkey_url: str) -> Settings:
-    adapter = {"url": postgres_url, "reuse_conversation_store": False}
-    return Settings.from_mapping(
-        {
-            "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": adapter}}},
-            "queue": {"broker_url": valkey_url},
-        }
-    )
-
-
-@contextmanager
-def _running_workers(directory: Path, store: KeyValueStore, pool: str, concurrency: int) -> Iterator[None]:
-    config = directory / "kvworker.yaml"
-    config.write_text(yaml.safe_dump(store.settings.to_mapping()))
-    url = store.settings.queue.broker_url
-    options = ["worker", "--pool", pool, "--concurrency", str(concurrency), "--loglevel", "WARNING"]
-    stock = ["-A", "benchmarks.noop", "-b", url, "--result-backend", url, *options, "-n", f"noop-{pool}@%h"]
-    ours = ["-A", "tasks", *options, "-n", f"kvworker-{pool}@%h"]
-    environ = {**os.environ, "KVWORKER_CONFIG": str(config)}
-    with (
-        running_child(_worker("noop", stock, directory, os.environ)) as noop_worker,
-        running_child(_worker("kvworker", ours, directory, environ)) as kv_worker,
-    ):
-        noop_worker.wait_until(_noop_answers, READY_SECONDS)
-        kv_worker.wait_until(lambda: _store_answers(store), READY_SECONDS)
-        yield
-
-
-def _worker(name: str, arguments: list[str], directory: Path, environ: Mapping[str, str]) -> ChildSpec:
-    command = (sys.executable, "-m", "celery", *arguments)
-    return ChildSpec(name, command, directory / f"{name}.log", cwd=Path.cwd(), env=environ, stop_seconds=20)
-
-
-def _noop_answers() -> bool:
-    try:
-        noop.noop.delay().get(timeout=1)
-    except CeleryTimeoutError:
-        return False
-    return True
-
-
-def _store_answers(store: KeyValueStore) -> bool:
-    try:
-        for number in range(KEYS):
-            store.set(NAMESPACE, f"key-{number}", VALUE, timeout=1)
-    except KVStoreError:
-        return False
-    return True
 
 
 def _calls(store: KeyValueStore) -> Calls:

@@ -75,15 +75,20 @@ def run(postgres: PostgresServer, *, rounds: int, quick: bool) -> Iterator[Row]:
     """Measure each operation in each setting; a row for each."""
     turns = 200 if quick else 800
     for setting in SETTINGS:
-        postgres.execute(f"ALTER SYSTEM SET commit_delay = {1000 * setting.flush_milliseconds}")
-        postgres.execute(f"ALTER SYSTEM SET commit_siblings = {0 if setting.flush_milliseconds else 5}")
-        postgres.execute("SELECT pg_reload_conf()")
+        _slow_down(postgres, setting.flush_milliseconds)
         config = {"url": postgres.url(postgres.create_database()), **setting.config}
         own_turns = turns // 3 if setting.flush_milliseconds else turns
         with running_clients(config, setting.clients) as pool:
             samples = [_measure(pool, setting, own_turns) for _ in range(rounds)]
         for comparison in setting.comparisons:
             yield _row(comparison, setting, [sample[comparison] for sample in samples])
+    _slow_down(postgres, 0)
+
+
+def _slow_down(postgres: PostgresServer, flush_milliseconds: int) -> None:
+    postgres.execute(f"ALTER SYSTEM SET commit_delay = {1000 * flush_milliseconds}")
+    postgres.execute(f"ALTER SYSTEM SET commit_siblings = {0 if flush_milliseconds else 5}")
+    postgres.execute("SELECT pg_reload_conf()")
 
 
 def _measure(pool: ProcessPoolExecutor, setting: Setting, turns: int) -> dict[Comparison, tuple[float, float]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+from functools import partial
 from typing import Any
 
 from celery import Celery
 from celery.apps.worker import Worker
+from celery.signals import worker_init
 
+from kvworker.adapters import preload_kv_store_adapter
 from kvworker.celery_app import make_celery
+from kvworker.providers import adapters_in_use
 from kvworker.settings import Settings
 from tasks.maintenance import register_maintenance
 from tasks.operations import register_operations
@@ -39,4 +44,16 @@ def make_worker_app(settings: Settings) -> Celery:
     register_operations(app, runtime)
     register_maintenance(app, runtime)
     use_strategy(app)
+    worker_init.connect(partial(_share_with_children, settings), weak=False, dispatch_uid="kvworker.share")
     return app
+
+
+def _share_with_children(settings: Settings, **_: object) -> None:
+    """Have what every child of the pool imports in the parent's memory, where the collector leaves it alone.
+
+    A child copies a page that it writes to, and the collector writes to every object that it looks at.
+    """
+    for name in adapters_in_use(settings):
+        preload_kv_store_adapter(name)
+    gc.collect()
+    gc.freeze()

@@ -5,6 +5,7 @@ from kvworker.adapters.conversation import use_conversation_engine
 from kvworker.adapters.registry import (
     available_kv_store_adapters,
     create_kv_store_adapter,
+    preload_kv_store_adapter,
     register_kv_store_adapter,
 )
 
@@ -12,6 +13,7 @@ __all__ = [
     "KeyValueStoreAdapter",
     "available_kv_store_adapters",
     "create_kv_store_adapter",
+    "preload_kv_store_adapter",
     "register_kv_store_adapter",
     "use_conversation_engine",
 ]

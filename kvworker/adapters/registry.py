@@ -24,10 +24,11 @@ def _bundled(module: str) -> AdapterFactory:
     return make
 
 
-_factories: dict[str, AdapterFactory] = {
-    "postgres": _bundled("kvworker.adapters.postgres"),
-    "sqlite": _bundled("kvworker.adapters.sqlite"),
-}
+_BUNDLED = {"postgres": "kvworker.adapters.postgres", "sqlite": "kvworker.adapters.sqlite"}
+#: What SQLAlchemy imports only when an engine is made.
+_DIALECTS = {"postgres": "sqlalchemy.dialects.postgresql.psycopg", "sqlite": "sqlalchemy.dialects.sqlite.pysqlite"}
+
+_factories: dict[str, AdapterFactory] = {name: _bundled(module) for name, module in _BUNDLED.items()}
 
 
 def register_kv_store_adapter(name: str, factory: AdapterFactory, *, replace: bool = False) -> None:
@@ -56,6 +57,13 @@ def create_kv_store_adapter(name: str, config: Mapping[str, Any]) -> KeyValueSto
     """
     factory = _factories.get(name) or _load_plugin(name)
     return factory(config)
+
+
+def preload_kv_store_adapter(name: str) -> None:
+    """Import what a bundled adapter needs, so that processes forked from this one share it; make nothing."""
+    for modules in (_BUNDLED, _DIALECTS):
+        if name in modules:
+            import_module(modules[name])
 
 
 def _plugins() -> dict[str, EntryPoint]:
