@@ -12,9 +12,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from redis.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
+
+#: A ``redis.connection.AbstractConnection``, of which redis-py types only half.
+Link: TypeAlias = Any
 
 #: What was idle for longer may have been cut on its way without a word, and is asked before it is used.
 TRUSTED_IDLE_SECONDS = 20.0
@@ -26,14 +29,14 @@ class Links:
     At most ``max_idle`` are kept. A child process starts with none: those sockets belong to its parent.
     """
 
-    def __init__(self, make_connection: Callable[[], AbstractConnection], *, max_idle: int) -> None:
+    def __init__(self, make_connection: Callable[[], Link], *, max_idle: int) -> None:
         self._make_connection = make_connection
         self._max_idle = max_idle
-        self._idle: deque[tuple[AbstractConnection, float]] = deque()
+        self._idle: deque[tuple[Link, float]] = deque()
         self._pid = os.getpid()
         self._closed = False
 
-    def take_ready(self) -> AbstractConnection | None:
+    def take_ready(self) -> Link | None:
         """A connection that works as far as can be told without waiting for anything, or None."""
         while self._pid == os.getpid():
             try:
@@ -48,7 +51,7 @@ class Links:
             connection.disconnect()
         return None
 
-    def take(self) -> AbstractConnection:
+    def take(self) -> Link:
         """A connection that works; may wait for the server.
 
         Raises:
@@ -66,7 +69,7 @@ class Links:
             connection.check_health()
         return connection
 
-    def give_back(self, connection: AbstractConnection) -> None:
+    def give_back(self, connection: Link) -> None:
         """Keep a connection, on which nothing is outstanding, for whoever is next."""
         if self._closed or len(self._idle) >= self._max_idle:
             connection.disconnect()
@@ -81,7 +84,7 @@ class Links:
                 self._idle.popleft()[0].disconnect()
 
 
-def _is_open(connection: AbstractConnection) -> bool:
+def _is_open(connection: Link) -> bool:
     """Whether the server has neither closed the connection nor said anything on it."""
     try:
         return not connection.can_read(timeout=0)
@@ -89,7 +92,7 @@ def _is_open(connection: AbstractConnection) -> bool:
         return False
 
 
-def exchange(connection: AbstractConnection, packed: Sequence[bytes], replies: int) -> None:
+def exchange(connection: Link, packed: Sequence[bytes], replies: int) -> None:
     """Send packed commands and read as many replies.
 
     Raises:

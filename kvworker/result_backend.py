@@ -13,12 +13,12 @@ beside them. What differs, and why nothing is lost by it:
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.objects import cached_property
 from redis.exceptions import ResponseError
 
 from kvworker.links import Links, exchange
@@ -35,7 +35,7 @@ def use_result_backend(app: Celery) -> None:
     app.loader.override_backends = dict.fromkeys(("redis", "rediss"), path)
 
 
-class ResultBackend(RedisBackend):  # type: ignore[misc] - Celery is not typed
+class ResultBackend(RedisBackend):
     """The result backend of workers and clients."""
 
     @cached_property
@@ -44,7 +44,7 @@ class ResultBackend(RedisBackend):  # type: ignore[misc] - Celery is not typed
         pool = self.client.connection_pool
         return Links(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
 
-    def _store_result(  # noqa: PLR0913 - Celery's signature
+    def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
         if state != states.SUCCESS or request is None or _is_redelivered(request):
