@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 #: A ``redis.connection.AbstractConnection``, of which redis-py types only half.
 Link: TypeAlias = Any
 
+#: Where a connection remembers its socket and the limit that is set on it.
+_LIMIT = "_kvworker_limit"
+#: What was used so recently is taken to be open still; beyond, the system is asked.
+_FRESH_SECONDS = 0.01
 #: What was idle for longer may have been cut on its way without a word, and is asked before it is used.
 TRUSTED_IDLE_SECONDS = 20.0
 
@@ -43,10 +51,11 @@ class Links:
                 connection, used_at = self._idle.pop()
             except IndexError:
                 return None
-            if time.monotonic() - used_at > TRUSTED_IDLE_SECONDS:
+            idle_seconds = time.monotonic() - used_at
+            if idle_seconds > TRUSTED_IDLE_SECONDS:
                 self._idle.append((connection, used_at))
                 return None
-            if _is_open(connection):
+            if idle_seconds < _FRESH_SECONDS or _is_open(connection):
                 return connection
             connection.disconnect()
         return None
@@ -65,7 +74,7 @@ class Links:
                 connection = self._idle.pop()[0]
             except IndexError:
                 connection = self._make_connection()
-            connection.connect()
+            connect(connection)
             connection.check_health()
         return connection
 
@@ -82,6 +91,36 @@ class Links:
         with contextlib.suppress(IndexError):
             while self._pid == os.getpid():
                 self._idle.popleft()[0].disconnect()
+
+
+def connect(connection: Link) -> None:
+    """Connect, if it is not connected, with the connection's own timeout as its limit."""
+    if not connection.is_connected:
+        connection.connect()
+        limit(connection, connection._sock.gettimeout())
+
+
+def limit(connection: Link, seconds: float | None) -> None:
+    """Bound what a read or a write takes; ``timed_out`` tells whether it was this that ended one.
+
+    On Linux the kernel watches the time. Python would ask, before each of them, whether there is anything to wait
+    for: two system calls for one, and twice as many moments at which threads pass the interpreter's lock around.
+    TLS needs Python's way, and so do the sockets of gevent and eventlet.
+    """
+    plain = connection._sock
+    if type(plain).__module__ != "socket" or sys.platform != "linux":
+        plain.settimeout(seconds)
+    elif connection.__dict__.get(_LIMIT) != (plain, seconds):
+        timeval = struct.pack("ll", *divmod(int((seconds or 0) * 1e6), 1_000_000))
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        plain.settimeout(None)
+        connection.__dict__[_LIMIT] = (plain, seconds)
+
+
+def timed_out(error: BaseException) -> bool:
+    """Whether a read or a write failed because its time was up."""
+    return isinstance(error, RedisTimeoutError) or isinstance(error.__context__, BlockingIOError)
 
 
 def _is_open(connection: Link) -> bool:

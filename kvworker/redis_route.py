@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from celery import Celery, signals
 from kombu.utils.json import dumps
 
-from kvworker.links import Link, Links
+from kvworker.links import Link, Links, limit
 from kvworker.outgoing import Message
 
 #: A socket's timeout is above 0; at 0 it would not wait at all.
@@ -57,9 +57,10 @@ class RedisRoute:
         """Push a message and await the broker's answer, within the socket's timeout and the message's deadline."""
         assert self._target is not None  # noqa: S101 - there is no connection without it
         packed = link.pack_command("LPUSH", self._target.key, self._as_item(message))
-        link._sock.settimeout(self._patience(message))
+        limit(link, self._patience(message))
         link.send_packed_command(packed, check_health=False)
-        link.read_response(timeout=self._patience(message))
+        limit(link, self._patience(message))
+        link.read_response()
 
     def give_back(self, link: Link) -> None:
         """Keep a connection for the next message."""

@@ -24,9 +24,9 @@ from weakref import WeakValueDictionary
 
 from celery.states import READY_STATES
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
-from kvworker.links import TRUSTED_IDLE_SECONDS, Link
+from kvworker.links import TRUSTED_IDLE_SECONDS, Link, connect, limit, timed_out
 
 logger = logging.getLogger(__name__)
 
@@ -114,10 +114,10 @@ class ReplyReader:
         # In the third version of the protocol, what is published comes in between replies, by way of callbacks.
         self._link = link = pool.connection_class(**{**pool.connection_kwargs, "protocol": 2})
         try:
-            link.connect()
+            connect(link)
             link.send_command("PSUBSCRIBE", self._pattern, check_health=False)
             link.read_response()
-            link._sock.settimeout(RECHECK_SECONDS)
+            limit(link, RECHECK_SECONDS)
             yield link
         finally:
             link.disconnect()
@@ -141,8 +141,10 @@ class ReplyReader:
         """Read what arrives next; False if nothing does for a while."""
         try:
             kind, *details = link.read_response(disconnect_on_error=False)
-        except RedisTimeoutError:
-            return False
+        except RedisError as error:
+            if timed_out(error):
+                return False
+            raise
         if kind == b"pmessage":
             _, key, data = details
             if self._resolve(data):

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from kvworker.links import Link
+from kvworker.links import Link, connect
 
 logger = get_task_logger(__name__)
 
@@ -67,7 +67,7 @@ class Line:
             pool = self._channel.pool
             self._link = pool.connection_class(**pool.connection_kwargs)
         try:
-            self._link.connect()
+            connect(self._link)
             self._link.send_packed_command(self._link.pack_commands(commands), check_health=False)
         except _LOST:
             self._drop()
