@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from time import time
-from typing import Any
+from typing import Any, TypeAlias
 
+from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.utils.log import get_task_logger
 from kombu.transport import virtual
 from kombu.transport.redis import Channel, QoS
@@ -29,7 +31,9 @@ logger = get_task_logger(__name__)
 
 _LOST = (RedisConnectionError, RedisTimeoutError)
 
-Command = tuple[Any, ...]
+Command: TypeAlias = tuple[Any, ...]
+#: Celery's way to acknowledge: called with a logger and the errors of a lost connection, it raises none of them.
+Acknowledge: TypeAlias = Callable[..., Any]
 
 
 class Line:
@@ -131,3 +135,39 @@ class UnackedRecord(QoS):
 def use_unacked_record() -> None:
     """Have the Redis transport of this process keep its record so; calling it again changes nothing."""
     Channel.QoS = UnackedRecord
+
+
+def acknowledging(consumer: Any) -> Callable[[Any, Acknowledge], Acknowledge]:
+    """How a consumer's messages are acknowledged, given a message and Celery's way.
+
+    Celery has its event loop do it, which a thread of the pool has to wake for each message. The record here can be
+    written from any thread, so the loop is woken only where it waits for a free slot.
+    """
+
+    def acknowledge(message: Any, in_the_loop: Acknowledge) -> Acknowledge:
+        channel = message.channel
+        if not isinstance(getattr(channel, "qos", None), UnackedRecord) or _is_reducing_prefetch(consumer):
+            return in_the_loop
+
+        def here(*arguments: Any) -> None:
+            message.ack_log_error(*arguments)
+            if _is_waiting_for_a_slot(channel):
+                consumer.hub.call_soon(_nothing)
+
+        return here
+
+    return acknowledge if isinstance(consumer.pool, ThreadPool) and consumer.hub else lambda _, in_the_loop: in_the_loop
+
+
+def _is_reducing_prefetch(consumer: Any) -> bool:
+    """Whether acknowledgements count: after a lost connection, Celery takes less until what runs has ended."""
+    return bool(consumer.restart_count) and not consumer._maximum_prefetch_restored
+
+
+def _is_waiting_for_a_slot(channel: Any) -> bool:
+    """Whether the loop asks the broker for nothing, or leaves unread what it has asked for."""
+    return not channel._in_poll or bool(getattr(getattr(channel.connection, "cycle", None), "_paused_brpop", False))
+
+
+def _nothing() -> None:
+    """Wake the loop."""
