@@ -55,7 +55,7 @@ class Links:
             if idle_seconds > TRUSTED_IDLE_SECONDS:
                 self._idle.append((connection, used_at))
                 return None
-            if idle_seconds < _FRESH_SECONDS or _is_open(connection):
+            if idle_seconds < _FRESH_SECONDS or is_open(connection):
                 return connection
             connection.disconnect()
         return None
@@ -123,7 +123,7 @@ def timed_out(error: BaseException) -> bool:
     return isinstance(error, RedisTimeoutError) or isinstance(error.__context__, BlockingIOError)
 
 
-def _is_open(connection: Link) -> bool:
+def is_open(connection: Link) -> bool:
     """Whether the server has neither closed the connection nor said anything on it."""
     try:
         return not connection.can_read(timeout=0)

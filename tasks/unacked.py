@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from kvworker.links import Link, connect
+from kvworker.links import Link, connect, is_open
 
 logger = get_task_logger(__name__)
 
@@ -50,6 +50,8 @@ class Line:
         with self._lock:
             if after_reading:
                 self._read()
+                if self._link is not None and not is_open(self._link):
+                    self._drop()
             try:
                 self._write(commands)
             except _LOST:
