@@ -100,16 +100,18 @@ def connect(connection: Link) -> None:
         limit(connection, connection._sock.gettimeout())
 
 
-def limit(connection: Link, seconds: float | None) -> None:
+def limit(connection: Link, seconds: float | None, *, exactly: bool = False) -> None:
     """Bound what a read or a write takes; ``timed_out`` tells whether it was this that ended one.
 
     On Linux the kernel watches the time. Python would ask, before each of them, whether there is anything to wait
     for: two system calls for one, and twice as many moments at which threads pass the interpreter's lock around.
-    TLS needs Python's way, and so do the sockets of gevent and eventlet.
+    TLS needs Python's way, and so do the sockets of gevent and eventlet, and whatever is larger than a socket takes
+    at once: the kernel bounds each of its parts, ``exactly`` all together.
     """
     plain = connection._sock
-    if type(plain).__module__ != "socket" or sys.platform != "linux":
+    if exactly or type(plain).__module__ != "socket" or sys.platform != "linux":
         plain.settimeout(seconds)
+        connection.__dict__.pop(_LIMIT, None)
     elif connection.__dict__.get(_LIMIT) != (plain, seconds):
         timeval = struct.pack("ll", *divmod(int((seconds or 0) * 1e6), 1_000_000))
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)

@@ -10,6 +10,7 @@ import base64
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from celery import Celery, signals
 from kombu.utils.json import dumps
@@ -21,6 +22,8 @@ from kvworker.outgoing import Message
 _SHORTEST_SECONDS = 0.001
 #: Of Celery's persistent messages. Redis does nothing with it.
 _DELIVERY_MODE = 2
+#: Less than what the kernel keeps for a connection at once.
+_LARGE_BYTES = 32_768
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,14 @@ class RedisRoute:
     def publish(self, link: Link, message: Message) -> None:
         """Push a message and await the broker's answer, within the socket's timeout and the message's deadline."""
         assert self._target is not None  # noqa: S101 - there is no connection without it
-        packed = link.pack_command("LPUSH", self._target.key, self._as_item(message))
-        limit(link, self._patience(message))
-        link.send_packed_command(packed, check_health=False)
+        task = message.as_task(self._app)
+        self._announce(signals.before_task_publish, message, task, properties=task.properties)
+        item = self._as_item(task)
+        limit(link, self._patience(message), exactly=len(item) > _LARGE_BYTES)
+        link.send_packed_command(link.pack_command("LPUSH", self._target.key, item), check_health=False)
         limit(link, self._patience(message))
         link.read_response()
+        self._announce(signals.after_task_publish, message, task)
 
     def give_back(self, link: Link) -> None:
         """Keep a connection for the next message."""
@@ -77,31 +83,34 @@ class RedisRoute:
     def _patience(self, message: Message) -> float:
         return max(_SHORTEST_SECONDS, min(self._timeout_seconds, message.remaining_seconds()))
 
-    def _as_item(self, message: Message) -> str:
+    def _announce(self, signal: Any, message: Message, task: Any, **details: Any) -> None:
+        """Tell those who listen to Celery's signals, such as tracers, what Celery would tell them."""
+        if signal.receivers:
+            if signal is signals.before_task_publish:
+                details["declare"] = [self._app.amqp.queues[self._queue_name]]
+                details["retry_policy"] = dict(self._app.conf.task_publish_retry_policy)
+            routing = {"exchange": "", "routing_key": self._queue_name}
+            signal.send(sender=message.task_name, body=task.body, headers=task.headers, **routing, **details)
+
+    def _as_item(self, task: Any) -> str:
         """The message as kombu's virtual transport writes it, which see: ``prepare_message``, ``basic_publish``."""
-        headers, properties, body, _ = message.as_task(self._app)
-        routing = {"exchange": "", "routing_key": self._queue_name}
-        if signals.before_task_publish.receivers:
-            signals.before_task_publish.send(
-                sender=message.task_name, body=body, headers=headers, properties=properties, **routing
-            )
-        item = dumps(
-            {
-                "body": base64.b64encode(dumps(body).encode()).decode(),
-                "content-encoding": "utf-8",
-                "content-type": "application/json",
-                "headers": headers,
-                "properties": {
-                    **properties,
-                    "delivery_mode": _DELIVERY_MODE,
-                    "delivery_info": routing,
-                    "priority": self._target.priority if self._target else 0,
-                    "body_encoding": "base64",
-                    "delivery_tag": str(uuid.uuid4()),
-                },
-            }
-        )
-        return str(item)
+        assert self._target is not None  # noqa: S101 - there is no connection without it
+        properties = {
+            **task.properties,
+            "delivery_mode": _DELIVERY_MODE,
+            "delivery_info": {"exchange": "", "routing_key": self._queue_name},
+            "priority": self._target.priority,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        }
+        item = {
+            "body": base64.b64encode(dumps(task.body).encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": task.headers,
+            "properties": properties,
+        }
+        return str(dumps(item))
 
     def _make_connection(self) -> Link:
         if self._target is None:
@@ -115,9 +124,8 @@ class RedisRoute:
             channel = connection.channel()
             self._app.amqp.queues[self._queue_name](channel).declare()
             pool, priority = channel.pool, channel.default_priority
-            prefix = channel.global_keyprefix
             return _Target(
-                key=f"{prefix}{channel._q_for_pri(self._queue_name, priority)}",
+                key=f"{channel.global_keyprefix}{channel._q_for_pri(self._queue_name, priority)}",
                 priority=priority,
                 make_connection=lambda: pool.connection_class(**pool.connection_kwargs),
             )

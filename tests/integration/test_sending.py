@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.signals import before_task_publish
+from celery.signals import after_task_publish, before_task_publish
 from redis import Redis
 
 from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
@@ -99,16 +99,26 @@ def test_a_message_is_what_celery_and_kombu_would_have_sent(
     assert by_kombu["headers"]["id"] == "id"
 
 
-def test_a_receiver_of_celerys_signal_sees_and_changes_the_headers(app: Celery, client: Redis) -> None:
-    def trace(headers: dict[str, Any], **_: Any) -> None:
+def test_receivers_of_celerys_signals_get_what_celery_gives_them(app: Celery, client: Redis) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def trace(headers: dict[str, Any], **details: Any) -> None:
+        heard.append({"headers": dict(headers), **details})
         headers["traceparent"] = f"of {headers['id']}"
 
     before_task_publish.connect(trace)
+    after_task_publish.connect(trace)
     try:
-        route = RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1)
-        assert _published(client, route, message(), "kv")["headers"]["traceparent"] == "of id"
+        for route in (
+            RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1),
+            KombuRoute(app, queue_name="kv", timeout_seconds=1),
+        ):
+            assert _published(client, route, message(), "kv")["headers"]["traceparent"] == "of id"
     finally:
         before_task_publish.disconnect(trace)
+        after_task_publish.disconnect(trace)
+    assert len(heard) == 4
+    assert heard[:2] == heard[2:]
 
 
 def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_never_does(node: ValkeyNode) -> None:
@@ -136,12 +146,15 @@ def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_nev
     assert threads == ["kvworker-send", "MainThread", "kvworker-send", "kvworker-send"]
 
 
-def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(sender: Sender, node: ValkeyNode) -> None:
+@pytest.mark.parametrize("value", [1, "x" * 16_000_000], ids=["small", "more than a socket takes"])
+def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
+    sender: Sender, node: ValkeyNode, value: object
+) -> None:
     connected(sender)
     node.kill("SIGSTOP")
     try:
-        for seconds in (0.2, 5.0):  # the socket's own limit is 1 s
-            sent, started = message(f"frozen-{seconds}", seconds=seconds), time.monotonic()
+        for seconds in (0.5, 5.0):  # the socket's own limit is 1 s
+            sent, started = message(f"frozen-{seconds}", value, seconds), time.monotonic()
             sender.send(sent, may_wait=True)
             assert time.monotonic() - started < min(seconds, 1.0) + 0.3
             if seconds < 1.0:
