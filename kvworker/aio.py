@@ -168,4 +168,4 @@ class AsyncKeyValueStore:
         await self.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> AsyncPendingResult:
-        return AsyncPendingResult(*self._store.send(tool, arguments, timeout))
+        return AsyncPendingResult(*self._store.send(tool, arguments, timeout, may_wait=False))

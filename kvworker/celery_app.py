@@ -13,6 +13,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from kvworker import kombu_fixes, wire
+from kvworker.result_backend import use_result_backend
 from kvworker.settings import Settings
 from kvworker.settings.urls import speaks_redis
 
@@ -30,6 +31,7 @@ def make_celery(settings: Settings) -> Celery:
         **_worker_settings(settings),
         **_connection_settings(settings),
     )
+    use_result_backend(app)
     return app
 
 

@@ -159,13 +159,15 @@ class KeyValueStore(KeyValueOperations):
         """
         return self._connections.dispatcher()
 
-    def send(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> tuple[PendingReply, Dispatcher]:
-        """Check a call and start it; the reply is resolved through the dispatcher."""
+    def send(
+        self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None, *, may_wait: bool = True
+    ) -> tuple[PendingReply, Dispatcher]:
+        """Check a call and start it; the reply is resolved through the dispatcher, which see about ``may_wait``."""
         checked = check_arguments(tool, arguments)
         persona = self._policy.admit(self.persona, tool, checked)
         dispatcher = self.dispatcher()
         seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        return dispatcher.dispatch(tool, checked, seconds, persona), dispatcher
+        return dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait), dispatcher
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
         return QueuedResult(*self.send(tool, arguments, timeout))

@@ -24,9 +24,10 @@ from kvworker.errors import (
     rebuild_error,
 )
 from kvworker.model import OperationResult, new_operation_id
+from kvworker.outgoing import Message
 from kvworker.policy import Policy
 from kvworker.replies import ReplyReader
-from kvworker.sender import Message, Sender
+from kvworker.sender import Sender
 from kvworker.settings import Settings
 from kvworker.tools import Tool
 from kvworker.wire import decode_result, described, encode_request
@@ -55,13 +56,13 @@ class PendingReply:
     def timed_out(self) -> KVStoreError:
         """The error for a wait that ended without a result; from the deadline on it is not sent any more."""
         detail = self.message.last_problem
-        if self.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS and self.message.abandon():
+        if self.message.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS and self.message.abandon():
             return QueueUnavailableError(self.operation_id, detail)
         return OperationTimeoutError(self.operation_id, detail)
 
     def remaining_seconds(self) -> float:
         """How long until the message's deadline; 0 if it has passed."""
-        return max(0.0, self.message.give_up_at - time.monotonic())
+        return self.message.remaining_seconds()
 
     def _failure(self, meta: dict[str, Any]) -> KVStoreError:
         failure = meta["result"]
@@ -98,9 +99,12 @@ class Dispatcher:
         )
 
     def dispatch(
-        self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float, persona: str = ""
+        self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float, persona: str = "", *, may_wait: bool = True
     ) -> PendingReply:
-        """Start an operation with checked arguments; it is not started by a worker after the timeout."""
+        """Start an operation with checked arguments; it is not started by a worker after the timeout.
+
+        ``may_wait`` allows to wait for the broker here, within the timeout; an event loop cannot.
+        """
         task_id = f"{self._task_id_prefix}-{next(self._count):08x}"
         payload = encode_request(arguments, deadline=time.time() + timeout_seconds, persona=persona)
         message = Message(
@@ -112,7 +116,7 @@ class Dispatcher:
         )
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message)
         self._replies.expect(task_id, reply)
-        self._sender.send(message)
+        self._sender.send(message, may_wait=may_wait)
         return reply
 
     def check_not_nested(self) -> None:

@@ -19,6 +19,7 @@ from tasks.operations import register_operations
 from tasks.pool_fixes import mend_prefork_pool
 from tasks.runtime import Runtime
 from tasks.strategy import use_strategy
+from tasks.unacked import use_unacked_record
 
 
 class QuietWorker(Worker):
@@ -37,6 +38,7 @@ class QuietWorker(Worker):
 def make_worker_app(settings: Settings) -> Celery:
     """The worker application for these settings, with every task registered."""
     mend_prefork_pool()
+    use_unacked_record()
     app = make_celery(settings)
     app.set_current()
     app.Worker = app.subclass_with_self(QuietWorker)

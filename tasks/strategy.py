@@ -15,6 +15,7 @@ from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.strategy import default
 
 from tasks.messages import problem_of
+from tasks.unacked import acknowledging
 
 logger = get_task_logger(__name__)
 
@@ -35,11 +36,13 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
     """Celery's default strategy behind a check of the message."""
     handle = default(task, app, consumer)
 
-    def handle_if_sound(message: Any, *arguments: Any) -> None:
+    acknowledging_here = acknowledging(consumer)
+
+    def handle_if_sound(message: Any, body: Any, ack: Any, *arguments: Any) -> None:
         problem = problem_of(message)
         if problem is None:
             try:
-                handle(message, *arguments)
+                handle(message, body, acknowledging_here(message, ack), *arguments)
             except consumer.connection_errors:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever Celery takes for granted: one message must not end workers

@@ -1,0 +1,27 @@
+"""A worker whose slots are all taken goes on as soon as one is free."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kvworker import KeyValueStore
+from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+
+CALLS = 60
+
+
+@pytest.mark.parametrize("worker_arguments", [["--pool=threads", "-c1"], ["--pool=prefork", "-c1"]], ids=str)
+def test_more_callers_than_slots(store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode) -> None:
+    store.increment("n", "c", timeout=20)
+    started = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        values = list(threads.map(lambda _: store.increment("n", "c", timeout=60).value, range(CALLS)))
+    assert sorted(values) == list(range(2, CALLS + 2))
+    # The loop looks at its slots once a second in any case; an unnoticed free slot would cost that much for each call.
+    assert time.monotonic() - started < CALLS / 4
+    with valkey_node.client() as client:
+        wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="messages acknowledged")
+        assert client.zcard("kvworker.unacked_index") == 0

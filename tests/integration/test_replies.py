@@ -1,0 +1,118 @@
+"""How results reach a client when something is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from kvworker import Settings
+from kvworker.celery_app import make_celery
+from kvworker.replies import ReplyReader
+from tests.acceptance.processes import wait_until
+
+
+class Waiter:
+    def __init__(self) -> None:
+        self.future: Future[Any] = Future()
+
+
+@pytest.fixture
+def app(valkey_url: str) -> Celery:
+    return make_celery(Settings.from_mapping({"queue": {"broker_url": valkey_url}}))
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[Redis]:
+    with Redis.from_url(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture
+def asked_again() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def reader(app: Celery, asked_again: list[Any]) -> Iterator[ReplyReader]:
+    reader = ReplyReader(app.backend, "prefix", asked_again.extend)
+    yield reader
+    reader.close()
+
+
+def _is_subscribed(client: Redis) -> bool:
+    return bool(client.pubsub_numpat())
+
+
+def _result(app: Celery, task_id: str) -> bytes:
+    meta: dict[str, Any] = {
+        "status": "SUCCESS",
+        "result": task_id,
+        "traceback": None,
+        "children": [],
+        "task_id": task_id,
+    }
+    return str(app.backend.encode(meta)).encode()
+
+
+def test_a_published_result_arrives_at_once(app: Celery, client: Redis, reader: ReplyReader) -> None:
+    waiter = Waiter()
+    reader.expect("prefix-1", waiter)
+    wait_until(lambda: _is_subscribed(client), what="the subscription")
+    app.backend.store_result("prefix-1", {"a": 1}, "SUCCESS")
+    started = time.monotonic()
+    assert waiter.future.result(5)["result"] == {"a": 1}
+    assert time.monotonic() - started < 0.5
+    wait_until(lambda: not client.exists("celery-task-meta-prefix-1"), what="the result forgotten")
+
+
+def test_a_result_whose_published_copy_was_lost_is_found(app: Celery, client: Redis, reader: ReplyReader) -> None:
+    waiter = Waiter()
+    reader.expect("prefix-1", waiter)
+    wait_until(lambda: _is_subscribed(client), what="the subscription")
+    client.set("celery-task-meta-prefix-1", _result(app, "prefix-1"))
+    assert waiter.future.result(5)["result"] == "prefix-1"
+
+
+def test_a_lost_connection_is_subscribed_again_and_what_waits_is_sent_again(
+    app: Celery, client: Redis, reader: ReplyReader, asked_again: list[Any]
+) -> None:
+    waiter, other = Waiter(), Waiter()
+    reader.expect("prefix-1", waiter)
+    wait_until(lambda: _is_subscribed(client), what="the subscription")
+    client.client_kill_filter(_type="pubsub")
+    wait_until(lambda: asked_again, what="the reconnection")
+    assert asked_again == [waiter]
+    reader.expect("prefix-2", other)
+    client.publish("celery-task-meta-prefix-1", _result(app, "prefix-1"))
+    client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
+    assert waiter.future.result(5)["result"] == "prefix-1"
+    assert other.future.result(5)["result"] == "prefix-2"
+
+
+def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: ReplyReader) -> None:
+    waiter = Waiter()
+    reader.expect("prefix-1", waiter)
+    wait_until(lambda: _is_subscribed(client), what="the subscription")
+    for garbage in (b"", b"\xff", b"null", b'{"status": "SUCCESS"}', b"[1]"):
+        client.publish("celery-task-meta-prefix-1", garbage)
+    client.publish("celery-task-meta-prefix-1", _result(app, "prefix-1"))
+    assert waiter.future.result(5)["result"] == "prefix-1"
+
+
+def test_a_quiet_connection_is_kept_moving(
+    app: Celery, client: Redis, reader: ReplyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvworker.replies.TRUSTED_IDLE_SECONDS", 0.0)
+    client.config_resetstat()
+    reader.expect("prefix-1", Waiter())
+    wait_until(lambda: "cmdstat_ping" in client.info("commandstats"), what="a ping")
+    waiter = Waiter()
+    reader.expect("prefix-2", waiter)
+    client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
+    assert waiter.future.result(5)["result"] == "prefix-2"

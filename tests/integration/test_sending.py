@@ -1,0 +1,233 @@
+"""Messages on their way to a Redis broker: what arrives, who sends it, and what is known when nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.signals import after_task_publish, before_task_publish
+from redis import Redis
+
+from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
+from kvworker.celery_app import make_celery
+from kvworker.errors import KVStoreError
+from kvworker.kombu_route import KombuRoute
+from kvworker.links import Links, connect, timed_out
+from kvworker.outgoing import Message
+from kvworker.redis_route import RedisRoute
+from kvworker.sender import Sender
+from kvworker.wire import encode_request
+from tests.acceptance.processes import ValkeyNode, wait_until
+
+Route = RedisRoute | KombuRoute
+VALUES: list[Any] = [{"a": "ü\u0000"}, {"__type__": "datetime", "__value__": "2026"}, 2**70, None]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ValkeyNode]:
+    node = ValkeyNode(tmp_path)
+    node.start()
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def client(node: ValkeyNode) -> Iterator[Redis]:
+    with node.client() as client:
+        yield client
+
+
+@pytest.fixture
+def app(node: ValkeyNode) -> Celery:
+    return make_celery(Settings.from_mapping({"queue": {"broker_url": node.url}}))
+
+
+@pytest.fixture
+def sender(app: Celery) -> Iterator[Sender]:
+    sender = Sender(app, threads=2, queue_name="kv", timeout_seconds=1.0)
+    yield sender
+    sender.close()
+
+
+def message(task_id: str = "id", value: object = 1, seconds: float = 10.0) -> Message:
+    payload = encode_request({"namespace": "n", "key": "k", "value": value}, deadline=1e10)
+    return Message("kvworker.kv_set", task_id, payload, "kv_set(...)", time.monotonic() + seconds)
+
+
+def is_sent(sent: Message) -> Callable[[], bool]:
+    return lambda: not sent._sending
+
+
+def connected(sender: Sender) -> None:
+    """Have the sender hold a connection that is ready."""
+    first = message("first")
+    sender.send(first, may_wait=True)
+    wait_until(is_sent(first), what="the first message")
+
+
+def _published(client: Redis, route: Route, sent: Message, key: str) -> dict[str, Any]:
+    connection = route.take()
+    route.publish(connection, sent)
+    route.drop(connection)
+    item: dict[str, Any] = json.loads(client.rpop(key))  # type: ignore[arg-type]
+    assert len(item["properties"].pop("delivery_tag")) == 36
+    return item
+
+
+@pytest.mark.parametrize("options", [{}, {"global_keyprefix": "p:"}, {"priority_steps": [0, 5]}], ids=str)
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_message_is_what_celery_and_kombu_would_have_sent(
+    app: Celery, client: Redis, options: dict[str, Any], value: object
+) -> None:
+    app.conf.broker_transport_options.update(options)
+    key = options.get("global_keyprefix", "") + "kv"
+    by_kombu = _published(client, KombuRoute(app, queue_name="kv", timeout_seconds=1), message(value=value), key)
+    bindings = client.keys("*_kombu.binding.kv")
+    client.delete(*bindings)
+    by_hand = RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1)
+    assert _published(client, by_hand, message(value=value), key) == by_kombu
+    assert client.keys("*_kombu.binding.kv") == bindings
+    assert by_kombu["headers"]["id"] == "id"
+
+
+def test_receivers_of_celerys_signals_get_what_celery_gives_them(app: Celery, client: Redis) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def trace(headers: dict[str, Any], **details: Any) -> None:
+        heard.append({"headers": dict(headers), **details})
+        headers["traceparent"] = f"of {headers['id']}"
+
+    before_task_publish.connect(trace)
+    after_task_publish.connect(trace)
+    try:
+        for route in (
+            RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1),
+            KombuRoute(app, queue_name="kv", timeout_seconds=1),
+        ):
+            assert _published(client, route, message(), "kv")["headers"]["traceparent"] == "of id"
+    finally:
+        before_task_publish.disconnect(trace)
+        after_task_publish.disconnect(trace)
+    assert len(heard) == 4
+    assert heard[:2] == heard[2:]
+
+
+def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_never_does(node: ValkeyNode) -> None:
+    settings = Settings.from_mapping({"queue": {"broker_url": node.url}})
+    threads: list[str] = []
+
+    def note(**_: Any) -> None:
+        threads.append(threading.current_thread().name.rpartition("_")[0] or threading.current_thread().name)
+
+    async def in_a_loop() -> None:
+        async with AsyncKeyValueStore(settings) as store:
+            for _ in range(2):
+                with pytest.raises(KVStoreError):
+                    await store.get("n", "k", timeout=0.3)
+
+    before_task_publish.connect(note)
+    try:
+        with KeyValueStore(settings) as store:
+            for _ in range(2):
+                with pytest.raises(KVStoreError):
+                    store.get("n", "k", timeout=0.3)
+        asyncio.run(in_a_loop())
+    finally:
+        before_task_publish.disconnect(note)
+    assert threads == ["kvworker-send", "MainThread", "kvworker-send", "kvworker-send"]
+
+
+@pytest.mark.parametrize("value", [1, "x" * 16_000_000], ids=["small", "more than a socket takes"])
+def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
+    sender: Sender, node: ValkeyNode, value: object
+) -> None:
+    connected(sender)
+    node.kill("SIGSTOP")
+    try:
+        for seconds in (0.5, 5.0):  # the socket's own limit is 1 s
+            sent, started = message(f"frozen-{seconds}", value, seconds), time.monotonic()
+            sender.send(sent, may_wait=True)
+            assert time.monotonic() - started < min(seconds, 1.0) + 0.3
+            if seconds < 1.0:
+                assert not sent.abandon(), "the broker may have it"
+    finally:
+        node.kill("SIGCONT")
+
+
+def test_a_refusal_is_no_copy_and_is_tried_again(sender: Sender, client: Redis) -> None:
+    connected(sender)
+    client.config_set("maxmemory", "1")
+    sent = message("refused")
+    sender.send(sent, may_wait=True)
+    wait_until(lambda: "memory" in sent.last_problem, what="the refusal")
+    assert sent.copies <= 1
+    assert client.llen("kv") == 1
+    client.config_set("maxmemory", "0")
+    wait_until(is_sent(sent), what="another attempt")
+    assert (sent.copies, client.llen("kv")) == (1, 2)
+
+
+def test_a_connection_that_the_broker_closed_is_not_written_to(sender: Sender, client: Redis, node: ValkeyNode) -> None:
+    connected(sender)
+    node.kill()
+    sent = message("lost", seconds=0.3)
+    sender.send(sent, may_wait=True)
+    wait_until(is_sent(sent), what="the deadline")
+    assert sent.abandon(), "it is known that the broker never had it"
+
+
+def test_after_close_nothing_is_sent(sender: Sender, client: Redis) -> None:
+    connected(sender)
+    sender.close()
+    sent = message("closed")
+    sender.send(sent, may_wait=True)
+    assert sent.abandon()
+    assert client.llen("kv") == 1
+    wait_until(lambda: len(client.client_list()) == 1, what="closed connections")
+
+
+def test_many_threads_send_each_message_once(sender: Sender, client: Redis) -> None:
+    connected(sender)
+    with ThreadPoolExecutor(32) as threads:
+        list(threads.map(lambda n: sender.send(message(f"number {n}"), may_wait=True), range(640)))
+    wait_until(lambda: client.llen("kv") == 641, what="all messages")
+    ids = {json.loads(item)["headers"]["id"] for item in client.lrange("kv", 0, -1)}
+    assert len(ids) == 641
+
+
+def test_a_connection_idle_for_long_is_asked_before_it_is_used(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = app.backend.client.connection_pool
+    links = Links(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=2)
+    link = links.take()
+    links.give_back(link)
+    assert links.take_ready() is link
+    links.give_back(link)
+    monkeypatch.setattr("kvworker.links.TRUSTED_IDLE_SECONDS", 0.0)
+    assert links.take_ready() is None
+    assert links.take() is link
+    links.close()
+
+
+def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNode) -> None:
+    pool = app.backend.client.connection_pool
+    link = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": 0.3})
+    connect(link)
+    node.kill("SIGSTOP")
+    try:
+        started = time.monotonic()
+        link.send_command("PING", check_health=False)
+        with pytest.raises(Exception, match="reading") as caught:
+            link.read_response()
+        assert 0.2 < time.monotonic() - started < 1.0
+        assert timed_out(caught.value)
+    finally:
+        node.kill("SIGCONT")
