@@ -60,7 +60,7 @@ class Client:
         return {
             "set": lambda turn: self.adapter.set(self.namespace, self.key(turn), VALUE),
             "set growing": lambda turn: self.adapter.set(
-                self.namespace, self.key(turn), (VALUE, GROWN)[turn // KEYS % 2]
+                f"{self.namespace} growing", self.key(turn), (VALUE, GROWN)[turn // KEYS % 2]
             ),
             "increment": lambda turn: self.adapter.increment(f"{self.namespace} counters", self.key(turn)),
             "compare and set": self.compare_and_set,

@@ -23,7 +23,7 @@ from kvworker import (
     KeyValueStore,
     stack,
 )
-from kvworker.adapters import create_kv_store_adapter, register_kv_store_adapter
+from kvworker.adapters import create_kv_store_adapter, register_kv_store_adapter, registry
 from kvworker.celery_app import make_celery
 from kvworker.errors import PolicyDeniedError, rebuild_error
 from kvworker.policy import Policy, matches
@@ -265,9 +265,10 @@ def test_pickling_keeps_the_persona() -> None:
     assert pickle.loads(pickle.dumps(AsyncKeyValueStore(SETTINGS, "reader"))).persona == "reader"  # noqa: S301
 
 
-def test_a_persona_runs_on_the_adapter_of_its_provider() -> None:
+def test_a_persona_runs_on_the_adapter_of_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     register_kv_store_adapter(
-        "policytest", lambda config: create_kv_store_adapter("sqlite", {"url": "sqlite://", **config}), replace=True
+        "policytest", lambda config: create_kv_store_adapter("sqlite", {"url": "sqlite://", **config})
     )
     flags = PERSONAS["operator"]["flags"]
     providers = {"a": None, "b": "kv_store_policytest", "c": "policytest", "d": "kv_store_sqlite", "e": "kv_store_no"}
