@@ -16,7 +16,7 @@ from tests.servers import PostgresServer
 ROWS = 1_000_000
 FEW_ROWS = 10
 WRITERS = 2
-SWEEP_BATCH_ROWS = 5000
+SWEEP_BATCH_ROWS = 1000
 QUIET_SECONDS = 3.0
 SLICE_SECONDS = 0.2
 _PLAIN_DELETE = "DELETE FROM kv_entries WHERE expires_at <= now()"

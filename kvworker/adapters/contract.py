@@ -205,7 +205,7 @@ class KeyValueStoreAdapter(ABC):
         return False
 
     @abstractmethod
-    def sweep_expired(self, *, batch_rows: int = 5000, budget_seconds: float = 30.0) -> SweepReport:
+    def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
         """Delete expired entries in batches, each its own transaction, until none is left or time is up."""
 
     @abstractmethod
@@ -217,7 +217,7 @@ class KeyValueStoreAdapter(ABC):
         """
 
     @abstractmethod
-    def prune_operations(self, *, batch_rows: int = 5000, budget_seconds: float = 30.0) -> PruneReport:
+    def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:
         """Delete operation records past their retention, in batches, until none is left or time is up."""
 
     @abstractmethod

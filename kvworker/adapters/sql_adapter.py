@@ -176,10 +176,10 @@ class SqlAdapter(KeyValueStoreAdapter):
     def was_applied(self, namespace: str, operation_id: str) -> bool:
         return self._recorded(check_namespace(namespace), check_operation_id(operation_id)) is not None
 
-    def sweep_expired(self, *, batch_rows: int = 5000, budget_seconds: float = 30.0) -> SweepReport:
+    def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
         return maintenance.sweep_expired(self._session, batch_rows=batch_rows, budget_seconds=budget_seconds)
 
-    def prune_operations(self, *, batch_rows: int = 5000, budget_seconds: float = 30.0) -> PruneReport:
+    def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:
         return maintenance.prune_operations(self._session, batch_rows=batch_rows, budget_seconds=budget_seconds)
 
     def recompute_ledgers(self, *, after: str | None = None, budget_seconds: float = 30.0) -> RecomputeReport:

@@ -101,12 +101,12 @@ class MaintenanceSettings(Block):
     """
 
     sweep_interval_seconds: Seconds = 60.0
-    sweep_batch_rows: Rows = 5000
+    sweep_batch_rows: Rows = 1000
     sweep_budget_seconds: Seconds = 20.0
     recompute_interval_seconds: Seconds = 3600.0
     recompute_budget_seconds: Seconds = 20.0
     prune_interval_seconds: Seconds = 600.0
-    prune_batch_rows: Rows = 5000
+    prune_batch_rows: Rows = 1000
     prune_budget_seconds: Seconds = 20.0
     operation_retention_seconds: WholeSeconds = 86_400
 

@@ -2,7 +2,8 @@
 -- The clock is read in a subquery where an index is to find the expired: a volatile function could not be its bound.
 
 -- name: sweep_batch
--- Delete expired entries that nobody is working on, the longest expired first, and give their bytes back.
+-- Delete expired entries that nobody is working on, the longest expired first, and give their bytes back. The commit
+-- is not waited for: a sweep that a crash undoes is swept again.
 WITH doomed AS (
     DELETE FROM kv_entries
     WHERE ctid = ANY (ARRAY(
