@@ -21,6 +21,8 @@ def test_an_operation_that_a_child_takes_after_the_worker_gave_it_up(
     store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode
 ) -> None:
     store.set("n", "c", 10, timeout=20)
+    # The caller may have the result before the worker knows that its child is free.
+    wait_until(lambda: "succeeded in" in worker_node.logs(), what="the end of the first operation")
     main, (child,) = psutil.Process(worker_node.pid), worker_node.children()
     child.suspend()
     pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
