@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from kvworker.adapters.dialect import Dialect
@@ -42,25 +42,28 @@ class LedgerSplitter:
         ledger = self._dialect.fetch_one(connection, "lock_ledger", name)
         if ledger is None:
             return
-        used_bytes, _, own_quota, lent_bytes = ledger
-        limit_bytes = configured_bytes if own_quota is None else own_quota
         shares = self._dialect.run(connection, "lock_free_shares", name).fetchall()
-        slack_bytes = sum(limit - used for _, used, limit, _ in shares)
-        # Half stays with the first row, for values that are larger than a share.
-        share_bytes = (limit_bytes - used_bytes - lent_bytes + slack_bytes) // (2 * SHARES)
-        lent_under = configured_bytes if own_quota is None else None
-        has_room = any(limit - used >= share_bytes for _, used, limit, under in shares if under == lent_under)
-        if share_bytes < MIN_SHARE_BYTES or has_room:
-            return
-        params: Mapping[str, Any] = {
-            **name,
-            "share_bytes": str(share_bytes),
-            "limit_bytes": str(limit_bytes),
-            "lent_under_bytes": None if lent_under is None else str(lent_under),
-        }
-        if shares:
-            lent_bytes = str(share_bytes * len(shares) - slack_bytes)
-            filled = {"slots": [slot for slot, *_ in shares], "lent_bytes": lent_bytes}
-            self._dialect.run(connection, "fill_shares", {**params, **filled})
-        else:
-            self._dialect.run(connection, "make_shares", {**params, "shares": SHARES})
+        params = _plan(ledger, shares, configured_bytes)
+        if params is not None:
+            self._dialect.run(connection, "fill_shares" if shares else "make_shares", {**name, **params})
+
+
+def _plan(ledger: Any, shares: Sequence[Any], configured_bytes: int) -> Mapping[str, Any] | None:
+    """Give the parameters that split a ledger or fill its free shares; None if that is needless or in vain."""
+    used_bytes, _, own_quota, lent_bytes = ledger
+    limit_bytes, lent_under = (configured_bytes, configured_bytes) if own_quota is None else (own_quota, None)
+    slack_bytes = sum(limit - used for _, used, limit, _ in shares)
+    # Half stays with the first row, for values that are larger than a share.
+    share_bytes = (limit_bytes - used_bytes - lent_bytes + slack_bytes) // (2 * SHARES)
+    has_room = any(limit - used >= share_bytes and under == lent_under for _, used, limit, under in shares)
+    if share_bytes < MIN_SHARE_BYTES or has_room:
+        return None
+    # Numbers as text: the driver would send each size of integer as another type, and prepare again for it.
+    return {
+        "share_bytes": str(share_bytes),
+        "limit_bytes": str(limit_bytes),
+        "lent_under_bytes": None if lent_under is None else str(lent_under),
+        "shares": SHARES,
+        "slots": [slot for slot, *_ in shares],
+        "lent_bytes": str(share_bytes * len(shares) - slack_bytes),
+    }
