@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -86,22 +84,20 @@ class Session:
         self._schema_checked = True
 
     def _retried(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
-        failures = Counter[type[RetryableError]]()
+        failures: list[type[RetryableError]] = []
         while True:
             try:
-                with self._translated():
-                    return attempt()
+                return self._translated(attempt)
             except StoreUnavailableError as error:
                 raise StoreUnavailableError(error.detail, operation_id) from error.__cause__
             except RetryableError as error:
-                failures[type(error)] += 1
-                if failures[type(error)] > self._prepare_retry(error):
+                failures.append(type(error))
+                if failures.count(type(error)) > self._prepare_retry(error):
                     raise StoreUnavailableError(error.reason, operation_id) from error.__cause__
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, attempt: Callable[[], _Result]) -> _Result:
         try:
-            yield
+            return attempt()
         except self.dialect.driver_errors as error:
             raise self.dialect.translate(error) from error
         except DBAPIError as error:
