@@ -20,7 +20,7 @@ from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
 from kvworker.celery_app import make_celery
 from kvworker.errors import KVStoreError
 from kvworker.kombu_route import KombuRoute
-from kvworker.links import Links, connect, timed_out
+from kvworker.links import _FRESH_SECONDS, Links, connect, timed_out
 from kvworker.outgoing import Message
 from kvworker.redis_route import RedisRoute
 from kvworker.sender import Sender
@@ -179,6 +179,7 @@ def test_a_refusal_is_no_copy_and_is_tried_again(sender: Sender, client: Redis) 
 def test_a_connection_that_the_broker_closed_is_not_written_to(sender: Sender, client: Redis, node: ValkeyNode) -> None:
     connected(sender)
     node.kill()
+    time.sleep(2 * _FRESH_SECONDS)  # so soon after its last use it is not asked whether it is open
     sent = message("lost", seconds=0.3)
     sender.send(sent, may_wait=True)
     wait_until(is_sent(sent), what="the deadline")
