@@ -23,7 +23,7 @@ from kvworker.providers import adapter_of, adapters_in_use
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
-#: Expiry is by the database's clock and a message's deadline by its sender's: a drift eats into both.
+#: Expiry is by the database's clock, deadlines by the results' server's, what beat sends expires by the machines' own.
 MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
 
 _WORKER_SECONDS = 5.0

@@ -13,10 +13,10 @@ from typing import Any
 from celery import current_task, states
 
 from kvworker.celery_app import make_celery
+from kvworker.clock import ServerClock
 from kvworker.errors import (
     KVStoreError,
     NestedCallError,
-    OperationExpiredError,
     OperationFailedError,
     OperationTimeoutError,
     QueueUnavailableError,
@@ -70,8 +70,9 @@ class PendingReply:
             return OperationFailedError(self.operation_id, f"task state {meta['status']}")
         args = failure.get("exc_message") or ()
         error = rebuild_error(failure["exc_type"], args if isinstance(args, list | tuple) else (args,))
-        if isinstance(error, OperationExpiredError) and self.message.copies > 1:
-            return OperationTimeoutError(self.operation_id, "one copy of its message came late, another may not have")
+        if error is not None and self.tool.writes and self.message.copies > 1:
+            detail = f"one copy of its message ended as {failure['exc_type']}, another may not have"
+            return OperationTimeoutError(self.operation_id, detail)
         if failure["exc_type"] == _UNKNOWN_TASK and self.message.copies <= 1:
             return UnsupportedMessageError(
                 f"the worker that took it does not know {self.tool.name}, so it was not applied: it is older than this"
@@ -90,7 +91,8 @@ class Dispatcher:
         # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
         self._task_id_prefix = new_operation_id()
         self._count = itertools.count()
-        self._replies = ReplyReader(self.app.backend, self._task_id_prefix, self._send_again)
+        self.clock = ServerClock(self.app.backend.server_time)
+        self._replies = ReplyReader(self.app.backend, self._task_id_prefix, self._send_again, self.clock)
         self._sender = Sender(
             self.app,
             threads=settings.facade.sender_threads,
@@ -106,7 +108,7 @@ class Dispatcher:
         ``may_wait`` allows to wait for the broker here, within the timeout; an event loop cannot.
         """
         task_id = f"{self._task_id_prefix}-{next(self._count):08x}"
-        payload = encode_request(arguments, deadline=time.time() + timeout_seconds, persona=persona)
+        payload = encode_request(arguments, deadline=self.clock.now() + timeout_seconds, persona=persona)
         message = Message(
             task_name=tool.task_name,
             task_id=task_id,

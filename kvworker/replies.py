@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import socket
 import threading
 import time
@@ -22,10 +23,11 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from celery.states import READY_STATES
+from celery.states import READY_STATES, SUCCESS
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from kvworker.clock import ServerClock
 from kvworker.links import TRUSTED_IDLE_SECONDS, Link, connect, limit, timed_out
 
 logger = logging.getLogger(__name__)
@@ -43,16 +45,23 @@ class Waiting(Protocol):
 
     future: Future[Any]
 
+    def remaining_seconds(self) -> float:
+        """How long a worker may still start the task."""
+
 
 class ReplyReader:
     """Resolves the futures of a client's tasks with the metadata that Celery stores (a dict).
 
-    ``on_reconnect`` is called with all that still wait when the connection was lost and is back.
+    ``on_reconnect`` is called with all that still wait when the connection was lost and is back. The thread also
+    keeps the clock that deadlines are set by.
     """
 
-    def __init__(self, backend: Any, task_id_prefix: str, on_reconnect: Callable[[list[Any]], None]) -> None:
+    def __init__(
+        self, backend: Any, task_id_prefix: str, on_reconnect: Callable[[list[Any]], None], clock: ServerClock
+    ) -> None:
         self._backend = backend
         self._on_reconnect = on_reconnect
+        self._clock = clock
         self._pattern = _text(backend.get_key_for_task(task_id_prefix)) + "*"
         # Weak: a caller that gave up, or dropped its PendingResult, is forgotten without a word.
         self._waiting: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
@@ -61,7 +70,7 @@ class ReplyReader:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._link: Link | None = None
-        self._settled_keys: list[str | bytes] = []
+        self._settled_keys: dict[str | bytes, float] = {}
 
     def expect(self, task_id: str, reply: Waiting) -> None:
         """Resolve the reply's future when the task's result arrives; keeps no strong reference to it."""
@@ -86,6 +95,7 @@ class ReplyReader:
         self._serve()
         with contextlib.suppress(Exception):  # what cannot be deleted expires
             self._forget_settled()
+        self._backend.links.close()
         self._backend.client.connection_pool.disconnect()
 
     def _serve(self) -> None:
@@ -96,6 +106,7 @@ class ReplyReader:
                 with self._subscribed() as link:
                     # From now on nothing is missed; what was stored before is read here.
                     self._read_stored()
+                    self._clock.compare()
                     if next(connections):
                         self._on_reconnect(self._still_waiting())
                     pause = _FIRST_PAUSE_SECONDS
@@ -131,6 +142,7 @@ class ReplyReader:
                 if self._read_stored() and not heard:
                     raise RedisConnectionError("results are stored, but their published copies do not arrive")
                 self._forget_settled()
+                self._clock.keep()
                 recheck_at, heard = time.monotonic() + RECHECK_SECONDS, False
             if time.monotonic() >= ping_at:
                 # Something on the way may cut a connection on which nothing moves.
@@ -147,10 +159,9 @@ class ReplyReader:
             raise
         if kind == b"pmessage":
             _, key, data = details
-            if self._resolve(data):
-                self._settled_keys.append(key)
-                if len(self._settled_keys) >= _FORGET_BATCH:
-                    self._forget_settled()
+            self._resolve(key, data)
+            if len(self._settled_keys) >= _FORGET_BATCH:
+                self._forget_settled()
         return True
 
     def _read_stored(self) -> bool:
@@ -159,17 +170,15 @@ class ReplyReader:
             keys = [self._backend.get_key_for_task(task_id) for task_id in self._waiting]
         if not keys:
             return False
-        stored = self._backend.client.mget(keys)
-        done = [key for key, data in zip(keys, stored, strict=True) if data and self._resolve(data)]
-        self._settled_keys += done
-        return bool(done)
+        stored = [pair for pair in zip(keys, self._backend.client.mget(keys), strict=True) if pair[1]]
+        return sum(self._resolve(key, data) for key, data in stored) > 0
 
     def _still_waiting(self) -> list[Waiting]:
         with self._lock:
             return list(self._waiting.values())
 
-    def _resolve(self, data: bytes) -> bool:
-        """Hand a result to whoever waits for it; True if it is final and can be forgotten."""
+    def _resolve(self, key: str | bytes, data: bytes) -> bool:
+        """Hand a result to whoever waits for it, and note when it can be forgotten; False if it is not final."""
         try:
             meta = self._backend.decode(data)
             status, task_id = meta["status"], meta["task_id"]
@@ -180,15 +189,21 @@ class ReplyReader:
             return False
         with self._lock:
             reply = self._waiting.pop(task_id, None)
+        self._settled_keys[key] = 0.0 if status == SUCCESS or reply is None else reply.remaining_seconds()
         if reply is not None:
             with contextlib.suppress(InvalidStateError):  # its caller cancelled it
                 reply.future.set_result(meta)
         return True
 
     def _forget_settled(self) -> None:
-        keys, self._settled_keys = self._settled_keys, []
-        if keys:
-            self._backend.client.delete(*keys)
+        """Delete what was read. A failure stays as long as another copy of its message could still be run."""
+        settled, self._settled_keys = self._settled_keys, {}
+        done = [key for key, seconds in settled.items() if not seconds]
+        if done:
+            self._backend.client.delete(*done)
+        for key, seconds in settled.items():
+            if seconds:
+                self._backend.client.expire(key, math.ceil(seconds))
 
 
 def _text(key: str | bytes) -> str:

@@ -44,6 +44,22 @@ class ResultBackend(RedisBackend):
         pool = self.client.connection_pool
         return Links(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
 
+    def server_time(self) -> float:
+        """The server's clock, in seconds since the epoch.
+
+        Raises:
+            redis.exceptions.RedisError: it cannot be asked.
+        """
+        link = self.links.take()
+        try:
+            link.send_command("TIME", check_health=False)
+            seconds, microseconds = link.read_response()
+        except BaseException:
+            link.disconnect()
+            raise
+        self.links.give_back(link)
+        return int(seconds) + int(microseconds) / 1e6
+
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:

@@ -7,11 +7,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from celery import Celery
+from celery import Celery, states
+from celery.exceptions import Ignore
 from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
 from kvworker.adapters import KeyValueStoreAdapter
+from kvworker.clock import ServerClock
 from kvworker.errors import (
     ConfigurationError,
     OperationExpiredError,
@@ -42,6 +44,7 @@ class Runtime:
         self.settings = settings
         self.adapters = Adapters(settings)
         self._policy = Policy(settings.policies)
+        self._clock = ServerClock(app.backend.server_time)
 
     def run_operation(
         self, task_request: Any, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any]
@@ -50,9 +53,9 @@ class Runtime:
         request = self._admitted(tool, parents, payload, task_request.id)
         redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
-            self._bound_redeliveries(task_request.id, request)
+            self._look_back(task_request.id, request)
         try:
-            if _is_late(request):
+            if self._is_late(request):
                 self._refuse_late(request, redelivered=redelivered)
             return encode_result(self._retrying(request))
         except (ConfigurationError, SchemaError) as error:
@@ -74,7 +77,7 @@ class Runtime:
 
     def _retrying(self, request: Request) -> OperationResult:
         """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""
-        give_up_at = time.time() + self.settings.queue.retry_seconds
+        give_up_at = self._clock.now() + self.settings.queue.retry_seconds
         if request.deadline is not None:
             give_up_at = min(give_up_at, request.deadline)
         pause = _FIRST_PAUSE_SECONDS
@@ -83,10 +86,16 @@ class Runtime:
                 return perform(self._adapter(request), request, self._policy.visible(request.persona))
             except StoreUnavailableError as error:
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                if time.time() + pause >= give_up_at:
+                if self._clock.now() + pause >= give_up_at:
                     raise
                 logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, pause)
             time.sleep(pause)
+
+    def _is_late(self, request: Request) -> bool:
+        if request.deadline is None:
+            return False
+        self._clock.keep()
+        return self._clock.now() >= request.deadline
 
     def _refuse_late(self, request: Request, *, redelivered: bool) -> None:
         """Settle a message that is past its deadline; returns if its operation was applied already.
@@ -101,24 +110,30 @@ class Runtime:
             raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
         raise OperationExpiredError(request.operation_id)
 
-    def _bound_redeliveries(self, task_id: str, request: Request) -> None:
+    def _look_back(self, task_id: str, request: Request) -> None:
+        """Bound redeliveries, and leave alone what an earlier delivery has failed: its caller was told.
+
+        Room may have become free since then, and what was refused would be applied after all.
+        """
         limit = self.settings.queue.max_redeliveries
-        if self._count_redelivery(task_id) > limit:
+        redeliveries, told = self._earlier_deliveries(task_id)
+        if told is not None and self.app.backend.decode(told)["status"] == states.FAILURE:
+            logger.info("%s was answered by an earlier delivery: %s", task_id, request.tool.name)
+            raise Ignore
+        if redeliveries > limit:
             logger.error("%s given up after %d redeliveries: %s", task_id, limit, request.tool.name)
             raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
 
-    def _count_redelivery(self, task_id: str) -> int:
-        """Count in the result backend's Redis, where every worker sees it."""
-        key = f"kvworker.redelivered.{task_id}"
+    def _earlier_deliveries(self, task_id: str) -> tuple[int, bytes | None]:
+        """How many redeliveries there were, and the stored result, from where every worker sees them."""
+        counter, backend = f"kvworker.redelivered.{task_id}", self.app.backend
         try:
-            with self.app.backend.client.pipeline() as pipeline:
-                pipeline.incr(key)
-                pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
-                return int(pipeline.execute()[0])
+            with backend.client.pipeline() as pipeline:
+                pipeline.incr(counter)
+                pipeline.expire(counter, int(self.settings.maintenance.operation_retention_seconds))
+                pipeline.get(backend.get_key_for_task(task_id))
+                redeliveries, _, told = pipeline.execute()
         except RedisError as error:
             logger.warning("a redelivery of %s could not be counted: %s", task_id, type(error).__name__)
-            return 1
-
-
-def _is_late(request: Request) -> bool:
-    return request.deadline is not None and time.time() >= request.deadline
+            return 1, None
+        return int(redeliveries), told

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from time import time
 from typing import Any, TypeAlias
 
 from celery.concurrency.thread import TaskPool as ThreadPool
@@ -25,6 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from kvworker.clock import ServerClock
 from kvworker.links import Link, connect, is_open
 
 logger = get_task_logger(__name__)
@@ -103,6 +103,7 @@ class UnackedRecord(QoS):
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
         self._line = Line(channel)
+        self._clock = ServerClock(self._broker_time)
         self._index, self._messages = (
             channel.global_keyprefix + key for key in (self.unacked_index_key, self.unacked_key)
         )
@@ -111,12 +112,27 @@ class UnackedRecord(QoS):
         """Note a message that was taken."""
         delivery = message.delivery_info
         noted = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])
+        self._clock.keep()
         self._line.write(
-            ("ZADD", self._index, time(), delivery_tag),
+            ("ZADD", self._index, self._clock.now(), delivery_tag),
             ("HSET", self._messages, delivery_tag, noted),
             after_reading=True,
         )
         virtual.QoS.append(self, message, delivery_tag)
+
+    @property
+    def visibility_timeout(self) -> float:
+        """How old a note of a lost worker is, by this machine's clock, which kombu takes for all workers'.
+
+        All note the broker's time: a wrong clock would put back what others work on, or have its own put back.
+        """
+        self._clock.keep()
+        return float(self.channel.visibility_timeout) - self._clock.ahead
+
+    def _broker_time(self) -> float:
+        with self.channel.conn_or_acquire() as client:
+            seconds, microseconds = client.time()
+        return int(seconds) + int(microseconds) / 1e6
 
     def ack(self, delivery_tag: str) -> None:
         """Strike out a message that is done."""

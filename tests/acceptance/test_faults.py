@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 from pytest_celery import CeleryTestSetup
 
-from kvworker import KeyValueStore, RedeliveryLimitError
+from kvworker import KeyValueStore, NamespaceQuotaExceededError, RedeliveryLimitError
 from tests.acceptance.database import kill_in_the_middle_of_an_increment, locked_entry, waits_for_lock
 from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
@@ -75,6 +76,27 @@ def test_a_message_that_kills_its_worker_is_given_up(
             assert client.llen("kv") == 0
     finally:
         worker.teardown()
+
+
+def test_a_refusal_that_its_caller_heard_of_stays_one_though_its_message_comes_again(
+    store: KeyValueStore, request: pytest.FixtureRequest, valkey_node: ValkeyNode
+) -> None:
+    pending = store.submit("kv_set", {"namespace": "n", "key": "late", "value": "x" * 50}, timeout=60)
+    with valkey_node.client() as client:
+        wait_until(lambda: client.llen("kv"), what="the message")
+        item = json.loads(client.lindex("kv", 0))
+        client.delete("kv")
+        worker: WorkerNode = request.getfixturevalue("worker_node")
+        store.set_quota("n", 100)
+        store.set("n", "room", "x" * 90)
+        client.lpush("kv", json.dumps(item))
+        with pytest.raises(NamespaceQuotaExceededError):
+            pending.result()
+        store.delete("n", "room")
+        item["properties"]["delivery_info"]["redelivered"] = True
+        client.lpush("kv", json.dumps(item))
+        wait_until(lambda: "answered by an earlier delivery" in worker.logs(), what="the message taken again")
+    assert not store.get("n", "late").found
 
 
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=2"], ["--pool=threads", "--concurrency=2"]], ids=str)

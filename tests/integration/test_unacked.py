@@ -88,6 +88,28 @@ def test_the_end_of_a_channel_puts_back_what_is_not_acknowledged(channel: Any, c
     assert notes(client, prefix) == (0, 0)
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_wrong_clock_puts_back_neither_its_own_messages_nor_anothers(
+    channel: Any, client: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    def wrong_time() -> float:
+        seconds, microseconds = client.time()
+        return seconds + microseconds / 1e6 + hours * 3600
+
+    index = f"{prefix}unacked_index"
+    monkeypatch.setattr("kombu.transport.redis.time", wrong_time)
+    monkeypatch.setattr("kvworker.clock.time.time", wrong_time)
+    message = take(channel)
+    channel.qos._line.read()
+    assert client.zscore(index, message.delivery_tag) == pytest.approx(wrong_time() - hours * 3600, abs=1)
+    channel.qos.restore_visible(interval=1)
+    assert notes(client, prefix) == (1, 1)
+    client.zincrby(index, -channel.visibility_timeout - 1, message.delivery_tag)
+    channel.qos.restore_visible(interval=1)
+    assert notes(client, prefix) == (0, 0)
+    assert client.llen(f"{prefix}kv") == 1
+
+
 def test_a_lost_connection_is_replaced(channel: Any, client: Redis, prefix: str) -> None:
     first = take(channel)
     channel.qos._line.read()
