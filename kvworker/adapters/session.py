@@ -16,6 +16,8 @@ from kvworker.errors import SchemaError, StoreUnavailableError
 
 _Result = TypeVar("_Result")
 
+#: How soon a process hears that a newer program has migrated the database under it.
+SCHEMA_CHECK_SECONDS = 30.0
 _MAX_LOST_CONNECTIONS = 1
 _MAX_CONFLICTS = 5
 _MAX_CONFLICT_PAUSE_SECONDS = 0.05
@@ -32,7 +34,7 @@ class Session:
         self.dialect = dialect
         self.engine = engine
         self._migrate_on_start = migrate_on_start
-        self._schema_checked = False
+        self._check_schema_at = 0.0
 
     def run(self, work: Callable[[Any], _Result], operation_id: str = "") -> _Result:
         """Give what ``work`` returns for a connection in autocommit mode; ``operation_id`` is for the error.
@@ -42,7 +44,7 @@ class Session:
         """
 
         def attempt() -> _Result:
-            if not self._schema_checked:
+            if time.monotonic() >= self._check_schema_at:
                 self._check_schema()
             return self.engine.use(work)
 
@@ -73,7 +75,7 @@ class Session:
         return str(row[0])
 
     def _check_schema(self) -> None:
-        if self._migrate_on_start:
+        if self._migrate_on_start and not self._check_schema_at:
             self._migrate()
         version = self._read_version()
         if version != SCHEMA_VERSION:
@@ -81,7 +83,7 @@ class Session:
                 f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
                 " run `kvworker migrate` with the newest version of the program"
             )
-        self._schema_checked = True
+        self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
 
     def _retried(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
         failures: list[type[RetryableError]] = []

@@ -15,6 +15,7 @@ from kvworker.adapters import create_kv_store_adapter, migrations
 from kvworker.adapters.migrations import migrate
 from kvworker.adapters.schema import SCHEMA_VERSION, metadata
 from kvworker.errors import ConfigurationError, SchemaError
+from kvworker.testing import eventually
 from tests.integration.store_processes import running_processes
 from tests.servers import PostgresServer
 
@@ -147,6 +148,22 @@ def test_a_schema_of_another_version_is_refused(engine: Engine) -> None:
     adapter = create_kv_store_adapter(adapter_name(engine), block(engine))
     with adapter, pytest.raises(SchemaError, match="9999"):
         adapter.set("namespace", "key", 1)
+
+
+def test_a_process_that_runs_hears_that_the_database_was_migrated(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvworker.adapters.session.SCHEMA_CHECK_SECONDS", 0.2)
+    migrate(engine)
+    with create_kv_store_adapter(adapter_name(engine), block(engine)) as adapter:
+        adapter.set("n", "k", 1)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE kv_schema_version SET version_num = '9999'"))
+        with pytest.raises(SchemaError, match="9999"):
+            eventually(lambda: adapter.set("n", "k", 2) is None)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE kv_schema_version SET version_num = :version"), {"version": SCHEMA_VERSION})
+        assert adapter.set("n", "k", 3).value == 3
 
 
 def test_a_newer_schema_is_not_migrated(engine: Engine) -> None:
