@@ -43,6 +43,17 @@ class PostgresServer:
         query = {"host": self._socket_directory}
         return URL.create("postgresql+psycopg", "postgres", database=database, query=query).render_as_string()
 
+    @property
+    def socket_directory(self) -> str:
+        """Where the server's Unix socket is."""
+        return self._socket_directory
+
+    def require_password(self, role: str) -> None:
+        """Have the server let a role in by password only; all others it trusts."""
+        rules = self._server.pgdata / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+
     def execute(self, statement: str | sql.Composed, database: str = "postgres") -> None:
         """Run one statement outside of a transaction."""
         with psycopg.connect(

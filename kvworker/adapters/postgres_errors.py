@@ -24,6 +24,17 @@ _SCHEMA_HALF = (
     " from a backup, or use an empty schema"
 )
 
+#: Reasons not to be let in that trying again does not change, and what to do. The library gives them no code.
+_REFUSALS: Mapping[str, str] = {
+    "password authentication failed": "correct the user or the password in the url",
+    "no password supplied": "give the password in the url, or in the file that PGPASSFILE names",
+    "no pg_hba.conf entry": "have the server's pg_hba.conf admit this user from here, with or without TLS",
+    "certificate verify failed": "correct sslrootcert in the url, or the server's certificate",
+    "server certificate for": "use the host name that the server's certificate is for",
+    "root certificate file": "correct sslrootcert in the url",
+    "server does not support SSL": "switch TLS on in the server, or take sslmode out of the url",
+}
+
 _LOST = "the connection to the database was lost"
 
 _MEANINGS: Mapping[str, Callable[[], Exception]] = {
@@ -70,6 +81,9 @@ def cannot_connect(error: Exception, password: str | None) -> Exception:
     reason = " ".join(str(error).split())
     if password:
         reason = reason.replace(password, "***")
+    for refusal, advice in _REFUSALS.items():
+        if refusal in reason:
+            return ConfigurationError(f"the database lets nobody in like this; {advice}: {reason}")
     return StoreUnavailableError(f"cannot connect to the database: {reason}")
 
 
