@@ -75,6 +75,7 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "worker_enable_soft_shutdown_on_idle": False,
         # Operations are idempotent, so what runs when the connection is lost may finish.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_remote_control": settings.queue.remote_control,
         "worker_send_task_events": False,
         "task_send_sent_event": False,
         "task_track_started": False,

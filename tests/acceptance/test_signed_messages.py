@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from celery import chain
+from celery import Celery, chain
 from kombu import serialization
 from redis import Redis
 
@@ -107,6 +107,7 @@ def test_what_is_signed_works_and_nothing_else_is_believed(
     what_is_refused(settings, stranger, store, broker, worker_node)
     a_read_that_became_a_delete(settings, store, broker)
     a_copy_of_a_write(settings, store, broker)
+    an_order_that_is_not_signed(settings, worker_node)
     a_forged_result(settings, broker)
     a_stranger(stranger)
     assert worker_node.status == "running"
@@ -197,6 +198,11 @@ def answer(settings: Settings, broker: Redis, task: str, body: bytes) -> Any:
     task_id = uuid.uuid4().hex
     push(broker, {"headers": {"task": task, "id": task_id}, "content-type": "application/data", "body": body})
     return make_celery(settings).AsyncResult(task_id).get(timeout=20, propagate=False)
+
+
+def an_order_that_is_not_signed(settings: Settings, worker: WorkerNode) -> None:
+    Celery(broker=settings.queue.broker_url, set_as_current=False).control.shutdown()
+    wait_until(lambda: "Can't decode message body: ContentDisallowed" in worker.logs(), what="the order's refusal")
 
 
 def a_forged_result(settings: Settings, broker: Redis) -> None:
