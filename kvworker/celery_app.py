@@ -15,6 +15,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from kvworker import kombu_fixes, wire
+from kvworker.certificates import sign_everything
 from kvworker.result_backend import use_result_backend
 from kvworker.settings import Settings
 from kvworker.settings.urls import speaks_redis, tls_parameters, without_tls_parameters
@@ -28,7 +29,7 @@ def make_celery(settings: Settings) -> Celery:
     app.conf.update(
         broker_url=without_tls_parameters(queue.broker_url) if _is_amqps(queue.broker_url) else queue.broker_url,
         result_backend=queue.result_backend,
-        **_wire_settings(),
+        **_wire_settings(settings),
         **_queue_settings(settings),
         **_worker_settings(settings),
         **_connection_settings(settings),
@@ -37,7 +38,9 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-def _wire_settings() -> dict[str, Any]:
+def _wire_settings(settings: Settings) -> dict[str, Any]:
+    if settings.policies.has_certificates:
+        return sign_everything(settings.policies)
     return {
         "task_serializer": "json",
         "result_serializer": "json",
@@ -72,6 +75,7 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "worker_enable_soft_shutdown_on_idle": False,
         # Operations are idempotent, so what runs when the connection is lost may finish.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_remote_control": settings.queue.remote_control,
         "worker_send_task_events": False,
         "task_send_sent_event": False,
         "task_track_started": False,

@@ -2,7 +2,7 @@
 
 A payload is the tool's own arguments plus ``v`` (the version of the payload) and, from the facade,
 ``deadline`` (seconds since the epoch); where policies are configured also ``persona``, where a signing key
-is also ``signature``. A message made by hand needs the arguments alone::
+is also ``signature``, where certificates are also ``task``. A message made by hand needs the arguments alone::
 
     app.send_task("kvworker.kv_set", kwargs={"namespace": "session", "key": "token", "value": "t"}, queue="kv")
 """
@@ -26,13 +26,15 @@ SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
 SIGNATURE: Final = "signature"
+#: Where a message's body names its task, which is otherwise in its headers alone.
+TASK: Final = "task"
 
 #: What holds values as they were given: arguments of operations and fields of results.
 _MAY_HOLD_VALUES: Final = frozenset({"value", "operations", "entries", "results"})
 
 
 #: What a payload holds besides the tool's arguments.
-_ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE})
+_ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE, TASK})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""TLS in front of servers that were built without it, as the ones from packages are: a proxy that ends it."""
+"""TLS in front of servers that were built without it, as the ones from packages are, and keys that sign messages."""
 
 from __future__ import annotations
 
@@ -140,3 +140,21 @@ def _running(proxy: TlsProxy) -> Iterator[TlsProxy]:
         yield proxy
     finally:
         proxy.stop()
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signs messages: the files of a key and of its certificate."""
+
+    key: Path
+    certificate: Path
+
+
+def make_signer(directory: Path, name: str) -> Signer:
+    """A key and its certificate, of the only kind that Celery knows (RSA)."""
+    authority = trustme.CA(organization_name=name, key_type=trustme.KeyType.RSA)
+    issued = authority.issue_cert(f"{name}.invalid", key_type=trustme.KeyType.RSA)
+    signer = Signer(directory / f"{name}.key", directory / f"{name}.pem")
+    issued.private_key_pem.write_to_path(str(signer.key))
+    issued.cert_chain_pems[0].write_to_path(str(signer.certificate))
+    return signer

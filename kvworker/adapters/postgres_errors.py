@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean. Messages hold no value and no password; the driver's error stays the cause."""
+"""What PostgreSQL's errors mean. No message holds a value or a password, and no driver's error that stays the cause."""
 
 from __future__ import annotations
 
@@ -78,6 +78,12 @@ def translate(error: Exception) -> Exception:
     if state is not None and state.startswith("08"):
         return ConnectionLostError(_LOST)
     return KVStoreError(f"the database failed with SQLSTATE {state}")
+
+
+def quotes_data(error: Exception) -> bool:
+    """Whether the server's words are about a value or a row, which they then quote."""
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return state is not None and state.startswith(("22", "23"))
 
 
 def cannot_connect(error: Exception, password: str | None) -> Exception:

@@ -106,12 +106,12 @@ class Session:
         try:
             return attempt()
         except self.dialect.driver_errors as error:
-            raise self.dialect.translate(error) from error
+            raise self.dialect.translate(error) from self.dialect.cause_of(error)
         except DBAPIError as error:
             # From a migration: all else runs on the driver itself. Without a statement it is about connecting.
             cause = error.orig if isinstance(error.orig, Exception) else error
             meaning = self.dialect.cannot_connect if error.statement is None else self.dialect.translate
-            raise meaning(cause) from cause
+            raise meaning(cause) from self.dialect.cause_of(cause)
 
     def _prepare_retry(self, error: RetryableError) -> int:
         """Make ready for another try, and tell how many such failures are worth one."""

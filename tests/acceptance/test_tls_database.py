@@ -58,7 +58,10 @@ def database(password_server: PostgresServer, postgres_url: str, tmp_path: Path)
 @pytest.fixture
 def config_overrides(database: Database) -> dict[str, Any]:
     adapters = {"postgres": {"url": database.url()}}
-    return {"tools": {"kv_store": {"default_adapter": "postgres", "adapters": adapters}}}
+    return {
+        "tools": {"kv_store": {"default_adapter": "postgres", "adapters": adapters}},
+        "queue": {"remote_control": False},
+    }
 
 
 @pytest.fixture
@@ -75,6 +78,7 @@ def test_everything_works_over_tls_with_a_password(
     assert all(finding.ok for finding in run_checks(settings))
     assert database.proxy.cut() >= 1
     assert store.increment("n", "count", timeout=20).value == 1
+    assert make_celery(settings).control.ping(timeout=0.5) == []
     shows_no_secret(worker_node.logs(), repr(settings))
 
 
