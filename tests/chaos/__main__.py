@@ -7,15 +7,14 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.run import Report, run
+from tests.chaos.run import Report, not_run, run
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.scene import Scenario
 from tests.chaos.stand import chaos_postgres, standing
@@ -27,22 +26,19 @@ console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds: float) -> Report:
     """Run a scenario on a stand of its own; the stand's directory is kept if anything was wrong."""
-    with _kept_if_wrong(scenario) as directory:
+    directory = Path(tempfile.mkdtemp(prefix="kvworker-chaos-"))
+    try:
         with standing(directory, scenario.needs, postgres) as stand:
             report = run(scenario, stand, seed=seed, seconds=seconds)
-            if report.violations and scenario.needs.database == "postgres":
-                shutil.copy(stand.postgres.log, directory / "postgres.log")
-        if not report.violations:
-            shutil.rmtree(directory, ignore_errors=True)
+    except Exception as error:  # noqa: BLE001 - the other scenarios are run all the same
+        report = not_run(scenario, seed, error)
+    if not report.violations:
+        shutil.rmtree(directory, ignore_errors=True)
+        return report
+    if postgres.log.exists():
+        shutil.copy(postgres.log, directory / "postgres.log")
+    console.print(f"[bold]{scenario.name}[/bold]: logs and history are in {directory}")
     return report
-
-
-@contextmanager
-def _kept_if_wrong(scenario: Scenario) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="kvworker-chaos-"))
-    yield directory
-    if directory.exists():
-        console.print(f"[bold]{scenario.name}[/bold]: logs and history are in {directory}")
 
 
 def show(report: Report) -> None:

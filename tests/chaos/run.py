@@ -99,8 +99,8 @@ def _report(
     *,
     seed: int,
     seconds: float,
-    faults: int,
-    looks: int,
+    faults: int = 0,
+    looks: int = 0,
 ) -> Report:
     return Report(
         scenario=scenario.name,
@@ -116,3 +116,8 @@ def _report(
         longest_seconds=round(seconds_at(calls, 1.0), 3),
         violations=problems,
     )
+
+
+def not_run(scenario: Scenario, seed: int, error: Exception) -> Report:
+    """The report of a scenario whose stand did not even start, or broke down."""
+    return _report(scenario, [], [f"{type(error).__name__}: {error}"], seed=seed, seconds=0.0)

@@ -279,7 +279,7 @@ def _server_for(directory: Path, needs: Needs, postgres: PostgresServer) -> Iter
                 server.create_template()
                 yield server
             finally:
-                shutil.copy(server.log, directory / "postgres.log")
+                shutil.copy(server.log, directory / "small-postgres.log")
                 server.cleanup()
 
 

@@ -6,11 +6,11 @@ import datetime
 import os
 import time
 from datetime import datetime as _TrueDatetime  # noqa: N812 - a name that is not replaced
+from functools import partial
 from typing import Any
 
 _OFF_SECONDS = int(os.environ.get("CLOCK_OFF_SECONDS", "0"))
 _true_time, _true_time_ns = time.time, time.time_ns
-_true_gmtime, _true_localtime = time.gmtime, time.localtime
 
 
 class _AnyDatetime(type):
@@ -42,14 +42,7 @@ def _time_ns() -> int:
     return _true_time_ns() + _OFF_SECONDS * 10**9
 
 
-def _gmtime(seconds: Any = None) -> time.struct_time:
-    return _true_gmtime(_time() if seconds is None else seconds)
-
-
-def _localtime(seconds: Any = None) -> time.struct_time:
-    return _true_localtime(_time() if seconds is None else seconds)
-
-
 if _OFF_SECONDS:
-    time.time, time.time_ns, time.gmtime, time.localtime = _time, _time_ns, _gmtime, _localtime
+    # Unlike functions, these do not become methods where a class takes them for its own.
+    time.time, time.time_ns = partial(_time), partial(_time_ns)
     datetime.datetime = _WrongDatetime  # type: ignore[misc]

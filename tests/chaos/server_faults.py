@@ -1,24 +1,20 @@
-"""What goes wrong with processes and servers. Each fault comes, lasts and is over, and asserts that it was there."""
+"""What goes wrong with Valkey and the databases. Each fault comes, lasts and is over, and asserts that it was there."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from contextlib import ExitStack
 from io import RawIOBase
-from pathlib import Path
 
-import psutil
 import psycopg
 from sqlalchemy import make_url
 
-from tests.acceptance.database import waits_for_lock
-from tests.acceptance.processes import WorkerNode, wait_until
-from tests.chaos.operations import COUNTERS
+from tests.acceptance.processes import wait_until
 from tests.chaos.scene import Scene
-from tests.chaos.stand import VISIBILITY_TIMEOUT_SECONDS, Stand
+from tests.chaos.stand import Stand
 
 _SQLITE_HOLDER = """
 import sqlite3, sys, time
@@ -27,73 +23,6 @@ connection.execute(f"BEGIN {sys.argv[2]}")
 time.sleep(float(sys.argv[3]))
 connection.execute("ROLLBACK")
 """
-
-
-def kill_worker(scene: Scene) -> None:
-    """Kill a worker's main process; its children end by themselves; start it again."""
-    worker = scene.next_worker()
-    family, before = worker.children(), worker.pid
-    worker.kill()
-    _, alive = psutil.wait_procs(family, timeout=15)
-    assert not alive, f"{len(alive)} children outlived their killed worker by 15 s"
-    scene.stand.restart_worker(worker)
-    assert worker.pid != before
-
-
-def kill_child(scene: Scene) -> None:
-    """Kill a process of a worker's pool; its main process makes another."""
-    worker = scene.stand.workers[0]
-    children = worker.children()
-    victim = scene.chance.choice(children)
-    victim.kill()
-    wait_until(
-        lambda: len(worker.children()) == len(children) and victim.pid not in {c.pid for c in worker.children()},
-        what="a new child of the pool",
-    )
-    assert worker.status == "running"
-
-
-def roll_worker(scene: Scene) -> None:
-    """Stop a worker by SIGTERM and start it again, as a rolling restart does."""
-    worker = scene.next_worker()
-    before = worker.pid
-    assert worker.stop() == 0, "a stopped worker ends with 0"
-    scene.stand.restart_worker(worker)
-    assert worker.pid != before
-
-
-def freeze_worker(scene: Scene) -> None:
-    """Freeze a worker amid its operations, for longer than the visibility timeout."""
-    worker = scene.next_worker()
-    with ExitStack() as frozen:
-        with _counters_locked(scene):
-            frozen.enter_context(suspended(worker))
-        scene.pause(VISIBILITY_TIMEOUT_SECONDS + 0.5, VISIBILITY_TIMEOUT_SECONDS + 2.0)
-
-
-@contextmanager
-def suspended(*workers: WorkerNode) -> Iterator[None]:
-    """Freeze workers with all their children."""
-    family = [process for worker in workers for process in (psutil.Process(worker.pid), *worker.children())]
-    try:
-        for process in family:
-            process.suspend()
-        yield
-    finally:
-        for process in family:
-            if process.is_running():
-                process.resume()
-
-
-@contextmanager
-def _counters_locked(scene: Scene) -> Iterator[None]:
-    """Have operations wait in the database until the workers' slots are full of them."""
-    with psycopg.connect(scene.stand.database_url.replace("+psycopg", "")) as connection:
-        lock = "SELECT FROM kv_entries WHERE namespace = %s AND key = ANY (%s) ORDER BY key FOR UPDATE"
-        connection.execute(lock, (scene.load.worlds[0].main, list(COUNTERS)))
-        wait_until(lambda: waits_for_lock(connection), what="an operation that waits in the database")
-        scene.pause(0.2, 0.5)
-        yield
 
 
 def kill_valkey(scene: Scene) -> None:
@@ -126,6 +55,16 @@ def cut_connections(scene: Scene) -> None:
     with scene.stand.valkey.client() as client:
         cut = sum(int(client.client_kill_filter(_type=kind, skipme=True)) for kind in ("normal", "pubsub"))
     assert cut > 0, "there was no connection to cut"
+
+
+def lose_results(scene: Scene) -> None:
+    """Delete results before their callers can read them, and cut those off that wait for the published copies."""
+    deleted, end_at = 0, time.monotonic() + scene.chance.uniform(0.3, 1.0)
+    with scene.stand.valkey.client() as client:
+        while time.monotonic() < end_at:
+            client.client_kill_filter(_type="pubsub")
+            deleted += sum(int(client.delete(key)) for key in client.scan_iter("celery-task-meta-*", count=1000))
+    assert deleted > 0, "there was no result to delete"
 
 
 def kill_postgres(scene: Scene) -> None:
@@ -208,12 +147,12 @@ def lock_sqlite(scene: Scene) -> None:
 
 
 def fill_disk(scene: Scene) -> None:
-    """Fill the file system under PostgreSQL until it complains, then make room again."""
-    postgres, ballast = scene.stand.postgres, scene.stand.disk / "ballast"
-    before = _complaints(postgres.log)
+    """Fill the file system under PostgreSQL until it refuses writes, then make room again."""
+    ballast = scene.stand.disk / "ballast"
+    before = _full_disks(scene.stand)
     try:
         with ballast.open("wb", buffering=0) as file:
-            wait_until(lambda: _is_full(file) and _complaints(postgres.log) > before, what="a full disk")
+            wait_until(lambda: _is_full(file) and _full_disks(scene.stand) > before, what="a full disk")
         scene.pause(0.3, 1.0)
     finally:
         ballast.unlink()
@@ -227,5 +166,6 @@ def _is_full(file: RawIOBase) -> bool:
     return True
 
 
-def _complaints(log: Path) -> int:
-    return log.read_text(errors="replace").count("No space left on device")
+def _full_disks(stand: Stand) -> int:
+    """How often a worker met it; the server's own log is on that disk too."""
+    return stand.logs().count("the database's disk is full")
