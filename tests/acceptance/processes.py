@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal as signals
 import subprocess
 import sys
@@ -140,6 +141,11 @@ class ValkeyNode(ProcessNode):
     @property
     def url(self) -> str:
         return str(self.celeryconfig["url"])
+
+    def forget_data(self) -> None:
+        """Remove what a server that does not run has kept."""
+        assert self.status == "exited"
+        shutil.rmtree(self._directory / "appendonlydir")
 
     def client(self) -> Redis:
         return Redis.from_url(self.url)

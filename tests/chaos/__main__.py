@@ -1,0 +1,115 @@
+"""``python -m tests.chaos``: every scenario, or those that are named."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.chaos.run import Report, not_run, run
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.scene import Scenario
+from tests.chaos.stand import chaos_postgres, standing
+from tests.servers import PostgresServer
+
+#: Without a terminal it is wide enough to keep a row on one line.
+console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds: float) -> Report:
+    """Run a scenario on a stand of its own; the stand's directory is kept if anything was wrong."""
+    directory = Path(tempfile.mkdtemp(prefix="kvworker-chaos-"))
+    try:
+        with standing(directory, scenario.needs, postgres) as stand:
+            report = run(scenario, stand, seed=seed, seconds=seconds)
+    except Exception as error:  # noqa: BLE001 - the other scenarios are run all the same
+        report = not_run(scenario, seed, error)
+    if not report.violations:
+        shutil.rmtree(directory, ignore_errors=True)
+        return report
+    if postgres.log.exists():
+        shutil.copy(postgres.log, directory / "postgres.log")
+    console.print(f"[bold]{scenario.name}[/bold]: logs and history are in {directory}")
+    return report
+
+
+def show(report: Report) -> None:
+    """Print what came of a scenario."""
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
+    verdict = f"[red]{len(report.violations)} violations[/red]" if report.violations else "[green]all is well[/green]"
+    console.print(
+        f"[bold]{report.scenario}[/bold] (seed {report.seed}, {report.seconds:.0f} s): {report.operations} operations,"
+        f" {report.calls} calls, {report.faults} faults, {report.looks} looks; {verdict}"
+    )
+    console.print(
+        f"  {outcomes}; p50 {report.p50_seconds * 1000:.1f} ms, p99 {report.p99_seconds * 1000:.0f} ms,"
+        f" longest {report.longest_seconds:.2f} s"
+    )
+    for violation in report.violations:
+        console.print(f"  [red]-[/red] {violation}", markup=True, soft_wrap=True)
+
+
+def table_of(reports: Sequence[Report]) -> Table:
+    """All figures for reading."""
+    table = Table("scenario", "outcomes", title="Faults under load")
+    for heading in ("operations", "calls", "faults", "p50 ms", "p99 ms", "longest s", "violations"):
+        table.add_column(heading, justify="right")
+    for report in reports:
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
+        figures = (report.operations, report.calls, report.faults)
+        table.add_row(
+            report.scenario,
+            outcomes,
+            *map(str, figures),
+            f"{report.p50_seconds * 1000:.1f}",
+            f"{report.p99_seconds * 1000:.0f}",
+            f"{report.longest_seconds:.2f}",
+            str(len(report.violations)),
+        )
+    return table
+
+
+def chosen(names: Sequence[str]) -> list[Scenario]:
+    """The scenarios of these names, or all."""
+    known = {scenario.name: scenario for scenario in SCENARIOS}
+    if unknown := [name for name in names if name not in known]:
+        raise click.BadParameter(f"there is no scenario {', '.join(unknown)}; --list shows all")
+    return [known[name] for name in names] if names else list(SCENARIOS)
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For each scenario.")
+@click.option("--seed", type=int, help="What the load and the faults are drawn by [default: another each time].")
+@click.option("--list", "only_list", is_flag=True, help="Show the scenarios and end.")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
+def main(names: tuple[str, ...], seconds: float, seed: int | None, file: Path | None, *, only_list: bool) -> None:
+    """Inject faults under load, and hold what callers were told against the database."""
+    scenarios = chosen(names)
+    if only_list:
+        for scenario in scenarios:
+            console.print(f"[bold]{scenario.name}[/bold]: {scenario.what}")
+        return
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    reports = []
+    with chaos_postgres() as postgres, console.status("starting ...") as status:
+        for scenario in scenarios:
+            status.update(f"{scenario.name}: {scenario.what}")
+            reports.append(perform(scenario, postgres, seed=seed, seconds=seconds))
+            show(reports[-1])
+    console.print(table_of(reports))
+    if file is not None:
+        file.write_text(json.dumps([report.to_dict() for report in reports], indent=2) + "\n")
+    sys.exit(any(report.violations for report in reports))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The table of scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tests.acceptance.processes import wait_until
+from tests.chaos import caller_faults, message_faults, process_faults, server_faults
+from tests.chaos.history import Call, Outcome
+from tests.chaos.load import Pace
+from tests.chaos.scene import Scenario, Scene
+from tests.chaos.stand import Needs
+
+
+def nobody_notices(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
+    """No call fails but by the refusals that the load provokes."""
+    for call in calls:
+        if call.outcome in {Outcome.UNKNOWN, Outcome.EXPIRED, Outcome.UNSENT}:
+            yield f"a caller noticed: {call.outcome} by {call.error} ({call.detail}): {call.name}"
+
+
+def some_ran_twice(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
+    """A stale execution met the redelivered one."""
+    if not any(times > 1 for times in scene.stand.executions().values()):
+        yield "no operation was executed twice, so nothing was put to the test"
+
+
+def nothing_expires(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
+    """No operation is found to be too late."""
+    for call in calls:
+        if call.outcome is Outcome.EXPIRED:
+            yield f"expired, though it was not late: {call.name}"
+
+
+def results_were_lost(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
+    """Some caller had to ask again."""
+    if not any(call.outcome is Outcome.REPLAYED for call in calls):
+        yield "no operation was replayed, so no result was lost"
+
+
+def all_is_swept(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
+    """The beats' tasks were done; what has expired goes away, be it by a beat that starts only now."""
+    if not scene.stand.beats:
+        scene.stand.beats = [scene.stand.beat(0)]
+        scene.stand.beats[0].start()
+    try:
+        wait_until(lambda: scene.stand.database.expired_rows() == 0, timeout_seconds=30)
+    except AssertionError:
+        yield f"{scene.stand.database.expired_rows()} expired entries are not swept"
+    if "sweep:" not in scene.stand.logs():
+        yield "no worker has swept"
+
+
+def recomputes_found_nothing(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
+    """The ledgers were recomputed."""
+    if "kvworker.recompute_ledgers" not in scene.stand.logs():
+        yield "no worker has recomputed the ledgers"
+
+
+def injections_were_refused(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
+    """Workers took what was injected, and said so."""
+    if not any(word in scene.stand.logs() for word in ("is refused", "is dropped", message_faults.INJECTED)):
+        yield "no worker says anything of a message that was injected"
+
+
+_HOUR_SECONDS = 3600
+_AFTER_A_RESTART = (0.5, 2.5)
+_PATIENT = Pace((4.0, 6.0))
+#: So that messages wait in the queue while the workers are held.
+_MORE_THAN_SLOTS = 12
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("worker-killed", "a worker's main process is killed and started again", process_faults.kill_worker),
+    Scenario("child-killed", "a process of a worker's pool is killed", process_faults.kill_child),
+    Scenario(
+        "rolling-restart",
+        "workers are stopped by SIGTERM and started again, in turn; nobody notices",
+        process_faults.roll_worker,
+        expects=(nobody_notices,),
+        pace=Pace((8.0, 10.0)),
+    ),
+    Scenario(
+        "worker-frozen",
+        "a worker is frozen amid its operations, past the visibility timeout, and goes on",
+        process_faults.freeze_worker,
+        expects=(some_ran_twice,),
+    ),
+    Scenario(
+        "valkey-killed",
+        "Valkey is killed and started again on its data",
+        server_faults.kill_valkey,
+        pause_seconds=_AFTER_A_RESTART,
+    ),
+    Scenario(
+        "valkey-emptied",
+        "Valkey is killed and started again without its data",
+        server_faults.kill_valkey_and_data,
+        pause_seconds=_AFTER_A_RESTART,
+    ),
+    Scenario("connections-cut", "every connection to Valkey is cut", server_faults.cut_connections),
+    Scenario("postgres-killed", "PostgreSQL is killed and started again on its data", server_faults.kill_postgres),
+    Scenario(
+        "backends-terminated",
+        "PostgreSQL closes the workers' connections",
+        server_faults.terminate_backends,
+        pause_seconds=(0.05, 0.2),
+    ),
+    Scenario(
+        "connections-exhausted", "other clients hold all of PostgreSQL's connections", server_faults.exhaust_connections
+    ),
+    Scenario("read-only", "PostgreSQL refuses every write for a while", server_faults.be_read_only),
+    Scenario(
+        "sqlite-locked",
+        "another process holds SQLite's lock",
+        server_faults.lock_sqlite,
+        needs=Needs(database="sqlite"),
+    ),
+    Scenario(
+        "disk-full",
+        "the file system under PostgreSQL is full for a while",
+        server_faults.fill_disk,
+        needs=Needs(disk_mb=120),
+    ),
+    Scenario(
+        "two-beats",
+        "two beats send each task twice; one of them is killed and started again",
+        process_faults.restart_beat,
+        needs=Needs(beats=2),
+        expects=(all_is_swept, recomputes_found_nothing),
+    ),
+    Scenario(
+        "no-beat",
+        "nobody sweeps for as long as the load lasts; then a beat starts",
+        process_faults.let_expired_pile_up,
+        expects=(all_is_swept,),
+    ),
+    Scenario(
+        "clock-ahead",
+        "the clock of one of the workers is an hour ahead",
+        process_faults.use_wrong_clock,
+        needs=Needs(clock_off_seconds=_HOUR_SECONDS),
+        expects=(nothing_expires, nobody_notices),
+        pace=_PATIENT,
+    ),
+    Scenario(
+        "clock-behind",
+        "the clock of one of the workers is an hour behind",
+        process_faults.use_wrong_clock,
+        needs=Needs(clock_off_seconds=-_HOUR_SECONDS),
+        expects=(nothing_expires, nobody_notices),
+        pace=_PATIENT,
+    ),
+    Scenario(
+        "duplicated",
+        "messages are in the queue several times, soon or much later",
+        message_faults.duplicate,
+        callers=_MORE_THAN_SLOTS,
+    ),
+    Scenario("reordered", "messages in the queue are shuffled", message_faults.reorder, callers=_MORE_THAN_SLOTS),
+    Scenario(
+        "truncated",
+        "messages end too early",
+        message_faults.truncate,
+        expects=(injections_were_refused, nobody_notices),
+        pace=_PATIENT,
+        callers=_MORE_THAN_SLOTS,
+    ),
+    Scenario(
+        "unknown-version",
+        "messages are of another version",
+        message_faults.unknown_version,
+        expects=(injections_were_refused, nobody_notices),
+        pace=_PATIENT,
+        callers=_MORE_THAN_SLOTS,
+    ),
+    Scenario(
+        "oversized",
+        "messages hold more than is taken",
+        message_faults.oversize,
+        expects=(injections_were_refused, nobody_notices),
+        pace=_PATIENT,
+        callers=_MORE_THAN_SLOTS,
+    ),
+    Scenario(
+        "pickle",
+        "messages hold a pickle that would run code",
+        message_faults.use_pickle,
+        expects=(injections_were_refused, nobody_notices),
+        pace=_PATIENT,
+        callers=_MORE_THAN_SLOTS,
+    ),
+    Scenario(
+        "hostile-types",
+        "messages have fields of types that nobody expects",
+        message_faults.be_hostile,
+        expects=(injections_were_refused, nobody_notices),
+        pace=_PATIENT,
+        callers=_MORE_THAN_SLOTS,
+    ),
+    Scenario(
+        "results-lost",
+        "results are deleted before they are read",
+        server_faults.lose_results,
+        expects=(results_were_lost,),
+    ),
+    Scenario(
+        "caller-forked",
+        "the callers' process forks, and its child uses the same stores",
+        caller_faults.fork_caller,
+        expects=(nobody_notices,),
+        pace=_PATIENT,
+    ),
+    Scenario(
+        "many-threads",
+        "32 threads use one store",
+        caller_faults.call_at_once,
+        callers=32,
+        stores=1,
+        pace=_PATIENT,
+        expects=(nobody_notices,),
+    ),
+)
