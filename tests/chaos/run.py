@@ -45,8 +45,7 @@ def run(scenario: Scenario, stand: Stand, *, seed: int, seconds: float) -> Repor
     began = time.monotonic()
     prefix, name = f"{scenario.name}-{seed}", f"{seed}/{scenario.name}"
     history = History(stand.directory / f"{scenario.name}.history")
-    errors_before = _drifts(stand)
-    stand.note_processes()
+    stand.begin()
     with ExitStack() as open_until_judged:
         open_until_judged.callback(history.close)
         stores = [open_until_judged.enter_context(stand.store()) for _ in range(scenario.stores)]
@@ -58,7 +57,7 @@ def run(scenario: Scenario, stand: Stand, *, seed: int, seconds: float) -> Repor
         faults, problems = _inject(scenario, scene, seconds)
         problems += _settle(scene)
         problems += observer.stop()
-        if _drifts(stand) > errors_before:
+        if "ledger was wrong" in stand.logs():
             problems.append("a recompute found a ledger that was wrong; see the workers' logs")
         calls = history.calls()
         problems += violations(calls, stand.database.snapshot(prefix))
@@ -86,10 +85,6 @@ def _settle(scene: Scene) -> list[str]:
     ended = scene.stand.ended_workers()
     scene.stand.heal()
     return [*ended, *scene.load.finish(), *scene.stand.drained()]
-
-
-def _drifts(stand: Stand) -> int:
-    return stand.logs().count("ledger was wrong")
 
 
 def _report(
