@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tests.acceptance.processes import wait_until
-from tests.chaos import caller_faults, message_faults, process_faults, server_faults
+from tests.chaos import caller_faults, message_faults, process_faults, server_faults, soak
 from tests.chaos.history import Call, Outcome
 from tests.chaos.load import Pace
 from tests.chaos.scene import Scenario, Scene
-from tests.chaos.stand import Needs
+from tests.chaos.stand import THREADS, Needs
 
 
 def nobody_notices(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
@@ -227,5 +227,19 @@ SCENARIOS: tuple[Scenario, ...] = (
         stores=1,
         pace=_PATIENT,
         expects=(nobody_notices,),
+    ),
+    Scenario(
+        "soak",
+        "no fault, but 201 namespaces and 8 workers for a long time: memory, connections and files stay flat",
+        soak.sample,
+        needs=Needs(workers=(THREADS,) * 8, beats=1),
+        expects=(nobody_notices, soak.all_is_flat),
+        pause_seconds=(4.0, 6.0),
+        pace=_PATIENT,
+        callers=6,
+        worlds=67,
+        look_seconds=2.0,
+        seconds=600.0,
+        is_brief=False,
     ),
 )
