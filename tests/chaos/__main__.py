@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.run import Report, not_run, run
+from tests.chaos.run import Report, run
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.scene import Scenario
 from tests.chaos.stand import chaos_postgres, standing
@@ -31,7 +31,7 @@ def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds:
         with standing(directory, scenario.needs, postgres) as stand:
             report = run(scenario, stand, seed=seed, seconds=seconds)
     except Exception as error:  # noqa: BLE001 - the other scenarios are run all the same
-        report = not_run(scenario, seed, error)
+        report = Report(scenario.name, seed, 0.0, violations=[f"{type(error).__name__}: {error}"])
     if not report.violations:
         shutil.rmtree(directory, ignore_errors=True)
         return report
@@ -51,8 +51,10 @@ def show(report: Report) -> None:
     )
     console.print(
         f"  {outcomes}; p50 {report.p50_seconds * 1000:.1f} ms, p99 {report.p99_seconds * 1000:.0f} ms,"
-        f" longest {report.longest_seconds:.2f} s"
+        f" longest {report.longest_seconds:.2f} s; back after a fault within {report.recovery_seconds:.2f} s"
     )
+    for name, figure in report.figures.items():
+        console.print(f"  {name}: {figure}")
     for violation in report.violations:
         console.print(f"  [red]-[/red] {violation}", markup=True, soft_wrap=True)
 
@@ -60,7 +62,7 @@ def show(report: Report) -> None:
 def table_of(reports: Sequence[Report]) -> Table:
     """All figures for reading."""
     table = Table("scenario", "outcomes", title="Faults under load")
-    for heading in ("operations", "calls", "faults", "p50 ms", "p99 ms", "longest s", "violations"):
+    for heading in ("operations", "calls", "faults", "p50 ms", "p99 ms", "longest s", "back s", "violations"):
         table.add_column(heading, justify="right")
     for report in reports:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
@@ -72,6 +74,7 @@ def table_of(reports: Sequence[Report]) -> Table:
             f"{report.p50_seconds * 1000:.1f}",
             f"{report.p99_seconds * 1000:.0f}",
             f"{report.longest_seconds:.2f}",
+            f"{report.recovery_seconds:.2f}",
             str(len(report.violations)),
         )
     return table
@@ -87,11 +90,15 @@ def chosen(names: Sequence[str]) -> list[Scenario]:
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--seconds", type=click.FloatRange(min=0), default=20.0, show_default=True, help="For each scenario.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), help="Of faults, for each scenario [default: 20, the soak 600]."
+)
 @click.option("--seed", type=int, help="What the load and the faults are drawn by [default: another each time].")
 @click.option("--list", "only_list", is_flag=True, help="Show the scenarios and end.")
 @click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
-def main(names: tuple[str, ...], seconds: float, seed: int | None, file: Path | None, *, only_list: bool) -> None:
+def main(
+    names: tuple[str, ...], seconds: float | None, seed: int | None, file: Path | None, *, only_list: bool
+) -> None:
     """Inject faults under load, and hold what callers were told against the database."""
     scenarios = chosen(names)
     if only_list:
@@ -103,7 +110,7 @@ def main(names: tuple[str, ...], seconds: float, seed: int | None, file: Path | 
     with chaos_postgres() as postgres, console.status("starting ...") as status:
         for scenario in scenarios:
             status.update(f"{scenario.name}: {scenario.what}")
-            reports.append(perform(scenario, postgres, seed=seed, seconds=seconds))
+            reports.append(perform(scenario, postgres, seed=seed, seconds=seconds or scenario.seconds))
             show(reports[-1])
     console.print(table_of(reports))
     if file is not None:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 import psutil
 import psycopg
 
-from tests.acceptance.database import waits_for_lock
 from tests.acceptance.processes import WorkerNode, wait_until
 from tests.chaos.operations import COUNTERS
 from tests.chaos.scene import Scene
 from tests.chaos.stand import VISIBILITY_TIMEOUT_SECONDS
 
+_MORE_THAN_ONE_WORKER_TAKES = 4
 _FINISHED_AT = re.compile(r"\[([-\d]+ [:\d]+),\d+: [^\]]+\] Task kvworker\.\S+ succeeded")
 
 
@@ -77,13 +77,18 @@ def suspended(*workers: WorkerNode) -> Iterator[None]:
 
 @contextmanager
 def _counters_locked(scene: Scene) -> Iterator[None]:
-    """Have operations wait in the database until the workers' slots are full of them."""
+    """Have operations wait in the database until every worker is amid one."""
     with psycopg.connect(scene.stand.database_url.replace("+psycopg", "")) as connection:
         lock = "SELECT FROM kv_entries WHERE namespace = %s AND key = ANY (%s) ORDER BY key FOR UPDATE"
         connection.execute(lock, (scene.load.worlds[0].main, list(COUNTERS)))
-        wait_until(lambda: waits_for_lock(connection), what="an operation that waits in the database")
-        scene.pause(0.2, 0.5)
+        wait_until(lambda: _waiting(connection) >= _MORE_THAN_ONE_WORKER_TAKES, what="operations that wait for locks")
         yield
+
+
+def _waiting(connection: psycopg.Connection) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    row = connection.execute(query).fetchone()
+    return row[0] if row else 0
 
 
 def restart_beat(scene: Scene) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
@@ -20,20 +21,26 @@ from tests.chaos.verdict import violations
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a scenario."""
+    """What came of a scenario.
+
+    ``recovery_seconds`` is the longest that it took after a fault until some call succeeded, ``looks`` how often the
+    observer saw the database.
+    """
 
     scenario: str
     seed: int
     seconds: float
-    operations: int
-    calls: int
-    faults: int
-    looks: int
-    outcomes: dict[str, int]
-    p50_seconds: float
-    p99_seconds: float
-    longest_seconds: float
-    violations: list[str]
+    operations: int = 0
+    calls: int = 0
+    faults: int = 0
+    looks: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    p50_seconds: float = 0.0
+    p99_seconds: float = 0.0
+    longest_seconds: float = 0.0
+    recovery_seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON knows it."""
@@ -45,41 +52,38 @@ def run(scenario: Scenario, stand: Stand, *, seed: int, seconds: float) -> Repor
     began = time.monotonic()
     prefix, name = f"{scenario.name}-{seed}", f"{seed}/{scenario.name}"
     history = History(stand.directory / f"{scenario.name}.history")
-    errors_before = _drifts(stand)
-    stand.note_processes()
+    stand.begin()
     with ExitStack() as open_until_judged:
         open_until_judged.callback(history.close)
         stores = [open_until_judged.enter_context(stand.store()) for _ in range(scenario.stores)]
-        load = Load(stores, history, prefix=prefix, seed=name, callers=scenario.callers)
+        load = Load(stores, history, prefix=prefix, seed=name, callers=scenario.callers, worlds=scenario.worlds)
         scene = Scene(stand, stores, load, Random(name))  # noqa: S311 - it draws faults
-        observer = Observer(stand.database, prefix)
+        observer = Observer(stand.database, prefix, scenario.look_seconds)
         load.start(scenario.pace)
         observer.start()
-        faults, problems = _inject(scenario, scene, seconds)
+        faults_ended, problems = _inject(scenario, scene, seconds)
         problems += _settle(scene)
         problems += observer.stop()
-        if _drifts(stand) > errors_before:
-            problems.append("a recompute found a ledger that was wrong; see the workers' logs")
         calls = history.calls()
-        problems += violations(calls, stand.database.snapshot(prefix))
-        problems += [problem for expects in scenario.expects for problem in expects(scene, calls)]
-    took = time.monotonic() - began
-    return _report(scenario, calls, problems, seed=seed, seconds=took, faults=faults, looks=observer.looks)
+        problems += _judge(scenario, scene, calls, prefix)
+    figures = _figures(calls, faults_ended) | {"looks": observer.looks, "figures": scene.figures}
+    took = round(time.monotonic() - began, 1)
+    return Report(scenario.name, seed, took, **figures, violations=problems)
 
 
-def _inject(scenario: Scenario, scene: Scene, seconds: float) -> tuple[int, list[str]]:
-    """Inject the fault again and again: how often it came about, and why it did not."""
+def _inject(scenario: Scenario, scene: Scene, seconds: float) -> tuple[list[float], list[str]]:
+    """Inject the fault again and again: when each was over, and why one did not come about."""
     end_at = time.monotonic() + seconds
-    faults = 0
+    ended: list[float] = []
     scene.pause(*scenario.pause_seconds)
-    while not faults or time.monotonic() < end_at:
+    while not ended or time.monotonic() < end_at:
         try:
             scenario.fault(scene)
         except Exception as error:  # noqa: BLE001 - the servers must be healed and the history judged all the same
-            return faults, [f"the fault failed: {type(error).__name__}: {error}"]
-        faults += 1
+            return ended, [f"the fault failed: {type(error).__name__}: {error}"]
+        ended.append(time.monotonic())
         scene.pause(*scenario.pause_seconds)
-    return faults, []
+    return ended, []
 
 
 def _settle(scene: Scene) -> list[str]:
@@ -88,36 +92,27 @@ def _settle(scene: Scene) -> list[str]:
     return [*ended, *scene.load.finish(), *scene.stand.drained()]
 
 
-def _drifts(stand: Stand) -> int:
-    return stand.logs().count("ledger was wrong")
+def _judge(scenario: Scenario, scene: Scene, calls: Sequence[Call], prefix: str) -> list[str]:
+    problems = violations(calls, scene.stand.database.snapshot(prefix))
+    if "ledger was wrong" in scene.stand.logs():
+        problems.append("a recompute found a ledger that was wrong; see the workers' logs")
+    return problems + [problem for expects in scenario.expects for problem in expects(scene, calls)]
 
 
-def _report(
-    scenario: Scenario,
-    calls: Sequence[Call],
-    problems: list[str],
-    *,
-    seed: int,
-    seconds: float,
-    faults: int = 0,
-    looks: int = 0,
-) -> Report:
-    return Report(
-        scenario=scenario.name,
-        seed=seed,
-        seconds=round(seconds, 1),
-        operations=len(operations_of(calls)),
-        calls=len(calls),
-        faults=faults,
-        looks=looks,
-        outcomes=dict(sorted(Counter(str(call.outcome) for call in calls).items())),
-        p50_seconds=round(seconds_at(calls, 0.5), 4),
-        p99_seconds=round(seconds_at(calls, 0.99), 4),
-        longest_seconds=round(seconds_at(calls, 1.0), 3),
-        violations=problems,
-    )
+def _figures(calls: Sequence[Call], faults_ended: Sequence[float]) -> dict[str, Any]:
+    return {
+        "operations": len(operations_of(calls)),
+        "calls": len(calls),
+        "faults": len(faults_ended),
+        "outcomes": dict(sorted(Counter(str(call.outcome) for call in calls).items())),
+        "p50_seconds": round(seconds_at(calls, 0.5), 4),
+        "p99_seconds": round(seconds_at(calls, 0.99), 4),
+        "longest_seconds": round(seconds_at(calls, 1.0), 3),
+        "recovery_seconds": round(_slowest_recovery(calls, faults_ended), 2),
+    }
 
 
-def not_run(scenario: Scenario, seed: int, error: Exception) -> Report:
-    """The report of a scenario whose stand did not even start, or broke down."""
-    return _report(scenario, [], [f"{type(error).__name__}: {error}"], seed=seed, seconds=0.0)
+def _slowest_recovery(calls: Sequence[Call], faults_ended: Sequence[float]) -> float:
+    successes = sorted(call.ended for call in calls if not call.error)
+    found = [successes[index] - end for end in faults_ended if (index := bisect_right(successes, end)) < len(successes)]
+    return max(found, default=0.0)

@@ -17,13 +17,14 @@ from tests.chaos.stand import Needs, Stand
 
 @dataclass
 class Scene:
-    """A stand under load; ``notes`` is what a fault keeps for the next one."""
+    """A stand under load; ``notes`` is what a fault keeps for the next one, ``figures`` what it has measured."""
 
     stand: Stand
     stores: Sequence[KeyValueStore]
     load: Load
     chance: Random
     notes: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def pause(self, least_seconds: float, most_seconds: float) -> None:
         """Let the fault last for a while."""
@@ -57,5 +58,11 @@ class Scenario:
     pace: Pace = field(default_factory=Pace)
     callers: int = 5
     stores: int = 2
+    #: How many groups of three namespaces there are.
+    worlds: int = 1
+    #: How often an observer looks at the database.
+    look_seconds: float = 0.1
+    #: How long it is to run, where the command line does not say so.
+    seconds: float = 20.0
     #: Whether it is part of ``make test``.
     is_brief: bool = True

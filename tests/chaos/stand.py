@@ -86,9 +86,8 @@ class Stand:
         self.config = directory / "kvworker.yaml"
         self.workers: list[WorkerNode] = []
         self.beats: list[ProcessNode] = []
-        #: What a scenario keeps between two of its faults.
-        self.notes: dict[str, Any] = {}
         self._pids: dict[str, int] = {}
+        self._old_logs: dict[str, int] = {}
 
     @property
     def postgres(self) -> PostgresServer:
@@ -122,11 +121,12 @@ class Stand:
             node.start()
         for worker in self.workers:
             assert worker.ready(), worker.logs()
-        self.note_processes()
+        self.begin()
 
-    def note_processes(self) -> None:
-        """Take the workers as they are now for what must still run in the end."""
+    def begin(self) -> None:
+        """Take the workers as they are now for what must still run in the end, and their logs for what is old."""
         self._pids = {worker.name: worker.pid for worker in self.workers}
+        self._old_logs = {worker.name: len(worker.logs()) for worker in self.workers}
 
     def ended_workers(self) -> list[str]:
         """Workers that ended, or have another process, without a fault having said so."""
@@ -206,8 +206,8 @@ class Stand:
             return [f"{left()} messages are still queued or not acknowledged after {_DRAIN_SECONDS:g} s"]
 
     def logs(self) -> str:
-        """What all workers have logged."""
-        return "\n".join(worker.logs() for worker in self.workers)
+        """What the workers have logged since the scenario began."""
+        return "\n".join(worker.logs()[self._old_logs[worker.name] :] for worker in self.workers)
 
     def executions(self) -> Mapping[str, int]:
         """How often each task was worked on to its end."""
