@@ -27,7 +27,8 @@ _SCHEMA_HALF = (
     " from a backup, or use an empty schema"
 )
 
-#: Reasons not to be let in that trying again does not change, and what to do. The library gives them no code.
+#: Reasons not to be let in that trying again does not change, and what to do. The library gives them no code, so of a
+#: server that speaks another language than English some are not known, and tried again.
 _REFUSALS: Mapping[str, str] = {
     "password authentication failed": "correct the user or the password in the url",
     "no password supplied": "give the password in the url, or in the file that PGPASSFILE names",

@@ -119,12 +119,19 @@ def _with_verification(scheme: str, url: str) -> str:
     if reqs not in _CERT_REQS:
         raise ValueError("its ssl_cert_reqs should be required, optional or none")
     for name in _TLS_FILES:
-        if name in given and not Path(given[name]).is_file():
+        if name in given and not _is_file(given[name]):
             raise ValueError(f"its {name} names no file that is there: {given[name]}")
     if "ssl_cert_reqs" in given:
         return url
     # Without it kombu verifies nothing, and Celery's result backend does not start.
     return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs={reqs}"
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # it is in a directory that cannot be entered
+        return False
 
 
 def _listed(schemes: tuple[str, ...]) -> str:

@@ -81,9 +81,8 @@ def beat(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[ProcessNode]
 
 @pytest.fixture
 def stranger(kv_config: Path, signers: dict[str, Signer]) -> Settings:
-    return Settings.from_mapping(
-        {**yaml.safe_load(kv_config.read_text()), "policies": policies_of(signers["stranger"])}
-    )
+    others = {"policies": policies_of(signers["stranger"]), "facade": {"timeout_seconds": 0.5}}
+    return Settings.from_mapping({**yaml.safe_load(kv_config.read_text()), **others})
 
 
 @pytest.fixture
@@ -99,6 +98,7 @@ def test_what_is_signed_works_and_nothing_else_is_believed(
     beat: ProcessNode,
     broker: Redis,
     stranger: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One worker for all of it: its start takes longer than everything here."""
     what_is_signed(settings, store)
@@ -109,6 +109,7 @@ def test_what_is_signed_works_and_nothing_else_is_believed(
     a_copy_of_a_write(settings, store, broker)
     an_order_that_is_not_signed(settings, worker_node)
     a_forged_result(settings, broker)
+    monkeypatch.setattr("kvworker.checks._WORKER_SECONDS", 0.5)
     a_stranger(stranger)
     assert worker_node.status == "running"
     assert "Connection to broker lost" not in worker_node.logs()

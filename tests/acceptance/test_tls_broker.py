@@ -64,6 +64,7 @@ def beat(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[ProcessNode]
     node.teardown()
 
 
+@pytest.mark.parametrize("worker_arguments", [["--concurrency=2"], ["--pool=threads", "--concurrency=2"]], ids=str)
 def test_everything_works_over_tls_with_a_password(
     broker: Broker, settings: Settings, store: KeyValueStore, worker_node: WorkerNode, beat: ProcessNode
 ) -> None:
