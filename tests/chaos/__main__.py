@@ -109,6 +109,9 @@ def main(
     reports = []
     with chaos_postgres() as postgres, console.status("starting ...") as status:
         for scenario in scenarios:
+            if scenario.needs.lacking:
+                console.print(f"[bold]{scenario.name}[/bold] is left out: {scenario.needs.lacking}")
+                continue
             status.update(f"{scenario.name}: {scenario.what}")
             reports.append(perform(scenario, postgres, seed=seed, seconds=seconds or scenario.seconds))
             show(reports[-1])
