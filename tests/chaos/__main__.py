@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.chaos.run import Report, run
@@ -41,6 +43,19 @@ def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds:
     return report
 
 
+def perform_all(scenarios: Sequence[Scenario], seed: int, seconds: float | None) -> Iterator[Report]:
+    """Run scenarios one after the other, and print what came of each."""
+    with chaos_postgres() as postgres, console.status("starting ...") as status:
+        for scenario in scenarios:
+            if scenario.needs.lacking:
+                console.print(f"[bold]{scenario.name}[/bold] is left out: {scenario.needs.lacking}")
+                continue
+            status.update(f"{scenario.name}: {scenario.what}")
+            report = perform(scenario, postgres, seed=seed, seconds=scenario.seconds if seconds is None else seconds)
+            show(report)
+            yield report
+
+
 def show(report: Report) -> None:
     """Print what came of a scenario."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
@@ -56,7 +71,7 @@ def show(report: Report) -> None:
     for name, figure in report.figures.items():
         console.print(f"  {name}: {figure}")
     for violation in report.violations:
-        console.print(f"  [red]-[/red] {violation}", markup=True, soft_wrap=True)
+        console.print(f"  [red]-[/red] {escape(violation)}", soft_wrap=True)
 
 
 def table_of(reports: Sequence[Report]) -> Table:
@@ -105,13 +120,10 @@ def main(
         for scenario in scenarios:
             console.print(f"[bold]{scenario.name}[/bold]: {scenario.what}")
         return
+    # Whatever ends it, what it has started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
-    reports = []
-    with chaos_postgres() as postgres, console.status("starting ...") as status:
-        for scenario in scenarios:
-            status.update(f"{scenario.name}: {scenario.what}")
-            reports.append(perform(scenario, postgres, seed=seed, seconds=seconds or scenario.seconds))
-            show(reports[-1])
+    reports = list(perform_all(scenarios, seed, seconds))
     console.print(table_of(reports))
     if file is not None:
         file.write_text(json.dumps([report.to_dict() for report in reports], indent=2) + "\n")

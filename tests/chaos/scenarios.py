@@ -2,75 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from tests.acceptance.processes import wait_until
 from tests.chaos import caller_faults, message_faults, process_faults, server_faults, soak
-from tests.chaos.history import Call, Outcome
+from tests.chaos import expectations as expect
 from tests.chaos.load import Pace
-from tests.chaos.scene import Scenario, Scene
+from tests.chaos.scene import Scenario
 from tests.chaos.stand import THREADS, Needs
-
-
-def nobody_notices(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
-    """No call fails but by the refusals that the load provokes."""
-    for call in calls:
-        if call.outcome in {Outcome.UNKNOWN, Outcome.EXPIRED, Outcome.UNSENT}:
-            yield f"a caller noticed: {call.outcome} by {call.error} ({call.detail}): {call.name}"
-
-
-def some_ran_twice(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
-    """A stale execution met the redelivered one."""
-    if not any(times > 1 for times in scene.stand.executions().values()):
-        yield "no operation was executed twice, so nothing was put to the test"
-
-
-def nothing_expires(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
-    """No operation is found to be too late."""
-    for call in calls:
-        if call.outcome is Outcome.EXPIRED:
-            yield f"expired, though it was not late: {call.name}"
-
-
-def results_were_lost(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
-    """Some caller had to ask again."""
-    if not any(call.outcome is Outcome.REPLAYED for call in calls):
-        yield "no operation was replayed, so no result was lost"
-
-
-def all_is_swept(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
-    """What has expired goes away, and a worker says so."""
-    try:
-        wait_until(lambda: scene.stand.database.expired_rows() == 0, timeout_seconds=30)
-    except AssertionError:
-        yield f"{scene.stand.database.expired_rows()} expired entries are not swept"
-    if "sweep:" not in scene.stand.logs():
-        yield "no worker has swept"
-
-
-def a_late_beat_suffices(scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
-    """Nobody has swept yet; a beat that starts only now has all swept."""
-    if "sweep:" in scene.stand.logs():
-        yield "somebody has swept without a beat"
-    beat = scene.stand.beat(0)
-    beat.start()
-    try:
-        yield from all_is_swept(scene, calls)
-    finally:
-        beat.teardown()
-
-
-def recomputes_found_nothing(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
-    """The ledgers were recomputed."""
-    if "kvworker.recompute_ledgers" not in scene.stand.logs():
-        yield "no worker has recomputed the ledgers"
-
-
-def injections_were_refused(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
-    """Workers took what was injected, and said so."""
-    if not any(word in scene.stand.logs() for word in ("is refused", "is dropped", message_faults.INJECTED)):
-        yield "no worker says anything of a message that was injected"
-
 
 _HOUR_SECONDS = 3600
 _AFTER_A_RESTART = (0.5, 2.5)
@@ -85,14 +21,14 @@ SCENARIOS: tuple[Scenario, ...] = (
         "rolling-restart",
         "workers are stopped by SIGTERM and started again, in turn; nobody notices",
         process_faults.roll_worker,
-        expects=(nobody_notices,),
+        expects=(expect.nobody_notices,),
         pace=Pace((8.0, 10.0)),
     ),
     Scenario(
         "worker-frozen",
         "a worker is frozen amid its operations, past the visibility timeout, and goes on",
         process_faults.freeze_worker,
-        expects=(some_ran_twice,),
+        expects=(expect.some_ran_twice,),
     ),
     Scenario(
         "valkey-killed",
@@ -135,20 +71,20 @@ SCENARIOS: tuple[Scenario, ...] = (
         "two beats send each task twice; one of them is killed and started again",
         process_faults.restart_beat,
         needs=Needs(beats=2),
-        expects=(all_is_swept, recomputes_found_nothing),
+        expects=(expect.all_is_swept, expect.recomputes_found_nothing),
     ),
     Scenario(
         "no-beat",
         "nobody sweeps for as long as the load lasts; then a beat starts",
         process_faults.let_expired_pile_up,
-        expects=(a_late_beat_suffices,),
+        expects=(expect.a_late_beat_suffices,),
     ),
     Scenario(
         "clock-ahead",
         "the clock of one of the workers is an hour ahead",
         process_faults.use_wrong_clock,
         needs=Needs(clock_off_seconds=_HOUR_SECONDS),
-        expects=(nothing_expires, nobody_notices),
+        expects=(expect.nothing_expires, expect.nobody_notices),
         pace=_PATIENT,
     ),
     Scenario(
@@ -156,7 +92,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "the clock of one of the workers is an hour behind",
         process_faults.use_wrong_clock,
         needs=Needs(clock_off_seconds=-_HOUR_SECONDS),
-        expects=(nothing_expires, nobody_notices),
+        expects=(expect.nothing_expires, expect.nobody_notices),
         pace=_PATIENT,
     ),
     Scenario(
@@ -170,7 +106,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "truncated",
         "messages end too early",
         message_faults.truncate,
-        expects=(injections_were_refused, nobody_notices),
+        expects=(expect.injections_were_refused, expect.nobody_notices),
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
@@ -178,7 +114,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "unknown-version",
         "messages are of another version",
         message_faults.unknown_version,
-        expects=(injections_were_refused, nobody_notices),
+        expects=(expect.injections_were_refused, expect.nobody_notices),
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
@@ -186,7 +122,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "oversized",
         "messages hold more than is taken",
         message_faults.oversize,
-        expects=(injections_were_refused, nobody_notices),
+        expects=(expect.injections_were_refused, expect.nobody_notices),
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
@@ -194,7 +130,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "pickle",
         "messages hold a pickle that would run code",
         message_faults.use_pickle,
-        expects=(injections_were_refused, nobody_notices),
+        expects=(expect.injections_were_refused, expect.nobody_notices),
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
@@ -202,7 +138,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "hostile-types",
         "messages have fields of types that nobody expects",
         message_faults.be_hostile,
-        expects=(injections_were_refused, nobody_notices),
+        expects=(expect.injections_were_refused, expect.nobody_notices),
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
@@ -210,13 +146,13 @@ SCENARIOS: tuple[Scenario, ...] = (
         "results-lost",
         "results are deleted before they are read",
         server_faults.lose_results,
-        expects=(results_were_lost,),
+        expects=(expect.results_were_lost,),
     ),
     Scenario(
         "caller-forked",
         "the callers' process forks, and its child uses the same stores",
         caller_faults.fork_caller,
-        expects=(nobody_notices,),
+        expects=(expect.nobody_notices,),
         pace=_PATIENT,
     ),
     Scenario(
@@ -226,14 +162,14 @@ SCENARIOS: tuple[Scenario, ...] = (
         callers=32,
         stores=1,
         pace=_PATIENT,
-        expects=(nobody_notices,),
+        expects=(expect.nobody_notices,),
     ),
     Scenario(
         "soak",
         "no fault, but 201 namespaces and 8 workers for a long time: memory, connections and files stay flat",
         soak.sample,
         needs=Needs(workers=(THREADS,) * 8, beats=1),
-        expects=(nobody_notices, soak.all_is_flat),
+        expects=(expect.nobody_notices, soak.all_is_flat),
         pause_seconds=(4.0, 6.0),
         pace=_PATIENT,
         callers=6,

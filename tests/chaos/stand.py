@@ -47,6 +47,11 @@ class Needs:
     #: PostgreSQL's data are on a file system of so many MB.
     disk_mb: int = 0
 
+    @property
+    def lacking(self) -> str:
+        """Why there cannot be such a stand here; "" if there can."""
+        return "only root can mount a small file system" if self.disk_mb and os.geteuid() != 0 else ""
+
 
 def _configuration(needs: Needs, database_url: str, valkey_url: str) -> dict[str, Any]:
     bounds = {"statement_timeout_seconds": 3} if needs.database == "postgres" else {"busy_timeout_seconds": 2}
