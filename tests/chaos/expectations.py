@@ -12,9 +12,13 @@ from tests.chaos.scene import Scene
 
 def nobody_notices(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:
     """No call fails but by the refusals that the load provokes."""
-    for call in calls:
-        if call.outcome in {Outcome.UNKNOWN, Outcome.EXPIRED, Outcome.UNSENT}:
-            yield f"a caller noticed: {call.outcome} by {call.error} ({call.detail}): {call.name}"
+    noticed = [call for call in calls if call.outcome in {Outcome.UNKNOWN, Outcome.EXPIRED, Outcome.UNSENT}]
+    if noticed:
+        first = noticed[0]
+        yield (
+            f"callers noticed, in {len(noticed)} calls; the first: {first.outcome} by {first.error} ({first.detail}):"
+            f" {first.name}"
+        )
 
 
 def some_ran_twice(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:

@@ -26,6 +26,17 @@ _MANY = 1000
 
 Payload: TypeAlias = dict[str, Any]
 
+VERSIONS: tuple[Any, ...] = (2, 0, -1, "1", 1.5, None, [], {}, 10**30)
+OVERSIZED: tuple[Payload, ...] = (
+    {"value": "x" * 3_000_000},
+    {"value": json.loads("[" * 300 + "]" * 300)},
+    {"key": INJECTED + "k" * 5000},
+    {"namespace": "n" * 300},
+    {"idempotency_key": INJECTED + "i" * 5000},
+    {"operations": [{"tool": "kv_set", "key": f"{INJECTED}-{number}", "value": number} for number in range(1001)]},
+)
+PICKLES = ("application/x-python-serialize", "pickle", "application/json", "yaml")
+
 
 @contextmanager
 def queue_held(scene: Scene) -> Iterator[tuple[Redis, list[bytes]]]:
@@ -73,29 +84,13 @@ def truncate(scene: Scene) -> None:
 
 
 def unknown_version(scene: Scene) -> None:
-    """Put a message of another version into the queue."""
-    version: Any = scene.chance.choice([2, 0, -1, "1", 1.5, None, [], {}, 10**30])
-    _inject(scene, _changed(lambda payload: payload.update(v=version)))
+    """Put messages of other versions into the queue."""
+    _inject(scene, lambda item: _changed(item, {"v": scene.following(VERSIONS)}))
 
 
 def oversize(scene: Scene) -> None:
-    """Put a message into the queue that holds more than is taken."""
-    name = f"{INJECTED}-{scene.number()}"
-    steps = [{"tool": "kv_set", "key": f"{name}-{step}", "value": step} for step in range(1001)]
-    deep: Any = 0
-    for _ in range(300):
-        deep = [deep]
-    change = scene.chance.choice(
-        [
-            {"value": "x" * 3_000_000},
-            {"key": name + "k" * 5000},
-            {"namespace": name + "n" * 300},
-            {"value": deep},
-            {"idempotency_key": name + "i" * 5000},
-            {"operations": steps},
-        ]
-    )
-    _inject(scene, _changed(lambda payload: payload.update(change)))
+    """Put messages into the queue that hold more than is taken."""
+    _inject(scene, lambda item: _changed(item, scene.following(OVERSIZED)))
 
 
 class _Bomb:
@@ -109,19 +104,17 @@ class _Bomb:
 
 
 def use_pickle(scene: Scene) -> None:
-    """Put a message into the queue whose body is a pickle that would run code."""
-    content_type = scene.chance.choice(["application/x-python-serialize", "pickle", "application/json", "yaml"])
+    """Put messages into the queue whose body is a pickle that would run code."""
     path = scene.stand.directory / "unpickled"
     body = base64.b64encode(pickle.dumps([[], {"value": _Bomb(path)}, {}])).decode()
 
-    def change(item: bytes) -> bytes:
+    def make(item: bytes) -> bytes:
         message = json.loads(item)
-        message.update({"body": body, "content-type": content_type})
-        message["content-encoding"] = "binary"
-        message["headers"]["id"] = f"{INJECTED}-{scene.number()}"
+        message.update({"body": body, "content-type": scene.following(PICKLES), "content-encoding": "binary"})
+        message["headers"]["id"] = f"{INJECTED}-{message['headers']['id']}"
         return json.dumps(message).encode()
 
-    _inject(scene, change)
+    _inject(scene, make)
     assert not path.exists(), "a worker has run what a message held"
 
 
@@ -156,6 +149,7 @@ HOSTILE_PAYLOADS: tuple[Payload, ...] = (
     {"operations": []},
     {"delta": 1},
 )
+#: The same of the other parts of an item; what they come with is refused anyhow.
 HOSTILE_HEADERS: tuple[dict[str, Any], ...] = (
     {"id": None},
     {"id": 5},
@@ -177,37 +171,61 @@ HOSTILE_HEADERS: tuple[dict[str, Any], ...] = (
 )
 
 
+HOSTILE_PROPERTIES: tuple[dict[str, Any], ...] = (
+    {"delivery_tag": []},
+    {"delivery_tag": None},
+    {"delivery_info": 5},
+    {"delivery_info": {"exchange": [], "routing_key": {}}},
+    {"correlation_id": []},
+    {"reply_to": {}},
+    {"priority": "high"},
+    {"body_encoding": []},
+    {"body_encoding": "rot13"},
+)
+HOSTILE_ITEMS: tuple[dict[str, Any], ...] = (
+    {"body": 5},
+    {"body": None},
+    {"body": {}},
+    {"content-type": []},
+    {"content-encoding": []},
+    {"content-encoding": "no-such"},
+    {"headers": []},
+    {"headers": None},
+    {"properties": []},
+    {"properties": None},
+)
+_REFUSED_ANYHOW: Payload = {"no_such_argument": 1}
+#: All: the part of an item that is changed, and how.
+HOSTILE: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("payload", change) for change in HOSTILE_PAYLOADS),
+    *(("headers", change) for change in HOSTILE_HEADERS),
+    *(("properties", change) for change in HOSTILE_PROPERTIES),
+    *(("item", change) for change in HOSTILE_ITEMS),
+)
+
+
 def be_hostile(scene: Scene) -> None:
-    """Put a message into the queue whose fields are of types that nobody expects."""
-    if scene.chance.random() < 0.6:
-        hostile = scene.chance.choice(HOSTILE_PAYLOADS)
-        _inject(scene, _changed(lambda payload: payload.update(hostile)))
-        return
-    headers = scene.chance.choice(HOSTILE_HEADERS)
-
-    def change(item: bytes) -> bytes:
-        message = json.loads(_changed(lambda payload: payload.update(no_such_argument=1))(item))
-        message["headers"].update(headers)
-        return json.dumps(message).encode()
-
-    _inject(scene, change)
-
-
-def _changed(change: Callable[[Payload], object]) -> Callable[[bytes], bytes]:
-    """A way to make of a real message a set of a key that no caller uses, changed."""
+    """Put messages into the queue whose fields are of types that nobody expects."""
 
     def make(item: bytes) -> bytes:
-        message = json.loads(item)
-        _, payload, embedded = json.loads(base64.b64decode(message["body"]))
-        name = f"{INJECTED}-{message['headers']['id']}"
-        kept = {field: payload[field] for field in ("namespace", "v", "deadline") if field in payload}
-        made = {**kept, "key": name, "value": name, "idempotency_key": name}
-        change(made)
-        message["headers"].update({"id": name, "task": "kvworker.kv_set"})
-        message["body"] = base64.b64encode(json.dumps([[], made, embedded]).encode()).decode()
+        part, change = scene.following(HOSTILE)
+        message = json.loads(_changed(item, change if part == "payload" else _REFUSED_ANYHOW))
+        (message if part == "item" else message.get(part, {})).update(change)
         return json.dumps(message).encode()
 
-    return make
+    _inject(scene, make)
+
+
+def _changed(item: bytes, change: Payload) -> bytes:
+    """A set of a key that no caller uses, made of a real message and changed."""
+    message = json.loads(item)
+    _, payload, embedded = json.loads(base64.b64decode(message["body"]))
+    name = f"{INJECTED}-{message['headers']['id']}"
+    kept = {field: payload[field] for field in ("namespace", "v", "deadline") if field in payload}
+    made = {**kept, "key": name, "value": name, "idempotency_key": name, **change}
+    message["headers"].update({"id": name, "task": "kvworker.kv_set"})
+    message["body"] = base64.b64encode(json.dumps([[], made, embedded]).encode()).decode()
+    return json.dumps(message).encode()
 
 
 def _inject(scene: Scene, make: Callable[[bytes], bytes]) -> None:
@@ -215,6 +233,5 @@ def _inject(scene: Scene, make: Callable[[bytes], bytes]) -> None:
     with queue_held(scene) as (client, items):
         for item in items:
             scene.chance.choice((client.lpush, client.rpush))(QUEUE, make(item))
-    assert items
     with scene.stand.valkey.client() as client:
         wait_until(lambda: client.llen(QUEUE) < len(items), what="the queue being taken")

@@ -147,6 +147,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "results are deleted before they are read",
         server_faults.lose_results,
         expects=(expect.results_were_lost,),
+        pause_seconds=_AFTER_A_RESTART,
     ),
     Scenario(
         "caller-forked",

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from kvworker import KeyValueStore
 from tests.acceptance.processes import WorkerNode
 from tests.chaos.history import Call
 from tests.chaos.load import Load, Pace
 from tests.chaos.stand import Needs, Stand
+
+_Choice = TypeVar("_Choice")
 
 
 @dataclass
@@ -35,10 +37,14 @@ class Scene:
         self.notes["number"] = int(self.notes.get("number", -1)) + 1
         return int(self.notes["number"])
 
+    def following(self, choices: Sequence[_Choice]) -> _Choice:
+        """Each in its turn, from any of them on."""
+        first: int = self.notes.setdefault("first", self.chance.randrange(len(choices)))
+        return choices[(first + self.number()) % len(choices)]
+
     def next_worker(self) -> WorkerNode:
         """Each worker in its turn."""
-        workers = self.stand.workers
-        return workers[self.number() % len(workers)]
+        return self.following(self.stand.workers)
 
 
 #: What a scenario expects beyond what always holds; gives violations in words.

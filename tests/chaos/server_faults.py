@@ -64,10 +64,14 @@ def lose_results(scene: Scene) -> None:
     """Delete results before their callers can read them, and cut those off that wait for the published copies."""
     deleted, end_at = 0, time.monotonic() + scene.chance.uniform(0.3, 1.0)
     with scene.stand.valkey.client() as client:
-        while time.monotonic() < end_at:
+
+        def lost_some() -> bool:
+            nonlocal deleted
             client.client_kill_filter(_type="pubsub")
             deleted += sum(int(client.delete(key)) for key in client.scan_iter("celery-task-meta-*", count=1000))
-    assert deleted > 0, "there was no result to delete"
+            return deleted > 0 and time.monotonic() > end_at
+
+        wait_until(lost_some, what="results to delete")
 
 
 def kill_postgres(scene: Scene) -> None:
