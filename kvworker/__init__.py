@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         RedeliveryLimitError,
         SchemaError,
         StoreUnavailableError,
+        UnsupportedMessageError,
         ValueSerializationError,
         VersionConflictError,
     )
@@ -112,6 +113,7 @@ __all__ = [
     "Step",
     "StoreUnavailableError",
     "TouchResult",
+    "UnsupportedMessageError",
     "ValueSerializationError",
     "VersionConflictError",
     "available_kv_store_adapters",
