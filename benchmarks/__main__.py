@@ -83,7 +83,7 @@ def environment() -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer calls and rounds, for a first look.")
+@click.option("--quick", is_flag=True, help="Fewer calls and rounds, for a first look; nothing is written.")
 @click.option("--rounds", type=click.IntRange(min=1), help="How often each figure is taken [default: 7, quick 3].")
 @click.option(
     "--only", type=click.Choice(["store", "upkeep", "facade", "memory"]), help="One part; nothing is written then."
@@ -99,7 +99,7 @@ def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
     console.print(table_of(rows))
     for note in NOTES:
         console.print(note)
-    if only is None:
+    if only is None and not quick:
         results = {"rounds": rounds, "quick": quick, "notes": NOTES, "environment": environment(), "rows": rows}
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 

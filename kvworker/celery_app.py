@@ -7,15 +7,18 @@ callers may rely on is in the README, "Guarantees").
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Exchange, Queue
 
 from kvworker import kombu_fixes, wire
+from kvworker.certificates import sign_everything
 from kvworker.result_backend import use_result_backend
 from kvworker.settings import Settings
-from kvworker.settings.urls import speaks_redis
+from kvworker.settings.urls import speaks_redis, tls_parameters, without_tls_parameters
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -24,9 +27,9 @@ def make_celery(settings: Settings) -> Celery:
     queue = settings.queue
     app = Celery("kvworker", set_as_current=False)
     app.conf.update(
-        broker_url=queue.broker_url,
+        broker_url=without_tls_parameters(queue.broker_url) if _is_amqps(queue.broker_url) else queue.broker_url,
         result_backend=queue.result_backend,
-        **_wire_settings(),
+        **_wire_settings(settings),
         **_queue_settings(settings),
         **_worker_settings(settings),
         **_connection_settings(settings),
@@ -35,7 +38,9 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-def _wire_settings() -> dict[str, Any]:
+def _wire_settings(settings: Settings) -> dict[str, Any]:
+    if settings.policies.has_certificates:
+        return sign_everything(settings.policies)
     return {
         "task_serializer": "json",
         "result_serializer": "json",
@@ -70,6 +75,7 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "worker_enable_soft_shutdown_on_idle": False,
         # Operations are idempotent, so what runs when the connection is lost may finish.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_remote_control": settings.queue.remote_control,
         "worker_send_task_events": False,
         "task_send_sent_event": False,
         "task_track_started": False,
@@ -111,7 +117,25 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
     if speaks_redis(settings.queue.broker_url):
         return {**common, "broker_transport_options": _redis_options(settings)}
     # Without confirms a message written to a dying connection is lost without a word.
-    return {**common, "broker_transport_options": {"confirm_publish": True}}
+    amqp = {**common, "broker_transport_options": {"confirm_publish": True}}
+    url = settings.queue.broker_url
+    return {**amqp, "broker_use_ssl": _amqp_tls(url)} if _is_amqps(url) else amqp
+
+
+def _is_amqps(url: str) -> bool:
+    return url.startswith("amqps://")
+
+
+def _amqp_tls(url: str) -> dict[str, Any]:
+    """What py-amqp wants of the URL's TLS parameters, whose names it does not know."""
+    given = tls_parameters(url)
+    reqs = given.pop("ssl_cert_reqs").removeprefix("CERT_").upper()
+    options: dict[str, Any] = {name.removeprefix("ssl_"): value for name, value in given.items()}
+    options["cert_reqs"] = ssl.VerifyMode[f"CERT_{reqs}"]
+    if options["cert_reqs"] is ssl.CERT_REQUIRED:
+        # Without it the certificate of any host would do.
+        options["server_hostname"] = urlsplit(url).hostname
+    return options
 
 
 def _redis_options(settings: Settings) -> dict[str, Any]:

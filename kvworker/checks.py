@@ -167,9 +167,11 @@ def _worker(settings: Settings) -> str:
             raise CheckError(str(error), "give the callers and the workers the same policies.signing_key") from error
     except OperationTimeoutError as error:
         queue_name = settings.queue.queue_name
+        unsigned = ", or its policies.security_cert_store lacks this certificate, as its log tells"
         raise CheckError(
             f"nobody answered on the queue {queue_name!r} within {timeout_seconds:g} s",
-            "start a worker: `kvworker worker`; if one runs, it is busy, or has another broker or queue",
+            "start a worker: `kvworker worker`; if one runs, it is busy, or has another broker or queue"
+            + (unsigned if settings.policies.has_certificates else ""),
         ) from error
     except KVStoreError as error:
         raise CheckError(str(error), "mend what failed above, or see the worker's log") from error

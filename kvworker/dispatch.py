@@ -68,17 +68,17 @@ class PendingReply:
         failure = meta["result"]
         if not isinstance(failure, dict) or "exc_type" not in failure:
             return OperationFailedError(self.operation_id, f"task state {meta['status']}")
-        args = failure.get("exc_message") or ()
-        error = rebuild_error(failure["exc_type"], args if isinstance(args, list | tuple) else (args,))
-        if error is not None and self.tool.writes and self.message.copies > 1:
-            detail = f"one copy of its message ended as {failure['exc_type']}, another may not have"
+        name, args = failure["exc_type"], failure.get("exc_message") or ()
+        if self.tool.writes and self.message.copies > 1:
+            detail = f"one copy of its message ended as {name}, another may not have"
             return OperationTimeoutError(self.operation_id, detail)
-        if failure["exc_type"] == _UNKNOWN_TASK and self.message.copies <= 1:
+        if name == _UNKNOWN_TASK:
             return UnsupportedMessageError(
                 f"the worker that took it does not know {self.tool.name}, so it was not applied: it is older than this"
                 " program; update the workers"
             )
-        return error or OperationFailedError(self.operation_id, str(failure["exc_type"]))
+        error = rebuild_error(name, args if isinstance(args, list | tuple) else (args,))
+        return error or OperationFailedError(self.operation_id, str(name))
 
 
 class Dispatcher:

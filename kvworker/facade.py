@@ -333,5 +333,6 @@ def make_signature(
         kwargs=policy.sign(tool, payload),
         immutable=not (tool.name == "kv_set" and "value" not in checked),
         queue=settings.queue.queue_name,
+        serializer=app.conf.task_serializer,
         kwargsrepr=described(tool, checked),
     )

@@ -10,6 +10,7 @@ from kvworker.errors import ConfigurationError, PolicyDeniedError
 from kvworker.model import MAX_NAMESPACE_BYTES
 from kvworker.signing import is_signed, sign_payload
 from kvworker.tools import STEP_TOOLS, TOOLS, Tool
+from kvworker.wire import TASK
 
 if TYPE_CHECKING:
     from kvworker.settings import PersonaSettings, PoliciesSettings
@@ -25,6 +26,10 @@ UNSIGNED = (
     "its message does not carry the signature of this worker's signing key; configure the same"
     " policies.signing_key where it is sent"
 )
+
+
+#: Why it refuses one that was signed for another task: what certificates sign does not hold the task's name by itself.
+MISNAMED = "what was signed does not name this task; send it with `task` among its arguments"
 
 
 class Policy:
@@ -50,24 +55,30 @@ class Policy:
         return name
 
     def sign(self, tool: Tool, payload: dict[str, Any], operation_id: str | None = None) -> dict[str, Any]:
-        """The payload with its signature; as it is where no signing key is configured.
+        """The payload with its signature; as it is where neither a signing key nor certificates are configured.
 
         ``operation_id`` becomes part of it where a write has none of the caller's: a copy of the message
         under another task id is then still the same operation.
         """
         key = self._settings.signing_key
-        if key is None:
+        if key is None and not self._settings.has_certificates:
             return payload
         if operation_id and tool.writes:
             payload = {"idempotency_key": operation_id, **payload}
-        return sign_payload(key.get_secret_value(), tool.task_name, payload)
+        if self._settings.has_certificates:
+            payload = {**payload, TASK: tool.task_name}
+        return sign_payload(key.get_secret_value(), tool.task_name, payload) if key else payload
 
     def authenticate(self, tool: Tool, payload: Mapping[str, Any]) -> None:
-        """See that a message was signed, where a signing key is configured.
+        """See that a message was signed, where a signing key or certificates are configured.
+
+        By certificates Celery has verified it before; what is left is that it was signed for this task.
 
         Raises:
             PolicyDeniedError: it was not, or something in it was changed.
         """
+        if self._settings.has_certificates and payload.get(TASK) != tool.task_name:
+            raise _denied(payload.get("persona"), tool.name, payload.get("namespace"), MISNAMED)
         key = self._settings.signing_key
         if key and not is_signed(key.get_secret_value(), tool.task_name, payload):
             raise _denied(payload.get("persona"), tool.name, payload.get("namespace"), UNSIGNED)

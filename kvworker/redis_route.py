@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, signals
+from kombu import serialization
 from kombu.utils.json import dumps
 
 from kvworker.links import Link, Links, limit
@@ -44,6 +45,7 @@ class RedisRoute:
     def __init__(self, app: Celery, *, queue_name: str, timeout_seconds: float, max_idle: int) -> None:
         self._app = app
         self._queue_name = queue_name
+        self._serializer = str(app.conf.task_serializer)
         self._timeout_seconds = timeout_seconds
         self._links = Links(self._make_connection, max_idle=max_idle)
         self._target: _Target | None = None
@@ -105,14 +107,22 @@ class RedisRoute:
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),
         }
+        content_type, body = self._encoded(task.body)
         item = {
-            "body": base64.b64encode(dumps(task.body).encode()).decode(),
+            "body": base64.b64encode(body.encode()).decode(),
             "content-encoding": "utf-8",
-            "content-type": "application/json",
+            "content-type": content_type,
             "headers": task.headers,
             "properties": properties,
         }
         return str(dumps(item))
+
+    def _encoded(self, body: Any) -> tuple[str, str]:
+        """The content type and the text of a body. JSON needs no way through kombu's registry."""
+        if self._serializer == "json":
+            return "application/json", dumps(body)
+        content_type, _, text = serialization.dumps(body, serializer=self._serializer)
+        return content_type, text
 
     def _make_connection(self) -> Link:
         if self._target is None:

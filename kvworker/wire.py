@@ -2,7 +2,7 @@
 
 A payload is the tool's own arguments plus ``v`` (the version of the payload) and, from the facade,
 ``deadline`` (seconds since the epoch); where policies are configured also ``persona``, where a signing key
-is also ``signature``. A message made by hand needs the arguments alone::
+is also ``signature``, where certificates are also ``task``. A message made by hand needs the arguments alone::
 
     app.send_task("kvworker.kv_set", kwargs={"namespace": "session", "key": "token", "value": "t"}, queue="kv")
 """
@@ -26,13 +26,15 @@ SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
 SIGNATURE: Final = "signature"
+#: Where a message's body names its task, which is otherwise in its headers alone.
+TASK: Final = "task"
 
 #: What holds values as they were given: arguments of operations and fields of results.
 _MAY_HOLD_VALUES: Final = frozenset({"value", "operations", "entries", "results"})
 
 
 #: What a payload holds besides the tool's arguments.
-_ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE})
+_ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE, TASK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     """The operation that a message asks for.
 
     ``parents`` is what Celery passes on from the previous task of a chain: the value to set, if the
-    message names none. The operation id is the caller's, or else the task's id.
+    message names none; of an operation's result, what it is however often the chain is run. The operation id
+    is the caller's, or else the task's id.
 
     Raises:
         UnsupportedMessageError: the message is of a newer version.
@@ -94,7 +97,7 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     if parents:
         if tool.name != "kv_set" or "value" in arguments or len(parents) > 1:
             raise InvalidRequestError(f"{tool.name} takes keyword arguments only (make its signature immutable)")
-        arguments["value"] = parents[0]
+        arguments["value"] = _as_recorded(parents[0])
     checked = check_arguments(tool, arguments)
     operation_id = checked.pop("idempotency_key", task_id)
     persona = check_persona(payload.get("persona")) or ""
@@ -142,6 +145,18 @@ def check_persona(persona: object) -> str | None:
 def with_literals(data: dict[str, Any]) -> dict[str, Any]:
     """What is sent: values that kombu would mistake are made literal; done twice it changes nothing."""
     return {name: _literal(value) if name in _MAY_HOLD_VALUES else value for name, value in data.items()}
+
+
+def _as_recorded(result: object) -> object:
+    """An operation's result without what a repetition tells otherwise: that it is one, and the time that is left.
+
+    A chord passes on a list of results.
+    """
+    if isinstance(result, list):
+        return [_as_recorded(one) for one in result]
+    if isinstance(result, dict) and "replayed" in result and "namespace" in result:
+        return {name: value for name, value in result.items() if name not in {"replayed", "ttl_seconds"}}
+    return result
 
 
 def _literal(value: object) -> object:

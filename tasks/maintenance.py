@@ -12,7 +12,7 @@ from celery import Celery, Task
 from celery.utils.log import get_task_logger
 
 from kvworker.adapters import KeyValueStoreAdapter
-from kvworker.errors import InvalidRequestError, KVStoreError
+from kvworker.errors import InvalidRequestError, StoreUnavailableError
 from kvworker.model import check_namespace, shown_name
 from kvworker.providers import adapters_in_use
 from kvworker.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
@@ -25,7 +25,8 @@ def register_maintenance(app: Celery, runtime: Runtime) -> None:
     """Register the tasks that beat sends."""
     options: dict[str, Any] = {
         "bind": True,
-        "throws": (KVStoreError,),
+        # All else, such as a missing grant, is somebody's to mend: Celery logs it as an error, on which nobody waits.
+        "throws": (InvalidRequestError, StoreUnavailableError),
         "shared": False,
     }
     limits = runtime.settings.maintenance

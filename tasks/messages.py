@@ -37,7 +37,8 @@ def problem_of(message: Any) -> str | None:
     try:
         body = message.payload
     except Exception as error:  # noqa: BLE001 - decoders fail in as many ways as there are content types
-        return f"its body cannot be decoded ({type(error).__name__})"
+        # kombu makes one error of all that decoders raise; which it was tells more.
+        return f"its body cannot be decoded ({type(error.__context__ or error).__name__})"
     return _problem_of_body(body)
 
 

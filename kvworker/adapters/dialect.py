@@ -152,6 +152,10 @@ class Dialect(ABC):
     def translate(self, error: Exception) -> Exception:
         """Give the error, or the signal, that the driver's error means."""
 
+    def cause_of(self, error: Exception) -> Exception | None:
+        """Give the driver's error for a traceback, or None if it may quote what is stored."""
+        return error
+
     @abstractmethod
     def cannot_connect(self, error: Exception) -> Exception:
         """Give the error that a failure to connect means."""

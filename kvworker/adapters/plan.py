@@ -6,6 +6,7 @@ Instants are seconds since 1970 by the database's clock.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -113,6 +114,8 @@ class Plan:
     after: dict[str, Entry]
     outcomes: list[str | KVStoreError] = field(default_factory=list)
     read_bytes: int = 0
+    #: The last version that was given out for each key that is written.
+    versions: dict[str, int] = field(default_factory=dict)
 
     @property
     def changed(self) -> dict[str, Entry]:
@@ -139,9 +142,9 @@ class Plan:
 class Planner:
     """Takes steps on the entries of a namespace as they are ``now``.
 
-    ``version`` is the least that an entry written now may have: the clock in microseconds, which is past every
-    version that was given out, so that an entry which is made again never has an old one. All writes of a key
-    in one plan give the same version, of which only the last is ever seen.
+    ``version`` is the least that an entry written now may end with: the clock in microseconds, which is past every
+    version that was given out, so that an entry which is made again never has an old one. Of several writes of
+    a key each has its own, and it is the last that has this one.
     """
 
     namespace: str
@@ -156,6 +159,9 @@ class Planner:
             QuotaRefusedError: expired entries are to be purged first.
         """
         plan = Plan(entries, dict(entries))
+        writes = Counter(step.key for step in steps if step.action in {"set", "increment"})
+        for key, count in writes.items():
+            plan.versions[key] = max(entries[key].version, self.version - count)
         for index, step in enumerate(steps):
             try:
                 plan.outcomes.append(self._apply(step, plan, room))
@@ -167,13 +173,14 @@ class Planner:
 
     def _apply(self, step: Step, plan: Plan, room: Room | OpenRoom | None) -> str:
         entry = plan.after[step.key]
-        version = max(plan.before[step.key].version + 1, self.version)
-        changed, record = self._take(step, entry, version)
+        changed, record = self._take(step, entry, plan.versions.get(step.key, 0) + 1)
         if room is not None:
             room.take(self.namespace, changed.size_bytes - entry.size_bytes)
         if step.action == "get":
             plan.read_bytes += entry.size_bytes
         plan.after[step.key] = changed
+        if changed.version > entry.version:
+            plan.versions[step.key] = changed.version
         return record
 
     def _take(self, step: Step, entry: Entry, version: int) -> tuple[Entry, str]:

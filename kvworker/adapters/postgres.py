@@ -25,7 +25,7 @@ from kvworker.adapters.dialect import (
 from kvworker.adapters.plan import Entry, Plan, Planner
 from kvworker.adapters.planned import KEPT_COMING, PlanningDialect, common_params
 from kvworker.adapters.postgres_connection import OneCursorConnection
-from kvworker.adapters.postgres_errors import cannot_connect, translate
+from kvworker.adapters.postgres_errors import cannot_connect, quotes_data, translate
 from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.adapters.shares import LedgerSplitter
 from kvworker.adapters.sizes import SizePredictor
@@ -113,6 +113,10 @@ class PostgresDialect(PlanningDialect):
     def translate(self, error: Exception) -> Exception:
         """Give the error, or the signal, that the driver's error means."""
         return translate(error)
+
+    def cause_of(self, error: Exception) -> Exception | None:
+        """Give the driver's error for a traceback, or None if it may quote what is stored."""
+        return None if quotes_data(error) else error
 
     def cannot_connect(self, error: Exception) -> Exception:
         """Give the error that a failure to connect means."""

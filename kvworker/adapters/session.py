@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from kvworker.adapters.dialect import ConnectionLostError, Dialect, RetryableError
 from kvworker.adapters.engines import ProcessEngine
 from kvworker.adapters.schema import SCHEMA_VERSION
-from kvworker.errors import SchemaError, StoreUnavailableError
+from kvworker.errors import ConfigurationError, SchemaError, StoreUnavailableError
 
 _Result = TypeVar("_Result")
 
@@ -90,6 +90,11 @@ class Session:
         while True:
             try:
                 return self._translated(attempt)
+            except (ConfigurationError, SchemaError) as error:
+                if not failures:
+                    raise
+                # These say that nothing was done; the try before may have been.
+                raise StoreUnavailableError(f"a connection was lost, and then {error}", operation_id) from error
             except StoreUnavailableError as error:
                 raise StoreUnavailableError(error.detail, operation_id) from error.__cause__
             except RetryableError as error:
@@ -101,12 +106,12 @@ class Session:
         try:
             return attempt()
         except self.dialect.driver_errors as error:
-            raise self.dialect.translate(error) from error
+            raise self.dialect.translate(error) from self.dialect.cause_of(error)
         except DBAPIError as error:
             # From a migration: all else runs on the driver itself. Without a statement it is about connecting.
             cause = error.orig if isinstance(error.orig, Exception) else error
             meaning = self.dialect.cannot_connect if error.statement is None else self.dialect.translate
-            raise meaning(cause) from cause
+            raise meaning(cause) from self.dialect.cause_of(cause)
 
     def _prepare_retry(self, error: RetryableError) -> int:
         """Make ready for another try, and tell how many such failures are worth one."""

@@ -237,27 +237,26 @@ class SqlAdapter(KeyValueStoreAdapter):
         operation_id = write.operation_id
         try:
             return self._session.run(partial(self._dialect.write, write=write, limits=self._limits), operation_id)
-        except DuplicateOperationError as error:
+        except DuplicateOperationError:
             return self._record_of_winner(
                 write,
                 lambda: StoreUnavailableError("the record of the same operation was just pruned", operation_id),
-                error,
             )
-        except NotAnIntegerError as error:
-            return self._record_of_winner(write, lambda: InvalidValueTypeError(*_name(write)), error)
-        except OutOfRangeError as error:
-            return self._record_of_winner(write, lambda: CounterOverflowError(*_name(write)), error)
+        except NotAnIntegerError:
+            return self._record_of_winner(write, lambda: InvalidValueTypeError(*_name(write)))
+        except OutOfRangeError:
+            return self._record_of_winner(write, lambda: CounterOverflowError(*_name(write)))
         except StepRefusedError as refused:
             if write.action != "batch":
                 raise refused.error from None
             name, args = type(refused.error).__name__, refused.error.args
             raise BatchRefusedError(refused.index, name, args) from refused.error
 
-    def _record_of_winner(self, write: Write, otherwise: Callable[[], Exception], error: Exception) -> Record:
+    def _record_of_winner(self, write: Write, otherwise: Callable[[], Exception]) -> Record:
         """Give the record of the same operation that ran at the same moment, and that this one lost to."""
         record = self._recorded(write.namespace, write.operation_id)
         if record is None:
-            raise otherwise() from error.__cause__
+            raise otherwise() from None
         return record
 
     def _recorded(self, namespace: str, operation_id: str) -> Record | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from kvworker.certificates import check_certificates
 from kvworker.checks import CHECKS, Finding, run_checks
 from kvworker.cli.options import config_option, config_path, json_option, load_settings
 from kvworker.cli.output import console, print_json
@@ -46,6 +47,7 @@ def _examine(config: Path | None, names: tuple[str, ...]) -> Iterator[Finding]:
     path = config_path(config)
     try:
         settings = load_settings(path)
+        check_certificates(settings.policies)
     except ConfigurationError as error:
         yield Finding("config", ok=False, detail=str(error), fix="correct it; docs/configuration.md has every key")
         return

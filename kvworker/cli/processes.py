@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from kvworker.certificates import check_certificates
 from kvworker.cli.options import config_option, config_path, load_settings
 from kvworker.processes import celery_command, celery_environment, check_modules_are_ours, schedule_directory
 
@@ -48,7 +49,7 @@ def beat_command(config: Path | None, state: Path | None, arguments: tuple[str, 
 
 def _become(name: str, config: Path | None, arguments: Sequence[str]) -> None:
     # Wrong settings are told here, in one line; in Celery they would be a traceback.
-    load_settings(config)
+    check_certificates(load_settings(config).policies)
     if config_path(config) is None:
         click.echo("no configuration file was found, so the defaults are used; give one with --config", err=True)
     check_modules_are_ours(Path.cwd())

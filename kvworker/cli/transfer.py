@@ -142,3 +142,5 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
     if len(report.errors) > _SHOWN_ERRORS:
         click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
     click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")
+    if report.replayed and not report.applied:
+        click.echo("this file was imported before, and nothing was done; --again applies it all the same", err=True)

@@ -57,6 +57,7 @@ class QueueSettings(Block):
     ``result_backend`` is the broker's URL when that speaks Redis. A message that a lost worker had taken
     is delivered again ``visibility_timeout_seconds`` later, at most ``max_redeliveries`` times.
     ``retry_seconds`` bounds the retries of transient database errors for a message without a deadline.
+    ``remote_control`` lets whoever reaches the broker ask workers and stop them (``celery inspect``, ``control``).
     """
 
     broker_url: str = "redis://127.0.0.1:6379/0"
@@ -69,6 +70,7 @@ class QueueSettings(Block):
     soft_shutdown_seconds: Seconds = 10.0
     retry_seconds: Seconds = 15.0
     connect_timeout_seconds: Seconds = 2.0
+    remote_control: bool = True
 
     @field_validator("broker_url")
     @classmethod

@@ -1,4 +1,4 @@
-"""The ``policies`` block: what each persona may do, and the key that signs messages."""
+"""The ``policies`` block: what each persona may do, and what signs messages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 MIN_SIGNING_KEY_BYTES = 16
 
 _PATH = "policies"
+_CERTIFICATE_FILES = ("security_key", "security_certificate", "security_cert_store")
 
 
 def _listed(example: str) -> BeforeValidator:
@@ -61,10 +62,17 @@ class PersonaSettings(Block):
 
 
 class PoliciesSettings(Block):
-    """The personas by name, the one for calls that name none, and the key that signs messages."""
+    """The personas by name, the one for calls that name none, and what signs messages.
+
+    ``signing_key`` is a secret that senders and workers share. The others are files, for Celery's message signing: a
+    private key, its certificate, and the certificates of those who are believed.
+    """
 
     default_persona: str | None = None
     signing_key: SecretStr | None = None
+    security_key: str | None = None
+    security_certificate: str | None = None
+    security_cert_store: str | None = None
     personas: dict[str, PersonaSettings] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -72,9 +80,15 @@ class PoliciesSettings(Block):
         problems = [*_default_problems(self.default_persona, self.personas)]
         if self.signing_key and (problem := _key_problem(self.signing_key.get_secret_value())):
             problems.append(f"{_PATH}.signing_key: {problem}")
+        problems += _certificate_problems(self)
         if problems:
             raise ConfigurationError("\n".join(problems))
         return self
+
+    @property
+    def has_certificates(self) -> bool:
+        """Whether messages and results are signed and verified by certificates."""
+        return self.security_key is not None
 
     def to_mapping(self) -> dict[str, Any]:
         """The block laid out like the file's, with the personas of the personas file in it."""
@@ -82,6 +96,7 @@ class PoliciesSettings(Block):
         return {
             "default_persona": self.default_persona,
             "signing_key": self.signing_key,
+            **{name: getattr(self, name) for name in _CERTIFICATE_FILES},
             "personas_file": None,
             "personas": personas or None,
         }
@@ -92,6 +107,9 @@ class PoliciesBlock(Block):
 
     default_persona: str | None = None
     signing_key: Any = Field(default=None, repr=False)
+    security_key: str | None = None
+    security_certificate: str | None = None
+    security_cert_store: str | None = None
     personas_file: str | None = None
     personas: Any = None
 
@@ -113,9 +131,21 @@ def read_policies(
         _add_personas_of_file(personas, directory / Path(block.personas_file).expanduser(), problems)
     if len(problems) == found:
         problems.extend(_default_problems(block.default_persona, personas))
+    problems.extend(_certificate_problems(block))
     if len(problems) > found:
         return None
-    return PoliciesSettings(default_persona=block.default_persona, signing_key=signing_key, personas=personas)
+    files = {name: _from(directory, getattr(block, name)) for name in _CERTIFICATE_FILES}
+    return PoliciesSettings(default_persona=block.default_persona, signing_key=signing_key, personas=personas, **files)
+
+
+def _from(directory: Path, file: str | None) -> str | None:
+    return None if file is None else str((directory / Path(file).expanduser()).absolute())
+
+
+def _certificate_problems(block: PoliciesSettings | PoliciesBlock) -> Iterator[str]:
+    missing = [name for name in _CERTIFICATE_FILES if getattr(block, name) is None]
+    if 0 < len(missing) < len(_CERTIFICATE_FILES):
+        yield f"{_PATH}.{missing[0]}: it is missing; give {', '.join(_CERTIFICATE_FILES)}, or none of them"
 
 
 def _read_block(block: Mapping[Any, Any], problems: list[str]) -> PoliciesBlock | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+_TLS_SCHEMES = ("rediss", "amqps")
 BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps", "pyamqp")
 
 DATABASE_URL_EXAMPLES = {
@@ -19,6 +20,9 @@ _DATABASE_URLS = {
     "sqlite": re.compile(r"sqlite(\+pysqlite)?://"),
 }
 _VALKEY_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+socket": "redis+socket"}
+#: How a TLS URL says whether the server's certificate is verified, as kombu and Celery understand it.
+_CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 # Longer paths do not fit into the kernel's address of a Unix socket.
 _MAX_SOCKET_PATH_BYTES = 107
 # Up to the last @ of the whole text: a password with an unescaped / or ? or @ must not survive.
@@ -50,7 +54,7 @@ def queue_url(url: str, schemes: tuple[str, ...]) -> str:
     if scheme == "redis+socket":
         return f"{scheme}://{_absolute_socket(rest)}"
     _check_address(scheme, rest)
-    return f"{scheme}://{rest}"
+    return _with_verification(scheme, f"{scheme}://{rest}")
 
 
 def database_url_problem(adapter: str, url: str) -> str | None:
@@ -58,6 +62,18 @@ def database_url_problem(adapter: str, url: str) -> str | None:
     if _DATABASE_URLS[adapter].match(url):
         return None
     return f"it should be a URL like {DATABASE_URL_EXAMPLES[adapter]} (what it is now is not shown)"
+
+
+def tls_parameters(url: str) -> dict[str, str]:
+    """The ``ssl_*`` parameters of a URL."""
+    return {name: value for name, value in parse_qsl(urlsplit(url).query) if name.startswith("ssl_")}
+
+
+def without_tls_parameters(url: str) -> str:
+    """The URL without its ``ssl_*`` parameters."""
+    parts = urlsplit(url)
+    others = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
+    return parts._replace(query=urlencode(others)).geturl()
 
 
 def speaks_redis(url: str) -> bool:
@@ -90,6 +106,32 @@ def _check_address(scheme: str, rest: str) -> None:
         raise ValueError("its port should be between 1 and 65535")
     if scheme in REDIS_SCHEMES and path and not re.fullmatch(r"[0-9]{1,9}", path):
         raise ValueError(f"its path should be the number of a Redis database, as in {scheme}://host:6379/0")
+
+
+def _with_verification(scheme: str, url: str) -> str:
+    """The URL with its TLS parameters checked; a TLS URL that says nothing verifies the server's certificate."""
+    given = tls_parameters(url)
+    if scheme not in _TLS_SCHEMES:
+        if given:
+            raise ValueError("its ssl_ parameters need TLS: write rediss:// or amqps://")
+        return url
+    reqs = given.get("ssl_cert_reqs", _CERT_REQS[0])
+    if reqs not in _CERT_REQS:
+        raise ValueError("its ssl_cert_reqs should be required, optional or none")
+    for name in _TLS_FILES:
+        if name in given and not _is_file(given[name]):
+            raise ValueError(f"its {name} names no file that is there: {given[name]}")
+    if "ssl_cert_reqs" in given:
+        return url
+    # Without it kombu verifies nothing, and Celery's result backend does not start.
+    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs={reqs}"
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # it is in a directory that cannot be entered
+        return False
 
 
 def _listed(schemes: tuple[str, ...]) -> str:

@@ -54,6 +54,23 @@ class VersionCases(Cases):
             assert version not in given
             adapter.delete("namespace", "key")
 
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_every_write_of_a_batch_gives_a_larger_version(self, adapter: KeyValueStoreAdapter, atomic: bool) -> None:  # noqa: FBT001
+        before = adapter.set("namespace", "key", 0).version
+        steps = [
+            Step("set", "key", value=1),
+            Step("increment", "key"),
+            Step("delete", "key"),
+            Step("set", "key", value="last"),
+        ]
+        first, second, _, last = adapter.batch("namespace", steps, atomic=atomic).results
+        versions = [before or 0, *(getattr(result, "version", 0) for result in (first, second, last))]
+        assert versions == sorted(set(versions))
+        assert version_of(adapter, "namespace", "key") == versions[-1]
+        for version in versions[:-1]:
+            with pytest.raises(VersionConflictError):
+                adapter.set("namespace", "key", "lost", expected_version=version)
+
     def test_a_miss_has_no_version(self, adapter: KeyValueStoreAdapter) -> None:
         assert adapter.get("namespace", "key").version is None
 

@@ -56,12 +56,25 @@ def _names_services(command: str) -> bool:
     return set(re.findall(r"--scale (\w+)=", command)) <= set(services)
 
 
+def _runs_sql_of_ours(command: str) -> bool:
+    """It needs a PostgreSQL and its superuser; tests/integration/test_roles.py runs these files as these users."""
+    found = re.search(r"--file (config/\w+\.sql)$", command)
+    return found is not None and (ROOT / found[1]).exists()
+
+
+def _makes_an_rsa_key(command: str) -> bool:
+    """OpenSSL's program may be missing; tests/acceptance/test_signed_messages.py makes such keys by a library."""
+    return "-newkey rsa:" in command
+
+
 #: Commands that cannot be run here. Each is checked instead; the check's docstring says why.
 CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"kvworker up$": _runs_already,
     r"make ": _is_a_target,
     r"pip install ": _installs_extras,
     r"docker compose ": _names_services,
+    r"psql ": _runs_sql_of_ours,
+    r"openssl req ": _makes_an_rsa_key,
 }
 
 #: Commands that run to their end, and what is added to them.

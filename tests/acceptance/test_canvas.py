@@ -60,6 +60,20 @@ def test_a_group_and_a_chord_whose_body_stores_the_results(store: KeyValueStore)
     assert store.get("n", "all").value == stored["value"]
 
 
+def test_a_pipeline_with_operation_ids_can_be_run_again(store: KeyValueStore) -> None:
+    def run() -> Any:
+        fields = {"namespace": "n", "key": "c", "ttl_seconds": 60}
+        count = store.signature("kv_increment", {**fields, "idempotency_key": "count"})
+        others = [store.signature("kv_increment", {"namespace": "n", "key": k, "idempotency_key": k}) for k in "ab"]
+        keep = store.signature("kv_set", {"namespace": "n", "key": "last", "idempotency_key": "keep"})
+        keep_all = store.signature("kv_set", {"namespace": "n", "key": "all", "idempotency_key": "keep all"})
+        chain(count, keep).apply_async().get(timeout=20)
+        return chord(others, keep_all).apply_async().get(timeout=20)["replayed"]
+
+    assert [run(), run()] == [False, True]
+    assert (store.get("n", "c").value, store.get("n", "last").value["value"]) == (1, 1)  # type: ignore[call-overload,index]
+
+
 def test_signatures_check_their_arguments(store: KeyValueStore) -> None:
     with pytest.raises(InvalidRequestError, match="needs the argument 'key'"):
         store.signature("kv_get", {"namespace": "n"})

@@ -28,13 +28,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "config", home / "config")
     with running_up(home):
+        (home / "ca.pem").touch()
         shutil.copy(home / ".kvworker" / "kvworker.yaml", home / "config" / "production.yaml")
         yield home
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> None:
-    replacements = {"8765": str(free_port()), "/var/lib/kvworker": "beat-state"}
+    replacements = {"8765": str(free_port()), "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.acceptance.reader", str(document), json.dumps(replacements)],
         cwd=home,

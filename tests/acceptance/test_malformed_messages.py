@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any
 
 import pytest
-from redis import Redis
 
 from kvworker import KeyValueStore
+from tests.acceptance.malformed import push
 from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
 
-SOUND: list[Any] = [[], {"namespace": "n", "key": "k", "value": "the-secret"}, {}]
 MALFORMED: dict[str, dict[str, Any]] = {
     "no id": {"headers": {"id": None}},
     "an id that is no string": {"headers": {"id": 5}},
@@ -56,29 +53,13 @@ NO_MESSAGES: list[bytes] = [
 ]
 
 
-def _push(client: Redis, changes: dict[str, Any]) -> None:
-    headers = {"task": "kvworker.kv_set", "id": "by-hand", "lang": "py", **changes.get("headers", {})}
-    message = {
-        "body": base64.b64encode(changes.get("body", json.dumps(SOUND).encode())).decode(),
-        "content-type": changes.get("content-type", "application/json"),
-        "content-encoding": "utf-8",
-        "headers": headers,
-        "properties": {
-            "body_encoding": "base64",
-            "delivery_tag": "by-hand",
-            "delivery_info": {"exchange": "", "routing_key": "kv"},
-        },
-    }
-    client.lpush("kv", json.dumps(message))
-
-
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=1"], ["--pool=threads", "--concurrency=1"]], ids=str)
 def test_a_malformed_message_is_refused_and_the_worker_goes_on(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     with valkey_node.client() as client:
         for name, changes in MALFORMED.items():
-            _push(client, changes)
+            push(client, changes)
             assert store.get("n", "k", timeout=20).found is False, name
         wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="every message settled")
         assert client.llen("kv") == 0
@@ -92,9 +73,9 @@ def test_a_task_that_is_not_ours_is_refused_without_its_body(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     with valkey_node.client() as client:
-        _push(client, {"headers": {"task": "kvworker.kv_of_a_newer_version"}})
-        _push(client, {"headers": {"task": "celery.chain", "stamped_headers": 5}})
-        _push(client, {"headers": {"compression": "no-such"}})
+        push(client, {"headers": {"task": "kvworker.kv_of_a_newer_version"}})
+        push(client, {"headers": {"task": "celery.chain", "stamped_headers": 5}})
+        push(client, {"headers": {"compression": "no-such"}})
         assert store.get("n", "k", timeout=20).found is False
         wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="every message settled")
     assert worker_node.status == "running"

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from celery import chain
 from kombu import Connection
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
-from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError
+from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
+from kvworker.checks import run_checks
+from tests.acceptance.conftest import ROOT
 from tests.acceptance.database import kill_in_the_middle_of_an_increment
 from tests.acceptance.processes import ProcessNode, WorkerNode, wait_until
 from tests.acceptance.test_timeouts import within
 from tests.servers import free_port
+from tests.tls import make_authority, tls_before_port
 
 
 def _server_script() -> str | None:
@@ -130,6 +134,35 @@ def test_round_trips(celery_setup: CeleryTestSetup, store: KeyValueStore) -> Non
         store.signature("kv_get", {"namespace": "n", "key": "c"}),
     )
     assert steps.apply_async().get(timeout=20)["value"] == 81
+
+
+@pytest.fixture
+def tls_urls(rabbit_node: RabbitNode, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The broker's URLs over TLS: one that works, and those that must be refused."""
+    ours, stranger = make_authority(tmp_path, "ours"), make_authority(tmp_path, "stranger")
+    with tls_before_port(ours.context, rabbit_node.port) as proxy:
+        start = f"amqps://guest:guest@{proxy.address}//?ssl_ca_certs="
+        good = f"{start}{ours.file}"
+        yield {"good": good, "authority": f"{start}{stranger.file}", "host": good.replace("127.0.0.1", "localhost")}
+
+
+def test_tls(tls_urls: dict[str, str], kv_config: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(kv_config.read_text())
+    for name in ("authority", "host"):
+        data["queue"]["broker_url"] = tls_urls[name]
+        (finding,) = run_checks(Settings.from_mapping(data), ("broker",))
+        assert not finding.ok
+        assert "certificate verify failed" in finding.detail
+    data["queue"]["broker_url"] = tls_urls["good"]
+    kv_config.write_text(yaml.safe_dump(data))
+    worker = WorkerNode(tmp_path, {"KVWORKER_CONFIG": str(kv_config), "PYTHONPATH": str(ROOT)}, ["--pool=solo"])
+    worker.start()
+    try:
+        with KeyValueStore(Settings.load(kv_config)) as store:
+            assert store.increment("n", "over-tls", timeout=30).value == 1
+            assert store.get("n", "over-tls").value == 1
+    finally:
+        worker.teardown()
 
 
 def test_an_expired_message(store: KeyValueStore, request: pytest.FixtureRequest) -> None:

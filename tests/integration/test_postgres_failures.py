@@ -125,7 +125,7 @@ def test_an_operation_that_the_database_undid_is_retried(
     adapter: KeyValueStoreAdapter, postgres_url: str, state: str
 ) -> None:
     with bare_connection(postgres_url) as connection:
-        fail_writes(connection, state, times=3)
+        fail_writes(connection, [state] * 3)
         assert adapter.increment("namespace", "key", operation_id="operation").value == 2
         assert connection.execute("SELECT last_value FROM failures").fetchone() == (4,)
 
@@ -133,20 +133,29 @@ def test_an_operation_that_the_database_undid_is_retried(
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 def test_retries_of_an_operation_end(adapter: KeyValueStoreAdapter, postgres_url: str, state: str) -> None:
     with bare_connection(postgres_url) as connection:
-        fail_writes(connection, state, times=1000)
+        fail_writes(connection, [state] * 1000)
         with pytest.raises(StoreUnavailableError, match="again and again"):
             adapter.increment("namespace", "key")
         assert connection.execute("SELECT last_value < 10 FROM failures").fetchone() == (True,)
     assert adapter.get("namespace", "key").value == 1
 
 
-def fail_writes(connection: psycopg.Connection[Any], state: str, *, times: int) -> None:
-    """Undo that many writes with an error of this SQLSTATE; a sequence counts on where a transaction does not."""
+def test_a_refusal_after_a_lost_connection_does_not_say_that_nothing_was_done(
+    adapter: KeyValueStoreAdapter, postgres_url: str
+) -> None:
+    with bare_connection(postgres_url) as connection:
+        fail_writes(connection, ["57P01", "42501"])
+        with pytest.raises(StoreUnavailableError, match=r"lost, and then .*config/grants\.sql"):
+            adapter.increment("namespace", "key", operation_id="operation")
+
+
+def fail_writes(connection: psycopg.Connection[Any], states: list[str]) -> None:
+    """Undo writes with these SQLSTATEs, one after the other; a sequence counts on where a transaction does not."""
     connection.execute("CREATE SEQUENCE failures")
     connection.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        f" IF nextval('failures') <= {times} THEN RAISE EXCEPTION 'undone' USING ERRCODE = '{state}'; END IF;"
-        " RETURN NEW; END $$"
+        f" IF nextval('failures') <= {len(states)} THEN RAISE EXCEPTION 'undone'"
+        f" USING ERRCODE = (ARRAY{states})[currval('failures')]; END IF; RETURN NEW; END $$"
     )
     connection.execute("CREATE TRIGGER fail BEFORE UPDATE ON kv_entries FOR EACH ROW EXECUTE FUNCTION fail()")
 
@@ -195,7 +204,7 @@ def test_missing_privileges_are_told(postgres_url: str) -> None:
         connection.execute("CREATE ROLE guest LOGIN")
         try:
             url = make_url(postgres_url).set(username="guest").render_as_string()
-            with make_adapter(url) as adapter, pytest.raises(ConfigurationError, match="may not use"):
+            with make_adapter(url) as adapter, pytest.raises(ConfigurationError, match="may not do this"):
                 adapter.get("namespace", "key")
         finally:
             connection.execute("DROP ROLE guest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.signals import after_task_publish, before_task_publish
+from kombu import serialization
 from redis import Redis
 
 from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
@@ -26,6 +28,7 @@ from kvworker.redis_route import RedisRoute
 from kvworker.sender import Sender
 from kvworker.wire import encode_request
 from tests.acceptance.processes import ValkeyNode, wait_until
+from tests.tls import make_signer
 
 Route = RedisRoute | KombuRoute
 VALUES: list[Any] = [{"a": "ü\u0000"}, {"__type__": "datetime", "__value__": "2026"}, 2**70, None]
@@ -106,6 +109,27 @@ def test_another_copy_of_a_message_is_marked_as_one(app: Celery, client: Redis) 
         assert sent.begin_writing()
         marks.append(_published(client, route, sent, "kv")["properties"]["delivery_info"].get("redelivered"))
     assert marks == [None, True]
+
+
+def test_a_signed_message_is_what_celery_and_kombu_would_have_sent(
+    node: ValkeyNode, client: Redis, tmp_path: Path
+) -> None:
+    signer = make_signer(tmp_path, "caller")
+    files = {"security_key": signer.key, "security_certificate": signer.certificate, "security_cert_store": "*.pem"}
+    data = {"queue": {"broker_url": node.url}, "policies": {name: str(file) for name, file in files.items()}}
+    app = make_celery(Settings.from_mapping(data, directory=tmp_path))
+    routes = (
+        KombuRoute(app, queue_name="kv", timeout_seconds=1),
+        RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1),
+    )
+    by_kombu, by_hand = [_published(client, route, message(value=VALUES[0]), "kv") for route in routes]
+    bodies = [base64.b64decode(item.pop("body")) for item in (by_kombu, by_hand)]
+    assert by_hand == by_kombu
+    assert by_hand["content-type"] == "application/data"
+    # The signatures differ, each time.
+    read = [serialization.loads(body, "application/data", "utf-8", accept=["auth"]) for body in bodies]
+    assert read[0] == read[1]
+    assert read[0][1]["value"] == VALUES[0]
 
 
 def test_receivers_of_celerys_signals_get_what_celery_gives_them(app: Celery, client: Redis) -> None:

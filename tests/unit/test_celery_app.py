@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import pytest
@@ -56,6 +57,24 @@ def test_a_stopping_worker_gives_its_tasks_time() -> None:
 
 def test_a_published_message_is_confirmed_by_rabbitmq() -> None:
     assert conf(broker_url="amqp://127.0.0.1", result_backend=REDIS).broker_transport_options["confirm_publish"] is True
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("", {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h"}),
+        (
+            f"?ssl_ca_certs={__file__}&heartbeat=9",
+            {"ca_certs": __file__, "cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "h"},
+        ),
+        ("?ssl_cert_reqs=none", {"cert_reqs": ssl.CERT_NONE}),
+    ],
+)
+def test_amqps_verifies_the_certificate_and_its_host_unless_told_otherwise(query: str, options: dict[str, Any]) -> None:
+    made = conf(broker_url=f"amqps://u:p@h:5671/vhost{query}", result_backend=REDIS)
+    assert made.broker_use_ssl == options
+    assert "ssl_" not in made.broker_url
+    assert ("heartbeat=9" in made.broker_url) == ("heartbeat" in query)
 
 
 def test_a_client_leaves_the_callers_own_application_alone() -> None:

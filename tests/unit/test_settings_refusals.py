@@ -165,7 +165,9 @@ def test_every_problem_is_listed_at_once() -> None:
         ("redis://h:6379/3", "redis://h:6379/3"),
         ("REDIS://h", "redis://h"),
         ("valkey://:p@h:6379/0", "redis://:p@h:6379/0"),
-        ("valkeys://h/0", "rediss://h/0"),
+        ("valkeys://h/0", "rediss://h/0?ssl_cert_reqs=required"),
+        ("rediss://h?health_check_interval=9", "rediss://h?health_check_interval=9&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
         ("redis+socket:///run/v.sock?virtual_host=2", "redis+socket:///run/v.sock?virtual_host=2"),
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
     ],
@@ -208,6 +210,9 @@ def test_rabbitmq_needs_a_redis_for_results(scheme: str) -> None:
         "redis+socket:///",
         "redis+socket:///hidden" + "x" * 120,
         "sentinel://u:hidden@h",
+        "redis://u:hidden@h?ssl_cert_reqs=required",
+        "rediss://u:hidden@h?ssl_cert_reqs=perhaps",
+        "rediss://u:hidden@h?ssl_ca_certs=/no/such/file",
     ],
 )
 @pytest.mark.parametrize("key", ["broker_url", "result_backend"])

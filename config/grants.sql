@@ -1,0 +1,7 @@
+-- What the roles of config/roles.sql may do with the tables. kvworker_owner runs it after each `kvworker migrate`:
+--
+--   psql --username kvworker_owner --dbname kvworker --file config/grants.sql
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON kv_entries, kv_ledgers, kv_operations TO kvworker_worker;
+GRANT SELECT ON kv_schema_version TO kvworker_worker;
+GRANT SELECT ON kv_ledgers, kv_schema_version TO kvworker_monitor;

@@ -1,0 +1,28 @@
+"""Messages that are put into a queue by hand, without any client."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from redis import Redis
+
+SOUND: list[Any] = [[], {"namespace": "n", "key": "k", "value": "the-secret"}, {}]
+
+
+def push(client: Redis, changes: dict[str, Any]) -> None:
+    """Push a sound kv_set, but for the headers, the body and the content type that are given."""
+    headers = {"task": "kvworker.kv_set", "id": "by-hand", "lang": "py", **changes.get("headers", {})}
+    message = {
+        "body": base64.b64encode(changes.get("body", json.dumps(SOUND).encode())).decode(),
+        "content-type": changes.get("content-type", "application/json"),
+        "content-encoding": "utf-8",
+        "headers": headers,
+        "properties": {
+            "body_encoding": "base64",
+            "delivery_tag": "by-hand",
+            "delivery_info": {"exchange": "", "routing_key": "kv"},
+        },
+    }
+    client.lpush("kv", json.dumps(message))

@@ -1,0 +1,187 @@
+"""The roles of config/roles.sql and config/grants.sql: what each can do, and what it is told when it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from kvworker import Settings
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.checks import run_checks
+from kvworker.errors import ConfigurationError
+from kvworker.testing import AdapterConformance, AdapterFactory
+from tests.acceptance.documents import ROOT
+from tests.conformance.adapters import adapters_over
+from tests.integration.test_shares import split
+from tests.servers import PostgresServer
+
+OWNER, WORKER, MONITOR = "kvworker_owner", "kvworker_worker", "kvworker_monitor"
+TABLES = ("kv_entries", "kv_ledgers", "kv_operations")
+GRANTS = [
+    *((right, table) for table in TABLES for right in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    ("SELECT", "kv_schema_version"),
+]
+
+
+def url_as(server: PostgresServer, role: str, database: str) -> str:
+    return make_url(server.url(database)).set(username=role).render_as_string()
+
+
+def make_adapter(url: str, **config: Any) -> KeyValueStoreAdapter:
+    return create_kv_store_adapter("postgres", {"url": url, "namespace_quota_bytes": 100_000, **config})
+
+
+@pytest.fixture(scope="module")
+def granted(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database that was set up as docs/security.md says."""
+    database = postgres_server.create_database(template=None)
+    postgres_server.run_file(ROOT / "config" / "roles.sql", database)
+    with make_adapter(url_as(postgres_server, OWNER, database)) as adapter:
+        assert isinstance(adapter, SqlAdapter)
+        adapter.migrate()
+    postgres_server.run_file(ROOT / "config" / "grants.sql", database, OWNER)
+    yield database
+    postgres_server.drop_database(database)
+    for role in (OWNER, WORKER, MONITOR):
+        postgres_server.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+def emptied(postgres_server: PostgresServer, granted: str) -> str:
+    postgres_server.execute("DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_operations", granted)
+    return granted
+
+
+@pytest.fixture
+def worker_url(postgres_server: PostgresServer, emptied: str) -> str:
+    return url_as(postgres_server, WORKER, emptied)
+
+
+@pytest.fixture
+def monitor_url(postgres_server: PostgresServer, emptied: str) -> str:
+    return url_as(postgres_server, MONITOR, emptied)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        yield connection
+
+
+class TestWorkersRole(AdapterConformance):
+    """The whole contract, upkeep included, holds under the worker's role."""
+
+    @pytest.fixture
+    def make_adapter(self, worker_url: str) -> Iterator[AdapterFactory]:
+        with adapters_over("postgres", {"url": worker_url}) as factory:
+            yield factory
+
+
+@pytest.mark.parametrize("ledger", ["n", ""])
+def test_the_workers_role_splits_and_gathers_ledgers(worker_url: str, ledger: str) -> None:
+    with connected(worker_url) as connection, make_adapter(worker_url, global_quota_bytes=100_000) as adapter:
+        split(connection, adapter, ledger)
+        assert adapter.recompute_ledgers().drifts == ()
+
+
+def test_the_doctor_is_content_with_the_workers_role(worker_url: str, valkey_url: str) -> None:
+    findings = list(run_checks(settings(worker_url, valkey_url), ("database", "schema", "results", "clocks")))
+    assert all(finding.ok for finding in findings), findings
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE mine (a int)",
+        "CREATE TEMPORARY TABLE mine (a int)",
+        "CREATE SCHEMA mine",
+        "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "DROP TABLE kv_entries",
+        "TRUNCATE kv_entries",
+        "ALTER TABLE kv_ledgers DROP CONSTRAINT kv_ledgers_namespace_quota",
+        "CREATE TRIGGER mine BEFORE INSERT ON kv_entries EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "ALTER TABLE kv_entries OWNER TO kvworker_worker",
+        "UPDATE kv_schema_version SET version_num = '0000'",
+        "CREATE ROLE mine",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "SELECT * FROM pg_authid",
+    ],
+)
+def test_the_workers_role_can_do_nothing_else(worker_url: str, statement: LiteralString) -> None:
+    with connected(worker_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+def test_the_monitor_sees_what_is_used_and_nothing_that_is_stored(worker_url: str, monitor_url: str) -> None:
+    with make_adapter(worker_url, global_quota_bytes=1000) as worker:
+        worker.set("n", "k", "x")
+    with make_adapter(monitor_url, global_quota_bytes=1000) as monitor:
+        assert [(usage.namespace, usage.used_bytes) for usage in monitor.usage()] == [("n", 3), (None, 3)]
+        for forbidden in (lambda: monitor.get("n", "k"), lambda: monitor.set("n", "k", 1), monitor.sweep_expired):
+            with pytest.raises(ConfigurationError, match="may not do this"):
+                forbidden()
+    with connected(monitor_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT fingerprint FROM kv_operations")
+
+
+@pytest.mark.parametrize("role", [WORKER, MONITOR])
+def test_only_the_owner_migrates(postgres_server: PostgresServer, emptied: str, role: str) -> None:
+    postgres_server.execute("ALTER TABLE kv_schema_version RENAME TO was_the_version", emptied)
+    try:
+        with make_adapter(url_as(postgres_server, role, emptied)) as adapter:
+            assert isinstance(adapter, SqlAdapter)
+            with pytest.raises(ConfigurationError, match="`kvworker migrate` needs the owner"):
+                adapter.migrate()
+    finally:
+        postgres_server.execute("ALTER TABLE was_the_version RENAME TO kv_schema_version", emptied)
+
+
+@pytest.mark.parametrize(("right", "table"), GRANTS)
+def test_a_missing_grant_is_told_at_once(
+    postgres_server: PostgresServer, emptied: str, worker_url: str, right: str, table: str
+) -> None:
+    postgres_server.execute(f"REVOKE {right} ON {table} FROM {WORKER}", emptied)
+    try:
+        with make_adapter(worker_url) as adapter, pytest.raises(ConfigurationError) as caught:
+            do_everything(adapter)
+        assert table in str(caught.value)
+        assert "config/grants.sql" in str(caught.value)
+    finally:
+        postgres_server.execute(f"GRANT {right} ON {table} TO {WORKER}", emptied)
+
+
+def do_everything(adapter: KeyValueStoreAdapter) -> None:
+    adapter.set("n", "k", 1)
+    adapter.increment("n", "k")
+    adapter.get("n", "k")
+    adapter.delete("n", "k")
+    adapter.sweep_expired()
+    adapter.prune_operations()
+    adapter.clear("n")
+    adapter.recompute_ledgers()
+
+
+def test_a_schema_that_is_not_seen_is_told(postgres_server: PostgresServer, emptied: str, worker_url: str) -> None:
+    postgres_server.execute(f"REVOKE USAGE ON SCHEMA public FROM {WORKER}", emptied)
+    try:
+        (finding,) = run_checks(settings(worker_url), ("schema",))
+        assert not finding.ok
+        assert "may not use their schema" in finding.detail
+    finally:
+        postgres_server.execute(f"GRANT USAGE ON SCHEMA public TO {WORKER}", emptied)
+
+
+def settings(url: str, redis_url: str = "redis://127.0.0.1:1/0") -> Settings:
+    adapters = {"postgres": {"url": url}}
+    return Settings.from_mapping(
+        {
+            "tools": {"kv_store": {"default_adapter": "postgres", "adapters": adapters}},
+            "queue": {"broker_url": redis_url},
+        }
+    )
