@@ -6,17 +6,26 @@ from tests.chaos import caller_faults, message_faults, process_faults, server_fa
 from tests.chaos import expectations as expect
 from tests.chaos.load import Pace
 from tests.chaos.scene import Scenario
-from tests.chaos.stand import THREADS, Needs
+from tests.chaos.stand import THREADS, VISIBILITY_TIMEOUT_SECONDS, Needs
 
 _HOUR_SECONDS = 3600
 _AFTER_A_RESTART = (0.5, 2.5)
 _PATIENT = Pace((4.0, 6.0))
+#: So that some callers still wait when their message is delivered again.
+_BEYOND_REDELIVERY = Pace((1.0, 2.0 * VISIBILITY_TIMEOUT_SECONDS))
 #: So that messages wait in the queue while the workers are held.
 _MORE_THAN_SLOTS = 12
 
 SCENARIOS: tuple[Scenario, ...] = (
-    Scenario("worker-killed", "a worker's main process is killed and started again", process_faults.kill_worker),
-    Scenario("child-killed", "a process of a worker's pool is killed", process_faults.kill_child),
+    Scenario(
+        "worker-killed",
+        "a worker's main process is killed and started again",
+        process_faults.kill_worker,
+        pace=_BEYOND_REDELIVERY,
+    ),
+    Scenario(
+        "child-killed", "a process of a worker's pool is killed", process_faults.kill_child, pace=_BEYOND_REDELIVERY
+    ),
     Scenario(
         "rolling-restart",
         "workers are stopped by SIGTERM and started again, in turn; nobody notices",
@@ -28,6 +37,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "worker-frozen",
         "a worker is frozen amid its operations, past the visibility timeout, and goes on",
         process_faults.freeze_worker,
+        pace=_BEYOND_REDELIVERY,
         expects=(expect.some_ran_twice,),
     ),
     Scenario(
