@@ -34,6 +34,9 @@ def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds:
             report = run(scenario, stand, seed=seed, seconds=seconds)
     except Exception as error:  # noqa: BLE001 - the other scenarios are run all the same
         report = Report(scenario.name, seed, 0.0, violations=[f"{type(error).__name__}: {error}"])
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     if not report.violations:
         shutil.rmtree(directory, ignore_errors=True)
         return report

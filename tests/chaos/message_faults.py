@@ -21,7 +21,8 @@ QUEUE = "kv"
 INJECTED = "injected"
 
 _WAIT_SECONDS = 3.0
-_KEPT_MESSAGES = 200
+_KEPT_MESSAGES = 60
+_COPIED_MESSAGES = 12
 _MANY = 1000
 
 Payload: TypeAlias = dict[str, Any]
@@ -47,14 +48,17 @@ def queue_held(scene: Scene) -> Iterator[tuple[Redis, list[bytes]]]:
 
 
 def duplicate(scene: Scene) -> None:
-    """Put messages into the queue once or twice more, and older ones again that were answered long ago."""
+    """Put messages into the queue once or twice more, and older ones again that were answered before."""
     with queue_held(scene) as (client, items):
-        old = scene.notes.setdefault("old", [])
-        copies = [item for item in items for _ in range(scene.chance.randint(1, 2))]
-        copies += scene.chance.sample(old, min(len(old), 10))
+        old: list[bytes] = scene.notes.setdefault("old", [])
+        # Without limits there would soon be nothing but copies of copies in the queue.
+        fresh = [item for item in dict.fromkeys(items) if item not in old][:_COPIED_MESSAGES]
+        copies = [item for item in fresh for _ in range(scene.chance.randint(1, 2))]
+        copies += scene.chance.sample(old, min(len(old), _COPIED_MESSAGES))
         for copy in copies:
             scene.chance.choice((client.lpush, client.rpush))(QUEUE, copy)
-        scene.notes["old"] = [*old, *items][-_KEPT_MESSAGES:]
+        scene.notes["old"] = [*old, *fresh][-_KEPT_MESSAGES:]
+    assert copies
 
 
 def reorder(scene: Scene) -> None:

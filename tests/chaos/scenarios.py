@@ -109,6 +109,8 @@ SCENARIOS: tuple[Scenario, ...] = (
         "duplicated",
         "messages are in the queue several times, soon or much later",
         message_faults.duplicate,
+        # So that copies come before their deadline.
+        pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
     Scenario("reordered", "messages in the queue are shuffled", message_faults.reorder, callers=_MORE_THAN_SLOTS),
