@@ -17,6 +17,7 @@ from kvworker.clock import ServerClock
 from kvworker.errors import (
     KVStoreError,
     NestedCallError,
+    OperationExpiredError,
     OperationFailedError,
     OperationTimeoutError,
     QueueUnavailableError,
@@ -34,6 +35,8 @@ from kvworker.wire import decode_result, described, encode_request
 
 #: What Celery says of a task that a worker does not have.
 _UNKNOWN_TASK = "NotRegistered"
+#: What a copy of a message ends with before it comes to the database, where all copies meet.
+_OF_ONE_COPY = frozenset({OperationExpiredError.__name__, _UNKNOWN_TASK})
 #: A wait may end this much before the time that it was to end at.
 _CLOCK_TOLERANCE_SECONDS = 0.01
 
@@ -69,9 +72,8 @@ class PendingReply:
         if not isinstance(failure, dict) or "exc_type" not in failure:
             return OperationFailedError(self.operation_id, f"task state {meta['status']}")
         name, args = failure["exc_type"], failure.get("exc_message") or ()
-        if self.tool.writes and self.message.copies > 1:
-            detail = f"one copy of its message ended as {name}, another may not have"
-            return OperationTimeoutError(self.operation_id, detail)
+        if name in _OF_ONE_COPY and self.message.copies > 1:
+            return OperationTimeoutError(self.operation_id, f"one copy of its message ended as {name}, another may not")
         if name == _UNKNOWN_TASK:
             return UnsupportedMessageError(
                 f"the worker that took it does not know {self.tool.name}, so it was not applied: it is older than this"

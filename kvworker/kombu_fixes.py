@@ -73,5 +73,7 @@ def _is_message(message: Any) -> bool:
     properties = message.get("properties") if isinstance(message, dict) else None
     if not isinstance(properties, dict) or not isinstance(message.get("headers", {}), dict):
         return False
+    if not isinstance(message.get("body"), str) or properties.get("body_encoding") not in (None, "base64"):
+        return False
     delivery = properties.get("delivery_info")
     return isinstance(properties.get("delivery_tag"), str) and isinstance(delivery, dict) and "exchange" in delivery

@@ -63,7 +63,7 @@ class RedisRoute:
         assert self._target is not None  # noqa: S101 - there is no connection without it
         task = message.as_task(self._app)
         self._announce(signals.before_task_publish, message, task, properties=task.properties)
-        item = self._as_item(task, is_copy=message.copies > 1)
+        item = self._as_item(task)
         limit(link, self._patience(message), exactly=len(item) > _LARGE_BYTES)
         link.send_packed_command(link.pack_command("LPUSH", self._target.key, item), check_health=False)
         limit(link, self._patience(message))
@@ -94,15 +94,13 @@ class RedisRoute:
             routing = {"exchange": "", "routing_key": self._queue_name}
             signal.send(sender=message.task_name, body=task.body, headers=task.headers, **routing, **details)
 
-    def _as_item(self, task: Any, *, is_copy: bool) -> str:
+    def _as_item(self, task: Any) -> str:
         """The message as kombu's virtual transport writes it, which see: ``prepare_message``, ``basic_publish``."""
         assert self._target is not None  # noqa: S101 - there is no connection without it
-        delivery = {"exchange": "", "routing_key": self._queue_name}
         properties = {
             **task.properties,
             "delivery_mode": _DELIVERY_MODE,
-            # As kombu marks what it puts back: a worker then looks what became of the copy before.
-            "delivery_info": {**delivery, "redelivered": True} if is_copy else delivery,
+            "delivery_info": {"exchange": "", "routing_key": self._queue_name},
             "priority": self._target.priority,
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 import socket
 import threading
 import time
@@ -23,7 +22,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from celery.states import READY_STATES, SUCCESS
+from celery.states import READY_STATES
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -44,9 +43,6 @@ class Waiting(Protocol):
     """Somebody who waits for a result."""
 
     future: Future[Any]
-
-    def remaining_seconds(self) -> float:
-        """How long a worker may still start the task."""
 
 
 class ReplyReader:
@@ -70,7 +66,7 @@ class ReplyReader:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._link: Link | None = None
-        self._settled_keys: dict[str | bytes, float] = {}
+        self._settled_keys: list[str | bytes] = []
 
     def expect(self, task_id: str, reply: Waiting) -> None:
         """Resolve the reply's future when the task's result arrives; keeps no strong reference to it."""
@@ -159,9 +155,10 @@ class ReplyReader:
             raise
         if kind == b"pmessage":
             _, key, data = details
-            self._resolve(key, data)
-            if len(self._settled_keys) >= _FORGET_BATCH:
-                self._forget_settled()
+            if self._resolve(data):
+                self._settled_keys.append(key)
+                if len(self._settled_keys) >= _FORGET_BATCH:
+                    self._forget_settled()
         return True
 
     def _read_stored(self) -> bool:
@@ -170,15 +167,17 @@ class ReplyReader:
             keys = [self._backend.get_key_for_task(task_id) for task_id in self._waiting]
         if not keys:
             return False
-        stored = [pair for pair in zip(keys, self._backend.client.mget(keys), strict=True) if pair[1]]
-        return sum(self._resolve(key, data) for key, data in stored) > 0
+        stored = self._backend.client.mget(keys)
+        done = [key for key, data in zip(keys, stored, strict=True) if data and self._resolve(data)]
+        self._settled_keys += done
+        return bool(done)
 
     def _still_waiting(self) -> list[Waiting]:
         with self._lock:
             return list(self._waiting.values())
 
-    def _resolve(self, key: str | bytes, data: bytes) -> bool:
-        """Hand a result to whoever waits for it, and note when it can be forgotten; False if it is not final."""
+    def _resolve(self, data: bytes) -> bool:
+        """Hand a result to whoever waits for it; True if it is final and can be forgotten."""
         try:
             meta = self._backend.decode(data)
             status, task_id = meta["status"], meta["task_id"]
@@ -189,21 +188,15 @@ class ReplyReader:
             return False
         with self._lock:
             reply = self._waiting.pop(task_id, None)
-        self._settled_keys[key] = 0.0 if status == SUCCESS or reply is None else reply.remaining_seconds()
         if reply is not None:
             with contextlib.suppress(InvalidStateError):  # its caller cancelled it
                 reply.future.set_result(meta)
         return True
 
     def _forget_settled(self) -> None:
-        """Delete what was read. A failure stays as long as another copy of its message could still be run."""
-        settled, self._settled_keys = self._settled_keys, {}
-        done = [key for key, seconds in settled.items() if not seconds]
-        if done:
-            self._backend.client.delete(*done)
-        for key, seconds in settled.items():
-            if seconds:
-                self._backend.client.expire(key, math.ceil(seconds))
+        keys, self._settled_keys = self._settled_keys, []
+        if keys:
+            self._backend.client.delete(*keys)
 
 
 def _text(key: str | bytes) -> str:

@@ -14,6 +14,7 @@ from kvworker.adapters import preload_kv_store_adapter
 from kvworker.celery_app import make_celery
 from kvworker.providers import adapters_in_use
 from kvworker.settings import Settings
+from tasks.consumer import RobustConsumer
 from tasks.maintenance import register_maintenance
 from tasks.operations import register_operations
 from tasks.pool_fixes import mend_prefork_pool
@@ -42,6 +43,7 @@ def make_worker_app(settings: Settings) -> Celery:
     app = make_celery(settings)
     app.set_current()
     app.Worker = app.subclass_with_self(QuietWorker)
+    app.conf.worker_consumer = f"{RobustConsumer.__module__}:{RobustConsumer.__name__}"
     runtime = Runtime(app, settings)
     register_operations(app, runtime)
     register_maintenance(app, runtime)

@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from celery import Celery, states
-from celery.exceptions import Ignore
+from celery import Celery
 from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 
 from kvworker.adapters import KeyValueStoreAdapter
+from kvworker.adapters.refusals import attempt
 from kvworker.clock import ServerClock
 from kvworker.errors import (
     ConfigurationError,
@@ -53,11 +53,12 @@ class Runtime:
         request = self._admitted(tool, parents, payload, task_request.id)
         redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
-            self._look_back(task_request.id, request)
+            self._bound_redeliveries(task_request.id, request)
         try:
             if self._is_late(request):
                 self._refuse_late(request, redelivered=redelivered)
-            return encode_result(self._retrying(request))
+            with attempt(task_request.id):
+                return encode_result(self._retrying(request))
         except (ConfigurationError, SchemaError) as error:
             # No fault of the caller's: whoever runs the worker should see it.
             logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback would tell nothing more
@@ -110,30 +111,20 @@ class Runtime:
             raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
         raise OperationExpiredError(request.operation_id)
 
-    def _look_back(self, task_id: str, request: Request) -> None:
-        """Bound redeliveries, and leave alone what an earlier delivery has failed: its caller was told.
-
-        Room may have become free since then, and what was refused would be applied after all.
-        """
+    def _bound_redeliveries(self, task_id: str, request: Request) -> None:
         limit = self.settings.queue.max_redeliveries
-        redeliveries, told = self._earlier_deliveries(task_id)
-        if told is not None and self.app.backend.decode(told)["status"] == states.FAILURE:
-            logger.info("%s was answered by an earlier delivery: %s", task_id, request.tool.name)
-            raise Ignore
-        if redeliveries > limit:
+        if self._count_redelivery(task_id) > limit:
             logger.error("%s given up after %d redeliveries: %s", task_id, limit, request.tool.name)
             raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
 
-    def _earlier_deliveries(self, task_id: str) -> tuple[int, bytes | None]:
-        """How many redeliveries there were, and the stored result, from where every worker sees them."""
-        counter, backend = f"kvworker.redelivered.{task_id}", self.app.backend
+    def _count_redelivery(self, task_id: str) -> int:
+        """Count in the result backend's Redis, where every worker sees it."""
+        key = f"kvworker.redelivered.{task_id}"
         try:
-            with backend.client.pipeline() as pipeline:
-                pipeline.incr(counter)
-                pipeline.expire(counter, int(self.settings.maintenance.operation_retention_seconds))
-                pipeline.get(backend.get_key_for_task(task_id))
-                redeliveries, _, told = pipeline.execute()
+            with self.app.backend.client.pipeline() as pipeline:
+                pipeline.incr(key)
+                pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
+                return int(pipeline.execute()[0])
         except RedisError as error:
             logger.warning("a redelivery of %s could not be counted: %s", task_id, type(error).__name__)
-            return 1, None
-        return int(redeliveries), told
+            return 1

@@ -1,8 +1,4 @@
-"""How a worker takes messages: a malformed one is refused instead of ending workers.
-
-Where one raises in a worker's main process the worker ends or reconnects, its messages are restored, and it, or
-the next worker, meets the same message again. No redelivery is counted, since no task ever starts.
-"""
+"""How a worker takes messages: a malformed one is refused before Celery looks at it."""
 
 from __future__ import annotations
 
@@ -45,7 +41,7 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
                 handle(message, body, acknowledging_here(message, ack), *arguments)
             except consumer.connection_errors:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever Celery takes for granted: one message must not end workers
+            except Exception as error:  # noqa: BLE001 - before Celery's own handler, which would log headers and body
                 problem = f"Celery cannot take it ({type(error).__name__})"
         if problem is not None:
             # Celery would log the body as well, which holds the value.

@@ -25,8 +25,10 @@ from kvworker.adapters.dialect import (
 from kvworker.adapters.engines import ProcessEngine
 from kvworker.adapters.export import export_entries
 from kvworker.adapters.plan import StepRefusedError
+from kvworker.adapters.planned import common_params
 from kvworker.adapters.reading import read_entry, read_steps
 from kvworker.adapters.records import Moment, batch_outcomes, step_result
+from kvworker.adapters.refusals import REFUSALS, is_refusal, noted, refusal_of_this_attempt
 from kvworker.adapters.session import Session
 from kvworker.adapters.writes import make_write
 from kvworker.errors import (
@@ -174,7 +176,8 @@ class SqlAdapter(KeyValueStoreAdapter):
         return listing.list_namespaces(self._session, listing.namespace_page(prefix, limit, cursor), self._limits)
 
     def was_applied(self, namespace: str, operation_id: str) -> bool:
-        return self._recorded(check_namespace(namespace), check_operation_id(operation_id)) is not None
+        record = self._recorded(check_namespace(namespace), check_operation_id(operation_id))
+        return record is not None and not is_refusal(record)
 
     def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
         return maintenance.sweep_expired(self._session, batch_rows=batch_rows, budget_seconds=budget_seconds)
@@ -218,20 +221,50 @@ class SqlAdapter(KeyValueStoreAdapter):
         return step_result(namespace, step, record.result, Moment(record.now, record.replayed))
 
     def _apply(self, write: Write) -> Record:
-        """Apply a write; when a quota refuses it, purge what expired and try again before giving up."""
+        """Apply a write, or find its record. What this attempt was refused before, it is refused again."""
         self._ensure_global_ledger()
+        refusals = ""
         while True:
             try:
-                record = self._apply_once(write)
+                record = self._apply_with_room(write)
+            except REFUSALS as refusal:
+                found = self._keep_refusals(write, refusals + noted(refusal))
+                if found is None:
+                    raise
+                record = found
+            if not is_refusal(record):
+                break
+            refused = refusal_of_this_attempt(record)
+            if refused is not None:
+                raise refused
+            refusals += self._withdraw_refusals(write)
+        if record.fingerprint != write.fingerprint:
+            raise IdempotencyConflictError(write.namespace, write.operation_id)
+        return record
+
+    def _keep_refusals(self, write: Write, refusals: str) -> Record | None:
+        """Record refusals; if a copy was applied at this moment, give its record instead."""
+        if not refusals or self._run_rows("record_refusal", write, result=refusals):
+            return None
+        return self._recorded(write.namespace, write.operation_id)
+
+    def _withdraw_refusals(self, write: Write) -> str:
+        return "".join(row[0] for row in self._run_rows("withdraw_refusals", write))
+
+    def _run_rows(self, statement: str, write: Write, **params: str) -> list[Any]:
+        all_params = {**common_params(write, self._limits), **params}
+        return self._session.run(lambda connection: self._dialect.run(connection, statement, all_params).fetchall())
+
+    def _apply_with_room(self, write: Write) -> Record:
+        """Apply a write; when a quota refuses it, purge what expired and try again before giving up."""
+        while True:
+            try:
+                return self._apply_once(write)
             except QuotaRefusedError as refusal:
                 if refusal.is_global in write.purged:
                     raise maintenance.quota_error(self._session, write, refusal, self._limits) from refusal.__cause__
                 write = replace(write, purged=write.purged | {refusal.is_global})
                 maintenance.purge_expired(self._session, None if refusal.is_global else write.namespace)
-                continue
-            if record.fingerprint != write.fingerprint:
-                raise IdempotencyConflictError(write.namespace, write.operation_id)
-            return record
 
     def _apply_once(self, write: Write) -> Record:
         operation_id = write.operation_id

@@ -50,6 +50,9 @@ NO_MESSAGES: list[bytes] = [
     b'{"body": "the-secret"}',
     b'{"properties": {"delivery_tag": "x"}, "body": "the-secret"}',
     f'{_PROPERTIES}, "headers": 5}}'.encode(),
+    f'{_PROPERTIES}, "headers": {{"task": "kvworker.kv_set"}}, "body": 5}}'.encode(),
+    f'{_PROPERTIES[:-1]}, "body_encoding": "rot13"}}, "body": "the-secret"}}'.encode(),
+    f'{_PROPERTIES[:-1]}, "body_encoding": ["base64"]}}, "body": "the-secret"}}'.encode(),
 ]
 
 
@@ -76,6 +79,8 @@ def test_a_task_that_is_not_ours_is_refused_without_its_body(
         push(client, {"headers": {"task": "kvworker.kv_of_a_newer_version"}})
         push(client, {"headers": {"task": "celery.chain", "stamped_headers": 5}})
         push(client, {"headers": {"compression": "no-such"}})
+        push(client, {"headers": {"task": ["the-name"]}})
+        push(client, {"headers": {"task": "kvworker.kv_of_nobody", "id": ["the-id"]}})
         assert store.get("n", "k", timeout=20).found is False
         wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="every message settled")
     assert worker_node.status == "running"

@@ -45,7 +45,10 @@ class Database:
                 )
                 for row in rows
             }
-            noted = select(operations.c.namespace, operations.c.operation_id)
+            # A record of refusals is none of an operation that was applied.
+            noted = select(operations.c.namespace, operations.c.operation_id).where(
+                operations.c.fingerprint != "refused"
+            )
             records = connection.execute(noted.where(operations.c.namespace.startswith(prefix)))
             return Snapshot(
                 found, _ledgers(connection, prefix), frozenset((namespace, key) for namespace, key in records)

@@ -22,9 +22,6 @@ class Waiter:
     def __init__(self) -> None:
         self.future: Future[Any] = Future()
 
-    def remaining_seconds(self) -> float:
-        return 30.0
-
 
 @pytest.fixture
 def app(valkey_url: str) -> Celery:
@@ -53,9 +50,9 @@ def _is_subscribed(client: Redis) -> bool:
     return bool(client.pubsub_numpat())
 
 
-def _result(app: Celery, task_id: str, status: str = "SUCCESS") -> bytes:
+def _result(app: Celery, task_id: str) -> bytes:
     meta: dict[str, Any] = {
-        "status": status,
+        "status": "SUCCESS",
         "result": task_id,
         "traceback": None,
         "children": [],
@@ -81,17 +78,6 @@ def test_a_result_whose_published_copy_was_lost_is_found(app: Celery, client: Re
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     client.set("celery-task-meta-prefix-1", _result(app, "prefix-1"))
     assert waiter.future.result(5)["result"] == "prefix-1"
-
-
-def test_a_failure_is_kept_as_long_as_a_copy_of_its_message_could_be_run(
-    app: Celery, client: Redis, reader: ReplyReader
-) -> None:
-    waiter = Waiter()
-    reader.expect("prefix-1", waiter)
-    client.set("celery-task-meta-prefix-1", _result(app, "prefix-1", "FAILURE"))
-    assert waiter.future.result(5)["status"] == "FAILURE"
-    wait_until(lambda: client.ttl("celery-task-meta-prefix-1") > 0, what="the failure's expiry")
-    assert client.ttl("celery-task-meta-prefix-1") <= 30
 
 
 def test_a_lost_connection_is_subscribed_again_and_what_waits_is_sent_again(

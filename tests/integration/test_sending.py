@@ -102,15 +102,6 @@ def test_a_message_is_what_celery_and_kombu_would_have_sent(
     assert by_kombu["headers"]["id"] == "id"
 
 
-def test_another_copy_of_a_message_is_marked_as_one(app: Celery, client: Redis) -> None:
-    route = RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1)
-    sent, marks = message(), []
-    for _ in range(2):
-        assert sent.begin_writing()
-        marks.append(_published(client, route, sent, "kv")["properties"]["delivery_info"].get("redelivered"))
-    assert marks == [None, True]
-
-
 def test_a_signed_message_is_what_celery_and_kombu_would_have_sent(
     node: ValkeyNode, client: Redis, tmp_path: Path
 ) -> None:

@@ -15,6 +15,23 @@ SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8
 FROM kv_operations
 WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
 
+-- name: record_refusal
+-- Add refusals to an operation's record, unless it is one of its having been applied.
+INSERT INTO kv_operations AS o (namespace, operation_id, fingerprint, result, expires_at)
+VALUES (
+    %(namespace)s, %(operation_id)s, 'refused', %(result)s,
+    clock_timestamp() + make_interval(secs => %(retention_seconds)s)
+)
+ON CONFLICT (namespace, operation_id) DO UPDATE SET result = o.result || excluded.result, expires_at = excluded.expires_at
+WHERE o.fingerprint = 'refused'
+RETURNING result
+
+-- name: withdraw_refusals
+-- Take an operation's refusals away, so that it can be tried again.
+DELETE FROM kv_operations
+WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s AND fingerprint = 'refused'
+RETURNING result
+
 -- name: set_entry
 -- include: set
 -- include: settle

@@ -14,6 +14,22 @@ SELECT fingerprint, result, (julianday('now') - 2440587.5) * 86400.0
 FROM kv_operations
 WHERE namespace = :namespace AND operation_id = :operation_id
 
+-- name: record_refusal
+-- Add refusals to an operation's record, unless it is one of its having been applied.
+INSERT INTO kv_operations AS o (namespace, operation_id, fingerprint, result, expires_at)
+VALUES (
+    :namespace, :operation_id, 'refused', :result, (julianday('now') - 2440587.5) * 86400.0 + :retention_seconds
+)
+ON CONFLICT (namespace, operation_id) DO UPDATE SET result = o.result || excluded.result, expires_at = excluded.expires_at
+WHERE o.fingerprint = 'refused'
+RETURNING result
+
+-- name: withdraw_refusals
+-- Take an operation's refusals away, so that it can be tried again.
+DELETE FROM kv_operations
+WHERE namespace = :namespace AND operation_id = :operation_id AND fingerprint = 'refused'
+RETURNING result
+
 -- name: read_entry
 -- Read an entry, live or expired.
 SELECT key, value, expires_at, size_bytes, version FROM kv_entries WHERE namespace = :namespace AND key = :key

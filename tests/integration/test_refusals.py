@@ -1,0 +1,123 @@
+"""What was refused is not applied by another copy of the same message, but may be tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.refusals import REFUSALS, attempt
+from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.errors import BatchRefusedError, CounterOverflowError, NamespaceQuotaExceededError
+from kvworker.model import INT64_MAX, Step
+
+QUOTA_BYTES = 100
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def adapter(request: pytest.FixtureRequest) -> Iterator[SqlAdapter]:
+    url = request.getfixturevalue(f"{request.param}_url")
+    config = {"url": url, "namespace_quota_bytes": QUOTA_BYTES, "migrate_on_start": True}
+    with create_kv_store_adapter(request.param, config) as adapter:
+        assert isinstance(adapter, SqlAdapter)
+        yield adapter
+
+
+def taken(name: str, write: Callable[[], Any]) -> Any:
+    """The result of a write in an attempt, or the class of its refusal."""
+    with attempt(name):
+        try:
+            return write()
+        except REFUSALS as refusal:
+            return type(refusal)
+
+
+def fill(adapter: KeyValueStoreAdapter) -> Callable[[], Any]:
+    """Leave no room for the write that is given."""
+    adapter.set("n", "room", "x" * 90)
+    return lambda: adapter.set("n", "key", "y" * 50, operation_id="operation")
+
+
+def test_the_same_attempt_is_refused_again_and_another_one_is_not(adapter: SqlAdapter) -> None:
+    write = fill(adapter)
+    assert taken("first", write) is NamespaceQuotaExceededError
+    adapter.delete("n", "room")
+    assert taken("first", write) is NamespaceQuotaExceededError
+    assert not adapter.was_applied("n", "operation")
+    assert not taken("second", write).replayed
+    assert taken("first", write).replayed
+    assert adapter.was_applied("n", "operation")
+
+
+def test_the_refusal_says_what_it_said(adapter: SqlAdapter) -> None:
+    write = fill(adapter)
+    told = []
+    for _ in range(2):
+        with attempt("first"), pytest.raises(NamespaceQuotaExceededError) as caught:
+            write()
+        told.append((caught.value.args, str(caught.value)))
+        adapter.delete("n", "room")
+    assert told[0] == told[1]
+
+
+def test_a_refused_retry_does_not_take_the_first_refusal_away(adapter: SqlAdapter) -> None:
+    write = fill(adapter)
+    for name in ("first", "second", "first", "third"):
+        assert taken(name, write) is NamespaceQuotaExceededError
+    adapter.delete("n", "room")
+    for name in ("first", "second", "third"):
+        assert taken(name, write) is NamespaceQuotaExceededError
+    assert not taken("fourth", write).replayed
+
+
+def test_without_an_attempt_nothing_is_recorded_and_what_is_stays(adapter: SqlAdapter) -> None:
+    write = fill(adapter)
+    for name in ("", "first", ""):
+        assert taken(name, write) is NamespaceQuotaExceededError
+    adapter.delete("n", "room")
+    assert taken("first", write) is NamespaceQuotaExceededError
+    assert not taken("", write).replayed
+
+
+@pytest.mark.parametrize("kind", ["quota", "version", "absent", "type", "overflow", "batch"])
+def test_every_kind_of_refusal_stays(adapter: SqlAdapter, kind: str) -> None:
+    adapter.set("n", "key", "text" if kind == "type" else INT64_MAX)
+    adapter.set("n", "room", "x" * 60)
+    writes: dict[str, Callable[[], Any]] = {
+        "quota": lambda: adapter.set("n", "new", "y" * 50, operation_id="o"),
+        "version": lambda: adapter.set("n", "key", 1, expected_version=1, operation_id="o"),
+        "absent": lambda: adapter.set("n", "key", 1, if_absent=True, operation_id="o"),
+        "type": lambda: adapter.increment("n", "key", operation_id="o"),
+        "overflow": lambda: adapter.increment("n", "key", operation_id="o"),
+        "batch": lambda: adapter.batch("n", [Step("increment", "key")], operation_id="o"),
+    }
+    refused = taken("first", writes[kind])
+    assert issubclass(refused, REFUSALS)
+    adapter.clear("n")
+    assert taken("first", writes[kind]) is refused
+    assert adapter.list_keys("n").entries == ()
+    if kind != "version":
+        assert not taken("second", writes[kind]).replayed
+
+
+def test_a_copy_that_was_applied_at_the_same_moment_counts(
+    adapter: SqlAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beaten(_write: object) -> Any:
+        monkeypatch.undo()
+        adapter.increment("n", "counter", operation_id="o")
+        raise CounterOverflowError("n", "counter")
+
+    monkeypatch.setattr(adapter, "_apply_with_room", beaten)
+    result = taken("first", lambda: adapter.increment("n", "counter", operation_id="o"))
+    assert (result.value, result.replayed) == (1, True)
+
+
+def test_a_batch_that_was_refused_may_be_another_one_when_it_is_tried_again(adapter: SqlAdapter) -> None:
+    adapter.set("n", "text", "text")
+    steps = [Step("set", "key", value=1), Step("increment", "text")]
+    assert taken("first", lambda: adapter.batch("n", steps, operation_id="o")) is BatchRefusedError
+    assert not taken("second", lambda: adapter.batch("n", steps[:1], operation_id="o")).replayed
+    assert taken("third", lambda: adapter.batch("n", steps[:1], operation_id="o")).replayed
