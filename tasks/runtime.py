@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -57,7 +58,7 @@ class Runtime:
         try:
             if self._is_late(request):
                 self._refuse_late(request, redelivered=redelivered)
-            with attempt(task_request.id):
+            with attempt(task_request.id, partial(self._check_in_time, request)):
                 return encode_result(self._retrying(request))
         except (ConfigurationError, SchemaError) as error:
             # No fault of the caller's: whoever runs the worker should see it.
@@ -97,6 +98,10 @@ class Runtime:
             return False
         self._clock.keep()
         return self._clock.now() >= request.deadline
+
+    def _check_in_time(self, request: Request) -> None:
+        if self._is_late(request):
+            raise OperationTimeoutError(request.operation_id, "its worker stood still, and its deadline has passed")
 
     def _refuse_late(self, request: Request, *, redelivered: bool) -> None:
         """Settle a message that is past its deadline; returns if its operation was applied already.

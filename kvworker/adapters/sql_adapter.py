@@ -28,7 +28,7 @@ from kvworker.adapters.plan import StepRefusedError
 from kvworker.adapters.planned import common_params
 from kvworker.adapters.reading import read_entry, read_steps
 from kvworker.adapters.records import Moment, batch_outcomes, step_result
-from kvworker.adapters.refusals import REFUSALS, is_refusal, noted, refusal_of_this_attempt
+from kvworker.adapters.refusals import REFUSALS, check_in_time, is_refusal, noted, refusal_of_this_attempt
 from kvworker.adapters.session import Session
 from kvworker.adapters.writes import make_write
 from kvworker.errors import (
@@ -237,6 +237,7 @@ class SqlAdapter(KeyValueStoreAdapter):
             refused = refusal_of_this_attempt(record)
             if refused is not None:
                 raise refused
+            check_in_time()
             refusals += self._withdraw_refusals(write)
         if record.fingerprint != write.fingerprint:
             raise IdempotencyConflictError(write.namespace, write.operation_id)

@@ -10,7 +10,7 @@ import pytest
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.refusals import REFUSALS, attempt
 from kvworker.adapters.sql_adapter import SqlAdapter
-from kvworker.errors import BatchRefusedError, CounterOverflowError, NamespaceQuotaExceededError
+from kvworker.errors import BatchRefusedError, CounterOverflowError, NamespaceQuotaExceededError, OperationTimeoutError
 from kvworker.model import INT64_MAX, Step
 
 QUOTA_BYTES = 100
@@ -79,6 +79,19 @@ def test_without_an_attempt_nothing_is_recorded_and_what_is_stays(adapter: SqlAd
     adapter.delete("n", "room")
     assert taken("first", write) is NamespaceQuotaExceededError
     assert not taken("", write).replayed
+
+
+def test_who_was_frozen_applies_nothing_that_was_refused_in_the_meantime(adapter: SqlAdapter) -> None:
+    def late() -> None:
+        raise OperationTimeoutError("operation")
+
+    write = fill(adapter)
+    assert taken("retry", write) is NamespaceQuotaExceededError
+    adapter.delete("n", "room")
+    with attempt("frozen", late), pytest.raises(OperationTimeoutError):
+        write()
+    assert taken("retry", write) is NamespaceQuotaExceededError
+    assert not adapter.get("n", "key").found
 
 
 @pytest.mark.parametrize("kind", ["quota", "version", "absent", "type", "overflow", "batch"])
