@@ -71,20 +71,26 @@ class _Connections:
         self._closed = False
 
     def dispatcher(self) -> Dispatcher:
-        if self._closed:
-            raise InvalidRequestError("the store is closed; make a new one")
-        pid = os.getpid()
-        found = self._dispatchers.get(pid)
-        if found is None:
-            with _making:
-                found = self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self._settings))
-        return found
+        self._check_open()
+        found = self._dispatchers.get(os.getpid())
+        return found or self._make()
 
     def close(self) -> None:
-        self._closed = True
-        dispatcher = self._dispatchers.pop(os.getpid(), None)
+        with _making:
+            self._closed = True
+            dispatcher = self._dispatchers.pop(os.getpid(), None)
         if dispatcher is not None:
             dispatcher.close()
+
+    def _make(self) -> Dispatcher:
+        with _making:
+            self._check_open()
+            pid = os.getpid()
+            return self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self._settings))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidRequestError("the store is closed; make a new one")
 
 
 class KeyValueStore(KeyValueOperations):

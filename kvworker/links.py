@@ -72,6 +72,8 @@ class Links:
         if connection is None:
             try:
                 connection = self._idle.pop()[0]
+                if not is_open(connection):
+                    connection.disconnect()
             except IndexError:
                 connection = self._make_connection()
             connect(connection)
@@ -80,10 +82,10 @@ class Links:
 
     def give_back(self, connection: Link) -> None:
         """Keep a connection, on which nothing is outstanding, for whoever is next."""
-        if self._closed or len(self._idle) >= self._max_idle:
-            connection.disconnect()
-        else:
-            self._idle.append((connection, time.monotonic()))
+        self._idle.append((connection, time.monotonic()))
+        if self._closed or len(self._idle) > self._max_idle:
+            with contextlib.suppress(IndexError):
+                self._idle.popleft()[0].disconnect()
 
     def close(self) -> None:
         """Close what is idle, and from now on what is given back."""

@@ -88,9 +88,12 @@ class Message:
             pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 
 
-def was_nothing_written(error: BaseException | None) -> bool:
-    """Whether an attempt failed before the broker took anything: while reconnecting, or by its refusal."""
-    while error is not None:
+def was_nothing_written(error: BaseException | None, handled: BaseException | None = None) -> bool:
+    """Whether an attempt failed before the broker took anything: while reconnecting, or by its refusal.
+
+    ``handled`` is what the thread was handling before the attempt; Python makes it the last context of every error.
+    """
+    while error is not None and error is not handled:
         if isinstance(error, ConnectionRefusedError | FileNotFoundError | socket.gaierror | ResponseError):
             return True
         error = error.__cause__ or error.__context__

@@ -7,6 +7,7 @@ channel's layers. What arrives is the same, field by field (a test compares them
 from __future__ import annotations
 
 import base64
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,9 +65,11 @@ class RedisRoute:
         task = message.as_task(self._app)
         self._announce(signals.before_task_publish, message, task, properties=task.properties)
         item = self._as_item(task)
-        limit(link, self._patience(message), exactly=len(item) > _LARGE_BYTES)
+        # A signal makes the system's wait begin anew, and signals come to the main thread.
+        exactly = threading.current_thread() is threading.main_thread()
+        limit(link, self._patience(message), exactly=exactly or len(item) > _LARGE_BYTES)
         link.send_packed_command(link.pack_command("LPUSH", self._target.key, item), check_health=False)
-        limit(link, self._patience(message))
+        limit(link, self._patience(message), exactly=exactly)
         link.read_response()
         self._announce(signals.after_task_publish, message, task)
 

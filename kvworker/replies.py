@@ -73,8 +73,9 @@ class ReplyReader:
         with self._lock:
             self._waiting[task_id] = reply
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="kvworker-replies", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="kvworker-replies", daemon=True)
+                thread.start()
+                self._thread = thread
         self._wanted.set()
 
     def close(self) -> None:
@@ -84,8 +85,10 @@ class ReplyReader:
         # The thread is waiting for the server: wake it by the end of its connection, rather than wait with it.
         with contextlib.suppress(OSError, AttributeError):
             self._link._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5.0)
+        with self._lock:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5.0)
 
     def _run(self) -> None:
         self._serve()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -100,7 +101,7 @@ class Sender:
 
     def _attempt(self, message: Message, connection: Any | None = None) -> bool:
         """Try once, on a ready connection or on one that is made; True when there is nothing left to do."""
-        writing = False
+        writing, handled = False, sys.exception()
         try:
             if connection is None:
                 connection = self._route.take()
@@ -110,7 +111,7 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it when its time is up
             message.last_problem = f"{type(error).__name__}: {error}"
             logger.info("sending %s failed: %s", message.description, message.last_problem)
-            if writing and was_nothing_written(error):
+            if writing and was_nothing_written(error, handled):
                 message.nothing_written()
             if connection is not None:
                 self._route.drop(connection)

@@ -39,6 +39,8 @@ class LedgerSplitter:
 
     def _split(self, connection: Any, namespace: str, configured_bytes: int) -> None:
         name = {"namespace": namespace}
+        # The answer to the write waits for this.
+        self._dialect.fetch_one(connection, "wait_shortly", {})
         ledger = self._dialect.fetch_one(connection, "lock_ledger", name)
         if ledger is None:
             return

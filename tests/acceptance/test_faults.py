@@ -115,6 +115,19 @@ def test_broker_restarts_end_no_worker_and_lose_nothing(
     assert store.get("n", "c", timeout=20).value == acknowledged
 
 
+@pytest.mark.parametrize("worker_arguments", [["--concurrency=2"], ["--pool=threads", "--concurrency=2"]], ids=str)
+def test_a_broker_that_refuses_for_a_while_ends_no_worker(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
+    store.set("n", "k", 1)
+    with valkey_node.client() as client:
+        client.set("kv", "no list")
+        wait_until(lambda: "refuses to hand out messages" in worker_node.logs(), what="the refusal")
+        client.delete("kv")
+    assert store.get("n", "k", timeout=20).value == 1
+    assert worker_node.status == "running"
+
+
 def test_broker_killed_while_idle(store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode) -> None:
     for number in range(3):
         store.set("n", "k", number, timeout=20)

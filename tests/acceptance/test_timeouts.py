@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,22 @@ def test_a_database_that_is_away_is_retried_within_the_deadline(
     postgres_server.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
     assert pending.result().value == 1
     assert store.get("n", "c").value == 1
+
+
+def test_a_store_that_is_closed_while_its_first_call_begins_stays_closed(settings: Settings) -> None:
+    for delay_seconds in (0.0, 0.001, 0.003, 0.006, 0.012):
+        store = KeyValueStore(settings)
+        with ThreadPoolExecutor(1) as thread:
+            call = thread.submit(store.submit, "kv_get", {"namespace": "n", "key": "k"}, timeout=1.0)
+            time.sleep(delay_seconds)
+            store.close()
+            with contextlib.suppress(InvalidRequestError):
+                call.result()
+        wait_until(lambda: not _threads_of_stores(), what="the end of its threads")
+
+
+def _threads_of_stores() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kvworker-")]
 
 
 def test_a_closed_store_says_so(store: KeyValueStore, worker_node: WorkerNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -94,6 +95,23 @@ def test_a_lost_connection_is_subscribed_again_and_what_waits_is_sent_again(
     client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
     assert waiter.future.result(5)["result"] == "prefix-1"
     assert other.future.result(5)["result"] == "prefix-2"
+
+
+def test_a_thread_that_could_not_start_is_started_by_the_next_call(
+    app: Celery, client: Redis, reader: ReplyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            reader.expect("prefix-1", Waiter())
+    waiter = Waiter()
+    reader.expect("prefix-2", waiter)
+    wait_until(lambda: _is_subscribed(client), what="the subscription")
+    app.backend.store_result("prefix-2", 1, "SUCCESS")
+    assert waiter.future.result(5)["result"] == 1
 
 
 def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: ReplyReader) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -184,6 +185,25 @@ def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
             if seconds < 1.0:
                 assert not sent.abandon(), "the broker may have it"
     finally:
+        node.kill("SIGCONT")
+
+
+def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(sender: Sender, node: ValkeyNode) -> None:
+    connected(sender)
+    node.kill("SIGSTOP")
+    previous = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        sent, started = message("interrupted", seconds=1.0), time.monotonic()
+        try:
+            raise FileNotFoundError  # noqa: TRY301 - a program may well call from such a place
+        except FileNotFoundError:
+            sender.send(sent, may_wait=True)
+        assert time.monotonic() - started < 1.3
+        assert not sent.abandon(), "the broker may have it"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
         node.kill("SIGCONT")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -12,7 +13,8 @@ import psycopg
 import pytest
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.shares import SHARES
+from kvworker.adapters.shares import SHARES, LedgerSplitter
+from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.errors import GlobalQuotaExceededError, NamespaceQuotaExceededError
 from kvworker.model import Step
 from kvworker.testing import eventually
@@ -184,3 +186,22 @@ def test_a_worker_without_the_global_quota_accounts_for_it_all_the_same(
             accountant.set("n", "more", text_of(799))
         accountant.set("n", "more", text_of(798))
         assert accountant.recompute_ledgers().drifts == ()
+
+
+def test_the_answer_to_a_write_does_not_wait_until_its_ledger_can_be_split(
+    connection: psycopg.Connection[Any], postgres_url: str
+) -> None:
+    with make_adapter(postgres_url) as adapter:
+        assert isinstance(adapter, SqlAdapter)
+        adapter.set("n", "key", 1)
+
+        def split_now(lent: Any) -> None:
+            LedgerSplitter(adapter._dialect).split(lent, "n", QUOTA)
+
+        with locked(connection, "n"):
+            started = time.monotonic()
+            adapter._session.run(split_now)
+            assert time.monotonic() - started < 2.0
+        assert rows(connection, "n") == 1
+        adapter._session.run(split_now)
+        assert rows(connection, "n") == 1 + SHARES

@@ -160,6 +160,10 @@ SELECT min(n.namespace) FROM (
     SELECT min(namespace) FROM kv_ledgers WHERE namespace > %(after)s
 ) n
 
+-- name: wait_shortly
+-- Have the rest of the transaction wait for no lock longer than a moment.
+SELECT set_config('lock_timeout', '50ms', true)
+
 -- name: lock_ledger
 -- Lock a ledger against all who would split or gather it, and read its first row.
 SELECT used_bytes, entry_count, quota_bytes, lent_bytes FROM kv_ledgers
