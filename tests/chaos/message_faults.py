@@ -138,7 +138,7 @@ HOSTILE_PAYLOADS: tuple[Payload, ...] = (
     {"ttl_seconds": "1"},
     {"ttl_seconds": -1},
     {"ttl_seconds": float("inf")},
-    {"ttl_seconds": 1e308},
+    {"ttl_seconds": 0},
     {"ttl_seconds": True},
     {"expected_version": "1"},
     {"if_absent": "yes"},
