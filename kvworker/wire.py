@@ -33,6 +33,8 @@ TASK: Final = "task"
 _MAY_HOLD_VALUES: Final = frozenset({"value", "operations", "entries", "results"})
 
 
+#: What the result of a repetition tells otherwise.
+_OF_THE_MOMENT: Final = frozenset({"replayed", "ttl_seconds"})
 #: What a payload holds besides the tool's arguments.
 _ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE, TASK})
 
@@ -155,7 +157,8 @@ def _as_recorded(result: object) -> object:
     if isinstance(result, list):
         return [_as_recorded(one) for one in result]
     if isinstance(result, dict) and "replayed" in result and "namespace" in result:
-        return {name: value for name, value in result.items() if name not in {"replayed", "ttl_seconds"}}
+        kept = {name: value for name, value in result.items() if name not in _OF_THE_MOMENT}
+        return {**kept, "results": [_as_recorded(one) for one in kept["results"]]} if "results" in kept else kept
     return result
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pytest_celery import (
 
 from kvworker import KeyValueStore, Settings
 from kvworker.celery_app import make_celery
-from tests.acceptance.processes import ValkeyNode, WorkerNode
+from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +96,15 @@ def worker_node(tmp_path: Path, kv_environ: Mapping[str, str], worker_arguments:
 def other_worker(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[WorkerNode]:
     """A second worker, of another pool, that the test starts."""
     node = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def beat(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[ProcessNode]:
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "-s", "schedule", "--pidfile="]
+    node = ProcessNode("beat", command, directory=tmp_path, environ=kv_environ)
+    node.start()
     yield node
     node.teardown()
 

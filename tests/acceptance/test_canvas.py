@@ -68,6 +68,10 @@ def test_a_pipeline_with_operation_ids_can_be_run_again(store: KeyValueStore) ->
         keep = store.signature("kv_set", {"namespace": "n", "key": "last", "idempotency_key": "keep"})
         keep_all = store.signature("kv_set", {"namespace": "n", "key": "all", "idempotency_key": "keep all"})
         chain(count, keep).apply_async().get(timeout=20)
+        operations = [{"tool": "kv_increment", "key": "d", "ttl_seconds": 60}]
+        batch = store.signature("kv_batch", {"namespace": "n", "operations": operations, "idempotency_key": "batch"})
+        keep_batch = store.signature("kv_set", {"namespace": "n", "key": "done", "idempotency_key": "keep batch"})
+        chain(batch, keep_batch).apply_async().get(timeout=20)
         return chord(others, keep_all).apply_async().get(timeout=20)["replayed"]
 
     assert [run(), run()] == [False, True]

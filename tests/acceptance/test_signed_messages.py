@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import pickle
-import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +67,6 @@ def kv_environ(
     path = tmp_path / "worker.yaml"
     path.write_text(yaml.safe_dump(data))
     return {**kv_environ, "KVWORKER_CONFIG": str(path)}
-
-
-@pytest.fixture
-def beat(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[ProcessNode]:
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "-s", "schedule", "--pidfile="]
-    node = ProcessNode("beat", command, directory=tmp_path, environ=kv_environ)
-    node.start()
-    yield node
-    node.teardown()
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,15 +52,6 @@ def config_overrides(broker: Broker) -> dict[str, Any]:
         "queue": {"broker_url": broker.url(), "result_backend": broker.url()},
         "maintenance": dict.fromkeys(("sweep_interval_seconds", "sweep_budget_seconds"), 1),
     }
-
-
-@pytest.fixture
-def beat(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[ProcessNode]:
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "-s", "schedule", "--pidfile="]
-    node = ProcessNode("beat", command, directory=tmp_path, environ=kv_environ)
-    node.start()
-    yield node
-    node.teardown()
 
 
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=2"], ["--pool=threads", "--concurrency=2"]], ids=str)

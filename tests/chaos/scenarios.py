@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.chaos import caller_faults, message_faults, process_faults, server_faults, soak
 from tests.chaos import expectations as expect
 from tests.chaos.load import Pace
-from tests.chaos.scene import Scenario
+from tests.chaos.scene import Scenario, Scene
 from tests.chaos.stand import THREADS, VISIBILITY_TIMEOUT_SECONDS, Needs
 
 _HOUR_SECONDS = 3600
@@ -15,6 +17,18 @@ _PATIENT = Pace((4.0, 6.0))
 _BEYOND_REDELIVERY = Pace((1.0, 2.0 * VISIBILITY_TIMEOUT_SECONDS))
 #: So that messages wait in the queue while the workers are held.
 _MORE_THAN_SLOTS = 12
+
+
+def _injected(name: str, what: str, fault: Callable[[Scene], None]) -> Scenario:
+    return Scenario(
+        name,
+        what,
+        fault,
+        expects=(expect.injections_were_refused, expect.nobody_notices),
+        pace=_PATIENT,
+        callers=_MORE_THAN_SLOTS,
+    )
+
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
@@ -114,46 +128,11 @@ SCENARIOS: tuple[Scenario, ...] = (
         callers=_MORE_THAN_SLOTS,
     ),
     Scenario("reordered", "messages in the queue are shuffled", message_faults.reorder, callers=_MORE_THAN_SLOTS),
-    Scenario(
-        "truncated",
-        "messages end too early",
-        message_faults.truncate,
-        expects=(expect.injections_were_refused, expect.nobody_notices),
-        pace=_PATIENT,
-        callers=_MORE_THAN_SLOTS,
-    ),
-    Scenario(
-        "unknown-version",
-        "messages are of another version",
-        message_faults.unknown_version,
-        expects=(expect.injections_were_refused, expect.nobody_notices),
-        pace=_PATIENT,
-        callers=_MORE_THAN_SLOTS,
-    ),
-    Scenario(
-        "oversized",
-        "messages hold more than is taken",
-        message_faults.oversize,
-        expects=(expect.injections_were_refused, expect.nobody_notices),
-        pace=_PATIENT,
-        callers=_MORE_THAN_SLOTS,
-    ),
-    Scenario(
-        "pickle",
-        "messages hold a pickle that would run code",
-        message_faults.use_pickle,
-        expects=(expect.injections_were_refused, expect.nobody_notices),
-        pace=_PATIENT,
-        callers=_MORE_THAN_SLOTS,
-    ),
-    Scenario(
-        "hostile-types",
-        "messages have fields of types that nobody expects",
-        message_faults.be_hostile,
-        expects=(expect.injections_were_refused, expect.nobody_notices),
-        pace=_PATIENT,
-        callers=_MORE_THAN_SLOTS,
-    ),
+    _injected("truncated", "messages end too early", message_faults.truncate),
+    _injected("unknown-version", "messages are of another version", message_faults.unknown_version),
+    _injected("oversized", "messages hold more than is taken", message_faults.oversize),
+    _injected("pickle", "messages hold a pickle that would run code", message_faults.use_pickle),
+    _injected("hostile-types", "messages have fields of types that nobody expects", message_faults.be_hostile),
     Scenario(
         "results-lost",
         "results are deleted before they are read",
