@@ -17,11 +17,13 @@ from kvworker.model import (
     KeyList,
     LedgerUsage,
     NamespaceList,
+    Operation,
     PruneReport,
     QuotaResult,
     RecomputeReport,
     SetResult,
     Step,
+    StepResult,
     SweepReport,
     TouchResult,
 )
@@ -141,6 +143,14 @@ class KeyValueStoreAdapter(ABC):
             NamespaceQuotaExceededError, GlobalQuotaExceededError: an atomic batch does not fit.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
+
+    def take_together(self, operations: Sequence[Operation]) -> list[StepResult | None]:
+        """Take operations that have nothing to do with each other in one go, as far as that works.
+
+        Each is applied as by its own method, or it is None and may be taken on its own. Which of them comes first is
+        not said. Backends that gain nothing by it take none.
+        """
+        return [None] * len(operations)
 
     @abstractmethod
     def clear(self, namespace: str, *, operation_id: str | None = None) -> ClearResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 from sqlalchemy import Engine
 
 from kvworker.adapters.statements import load_statements
-from kvworker.model import Step
+from kvworker.model import GetResult, Step
 
 
 class Cursor(Protocol):
@@ -79,6 +79,10 @@ class QuotaRefusedError(Exception):
         self.requested_bytes = requested_bytes
 
 
+#: What ends a write, each in a way of its own that ``SqlAdapter`` knows.
+SIGNALS = (DuplicateOperationError, NotAnIntegerError, OutOfRangeError, QuotaRefusedError)
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """A write, ready for the database.
@@ -95,6 +99,11 @@ class Write:
     atomic: bool = True
     quota_bytes: int | None = None
     purged: frozenset[bool] = frozenset()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it takes one statement."""
+        return self.action in {"set", "delete", "increment"} and not self.steps[0].is_conditional
 
     @property
     def keys(self) -> list[str]:
@@ -167,6 +176,13 @@ class Dialect(ABC):
     @abstractmethod
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record, in one transaction."""
+
+    def take_together(
+        self, connection: Any, writes: Sequence[Write], limits: Limits
+    ) -> list[Record | GetResult | None]:
+        """Take writes, and reads, in one transaction and one round trip; None for each that is to be taken alone."""
+        del connection, limits
+        return [None] * len(writes)
 
     @abstractmethod
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:

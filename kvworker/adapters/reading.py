@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from kvworker.adapters.dialect import Write
-from kvworker.adapters.records import Moment, found_result
+from kvworker.adapters.records import Moment, entry_result, found_result
 from kvworker.adapters.session import Session
 from kvworker.errors import ReadTooLargeError
-from kvworker.model import MAX_READ_BYTES, GetResult, decode_value
+from kvworker.model import MAX_READ_BYTES, GetResult
 
 
 def read_entry(session: Session, namespace: str, key: str) -> GetResult:
     """Read an entry. A miss, or an expired entry, gives ``found=False``."""
     params = {"namespace": namespace, "key": key}
     row = session.run(lambda connection: session.dialect.fetch_one(connection, "get_entry", params))
-    if row is None:
-        return GetResult(namespace, key, found=False)
-    text, ttl_seconds, version = row
-    remaining = None if ttl_seconds is None else max(0.0, ttl_seconds)
-    return GetResult(namespace, key, found=True, value=decode_value(text), ttl_seconds=remaining, version=version)
+    return entry_result(namespace, key, row)
 
 
 def read_steps(session: Session, write: Write) -> tuple[GetResult, ...]:

@@ -89,6 +89,15 @@ def step_result(namespace: str, step: Step, record: str, moment: Moment) -> Step
     return TouchResult(*name, bool(record), ttl_seconds, moment.replayed, version)
 
 
+def entry_result(namespace: str, key: str, row: Sequence[Any] | None) -> GetResult:
+    """Give the result of reading an entry: its text, its remaining seconds and its version, or None for a miss."""
+    if row is None:
+        return GetResult(namespace, key, found=False)
+    text, ttl_seconds, version = row
+    remaining = None if ttl_seconds is None else max(0.0, ttl_seconds)
+    return GetResult(namespace, key, found=True, value=decode_value(text), ttl_seconds=remaining, version=version)
+
+
 def found_result(name: tuple[str, str], state: Sequence[Any], moment: Moment) -> GetResult:
     """Give the result of reading an entry: its text, its expiry and its version."""
     text, expires_at, version = state

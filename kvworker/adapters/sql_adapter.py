@@ -13,6 +13,7 @@ from kvworker.adapter_settings import SqlAdapterSettings
 from kvworker.adapters import listing, maintenance
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.adapters.dialect import (
+    SIGNALS,
     Dialect,
     DuplicateOperationError,
     Limits,
@@ -36,6 +37,7 @@ from kvworker.errors import (
     CounterOverflowError,
     IdempotencyConflictError,
     InvalidValueTypeError,
+    KVStoreError,
     StoreUnavailableError,
 )
 from kvworker.model import (
@@ -49,6 +51,7 @@ from kvworker.model import (
     KeyList,
     LedgerUsage,
     NamespaceList,
+    Operation,
     PruneReport,
     QuotaResult,
     RecomputeReport,
@@ -144,6 +147,22 @@ class SqlAdapter(KeyValueStoreAdapter):
             for step, outcome in zip(checked, batch_outcomes(namespace, checked, record.result), strict=True)
         )
         return BatchResult(namespace, results, record.replayed, tools)
+
+    def take_together(self, operations: Sequence[Operation]) -> list[StepResult | None]:
+        """Take what one statement each does, in one transaction; if anything is in its way, nothing."""
+        self._ensure_global_ledger()
+        writes = [make_write(one.step.action, one.namespace, one.operation_id, steps=(one.step,)) for one in operations]
+        take = partial(self._dialect.take_together, writes=writes, limits=self._limits)
+        try:
+            taken = self._session.run(take)
+        except (KVStoreError, *SIGNALS):
+            return [None] * len(operations)
+        return [
+            step_result(one.namespace, one.step, each.result, Moment(each.now, each.replayed))
+            if isinstance(each, Record)
+            else each
+            for one, each in zip(operations, taken, strict=True)
+        ]
 
     def clear(self, namespace: str, *, operation_id: str | None = None) -> ClearResult:
         record = self._apply(make_write("clear", namespace, operation_id))

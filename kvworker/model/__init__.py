@@ -29,6 +29,7 @@ from kvworker.model.results import (
 )
 from kvworker.model.steps import (
     Action,
+    Operation,
     Step,
     check_steps,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "LedgerUsage",
     "ListedEntry",
     "NamespaceList",
+    "Operation",
     "OperationResult",
     "PruneReport",
     "QuotaResult",

@@ -88,6 +88,15 @@ class Step:
             raise InvalidRequestError("keep_ttl and ttl_seconds contradict each other; give one of them")
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A step as an operation of its own. A write without an operation id gets a fresh one."""
+
+    namespace: str
+    step: Step
+    operation_id: str | None = None
+
+
 #: Of every option, by its name.
 _DEFAULTS: Final = tuple((option.name, option.default) for option in fields(Step)[2:] if option.init)
 

@@ -9,6 +9,14 @@ SELECT value, extract(epoch FROM expires_at - clock_timestamp())::float8, versio
 FROM kv_entries
 WHERE namespace = %(namespace)s AND key = %(key)s AND (expires_at IS NULL OR expires_at > clock_timestamp())
 
+-- name: get_entries
+-- The same of several, each with its place among those asked for; without values, if these are too large together.
+SELECT n.place, CASE WHEN sum(e.size_bytes) OVER () <= %(max_bytes)s::bigint THEN e.value END,
+    extract(epoch FROM e.expires_at - clock_timestamp())::float8, e.version
+FROM unnest(%(namespaces)s::text[], %(keys)s::text[]) WITH ORDINALITY AS n (namespace, key, place)
+JOIN kv_entries e ON e.namespace = n.namespace AND e.key = n.key
+WHERE e.expires_at IS NULL OR e.expires_at > clock_timestamp()
+
 -- name: recorded_operation
 -- Read the record of an operation id.
 SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8
