@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from celery.canvas import Signature
 from kvworker.dispatch import Dispatcher, PendingReply
 from kvworker.errors import InvalidRequestError
 from kvworker.facade import KeyValueOperations, check_timeout, make_signature
+from kvworker.gathering import LINGER_SECONDS
 from kvworker.model import OperationResult
 from kvworker.pipeline import open_pipeline
 from kvworker.policy import Policy
@@ -54,11 +56,23 @@ class QueuedResult:
         """
         self._dispatcher.check_not_nested()
         wait_seconds = check_timeout(timeout, self._reply.remaining_seconds())
+        if self._reply.is_kept:
+            wait_seconds -= self._linger(wait_seconds)
         try:
             meta = self._reply.future.result(wait_seconds)
         except FutureTimeoutError:
             raise self._reply.timed_out() from None
         return self._reply.outcome(meta)
+
+    def _linger(self, wait_seconds: float) -> float:
+        """Wait for a moment, and then have the call sent, if it was not; gives the seconds that it took at most."""
+        self._reply.is_kept = False
+        seconds = min(LINGER_SECONDS, wait_seconds)
+        with suppress(FutureTimeoutError):
+            self._reply.future.exception(seconds)
+            return 0.0
+        self._dispatcher.send_kept()
+        return seconds
 
 
 class _Connections:
@@ -128,7 +142,8 @@ class KeyValueStore(KeyValueOperations):
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and await its result."""
         self.check_may_wait()
-        result: OperationResult = self._submit(tool, arguments, timeout).result()
+        call = QueuedResult(*self.send(tool, arguments, timeout, may_linger=True))
+        result: OperationResult = call.result()
         return result
 
     def check_may_wait(self) -> None:
@@ -166,14 +181,21 @@ class KeyValueStore(KeyValueOperations):
         return self._connections.dispatcher()
 
     def send(
-        self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None, *, may_wait: bool = True
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        timeout: float | None,
+        *,
+        may_wait: bool = True,
+        may_linger: bool = False,
     ) -> tuple[PendingReply, Dispatcher]:
-        """Check a call and start it; the reply is resolved through the dispatcher, which see about ``may_wait``."""
+        """Check a call and start it; the reply is resolved through the dispatcher, which see about the rest."""
         checked = check_arguments(tool, arguments)
         persona = self._policy.admit(self.persona, tool, checked)
         dispatcher = self.dispatcher()
         seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        return dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait), dispatcher
+        reply = dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait, may_linger=may_linger)
+        return reply, dispatcher
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
         return QueuedResult(*self.send(tool, arguments, timeout))

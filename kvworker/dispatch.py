@@ -24,6 +24,7 @@ from kvworker.errors import (
     UnsupportedMessageError,
     rebuild_error,
 )
+from kvworker.gathering import Gatherer, GroupReply, Together, may_be_gathered
 from kvworker.model import OperationResult, new_operation_id
 from kvworker.outgoing import Message
 from kvworker.policy import Policy
@@ -49,6 +50,8 @@ class PendingReply:
         self.operation_id = operation_id
         self.message = message
         self.future: Future[Any] = Future()
+        #: Whether it waits for other calls to go with.
+        self.is_kept = False
 
     def outcome(self, meta: dict[str, Any]) -> OperationResult:
         """The result, or the error that the worker raised, from what Celery stored."""
@@ -95,6 +98,7 @@ class Dispatcher:
         self._count = itertools.count()
         self.clock = ServerClock(self.app.backend.server_time)
         self._replies = ReplyReader(self.app.backend, self._task_id_prefix, self._send_again, self.clock)
+        self._gatherer = Gatherer(self._send_gathered)
         self._sender = Sender(
             self.app,
             threads=settings.facade.sender_threads,
@@ -103,13 +107,21 @@ class Dispatcher:
         )
 
     def dispatch(
-        self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float, persona: str = "", *, may_wait: bool = True
+        self,
+        tool: Tool,
+        arguments: dict[str, Any],
+        timeout_seconds: float,
+        persona: str = "",
+        *,
+        may_wait: bool = True,
+        may_linger: bool = False,
     ) -> PendingReply:
         """Start an operation with checked arguments; it is not started by a worker after the timeout.
 
-        ``may_wait`` allows to wait for the broker here, within the timeout; an event loop cannot.
+        ``may_wait`` allows to wait for the broker here, within the timeout; an event loop cannot. ``may_linger`` allows
+        to keep it for a moment, to go with others: ``PendingReply.is_kept`` tells, and ``send_kept`` ends it.
         """
-        task_id = f"{self._task_id_prefix}-{next(self._count):08x}"
+        task_id = self._new_task_id()
         payload = encode_request(arguments, deadline=self.clock.now() + timeout_seconds, persona=persona)
         message = Message(
             task_name=tool.task_name,
@@ -120,8 +132,14 @@ class Dispatcher:
         )
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message)
         self._replies.expect(task_id, reply)
-        self._sender.send(message, may_wait=may_wait)
+        reply.is_kept = may_linger and may_be_gathered(tool, arguments) and self._gatherer.keeps(reply)
+        if not reply.is_kept:
+            self._sender.send(message, may_wait=may_wait)
         return reply
+
+    def send_kept(self) -> None:
+        """Send what waits for other calls."""
+        self._gatherer.send_waiting(may_wait=True)
 
     def check_not_nested(self) -> None:
         """Refuse to wait inside a task for a worker that may be this very one.
@@ -140,9 +158,26 @@ class Dispatcher:
                 " (celery worker -Q), or let the queue do the waiting with store.signature(...) in a chain"
             )
 
-    def _send_again(self, replies: list[PendingReply]) -> None:
+    def _new_task_id(self) -> str:
+        return f"{self._task_id_prefix}-{next(self._count):08x}"
+
+    def _send_gathered(self, replies: list[PendingReply], may_wait: bool) -> None:  # noqa: FBT001 - the gatherer's word
+        if len(replies) == 1:
+            (reply,) = replies
+            self._gatherer.begin(reply)
+            self._sender.send(reply.message, may_wait=may_wait)
+            return
+        message = Together(self._new_task_id(), replies)
+        group = GroupReply(message, replies, self._sender.send_again)
+        self._gatherer.begin(group)
+        self._replies.expect(message.task_id, group)
+        self._sender.send(message, may_wait=may_wait)
+
+    def _send_again(self, replies: list[PendingReply | GroupReply]) -> None:
         for reply in replies:
-            self._sender.send_again(reply.message)
+            # Calls that went together wait each for itself as well.
+            if isinstance(reply, PendingReply):
+                self._sender.send_again(reply.message)
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvworker.model import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, LedgerUsage, NamespaceList
+from kvworker.model import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, LedgerUsage, NamespaceList, Operation
 from kvworker.tools import make_steps
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ def perform(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = 
         arguments["operation_id"] = request.operation_id
     result: OperationResult = getattr(adapter, request.tool.method)(**arguments)
     return result
+
+
+def perform_together(adapter: KeyValueStoreAdapter, requests: Sequence[Request]) -> list[OperationResult | None]:
+    """Apply checked requests that each are of one key in one go; None for each that is to be performed on its own."""
+    return list(adapter.take_together([_operation(request) for request in requests]))
+
+
+def _operation(request: Request) -> Operation:
+    arguments = dict(request.arguments)
+    namespace = arguments.pop("namespace")
+    (step,) = make_steps([{"tool": request.tool.name, **arguments}])
+    return Operation(namespace, step, request.operation_id)
 
 
 def _list_namespaces(

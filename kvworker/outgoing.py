@@ -38,8 +38,16 @@ class Message:
     def as_task(self, app: Celery) -> Any:
         """Celery's ``task_message`` of it, as ``app.send_task`` makes it: headers, properties, body, sent event."""
         return app.amqp.create_task_message(
-            self.task_id, self.task_name, kwargs=self.payload, argsrepr="()", kwargsrepr=self.description
+            self.task_id, self.task_name, kwargs=self.body(), argsrepr="()", kwargsrepr=self.description
         )
+
+    def body(self) -> dict[str, Any]:
+        """The payload as it is to be sent now."""
+        return self.payload
+
+    def fail(self, problem: str) -> None:
+        """Note what went wrong, for the error of a caller whose time is over."""
+        self.last_problem = problem
 
     def remaining_seconds(self) -> float:
         """How long until its deadline; 0 if it has passed."""

@@ -109,8 +109,9 @@ class Sender:
             if writing:
                 self._route.publish(connection, message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it when its time is up
-            message.last_problem = f"{type(error).__name__}: {error}"
-            logger.info("sending %s failed: %s", message.description, message.last_problem)
+            problem = f"{type(error).__name__}: {error}"
+            message.fail(problem)
+            logger.info("sending %s failed: %s", message.description, problem)
             if writing and was_nothing_written(error, handled):
                 message.nothing_written()
             if connection is not None:

@@ -19,12 +19,14 @@ from kombu.utils.json import register_type
 
 from kvworker.errors import InvalidRequestError, OperationFailedError, UnsupportedMessageError
 from kvworker.model import MAX_NAMESPACE_BYTES, OperationResult, decode_value, shown_name
-from kvworker.tools import Tool, check_arguments
+from kvworker.tools import TOOLS, Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
 SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
+#: What several callers of a process asked for, in one message.
+TOGETHER_TASK: Final = "kvworker.together"
 SIGNATURE: Final = "signature"
 #: Where a message's body names its task, which is otherwise in its headers alone.
 TASK: Final = "task"
@@ -104,6 +106,31 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     operation_id = checked.pop("idempotency_key", task_id)
     persona = check_persona(payload.get("persona")) or ""
     return Request(tool, checked, operation_id, _check_deadline(payload.get("deadline")), persona)
+
+
+def encode_together(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Any]:
+    """The payload of one message from those of several, by their task ids."""
+    return {
+        "v": PAYLOAD_VERSION,
+        "calls": {task_id: {"tool": tool.name, "payload": payload} for task_id, (tool, payload) in calls.items()},
+    }
+
+
+def decode_together(payload: Mapping[str, Any]) -> dict[str, tuple[Tool, dict[str, Any]]]:
+    """The payloads of several messages, by their task ids; what this worker does not understand is left out."""
+    calls = payload.get("calls")
+    if payload.get("v") != PAYLOAD_VERSION or not isinstance(calls, dict):
+        return {}
+    return {task_id: (TOOLS[call["tool"]], call["payload"]) for task_id, call in calls.items() if _is_call(call)}
+
+
+def _is_call(call: object) -> bool:
+    return (
+        isinstance(call, dict)
+        and isinstance(call.get("tool"), str)
+        and call["tool"] in TOOLS
+        and isinstance(call.get("payload"), dict)
+    )
 
 
 def encode_result(result: OperationResult) -> dict[str, Any]:

@@ -8,13 +8,18 @@ from celery import Celery, Task
 
 from kvworker.errors import KVStoreError
 from kvworker.tools import TOOLS, Tool
+from kvworker.wire import TOGETHER_TASK
 from tasks.runtime import Runtime
 
 
 def register_operations(app: Celery, runtime: Runtime) -> None:
-    """Register kv_get, kv_set, kv_delete and kv_increment."""
+    """Register the task of each tool, and that of many calls at once."""
     for tool in TOOLS.values():
         _register(app, runtime, tool)
+
+    @app.task(bind=True, name=TOGETHER_TASK, typing=False, shared=False, resultrepr_maxsize=0)
+    def together(task: Task, /, **payload: Any) -> dict[str, Any]:
+        return runtime.run_together(task.request, payload)
 
 
 def _register(app: Celery, runtime: Runtime, tool: Tool) -> None:

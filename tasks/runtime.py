@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +19,7 @@ from kvworker.adapters.refusals import attempt
 from kvworker.clock import ServerClock
 from kvworker.errors import (
     ConfigurationError,
+    KVStoreError,
     OperationExpiredError,
     OperationTimeoutError,
     RedeliveryLimitError,
@@ -24,14 +27,16 @@ from kvworker.errors import (
     StoreUnavailableError,
 )
 from kvworker.model import OperationResult
-from kvworker.operations import perform
+from kvworker.operations import perform, perform_together
 from kvworker.policy import Policy
 from kvworker.providers import Adapters
 from kvworker.settings import Settings
-from kvworker.tools import Tool
-from kvworker.wire import Request, decode_request, encode_result
+from kvworker.tools import STEP_TOOLS, Tool
+from kvworker.wire import Request, decode_request, decode_together, encode_result
 
 logger = get_task_logger(__name__)
+
+_OF_ONE_KEY = frozenset(tool.name for tool in STEP_TOOLS)
 
 _FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 2.0
@@ -67,6 +72,34 @@ class Runtime:
         except StoreUnavailableError as error:
             operation_id = request.operation_id if tool.writes else ""
             raise StoreUnavailableError(error.detail, operation_id) from error
+
+    def run_together(self, task_request: Any, payload: dict[str, Any]) -> dict[str, Any]:
+        """Apply what several callers asked for, as far as it can be done at once: results by the calls' task ids.
+
+        What is left out, for whatever reason, comes again as a message of its own: there its error is told, or it is
+        tried until its deadline. So a second delivery need not look what became of the first.
+        """
+        requests: dict[str, Request] = {}
+        if not (task_request.delivery_info or {}).get("redelivered"):
+            for task_id, (tool, call) in decode_together(payload).items():
+                with suppress(KVStoreError):
+                    request = self._admitted(tool, (), call, task_id)
+                    if tool.name in _OF_ONE_KEY and not self._is_late(request):
+                        requests[task_id] = request
+        results: dict[str, Any] = {}
+        for adapter, task_ids in self._by_adapter(requests).items():
+            with suppress(KVStoreError):
+                taken = perform_together(adapter, [requests[task_id] for task_id in task_ids])
+                done = zip(task_ids, taken, strict=True)
+                results |= {task_id: encode_result(result) for task_id, result in done if result is not None}
+        return {"results": results}
+
+    def _by_adapter(self, requests: Mapping[str, Request]) -> dict[KeyValueStoreAdapter, list[str]]:
+        groups: dict[KeyValueStoreAdapter, list[str]] = {}
+        for task_id, request in requests.items():
+            with suppress(KVStoreError):
+                groups.setdefault(self._adapter(request), []).append(task_id)
+        return groups
 
     def _admitted(self, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any], task_id: str) -> Request:
         """The operation of a message that is authentic and allowed, whatever its sender has checked."""
