@@ -15,6 +15,7 @@ from kvworker.asking import call_of
 from kvworker.client import KeyValueStore
 from kvworker.dispatch import Dispatcher, PendingReply
 from kvworker.facade import KeyValueOperations, check_timeout
+from kvworker.gathering import LINGER_SECONDS
 from kvworker.model import OperationResult
 from kvworker.pipeline import LEFT_BY_AN_ERROR, Collector
 from kvworker.settings import Settings
@@ -47,11 +48,22 @@ class AsyncPendingResult:
             return self._reply.outcome(self._reply.future.result())
         # Shielded: the reply outlives this wait, so that it may be asked for again.
         waiter = asyncio.shield(asyncio.wrap_future(self._reply.future))
+        lingering = self._lingering()
         try:
             meta = await asyncio.wait_for(waiter, wait_seconds)
         except TimeoutError:
             raise self._reply.timed_out() from None
+        finally:
+            if lingering:
+                lingering.cancel()
         return self._reply.outcome(meta)
+
+    def _lingering(self) -> asyncio.TimerHandle | None:
+        """What has a call that waits for others sent after a moment."""
+        if not self._reply.is_kept:
+            return None
+        self._reply.is_kept = False
+        return asyncio.get_running_loop().call_later(LINGER_SECONDS, self._dispatcher.send_kept)
 
 
 def _coroutine(
@@ -144,7 +156,8 @@ class AsyncKeyValueStore:
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and return its result."""
         self._store.check_may_wait()
-        result: OperationResult = await self._submit(tool, arguments, timeout).result()
+        call = AsyncPendingResult(*self._store.send(tool, arguments, timeout, may_wait=False, may_linger=True))
+        result: OperationResult = await call.result()
         return result
 
     async def submit(

@@ -119,7 +119,7 @@ class Dispatcher:
         """Start an operation with checked arguments; it is not started by a worker after the timeout.
 
         ``may_wait`` allows to wait for the broker here, within the timeout; an event loop cannot. ``may_linger`` allows
-        to keep it for a moment, to go with others: ``PendingReply.is_kept`` tells, and ``send_kept`` ends it.
+        to keep it, to go with others: ``PendingReply.is_kept`` tells, and who waits ends it by ``send_kept``.
         """
         task_id = self._new_task_id()
         payload = encode_request(arguments, deadline=self.clock.now() + timeout_seconds, persona=persona)
@@ -138,8 +138,8 @@ class Dispatcher:
         return reply
 
     def send_kept(self) -> None:
-        """Send what waits for other calls."""
-        self._gatherer.send_waiting(may_wait=True)
+        """Send what waits for other calls. Never waits itself."""
+        self._gatherer.send_waiting()
 
     def check_not_nested(self) -> None:
         """Refuse to wait inside a task for a worker that may be this very one.
@@ -161,17 +161,18 @@ class Dispatcher:
     def _new_task_id(self) -> str:
         return f"{self._task_id_prefix}-{next(self._count):08x}"
 
-    def _send_gathered(self, replies: list[PendingReply], may_wait: bool) -> None:  # noqa: FBT001 - the gatherer's word
+    def _send_gathered(self, replies: list[PendingReply]) -> None:
+        # By the sender's threads: whose thread this is may have less time than the others' calls.
         if len(replies) == 1:
             (reply,) = replies
             self._gatherer.begin(reply)
-            self._sender.send(reply.message, may_wait=may_wait)
+            self._sender.send(reply.message, may_wait=False)
             return
         message = Together(self._new_task_id(), replies)
-        group = GroupReply(message, replies, self._sender.send_again)
-        self._gatherer.begin(group)
+        group = GroupReply(message, replies, self._sender.send_again, self._gatherer.learn)
+        self._gatherer.begin(group, len(replies))
         self._replies.expect(message.task_id, group)
-        self._sender.send(message, may_wait=may_wait)
+        self._sender.send(message, may_wait=False)
 
     def _send_again(self, replies: list[PendingReply | GroupReply]) -> None:
         for reply in replies:

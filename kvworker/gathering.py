@@ -1,9 +1,9 @@
 """Calls of several threads in one message: those that come while others are under way.
 
-A message costs the queue ten times what the database takes for a call. So while two messages of a process are under
-way, further calls of its threads wait for the first answer, and go together. A call that is alone is sent at once,
-and none waits for others longer than a moment. A worker takes what it can of such a message in one transaction; the
-rest comes back as nobody's, and each goes as the message of its own that it would have been in the first place. So
+A message costs the queue ten times what the database takes for a call. So where several threads of a process call,
+those that come while a message is under way wait for its answer, and then go together. A call that is alone is sent
+at once, and none waits longer than a moment. A worker takes what it can of such a message in one transaction; the
+rest comes back untaken, and each goes as the message of its own that it would have been in the first place. So
 nothing else changes: every call has its own operation id, deadline, policy check and result.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from functools import partial
 from typing import Any, Final, Protocol
 
 from celery import states
@@ -23,10 +23,15 @@ from kvworker.tools import Tool
 from kvworker.wire import TOGETHER_TASK, encode_together
 
 #: How long a call waits for others at most.
-LINGER_SECONDS: Final = 0.005
-#: With so many messages under way, calls are gathered: workers have one to take, and one to work on.
-_ENOUGH: Final = 2
+LINGER_SECONDS: Final = 0.01
+#: With fewer calls at a time each is sooner answered by itself: messages then overlap.
+_MANY: Final = 4
+#: For how long that many calls at a time let more be expected.
+_EXPECTED_SECONDS: Final = 0.1
 _MAX_CALLS: Final = 32
+#: How long calls go by themselves after a worker has taken none of those that went together.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_MAX_PAUSE_SECONDS: Final = 60.0
 #: Of text in a value; what is larger goes by itself.
 _SMALL: Final = 4096
 
@@ -91,68 +96,101 @@ class Together(Message):
 
 
 class GroupReply:
-    """The answer to several calls, which hands each its own."""
+    """The answer to several calls, which hands each its own; ``on_answer`` hears how many of them were taken."""
 
-    def __init__(self, message: Together, replies: Sequence[Reply], send_alone: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        message: Together,
+        replies: Sequence[Reply],
+        send_alone: Callable[[Message], None],
+        on_answer: Callable[[int], None],
+    ) -> None:
         self.message = message
         self.future: Future[Any] = Future()
         self._replies = replies
         self._send_alone = send_alone
+        self._on_answer = on_answer
         self.future.add_done_callback(self._hand_out)
 
     def _hand_out(self, answered: Future[Any]) -> None:
-        meta = answered.result()
-        given = meta["result"] if meta["status"] == states.SUCCESS else None
-        results = given.get("results") if isinstance(given, dict) else None
+        results = _results_of(answered.result())
+        self._on_answer(len(results))
         for reply in self._replies:
-            result = results.get(reply.message.task_id) if isinstance(results, dict) else None
+            result = results.get(reply.message.task_id)
             if result is None:
                 self._send_alone(reply.message)
             else:
-                with contextlib.suppress(InvalidStateError):  # an answer to a copy of its own came first
+                with contextlib.suppress(InvalidStateError):  # the answer to a copy of its own came first
                     reply.future.set_result({"status": states.SUCCESS, "result": result})
 
 
 class Gatherer:
     """Decides which calls of a process wait for others, and has them sent. Thread-safe."""
 
-    def __init__(self, send: Callable[[list[Any], bool], None]) -> None:
+    def __init__(self, send: Callable[[list[Any]], None]) -> None:
         self._send = send
         self._lock = threading.Lock()
         self._waiting: list[Reply] = []
-        self._under_way: dict[str, Any] = {}
+        #: What is not answered, by task id, and of how many calls each message is. Of the answer to several, this is
+        #: the only reference.
+        self._under_way: dict[str, tuple[Reply | GroupReply, int]] = {}
+        self._many_until = 0.0
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._paused_until = 0.0
 
     def keeps(self, reply: Reply) -> bool:
         """Whether a call waits here for others; else it is to be sent now."""
+        now = time.monotonic()
         with self._lock:
-            if len(self._under_way) >= _ENOUGH:
-                # What was never answered is under way no longer.
-                self._under_way = {i: one for i, one in self._under_way.items() if one.message.remaining_seconds()}
-            if len(self._under_way) >= _ENOUGH:
+            if self._expects_many(now) and self._under_way and now >= self._paused_until:
                 self._waiting.append(reply)
                 return True
         self.begin(reply)
         return False
 
-    def begin(self, reply: Any) -> None:
-        """Count a message as under way until it is answered."""
+    def begin(self, reply: Reply | GroupReply, calls: int = 1) -> None:
+        """Count a message as under way until it is answered, or its time is over."""
+        task_id = reply.message.task_id
         with self._lock:
-            self._under_way[reply.message.task_id] = reply
-        reply.future.add_done_callback(partial(self._end, reply.message.task_id))
+            self._under_way[task_id] = reply, calls
+        reply.future.add_done_callback(lambda _: self._end(task_id))
 
-    def send_waiting(self, *, may_wait: bool) -> None:
-        """Send all calls that wait; ``may_wait`` allows to wait for the broker here."""
+    def send_waiting(self) -> None:
+        """Send all calls that wait."""
         while True:
             with self._lock:
                 replies, self._waiting = self._waiting[:_MAX_CALLS], self._waiting[_MAX_CALLS:]
             if not replies:
                 return
-            self._send(replies, may_wait)
+            self._send(replies)
 
-    def _end(self, task_id: str, _: Future[Any]) -> None:
+    def learn(self, taken: int) -> None:
+        """Hear how many calls of a message were taken: a worker or a store that takes none is not soon asked again."""
+        if taken:
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            return
+        self._paused_until = time.monotonic() + self._pause_seconds
+        self._pause_seconds = min(self._pause_seconds * 2, _MAX_PAUSE_SECONDS)
+
+    def _expects_many(self, now: float) -> bool:
+        calls = 1 + len(self._waiting) + sum(count for _, count in self._under_way.values())
+        if calls >= _MANY:
+            # What was never answered is under way no longer.
+            self._under_way = {i: one for i, one in self._under_way.items() if one[0].message.remaining_seconds()}
+            self._many_until = now + _EXPECTED_SECONDS
+        return now < self._many_until
+
+    def _end(self, task_id: str) -> None:
         with self._lock:
             self._under_way.pop(task_id, None)
-        self.send_waiting(may_wait=False)
+        self.send_waiting()
+
+
+def _results_of(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The results of the calls that were taken, by their task ids."""
+    given = meta["result"] if meta["status"] == states.SUCCESS else None
+    results = given.get("results") if isinstance(given, dict) else None
+    return results if isinstance(results, dict) else {}
 
 
 def _left_of(budget: int, value: object) -> int:

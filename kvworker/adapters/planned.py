@@ -53,7 +53,7 @@ class PlanningDialect(Dialect):
         """Plan and apply a write in one transaction, or find its record."""
         try:
             with self.transaction(connection):
-                return self._plan_and_store(connection, write, limits)
+                return self.plan_and_store(connection, write, limits)
         except AlreadyRecordedError as found:
             return found.record
 
@@ -83,7 +83,13 @@ class PlanningDialect(Dialect):
             total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
         raise ConflictError(KEPT_COMING)
 
-    def _plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
+    def plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
+        """Apply a write of steps within a transaction. What these two tell is told before anything is changed.
+
+        Raises:
+            AlreadyRecordedError: its operation id is recorded.
+            StepRefusedError: a step was refused, and with it the write.
+        """
         entries, planner = self.lock_entries(connection, write)
         # Only now: the same operation may have held these locks.
         recorded = self.recorded(connection, write.namespace, write.operation_id)

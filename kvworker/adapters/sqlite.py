@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -15,12 +15,14 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapter_settings import SqliteSettings
 from kvworker.adapters.blocks import adapter_url, engine_for, parse_block
-from kvworker.adapters.dialect import DriverConnection, Limits, Record, Write
-from kvworker.adapters.plan import Entry, Plan, Planner
+from kvworker.adapters.dialect import AlreadyRecordedError, DriverConnection, Limits, Record, Write
+from kvworker.adapters.plan import Entry, Plan, Planner, StepRefusedError
 from kvworker.adapters.planned import PlanningDialect
+from kvworker.adapters.records import entry_result
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.adapters.sqlite_engine import is_in_memory, make_sqlite_engine, with_absolute_path
 from kvworker.adapters.sqlite_errors import cannot_connect, translate
+from kvworker.model import GetResult
 
 
 def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
@@ -94,6 +96,24 @@ class SqliteDialect(PlanningDialect):
         if write.action == "set_quota":
             return self.set_quota(connection, write, limits)
         return self.write_planned(connection, write, limits)
+
+    def take_together(
+        self, connection: Any, writes: Sequence[Write], limits: Limits
+    ) -> list[Record | GetResult | None]:
+        """Take writes, and reads, in one transaction: one flush for all of them."""
+        taken: list[Record | GetResult | None] = [None] * len(writes)
+        with self.transaction(connection):
+            for i, write in enumerate(writes):
+                # These come before anything is changed.
+                with suppress(AlreadyRecordedError, StepRefusedError):
+                    taken[i] = self._take(connection, write, limits)
+        return taken
+
+    def _take(self, connection: Any, write: Write, limits: Limits) -> Record | GetResult:
+        if write.action != "get":
+            return self.plan_and_store(connection, write, limits)
+        name = {"namespace": write.namespace, "key": write.steps[0].key}
+        return entry_result(**name, row=self.fetch_one(connection, "get_entry", name))
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
         """Read every entry of the write; the transaction already keeps other writers out."""
