@@ -8,6 +8,7 @@ from kvworker.testing.listings import ClearCases, ListingCases
 from kvworker.testing.names import NameCases
 from kvworker.testing.own_quotas import OwnQuotaCases
 from kvworker.testing.quotas import QuotaCases
+from kvworker.testing.together import TogetherCases
 from kvworker.testing.ttl import TTLCases
 from kvworker.testing.upkeep import UpkeepCases
 from kvworker.testing.values import ValueCases
@@ -25,6 +26,7 @@ class AdapterConformance(
     OwnQuotaCases,
     IdempotencyCases,
     BatchCases,
+    TogetherCases,
     ListingCases,
     ClearCases,
     UpkeepCases,

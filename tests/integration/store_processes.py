@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.errors import QuotaExceededError, VersionConflictError
-from kvworker.model import Action, Step
+from kvworker.model import Action, IncrementResult, Operation, Step
+from kvworker.testing.together import one, take
 
 PROCESSES = 8
 
@@ -80,6 +81,10 @@ def race(adapter: KeyValueStoreAdapter, _seed: int) -> list[tuple[Any, ...]]:
         steps = [Step("increment", f"batched {key}") for key in "abc"]
         batch = adapter.batch("namespace", steps, operation_id=f"batch {number}")
         outcomes.append(("batch", number, [getattr(result, "value", None) for result in batch.results], batch.replayed))
+        counted = [one("increment", "counter", f"{key} {number}", namespace=key) for key in ("other", "namespace")]
+        for operation, counter in zip(counted, take(adapter, counted), strict=True):
+            assert isinstance(counter, IncrementResult)
+            outcomes.append((f"together {operation.namespace}", number, counter.value, counter.replayed))
         claim = adapter.set("namespace", f"claim {number}", 1, if_absent=True, operation_id=f"claim {number}")
         outcomes.append(("claim", number, claim.version, claim.replayed))
     return outcomes
@@ -136,7 +141,12 @@ def _crowding_step(adapter: KeyValueStoreAdapter, chance: random.Random, key: st
     elif dice < 0.96:
         steps = [Step("set", f"{key} {number}", value="x" * chance.randrange(500)) for number in range(3)]
         adapter.batch("namespace", steps, atomic=chance.random() < 0.5)
-    elif dice < 0.98:
+    elif dice < 0.97:
+        values = ["x" * chance.randrange(500) for _ in range(3)]
+        take(
+            adapter, [one("set", f"{key} {number}", namespace="namespace", value=x) for number, x in enumerate(values)]
+        )
+    elif dice < 0.985:
         adapter.sweep_expired(batch_rows=5)
     else:
         adapter.recompute_ledgers()
@@ -146,18 +156,18 @@ def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: in
     namespace, key = f"namespace {chance.randrange(3)}", f"key {chance.randrange(12)}"
     ttl_seconds = chance.choice([None, 0.01, 0.05, 60])
     dice = chance.random()
-    if dice < 0.25:
-        adapter.set(namespace, key, "x" * chance.randrange(120), ttl_seconds=ttl_seconds)
-    elif dice < 0.3:
-        adapter.set(namespace, key, "x" * chance.randrange(120), if_absent=True, ttl_seconds=ttl_seconds)
+    if dice < 0.3:
+        adapter.set(namespace, key, "x" * chance.randrange(120), if_absent=dice >= 0.25, ttl_seconds=ttl_seconds)
     elif dice < 0.35:
         adapter.touch(namespace, key, ttl_seconds or 5)
     elif dice < 0.36:
         adapter.clear(namespace)
     elif dice < 0.5:
         adapter.batch(namespace, _mixed_batch(chance), atomic=chance.random() < 0.5)
-    elif dice < 0.6:
+    elif dice < 0.55:
         adapter.delete(namespace, key)
+    elif dice < 0.6:
+        take(adapter, _mixed_operations(chance, number))
     elif dice < 0.75:
         adapter.increment(namespace, f"counter {chance.randrange(4)}", delta=chance.randrange(-50, 50))
     elif dice < 0.85:
@@ -166,6 +176,19 @@ def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: in
         adapter.sweep_expired(batch_rows=5)
     else:
         adapter.recompute_ledgers()
+
+
+def _mixed_operations(chance: random.Random, number: int) -> list[Operation]:
+    operations = [one("increment", "counter", f"operation {number}", namespace="raced")]
+    for _ in range(6):
+        namespace, key = f"namespace {chance.randrange(3)}", f"key {chance.randrange(12)}"
+        value, ttl_seconds = "x" * chance.randrange(120), chance.choice([None, 0.01, 60])
+        operations += [
+            one("set", key, namespace=namespace, value=value, ttl_seconds=ttl_seconds),
+            one("increment", f"counter {chance.randrange(4)}", namespace=namespace, delta=chance.randrange(-50, 50)),
+            one(chance.choice(["get", "delete"]), key, namespace=namespace),
+        ]
+    return chance.sample(operations, 6)
 
 
 def _mixed_batch(chance: random.Random) -> list[Step]:

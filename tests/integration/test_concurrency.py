@@ -123,13 +123,14 @@ def test_an_operation_id_raced_by_processes_is_applied_once(
         for kind, number, value, replayed in future.result():
             outcomes[kind, number, replayed] += 1
             values.setdefault((kind, number), set()).add(repr(value))
-    for kind in ("increment", "set", "delete", "batch", "claim"):
+    for kind in ("increment", "set", "delete", "batch", "claim", "together other", "together namespace"):
         for number in range(30):
             assert outcomes[kind, number, False] == 1
             assert outcomes[kind, number, True] == PROCESSES - 1
             assert len(values[kind, number]) == 1
     with create_kv_store_adapter(*store) as adapter:
-        assert adapter.get("namespace", "counter").value == 30
+        assert adapter.get("namespace", "counter").value == 60
+        assert adapter.get("other", "counter").value == 30
         assert [adapter.get("namespace", f"batched {key}").value for key in "abc"] == [30, 30, 30]
     check_ledgers(engine, {"namespace": 1_048_576})
 

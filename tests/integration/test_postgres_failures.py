@@ -16,6 +16,7 @@ from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.errors import ConfigurationError, KVStoreError, StoreUnavailableError
 from kvworker.testing import eventually
+from kvworker.testing.together import one
 from tests.servers import PostgresServer
 
 _PASSWORD = "s3cret-in-no-message"  # noqa: S105 - that it is never shown is what is tested
@@ -118,6 +119,47 @@ def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(postgres_url: str)
                 adapter.increment("namespace", "key", operation_id="operation")
         assert not adapter.was_applied("namespace", "operation")
         assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+
+
+@pytest.mark.parametrize("table", ["kv_entries", "kv_ledgers"])
+def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) -> None:
+    operations = [one("set", f"key {number}", value="x" * number) for number in range(3)]
+    with make_adapter(postgres_url) as adapter, bare_connection(postgres_url) as connection:
+        adapter.set("n", "key 1", "longer than that")
+        with connection.transaction():
+            connection.execute(f"SELECT FROM {table} FOR UPDATE")
+            started = time.monotonic()
+            assert adapter.take_together(operations) == [None] * 3
+            assert time.monotonic() - started < 5
+        assert None not in adapter.take_together(operations)
+        assert adapter.recompute_ledgers().drifts == ()
+
+
+@pytest.mark.parametrize("state", ["40001", "23505", "22P02", "57014", "53100"])
+def test_what_fails_together_leaves_nothing_behind(
+    adapter: KeyValueStoreAdapter, postgres_url: str, state: str
+) -> None:
+    operations = [one("set", f"new {number}", value=number) for number in range(3)]
+    with bare_connection(postgres_url) as connection:
+        fail_writes(connection, [state] * 20)
+        assert adapter.take_together([*operations, one("increment", "key", namespace="namespace")]) == [None] * 4
+        assert connection.execute("SELECT key FROM kv_entries").fetchall() == [("key",)]
+        connection.execute("DROP TRIGGER fail ON kv_entries")
+    results = adapter.take_together(operations)
+    assert [getattr(result, "value", None) for result in results] == [0, 1, 2]
+
+
+def test_connections_that_were_killed_fail_nothing_that_is_taken_together(
+    adapter: KeyValueStoreAdapter, postgres_url: str
+) -> None:
+    with bare_connection(postgres_url) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    counted, read = adapter.take_together([one("increment", "key", namespace="namespace"), one("get", "none")])
+    assert getattr(counted, "value", None) == 2
+    assert read is not None
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
@@ -255,6 +297,7 @@ def test_without_prepared_statements_it_works_as_well(postgres_url: str) -> None
         assert isinstance(adapter, SqlAdapter)
         for number in range(10):
             assert adapter.increment("namespace", "key").value == number + 1
+            assert None not in adapter.take_together([one("set", "key", value=number), one("get", "key")])
         prepared = adapter._session.run(
             lambda connection: connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
         )

@@ -12,6 +12,7 @@ from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.statements import load_statements
+from kvworker.testing.together import one
 
 
 @pytest.fixture
@@ -48,6 +49,26 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements
     adapter.increment("n", "c", operation_id="once")
     adapter.delete("n", "k")
     assert len(statements) == 4
+
+
+def test_operations_together_are_one_round_trip(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
+    reads = [one("get", "k"), one("get", "k", namespace="other")]
+    assert [getattr(result, "found", None) for result in adapter.take_together(reads)] == [True, False]
+    assert len(statements) == 1
+    assert None not in adapter.take_together([*reads, one("increment", "c"), one("set", "k", value="longer")])
+    begin, *_, commit = statements[1:]
+    assert begin.startswith("BEGIN")
+    assert commit == "COMMIT"
+    assert len(statements[1:]) == 2 + 2 + 1 + 1
+
+
+def test_large_values_are_not_read_together(adapter: KeyValueStoreAdapter) -> None:
+    adapter.set("n", "large", "x" * 200_000)
+    adapter.set("n", "larger", "x" * 300_000)
+    large, larger, missing = adapter.take_together([one("get", key) for key in ("large", "larger", "missing")])
+    assert (large, larger) == (None, None)
+    assert missing is not None
+    assert adapter.take_together([one("get", "large")]) != [None]
 
 
 def test_psycopg_parses_each_statement_once() -> None:
