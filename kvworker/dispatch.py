@@ -97,7 +97,9 @@ class Dispatcher:
         self._task_id_prefix = new_operation_id()
         self._count = itertools.count()
         self.clock = ServerClock(self.app.backend.server_time)
-        self._replies = ReplyReader(self.app.backend, self._task_id_prefix, self._send_again, self.clock)
+        self._replies = ReplyReader(
+            self.app.backend, self._task_id_prefix, self._send_again, self._send_lost, self.clock
+        )
         self._gatherer = Gatherer(self._send_gathered)
         self._sender = Sender(
             self.app,
@@ -179,6 +181,11 @@ class Dispatcher:
             # Calls that went together wait each for itself as well.
             if isinstance(reply, PendingReply):
                 self._sender.send_again(reply.message)
+
+    def _send_lost(self, replies: list[PendingReply | GroupReply]) -> None:
+        calls = [reply.message for reply in replies if isinstance(reply, PendingReply)]
+        if doubtful := [message for message in calls if message.is_doubtful()]:
+            self._sender.send_lost(doubtful)
 
     def close(self) -> None:
         """Stop the threads and close the connections."""

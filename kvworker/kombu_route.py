@@ -70,6 +70,10 @@ class KombuRoute:
         """Close the connection of a producer that failed."""
         _release(way.connection)
 
+    def is_drained(self) -> bool:
+        """Never: such a broker gives what a lost worker had to another one."""
+        return False
+
     def close(self) -> None:
         """Close what is idle, and from now on what is given back."""
         self._closed = True

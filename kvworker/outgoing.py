@@ -12,6 +12,7 @@ from typing import Any
 from celery import Celery
 from redis.exceptions import ResponseError
 
+_DOUBTFUL_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.05
 _MAX_PAUSE_SECONDS = 1.0
 
@@ -31,6 +32,7 @@ class Message:
     give_up_at: float
     last_problem: str = ""
     copies: int = 0
+    created_at: float = field(default_factory=time.monotonic)
     _sending: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _abandoned: threading.Event = field(default_factory=threading.Event)
@@ -79,6 +81,10 @@ class Message:
                 return False
             self._sending = True
             return True
+
+    def is_doubtful(self) -> bool:
+        """Whether it should have been answered by now: its one copy may have gone with the worker that took it."""
+        return self.copies == 1 and time.monotonic() - self.created_at > _DOUBTFUL_SECONDS
 
     def end_sending(self) -> None:
         """Let it be sent again, should the broker lose it."""

@@ -73,6 +73,20 @@ class RedisRoute:
         link.read_response()
         self._announce(signals.after_task_publish, message, task)
 
+    def is_drained(self) -> bool:
+        """Whether the queue's list is empty. What was popped from it and not noted is lost with who popped it."""
+        link = self.take()
+        try:
+            assert self._target is not None  # noqa: S101 - there is no connection without it
+            limit(link, self._timeout_seconds)
+            link.send_command("LLEN", self._target.key, check_health=False)
+            length = link.read_response()
+        except BaseException:
+            self.drop(link)
+            raise
+        self.give_back(link)
+        return int(length) == 0
+
     def give_back(self, link: Link) -> None:
         """Keep a connection for the next message."""
         self._links.give_back(link)

@@ -48,15 +48,21 @@ class Waiting(Protocol):
 class ReplyReader:
     """Resolves the futures of a client's tasks with the metadata that Celery stores (a dict).
 
-    ``on_reconnect`` is called with all that still wait when the connection was lost and is back. The thread also
-    keeps the clock that deadlines are set by.
+    ``on_reconnect`` is called with all that still wait when the connection was lost and is back, ``on_recheck`` once a
+    second with all that still wait. The thread also keeps the clock that deadlines are set by.
     """
 
     def __init__(
-        self, backend: Any, task_id_prefix: str, on_reconnect: Callable[[list[Any]], None], clock: ServerClock
+        self,
+        backend: Any,
+        task_id_prefix: str,
+        on_reconnect: Callable[[list[Any]], None],
+        on_recheck: Callable[[list[Any]], None],
+        clock: ServerClock,
     ) -> None:
         self._backend = backend
         self._on_reconnect = on_reconnect
+        self._on_recheck = on_recheck
         self._clock = clock
         self._pattern = _text(backend.get_key_for_task(task_id_prefix)) + "*"
         # Weak: a caller that gave up, or dropped its PendingResult, is forgotten without a word.
@@ -140,6 +146,7 @@ class ReplyReader:
             if time.monotonic() >= recheck_at:
                 if self._read_stored() and not heard:
                     raise RedisConnectionError("results are stored, but their published copies do not arrive")
+                self._on_recheck(self._still_waiting())
                 self._forget_settled()
                 self._clock.keep()
                 recheck_at, heard = time.monotonic() + RECHECK_SECONDS, False

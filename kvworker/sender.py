@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -41,6 +42,9 @@ class Route(Protocol):
 
     def drop(self, connection: Any) -> None:
         """Close a connection that failed."""
+
+    def is_drained(self) -> bool:
+        """Whether a message that is not answered is in no queue either, and its worker's death may have lost it."""
 
     def close(self) -> None:
         """Close what is kept, and from now on what is given back."""
@@ -76,6 +80,11 @@ class Sender:
         if message.begin_sending():
             self.send(message, may_wait=False)
 
+    def send_lost(self, messages: Sequence[Message]) -> None:
+        """Send messages again that are doubtful, unless they may still be in the queue."""
+        with contextlib.suppress(RuntimeError):
+            self._executor.submit(self._send_lost, messages)
+
     def close(self) -> None:
         """Let running attempts end, start no new ones, and close the connections."""
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -87,6 +96,12 @@ class Sender:
                 break
             self._given_up = self._is_ending()
         message.end_sending()
+
+    def _send_lost(self, messages: Sequence[Message]) -> None:
+        with contextlib.suppress(Exception):  # looked at again in a second
+            if self._route.is_drained():
+                for message in messages:
+                    self.send_again(message)
 
     def _is_ending(self) -> bool:
         """Whether the store was closed or the interpreter is ending, which waits for these threads.

@@ -1,4 +1,4 @@
-"""A worker as it was before there was ``kv_touch``."""
+"""A worker as it was before there was ``kv_touch``, and before calls went together."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from tasks.application import make_worker_app
 
 app = make_worker_app(Settings.load())
 app.tasks.unregister("kvworker.kv_touch")
+app.tasks.unregister("kvworker.together")

@@ -42,7 +42,9 @@ def asked_again() -> list[Any]:
 
 @pytest.fixture
 def reader(app: Celery, asked_again: list[Any]) -> Iterator[ReplyReader]:
-    reader = ReplyReader(app.backend, "prefix", asked_again.extend, ServerClock(app.backend.server_time))
+    reader = ReplyReader(
+        app.backend, "prefix", asked_again.extend, lambda _: None, ServerClock(app.backend.server_time)
+    )
     yield reader
     reader.close()
 
