@@ -92,6 +92,7 @@ class Dispatcher:
     def __init__(self, settings: Settings) -> None:
         self.app = make_celery(settings)
         self._queue = settings.queue
+        self._gathers = settings.facade.gather_calls
         self._policy = Policy(settings.policies)
         # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
         self._task_id_prefix = new_operation_id()
@@ -134,6 +135,7 @@ class Dispatcher:
         )
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message)
         self._replies.expect(task_id, reply)
+        may_linger = may_linger and self._gathers
         reply.is_kept = may_linger and may_be_gathered(tool, arguments) and self._gatherer.keeps(reply)
         if not reply.is_kept:
             self._sender.send(message, may_wait=may_wait)
