@@ -129,6 +129,19 @@ def test_a_worker_that_is_killed_loses_nothing(
         assert {count.result().value for count in counting} == set(range(1, CALLS + 1))
 
 
+def test_what_died_with_the_one_who_took_it_is_sent_again(
+    store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode, broker: Redis
+) -> None:
+    worker_node.stop()
+    with ThreadPoolExecutor(CALLERS) as threads:
+        counting = [threads.submit(store.increment, "n", "counter", timeout=30) for _ in range(CALLERS)]
+        wait_until(lambda: not store.dispatcher()._gatherer._waiting and broker.llen("kv") >= 4, what="all messages")
+        lost = [broker.rpop("kv") for _ in range(broker.llen("kv"))]
+        other_worker.start()
+        assert sorted(count.result().value for count in counting) == list(range(1, CALLERS + 1))
+    assert len(lost) < CALLERS
+
+
 def test_a_worker_that_knows_nothing_of_it_gets_single_calls(
     kv_environ: dict[str, str], tmp_path: Path, store: KeyValueStore, worker_node: WorkerNode
 ) -> None:
