@@ -82,6 +82,8 @@ class Together(Message):
     def begin_writing(self) -> bool:
         """Note that the broker may have them from now on; False if all callers have given up."""
         self._written = [reply for reply in self._replies if reply.message.begin_writing()]
+        # The answer may come before the end of this, and say that they were not taken.
+        self.end_sending()
         return bool(self._written)
 
     def nothing_written(self) -> None:
