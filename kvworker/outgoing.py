@@ -32,7 +32,7 @@ class Message:
     give_up_at: float
     last_problem: str = ""
     copies: int = 0
-    created_at: float = field(default_factory=time.monotonic)
+    _written_at: float = 0.0
     _sending: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _abandoned: threading.Event = field(default_factory=threading.Event)
@@ -67,6 +67,7 @@ class Message:
             if self._abandoned.is_set():
                 return False
             self.copies += 1
+            self._written_at = time.monotonic()
             return True
 
     def nothing_written(self) -> None:
@@ -83,8 +84,11 @@ class Message:
             return True
 
     def is_doubtful(self) -> bool:
-        """Whether it should have been answered by now: its one copy may have gone with the worker that took it."""
-        return self.copies == 1 and time.monotonic() - self.created_at > _DOUBTFUL_SECONDS
+        """Whether it should have been answered by now: its last copy may have gone with the worker that took it.
+
+        Each copy is given more time than the one before, since it may be the store that is slow.
+        """
+        return self.copies > 0 and time.monotonic() - self._written_at > _DOUBTFUL_SECONDS * self.copies
 
     def end_sending(self) -> None:
         """Let it be sent again, should the broker lose it."""

@@ -41,3 +41,18 @@ def test_copies_meet_in_the_database_and_not_before(
 ) -> None:
     assert type(told("kv_set", name, args, copies=1)) is expected
     assert type(told("kv_set", name, args, copies=2)) is of_another
+
+
+def test_each_copy_of_a_message_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("kvworker.outgoing.time.monotonic", lambda: now)
+    message = Message("task", "id", {}, "", give_up_at=2000.0)
+    now += 60
+    assert not message.is_doubtful()
+    for seconds in (2, 4, 6):
+        assert message.begin_writing()
+        now += seconds
+        assert not message.is_doubtful()
+        now += 0.1
+        assert message.is_doubtful()
+    message.abandon()
