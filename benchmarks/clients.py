@@ -14,10 +14,12 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from kvworker.adapters import create_kv_store_adapter
-from kvworker.model import JSONValue, Step, encode_value
+from kvworker.model import JSONValue, Operation, Step, encode_value
 
 KEYS = 200
 BATCH = 100
+#: What a worker finds in a message of calls that were gathered: of 8 callers, all but those that are on their way.
+TOGETHER = 6
 VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 GROWN: JSONValue = {"step": 7, "tool": "search", "state": "x" * 61}
 _TEXTS = (encode_value(VALUE), encode_value(GROWN))
@@ -31,7 +33,18 @@ _FLOOR_SET = (
 )
 _FLOOR_GET = "SELECT value FROM floor_entries WHERE namespace = %s AND key = %s"
 
-Operation = Callable[[int], Any]
+#: What makes the entries of an operation that has more than one, or makes none.
+_MAKERS = {
+    "floor get": "floor set",
+    "floor batch": "floor set",
+    "floor together": "floor set",
+    "get": "set",
+    "batch": "set",
+    "together": "set",
+    "together growing": "set growing",
+}
+
+Turn = Callable[[int], Any]
 
 _state: Client
 
@@ -55,7 +68,7 @@ class Client:
             prepare_threshold=0,
         )
 
-    def operations(self) -> Mapping[str, Operation]:
+    def operations(self) -> Mapping[str, Turn]:
         """Everything that can be measured, by name; an operation gets its turn's number."""
         return {
             "set": lambda turn: self.adapter.set(self.namespace, self.key(turn), VALUE),
@@ -67,13 +80,28 @@ class Client:
             "batch": lambda turn: self.adapter.batch(
                 self.namespace, [Step("set", self.key(turn + number), value=VALUE) for number in range(BATCH)]
             ),
-            "floor batch": lambda turn: [self.operations()["floor set"](turn + number) for number in range(BATCH)],
-            "get": lambda turn: self.adapter.get(self.namespace, self.key(turn)),
-            "floor set": lambda turn: self.connection.execute(
-                _FLOOR_SET, (self.namespace, self.key(turn), _TEXTS[turn // KEYS % 2])
+            "together": lambda turn: self.take_together(turn, self.namespace, VALUE),
+            "together growing": lambda turn: self.take_together(
+                turn, f"{self.namespace} growing", (VALUE, GROWN)[turn * TOGETHER // KEYS % 2]
             ),
+            "floor together": lambda turn: [self.floor_set(turn * TOGETHER + number) for number in range(TOGETHER)],
+            "floor batch": lambda turn: [self.floor_set(turn + number) for number in range(BATCH)],
+            "get": lambda turn: self.adapter.get(self.namespace, self.key(turn)),
+            "floor set": self.floor_set,
             "floor get": lambda turn: self.connection.execute(_FLOOR_GET, (self.namespace, self.key(turn))).fetchone(),
         }
+
+    def take_together(self, turn: int, namespace: str, value: JSONValue) -> None:
+        """Take sets of several keys as a worker takes calls that were gathered."""
+        keys = [self.key(turn * TOGETHER + number) for number in range(TOGETHER)]
+        taken = self.adapter.take_together([Operation(namespace, Step("set", key, value=value)) for key in keys])
+        for key, result in zip(keys, taken, strict=True):
+            if result is None:
+                self.adapter.set(namespace, key, value)
+
+    def floor_set(self, turn: int) -> object:
+        """Write an entry by the bare statement."""
+        return self.connection.execute(_FLOOR_SET, (self.namespace, self.key(turn), _TEXTS[turn // KEYS % 2]))
 
     def compare_and_set(self, turn: int) -> None:
         """Write an entry that only this client writes, if it is of the version of the write before."""
@@ -83,7 +111,7 @@ class Client:
 
     def warm_up(self, name: str) -> None:
         """Before the clock runs, once: entries are there, and statements prepared."""
-        maker = {"floor get": "floor set", "floor batch": "floor set", "get": "set", "batch": "set"}.get(name, name)
+        maker = _MAKERS.get(name, name)
         if (self.namespace, name) not in self.warm:
             self.warm.add((self.namespace, name))
             for turn in range(KEYS):

@@ -64,7 +64,7 @@ def p50_milliseconds(calls: Calls, count: int) -> Sample:
 def calls_per_second(calls: Calls, count: int) -> Sample:
     """The rate at which 8 threads together get through many of each call."""
     with ThreadPoolExecutor(CALLER_THREADS) as threads:
-        return {name: _rate(threads, call, count) for name, call in calls.items()}
+        return {name: _rate(threads, call, count * CALLER_THREADS // 2) for name, call in calls.items()}
 
 
 def _rate(threads: ThreadPoolExecutor, call: Call, count: int) -> float:

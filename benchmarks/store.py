@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from benchmarks.clients import BATCH, run_turns, running_clients
+from benchmarks.clients import BATCH, TOGETHER, run_turns, running_clients
 from benchmarks.rows import Row
 from tests.servers import PostgresServer
 
-_FLOORS = {"floor set": "F (upsert)", "floor batch": f"{BATCH} F (upserts)", "floor get": "F (select)"}
+_FLOORS = {
+    "floor set": "F (upsert)",
+    "floor batch": f"{BATCH} F (upserts)",
+    "floor together": f"{TOGETHER} F (upserts)",
+    "floor get": "F (select)",
+}
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,24 @@ class Comparison:
 
 SET = Comparison("set", "set", "floor set")
 GROWING = Comparison("set, every one grows or shrinks", "set growing", "floor set")
+GATHERED = Comparison(f"{TOGETHER} sets gathered", "together", "floor together", weight=TOGETHER // 2)
+GATHERED_GROWING = Comparison(
+    f"{TOGETHER} sets gathered, every one grows or shrinks", "together growing", "floor together", weight=TOGETHER // 2
+)
 COMPARISONS = (
     SET,
     GROWING,
     Comparison("increment", "increment", "floor set"),
     Comparison("compare and set", "compare and set", "floor set"),
     Comparison(f"batch of {BATCH} sets", "batch", "floor batch", weight=BATCH // 5),
+    GATHERED,
+    GATHERED_GROWING,
     Comparison("get", "get", "floor get"),
 )
 
 SHARED = (
+    replace(GATHERED, name=f"{GATHERED.name}, one namespace", shared=True),
+    replace(GATHERED_GROWING, name=f"{GATHERED_GROWING.name}, one namespace", shared=True),
     Comparison("set, one namespace", "set", "floor set", shared=True),
     Comparison("set, every one grows or shrinks, one namespace", "set growing", "floor set", shared=True),
 )
@@ -65,7 +78,7 @@ _GLOBAL: Mapping[str, Any] = {"global_quota_bytes": 2**30}
 SETTINGS = (
     Setting(1, COMPARISONS),
     Setting(8, COMPARISONS + SHARED),
-    Setting(8, (SET, GROWING), ", global quota", _GLOBAL),
+    Setting(8, (SET, GROWING, GATHERED, GATHERED_GROWING), ", global quota", _GLOBAL),
     Setting(8, SHARED, ", 2 ms flush", flush_milliseconds=2),
     Setting(8, (SET, GROWING), ", global quota, 2 ms flush", _GLOBAL, flush_milliseconds=2),
 )
