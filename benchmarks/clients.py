@@ -1,19 +1,21 @@
-"""The processes that measure the store: each with an adapter and a bare connection of its own."""
+"""The clients that measure the store: processes with adapters of their own, or threads that share one."""
 
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
+from queue import Queue
 from typing import Any
 
 import psycopg
 from sqlalchemy.engine import make_url
 
-from kvworker.adapters import create_kv_store_adapter
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.model import JSONValue, Operation, Step, encode_value
 
 KEYS = 200
@@ -45,21 +47,23 @@ _MAKERS = {
 }
 
 Turn = Callable[[int], Any]
+Start = Barrier | threading.Barrier
 
-_state: Client
+#: A client is a process, or a thread.
+_state = threading.local()
 
 
 class Client:
-    """What one process measures with: the adapter and a bare connection."""
+    """What one client measures with: the adapter, its own or that of its process, and a bare connection."""
 
-    def __init__(self, config: Mapping[str, Any], start: Barrier, number: int) -> None:
+    def __init__(self, url: str, adapter: KeyValueStoreAdapter, start: Start, number: int) -> None:
         self.start = start
         self.number = number
         self.namespace = ""
         self.warm = set[tuple[str, str]]()
         self.versions: dict[str, int | None] = {}
-        self.adapter = create_kv_store_adapter("postgres", config)
-        parsed = make_url(config["url"])
+        self.adapter = adapter
+        parsed = make_url(url)
         self.connection = psycopg.connect(
             host=str(parsed.query["host"]),
             user=parsed.username,
@@ -125,28 +129,44 @@ class Client:
 
 
 @contextmanager
-def running_clients(config: Mapping[str, Any], clients: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes whose adapters have this configuration, all connected."""
+def running_clients(config: Mapping[str, Any], clients: int) -> Iterator[Executor]:
+    """Processes, each with an adapter of this configuration, all connected."""
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
     for number in range(clients):
         numbers.put(number)
     initial = (dict(config), context.Barrier(clients), numbers)
-    with ProcessPoolExecutor(clients, mp_context=context, initializer=_set_up, initargs=initial) as pool:
+    with ProcessPoolExecutor(clients, mp_context=context, initializer=_set_up_process, initargs=initial) as pool:
         yield pool
 
 
-def _set_up(config: dict[str, Any], start: Barrier, numbers: Any) -> None:
-    global _state  # noqa: PLW0603 - a process of the pool is one client
-    _state = Client(config, start, numbers.get())
-    _state.connection.execute("SELECT pg_advisory_lock(1)")
-    _state.connection.execute(_FLOOR_TABLE)
-    _state.connection.execute("SELECT pg_advisory_unlock(1)")
+@contextmanager
+def running_threads(config: Mapping[str, Any], clients: int) -> Iterator[Executor]:
+    """Threads of this process that share an adapter, as those of a worker do."""
+    numbers: Queue[int] = Queue()
+    for number in range(clients):
+        numbers.put(number)
+    whole = {**config, "pool": {"size": clients}}
+    with create_kv_store_adapter("postgres", whole) as adapter:
+        initial = (config["url"], adapter, threading.Barrier(clients), numbers)
+        with ThreadPoolExecutor(clients, initializer=_set_up, initargs=initial) as pool:
+            yield pool
+
+
+def _set_up_process(config: dict[str, Any], start: Start, numbers: Any) -> None:
+    _set_up(config["url"], create_kv_store_adapter("postgres", config), start, numbers)
+
+
+def _set_up(url: str, adapter: KeyValueStoreAdapter, start: Start, numbers: Any) -> None:
+    _state.client = Client(url, adapter, start, numbers.get())
+    _state.client.connection.execute("SELECT pg_advisory_lock(1)")
+    _state.client.connection.execute(_FLOOR_TABLE)
+    _state.client.connection.execute("SELECT pg_advisory_unlock(1)")
 
 
 def run_turns(name: str, turns: int, *, shared: bool) -> tuple[float, float]:
     """Take turns at the same moment as the other clients; when the first began and the last ended."""
-    client = _state
+    client: Client = _state.client
     client.namespace = "shared" if shared else f"client {client.number}"
     client.warm_up(name)
     operation = client.operations()[name]
@@ -159,7 +179,7 @@ def run_turns(name: str, turns: int, *, shared: bool) -> tuple[float, float]:
 
 def run_timed(name: str, seconds: float) -> list[float]:
     """How long each operation took, in seconds, until time was up."""
-    client = _state
+    client: Client = _state.client
     client.namespace = f"client {client.number}"
     client.warm_up(name)
     operation, durations = client.operations()[name], []

@@ -1,18 +1,18 @@
 """Store operations against F, the bare statement that does the same without quota, TTL or operation id.
 
-Clients are processes, each with a connection of its own. Every round measures all operations and floors
-in turn, so that what slows the machine slows both.
+Clients are processes, or threads of one, as those of a worker; F's do the same, each on a connection of its own. Every
+round measures all operations and floors in turn, so that what slows the machine slows both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from benchmarks.clients import BATCH, TOGETHER, run_turns, running_clients
+from benchmarks.clients import BATCH, TOGETHER, run_turns, running_clients, running_threads
 from benchmarks.rows import Row
 from tests.servers import PostgresServer
 
@@ -64,7 +64,8 @@ SHARED = (
 class Setting:
     """What is compared at once: by how many clients, with what configuration, on how slow a disk.
 
-    ``flush_milliseconds`` is what a commit waits before it flushes, for all that wait with it (``commit_delay``).
+    ``threads`` tells that the clients are threads of one process; ``flush_milliseconds`` is what a commit waits before
+    it flushes, for all that wait with it (``commit_delay``).
     """
 
     clients: int
@@ -72,6 +73,7 @@ class Setting:
     label: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     flush_milliseconds: int = 0
+    threads: bool = False
 
 
 _GLOBAL: Mapping[str, Any] = {"global_quota_bytes": 2**30}
@@ -79,6 +81,8 @@ SETTINGS = (
     Setting(1, COMPARISONS),
     Setting(8, COMPARISONS + SHARED),
     Setting(8, (SET, GROWING, GATHERED, GATHERED_GROWING), ", global quota", _GLOBAL),
+    Setting(8, (SET, GROWING, *SHARED), threads=True),
+    Setting(8, (SET, GROWING), ", global quota", _GLOBAL, threads=True),
     Setting(8, SHARED, ", 2 ms flush", flush_milliseconds=2),
     Setting(8, (SET, GROWING), ", global quota, 2 ms flush", _GLOBAL, flush_milliseconds=2),
 )
@@ -91,7 +95,7 @@ def run(postgres: PostgresServer, *, rounds: int, quick: bool) -> Iterator[Row]:
         _slow_down(postgres, setting.flush_milliseconds)
         config = {"url": postgres.url(postgres.create_database()), **setting.config}
         own_turns = turns // 3 if setting.flush_milliseconds else turns
-        with running_clients(config, setting.clients) as pool:
+        with (running_threads if setting.threads else running_clients)(config, setting.clients) as pool:
             samples = [_measure(pool, setting, own_turns) for _ in range(rounds)]
         for comparison in setting.comparisons:
             yield _row(comparison, setting, [sample[comparison] for sample in samples])
@@ -104,7 +108,7 @@ def _slow_down(postgres: PostgresServer, flush_milliseconds: int) -> None:
     postgres.execute("SELECT pg_reload_conf()")
 
 
-def _measure(pool: ProcessPoolExecutor, setting: Setting, turns: int) -> dict[Comparison, tuple[float, float]]:
+def _measure(pool: Executor, setting: Setting, turns: int) -> dict[Comparison, tuple[float, float]]:
     """The rates of each operation and of its floor, all clients together."""
     sample, clients = {}, setting.clients
     for comparison in setting.comparisons:
@@ -120,7 +124,8 @@ def _measure(pool: ProcessPoolExecutor, setting: Setting, turns: int) -> dict[Co
 
 
 def _row(comparison: Comparison, setting: Setting, rates: list[tuple[float, float]]) -> Row:
-    clients = f"{setting.clients} client{'s' if setting.clients > 1 else ''}"
+    kind = "thread" if setting.threads else "client"
+    clients = f"{setting.clients} {kind}{'s' if setting.clients > 1 else ''}"
     return {
         "name": f"store {comparison.name}, {clients}{setting.label}",
         "unit": "ops/s",

@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 
 from benchmarks.clients import run_timed, running_clients
 from benchmarks.rows import Row
@@ -82,7 +82,7 @@ def _measure_sweep(postgres: PostgresServer, rows: int, rounds: int) -> Iterator
     yield _row(f"store set, {WRITERS} clients, beside that sweep", "ms (p99)", "without it", tails)
 
 
-def _p99_milliseconds(pool: ProcessPoolExecutor, done: Callable[[], bool]) -> float:
+def _p99_milliseconds(pool: Executor, done: Callable[[], bool]) -> float:
     """Of sets that each change their entry's size, until it is done."""
     durations: list[float] = []
     while not done():
