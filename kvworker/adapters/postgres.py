@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -24,17 +24,14 @@ from kvworker.adapters.dialect import (
 )
 from kvworker.adapters.plan import Entry, Plan, Planner
 from kvworker.adapters.planned import KEPT_COMING, PlanningDialect, common_params
-from kvworker.adapters.postgres_connection import OneCursorConnection, run_together
+from kvworker.adapters.postgres_connection import OneCursorConnection
 from kvworker.adapters.postgres_errors import cannot_connect, quotes_data, translate
-from kvworker.adapters.records import entry_result
+from kvworker.adapters.postgres_together import Call, read_params, read_results, run_together
 from kvworker.adapters.schema import GLOBAL_LEDGER
 from kvworker.adapters.shares import LedgerSplitter
 from kvworker.adapters.sizes import SizePredictor
 from kvworker.adapters.sql_adapter import SqlAdapter
 from kvworker.model import MAX_READ_BYTES, GetResult
-
-#: What values are read together at most; larger ones are read one by one.
-MAX_TOGETHER_BYTES: Final = 262_144
 
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -164,19 +161,16 @@ class PostgresDialect(PlanningDialect):
         """
         plain = [i for i, write in enumerate(writes) if write.is_plain]
         plain.sort(key=lambda i: (writes[i].namespace, writes[i].steps[0].key))
-        reads = [i for i, write in enumerate(writes) if write.action == "get"]
+        places = [i for i, write in enumerate(writes) if write.action == "get"]
+        reads = [writes[i] for i in places]
         calls = [self._first_call(writes[i], limits) for i in plain]
         if reads:
-            calls.append(self._read_call([writes[i] for i in reads]))
-        outcomes = (
-            run_together(connection, calls) if plain else [connection.execute(*call).fetchall() for call in calls]
-        )
-        found = {place - 1: row for place, *row in outcomes.pop()} if reads else {}
+            calls.append((self.statements["get_entries"], read_params(reads)))
+        outcomes = run_together(connection, calls, is_transaction=bool(plain))
         taken: list[Record | GetResult | None] = [None] * len(writes)
-        for place, i in enumerate(reads):
-            row = found.get(place)
-            if row is None or row[0] is not None:
-                taken[i] = entry_result(writes[i].namespace, writes[i].steps[0].key, row)
+        if reads:
+            for i, result in zip(places, read_results(reads, outcomes.pop()), strict=True):
+                taken[i] = result
         for i, rows in zip(plain, outcomes, strict=True):
             if rows:
                 taken[i] = self._record_of(connection, writes[i], limits, rows[0])
@@ -184,11 +178,7 @@ class PostgresDialect(PlanningDialect):
                 self._sizes.learn(writes[i].namespace, writes[i].steps[0].key, stayed=False)
         return taken
 
-    def _read_call(self, reads: Sequence[Write]) -> tuple[str, Mapping[str, Any]]:
-        names = {"namespaces": [read.namespace for read in reads], "keys": [read.steps[0].key for read in reads]}
-        return self.statements["get_entries"], {**names, "max_bytes": MAX_TOGETHER_BYTES}
-
-    def _first_call(self, write: Write, limits: Limits) -> tuple[str, Mapping[str, Any]]:
+    def _first_call(self, write: Write, limits: Limits) -> Call:
         """Give the statement that will most likely do, and its parameters."""
         params = self._plain_params(write, limits)
         return self.statements[f"{write.action}_in_place" if self._stays(write) else _charging(write, params)], params
