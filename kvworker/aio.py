@@ -56,6 +56,9 @@ class AsyncPendingResult:
         finally:
             if lingering:
                 lingering.cancel()
+                # A cancelled call goes too, rather than later, after others of its caller's.
+                if not self._reply.future.done():
+                    self._dispatcher.send_kept()
         return self._reply.outcome(meta)
 
     def _lingering(self) -> asyncio.TimerHandle | None:

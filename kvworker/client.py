@@ -68,10 +68,13 @@ class QueuedResult:
         """Wait for a moment, and then have the call sent, if it was not; gives the seconds that it took at most."""
         self._reply.is_kept = False
         seconds = min(LINGER_SECONDS, wait_seconds)
-        with suppress(FutureTimeoutError):
-            self._reply.future.exception(seconds)
-            return 0.0
-        self._dispatcher.send_kept()
+        try:
+            with suppress(FutureTimeoutError):
+                self._reply.future.exception(seconds)
+        finally:
+            # An interrupted call goes too, rather than later, after others of its caller's.
+            if not self._reply.future.done():
+                self._dispatcher.send_kept()
         return seconds
 
 

@@ -45,8 +45,9 @@ _CLOCK_TOLERANCE_SECONDS = 0.01
 class PendingReply:
     """An operation on its way; ``operation_id`` is what makes asking again safe."""
 
-    def __init__(self, tool: Tool, operation_id: str, message: Message) -> None:
+    def __init__(self, tool: Tool, operation_id: str, message: Message, provider: str = "") -> None:
         self.tool = tool
+        self.provider = provider
         self.operation_id = operation_id
         self.message = message
         self.future: Future[Any] = Future()
@@ -133,7 +134,8 @@ class Dispatcher:
             description=described(tool, arguments),
             give_up_at=time.monotonic() + timeout_seconds,
         )
-        reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message)
+        provider = self._policy.provider_of(persona) or ""
+        reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, provider)
         self._replies.expect(task_id, reply)
         may_linger = may_linger and self._gathers
         reply.is_kept = may_linger and may_be_gathered(tool, arguments) and self._gatherer.keeps(reply)
@@ -179,17 +181,19 @@ class Dispatcher:
         self._sender.send(message, may_wait=False)
 
     def _send_again(self, replies: list[PendingReply | GroupReply]) -> None:
-        for reply in replies:
-            # Calls that went together wait each for itself as well.
-            if isinstance(reply, PendingReply):
-                self._sender.send_again(reply.message)
+        for message in _unanswered(replies):
+            self._sender.send_again(message)
 
     def _send_lost(self, replies: list[PendingReply | GroupReply]) -> None:
-        calls = [reply.message for reply in replies if isinstance(reply, PendingReply)]
-        if doubtful := [message for message in calls if message.is_doubtful()]:
+        if doubtful := [message for message in _unanswered(replies) if message.is_doubtful()]:
             self._sender.send_lost(doubtful)
 
     def close(self) -> None:
         """Stop the threads and close the connections."""
         self._sender.close()
         self._replies.close()
+
+
+def _unanswered(replies: list[PendingReply | GroupReply]) -> list[Message]:
+    """The messages of the calls among them, which wait each for itself even if they went together."""
+    return [one.message for one in replies if isinstance(one, PendingReply) and not one.future.done()]

@@ -51,6 +51,7 @@ class Reply(Protocol):
     """A call whose answer is awaited."""
 
     tool: Tool
+    provider: str
     message: Message
     future: Future[Any]
 
@@ -115,9 +116,11 @@ class GroupReply:
         self.future.add_done_callback(self._hand_out)
 
     def _hand_out(self, answered: Future[Any]) -> None:
+        # What was answered refers back to this, and would keep it and all its calls for the collector.
+        replies, self._replies, self.future = self._replies, (), Future()
         results = _results_of(answered.result())
         self._on_answer(len(results))
-        for reply in self._replies:
+        for reply in replies:
             result = results.get(reply.message.task_id)
             if result is None:
                 self._send_alone(reply.message)
@@ -159,12 +162,14 @@ class Gatherer:
 
     def send_waiting(self) -> None:
         """Send all calls that wait."""
-        while True:
-            with self._lock:
-                replies, self._waiting = self._waiting[:_MAX_CALLS], self._waiting[_MAX_CALLS:]
-            if not replies:
-                return
-            self._send(replies)
+        while replies := self._take_waiting():
+            try:
+                self._send(replies)
+            except BaseException:
+                # It is one caller that was interrupted; the others' calls are to be sent all the same.
+                with self._lock:
+                    self._waiting[:0] = replies
+                raise
 
     def learn(self, taken: int) -> None:
         """Hear how many calls of a message were taken: a worker or a store that takes none is not soon asked again."""
@@ -173,6 +178,14 @@ class Gatherer:
             return
         self._paused_until = time.monotonic() + self._pause_seconds
         self._pause_seconds = min(self._pause_seconds * 2, _MAX_PAUSE_SECONDS)
+
+    def _take_waiting(self) -> list[Reply]:
+        """Take calls that may go together: of one provider, since one that is stuck must not keep another's."""
+        with self._lock:
+            provider = self._waiting[0].provider if self._waiting else ""
+            taken = [reply for reply in self._waiting if reply.provider == provider][:_MAX_CALLS]
+            self._waiting = [reply for reply in self._waiting if reply not in taken]
+        return taken
 
     def _expects_many(self, now: float) -> bool:
         calls = 1 + len(self._waiting) + sum(count for _, count in self._under_way.values())

@@ -61,6 +61,7 @@ class Sender:
         )
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="kvworker-send")
         self._given_up = False
+        self._closed = False
 
     def send(self, message: Message, *, may_wait: bool) -> None:
         """Send, or start sending. Problems show in ``message.last_problem``.
@@ -71,9 +72,14 @@ class Sender:
         if connection is not None and self._attempt(message, connection):
             message.end_sending()
             return
-        # After close() nothing is sent: the caller's wait ends with "no broker took it".
-        with contextlib.suppress(RuntimeError):
+        try:
             self._executor.submit(self._send, message)
+        except RuntimeError:
+            # After close() nothing is sent: the caller's wait ends with "no broker took it". Where the interpreter
+            # waits for the last threads of a program, which still call, no other thread starts: it is sent here.
+            if not self._closed:
+                self._attempt(message)
+                message.end_sending()
 
     def send_again(self, message: Message) -> None:
         """Send a message once more that the broker may have lost; harmless if it has not."""
@@ -87,6 +93,7 @@ class Sender:
 
     def close(self) -> None:
         """Let running attempts end, start no new ones, and close the connections."""
+        self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._route.close()
 
