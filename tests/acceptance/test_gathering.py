@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from celery import Celery
 from redis import Redis
 
 from kvworker import (
+    AsyncKeyValueStore,
     IdempotencyConflictError,
     InvalidValueTypeError,
     KeyValueStore,
@@ -26,6 +28,7 @@ from kvworker.celery_app import make_celery
 from kvworker.errors import KVStoreError
 from kvworker.tools import TOOLS
 from kvworker.wire import TOGETHER_TASK, encode_request, encode_together
+from tests.acceptance.database import locked_entry
 from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 CALLERS = 12
@@ -176,6 +179,29 @@ def test_without_a_worker_each_call_ends_when_its_time_is_over(
         told = set(threads.map(lambda number: call(store, number), range(CALLERS * 3)))
         assert QueueUnavailableError in told
         assert told <= {QueueUnavailableError, OperationTimeoutError}
+
+
+def test_a_cancelled_call_does_not_come_after_a_later_one(
+    settings: Settings, postgres_url: str, worker_node: WorkerNode
+) -> None:
+    assert worker_node.ready()
+
+    async def use() -> object:
+        async with AsyncKeyValueStore(settings) as store:
+            await store.set("n", "locked", 1)
+            with locked_entry(postgres_url, "locked"):
+                await asyncio.gather(*(store.get("n", "k") for _ in range(CALLERS)))
+                slow = asyncio.create_task(store.increment("n", "locked", timeout=20))
+                await asyncio.sleep(0)
+                cancelled = asyncio.create_task(store.set("n", "k", "cancelled", timeout=20))
+                await asyncio.sleep(0.004)
+                cancelled.cancel()
+                await asyncio.sleep(0.5)
+                await store.set("n", "k", "later", timeout=20)
+            await slow
+            return (await store.get("n", "k")).value
+
+    assert asyncio.run(use()) == "later"
 
 
 def test_calls_together_made_by_hand(settings: Settings, store: KeyValueStore, worker_node: WorkerNode) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -127,6 +128,48 @@ def test_some_may_be_taken() -> None:
     scene.answer({"d": {}})
     assert scene.alone == ["e"]
     assert scene.call(*replies("f")) == [True]
+
+
+def test_calls_of_different_providers_go_apart() -> None:
+    scene = Scene()
+    calls = replies("a", "b", "c", "d", "e", "f")
+    calls[4].provider = "other"
+    scene.call(*calls)
+    answered(calls[0])
+    assert scene.sent == [["d", "f"], ["e"]]
+
+
+def test_an_interrupted_caller_leaves_the_others_calls_waiting() -> None:
+    def interrupted(_replies: list[PendingReply]) -> None:
+        raise KeyboardInterrupt
+
+    scene = Scene()
+    scene.call(*replies("a", "b", "c", "d", "e"))
+    scene.gatherer._send = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        scene.gatherer.send_waiting()
+    scene.gatherer._send = scene._send
+    scene.gatherer.send_waiting()
+    assert scene.sent == [["d", "e"]]
+
+
+def test_answered_calls_are_not_left_to_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        scene = Scene()
+        calls = replies("a", "b", "c", "d", "e")
+        kept = weakref.WeakSet(calls)
+        scene.call(*calls)
+        scene.gatherer.send_waiting()
+        group, _ = scene.gatherer._under_way[scene.messages[-1].task_id]
+        group.future.set_result({"status": "SUCCESS", "result": {"results": {"d": {}, "e": {}}}})
+        for call in calls[:3]:
+            answered(call)
+        del group, calls, call, scene.messages[:]
+        assert not kept
+    finally:
+        gc.enable()
 
 
 def test_a_message_holds_what_is_still_wanted() -> None:
