@@ -34,17 +34,33 @@ def run_together(
     if not is_transaction:
         return [connection.execute(*call).fetchall() for call in calls]
     try:
-        with connection.pipeline():
-            for statement in _BEGIN:
-                connection.execute(statement)
-            cursors = [connection.execute(*call) for call in calls]
-            connection.execute("COMMIT")
+        cursors = _run(connection, calls)
     except BaseException:
         # Whatever ended the connection is the error, not that it cannot be rolled back.
         with contextlib.suppress(psycopg.Error):
             connection.rollback()
         raise
     return [cursor.fetchall() for cursor in cursors]
+
+
+def _run(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> list[psycopg.Cursor[Any]]:
+    failure: psycopg.Error | None = None
+    cursors = []
+    try:
+        with connection.pipeline():
+            # psycopg would log a warning of each error that leaves this block.
+            try:
+                for statement in _BEGIN:
+                    connection.execute(statement)
+                cursors = [connection.execute(*call) for call in calls]
+                connection.execute("COMMIT")
+            except psycopg.Error as error:
+                failure = error
+    except psycopg.Error as error:
+        failure = failure or error
+    if failure:
+        raise failure
+    return cursors
 
 
 def read_params(reads: Sequence[Write]) -> Mapping[str, Any]:

@@ -137,16 +137,19 @@ def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) 
 
 @pytest.mark.parametrize("state", ["40001", "23505", "22P02", "57014", "53100"])
 def test_what_fails_together_leaves_nothing_behind(
-    adapter: KeyValueStoreAdapter, postgres_url: str, state: str
+    adapter: KeyValueStoreAdapter, postgres_url: str, state: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     operations = [one("set", f"new {number}", value=number) for number in range(3)]
     with bare_connection(postgres_url) as connection:
         fail_writes(connection, [state] * 20)
         assert adapter.take_together([*operations, one("increment", "key", namespace="namespace")]) == [None] * 4
+        # So many that the error comes while they are being sent.
+        assert adapter.take_together([*operations] * 100) == [None] * 300
         assert connection.execute("SELECT key FROM kv_entries").fetchall() == [("key",)]
         connection.execute("DROP TRIGGER fail ON kv_entries")
     results = adapter.take_together(operations)
     assert [getattr(result, "value", None) for result in results] == [0, 1, 2]
+    assert not caplog.records
 
 
 def test_connections_that_were_killed_fail_nothing_that_is_taken_together(
