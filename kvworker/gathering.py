@@ -80,6 +80,11 @@ class Together(Message):
         for reply in self._replies:
             reply.message.fail(problem)
 
+    def tag(self, delivery_tag: str) -> None:
+        """Note what the broker is to call the copy that is being sent."""
+        for reply in self._written:
+            reply.message.tag(delivery_tag)
+
     def begin_writing(self) -> bool:
         """Note that the broker may have them from now on; False if all callers have given up."""
         self._written = [reply for reply in self._replies if reply.message.begin_writing()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from celery import Celery
@@ -70,9 +71,9 @@ class KombuRoute:
         """Close the connection of a producer that failed."""
         _release(way.connection)
 
-    def is_drained(self) -> bool:
-        """Never: such a broker gives what a lost worker had to another one."""
-        return False
+    def lost(self, _messages: Sequence[Message]) -> Sequence[Message]:
+        """None: such a broker gives what a lost worker had to another one."""
+        return ()
 
     def close(self) -> None:
         """Close what is idle, and from now on what is given back."""

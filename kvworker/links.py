@@ -135,19 +135,21 @@ def is_open(connection: Link) -> bool:
         return False
 
 
-def exchange(connection: Link, packed: Sequence[bytes], replies: int) -> None:
-    """Send packed commands and read as many replies.
+def exchange(connection: Link, packed: Sequence[bytes], replies: int) -> list[Any]:
+    """Send packed commands and give as many replies.
 
     Raises:
         redis.exceptions.ResponseError: one was refused; all replies are read and the connection can be used on.
         redis.exceptions.RedisError: anything else, after which the connection is closed.
     """
     refusal: ResponseError | None = None
+    given = []
     connection.send_packed_command(packed, check_health=False)
     for _ in range(replies):
         try:
-            connection.read_response()
+            given.append(connection.read_response())
         except ResponseError as error:
             refusal = refusal or error
     if refusal is not None:
         raise refusal
+    return given

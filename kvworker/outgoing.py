@@ -32,6 +32,8 @@ class Message:
     give_up_at: float
     last_problem: str = ""
     copies: int = 0
+    #: The broker's name for its last copy, where the route gives one.
+    delivery_tag: str = ""
     _written_at: float = 0.0
     _sending: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -50,6 +52,10 @@ class Message:
     def fail(self, problem: str) -> None:
         """Note what went wrong, for the error of a caller whose time is over."""
         self.last_problem = problem
+
+    def tag(self, delivery_tag: str) -> None:
+        """Note what the broker is to call the copy that is being sent."""
+        self.delivery_tag = delivery_tag
 
     def remaining_seconds(self) -> float:
         """How long until its deadline; 0 if it has passed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from celery import Celery, signals
 from kombu import serialization
 from kombu.utils.json import dumps
 
-from kvworker.links import Link, Links, limit
+from kvworker.links import Link, Links, exchange, limit
 from kvworker.outgoing import Message
 
 #: A socket's timeout is above 0; at 0 it would not wait at all.
@@ -33,6 +33,7 @@ class _Target:
     """What kombu knows of a queue: its list's key, and how to make connections to its server."""
 
     key: str
+    noted_key: str
     priority: int
     make_connection: Callable[[], Link]
 
@@ -64,7 +65,9 @@ class RedisRoute:
         assert self._target is not None  # noqa: S101 - there is no connection without it
         task = message.as_task(self._app)
         self._announce(signals.before_task_publish, message, task, properties=task.properties)
-        item = self._as_item(task)
+        delivery_tag = str(uuid.uuid4())
+        message.tag(delivery_tag)
+        item = self._as_item(task, delivery_tag)
         # A signal makes the system's wait begin anew, and signals come to the main thread.
         exactly = threading.current_thread() is threading.main_thread()
         limit(link, self._patience(message), exactly=exactly or len(item) > _LARGE_BYTES)
@@ -73,19 +76,20 @@ class RedisRoute:
         link.read_response()
         self._announce(signals.after_task_publish, message, task)
 
-    def is_drained(self) -> bool:
-        """Whether the queue's list is empty. What was popped from it and not noted is lost with who popped it."""
+    def lost(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Which of these are neither in the queue nor noted: lost with the worker that they were handed to."""
         link = self.take()
         try:
             assert self._target is not None  # noqa: S101 - there is no connection without it
             limit(link, self._timeout_seconds)
-            link.send_command("LLEN", self._target.key, check_health=False)
-            length = link.read_response()
+            noted = [("HEXISTS", self._target.noted_key, message.delivery_tag) for message in messages]
+            packed = link.pack_commands([("LLEN", self._target.key), *noted])
+            length, *held = exchange(link, packed, replies=1 + len(noted))
         except BaseException:
             self.drop(link)
             raise
         self.give_back(link)
-        return int(length) == 0
+        return [] if length else [message for message, is_held in zip(messages, held, strict=True) if not is_held]
 
     def give_back(self, link: Link) -> None:
         """Keep a connection for the next message."""
@@ -111,7 +115,7 @@ class RedisRoute:
             routing = {"exchange": "", "routing_key": self._queue_name}
             signal.send(sender=message.task_name, body=task.body, headers=task.headers, **routing, **details)
 
-    def _as_item(self, task: Any) -> str:
+    def _as_item(self, task: Any, delivery_tag: str) -> str:
         """The message as kombu's virtual transport writes it, which see: ``prepare_message``, ``basic_publish``."""
         assert self._target is not None  # noqa: S101 - there is no connection without it
         properties = {
@@ -120,7 +124,7 @@ class RedisRoute:
             "delivery_info": {"exchange": "", "routing_key": self._queue_name},
             "priority": self._target.priority,
             "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
+            "delivery_tag": delivery_tag,
         }
         content_type, body = self._encoded(task.body)
         item = {
@@ -153,6 +157,7 @@ class RedisRoute:
             pool, priority = channel.pool, channel.default_priority
             return _Target(
                 key=f"{channel.global_keyprefix}{channel._q_for_pri(self._queue_name, priority)}",
+                noted_key=f"{channel.global_keyprefix}{channel.unacked_key}",
                 priority=priority,
                 make_connection=lambda: pool.connection_class(**pool.connection_kwargs),
             )

@@ -43,8 +43,8 @@ class Route(Protocol):
     def drop(self, connection: Any) -> None:
         """Close a connection that failed."""
 
-    def is_drained(self) -> bool:
-        """Whether a message that is not answered is in no queue either, and its worker's death may have lost it."""
+    def lost(self, messages: Sequence[Message], /) -> Sequence[Message]:
+        """Which of these unanswered messages the broker does not have, and no worker has noted."""
 
     def close(self) -> None:
         """Close what is kept, and from now on what is given back."""
@@ -87,7 +87,7 @@ class Sender:
             self.send(message, may_wait=False)
 
     def send_lost(self, messages: Sequence[Message]) -> None:
-        """Send messages again that are doubtful, unless they may still be in the queue."""
+        """Send those of these messages again that the broker has lost."""
         with contextlib.suppress(RuntimeError):
             self._executor.submit(self._send_lost, messages)
 
@@ -106,9 +106,8 @@ class Sender:
 
     def _send_lost(self, messages: Sequence[Message]) -> None:
         with contextlib.suppress(Exception):  # looked at again in a second
-            if self._route.is_drained():
-                for message in messages:
-                    self.send_again(message)
+            for message in self._route.lost(messages):
+                self.send_again(message)
 
     def _is_ending(self) -> bool:
         """Whether the store was closed or the interpreter is ending, which waits for these threads.

@@ -276,3 +276,16 @@ def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNod
         assert timed_out(caught.value)
     finally:
         node.kill("SIGCONT")
+
+
+def test_what_is_queued_or_noted_is_not_lost(sender: Sender, client: Redis) -> None:
+    sent = [message(f"message {number}") for number in range(3)]
+    for one in sent:
+        sender.send(one, may_wait=True)
+        wait_until(is_sent(one), what="a message")
+    assert list(sender._route.lost(sent)) == []
+    client.delete("kv")
+    client.hset("kvworker.unacked", sent[1].delivery_tag, "noted")
+    assert [one.task_id for one in sender._route.lost(sent)] == ["message 0", "message 2"]
+    sender.send_lost(sent)
+    wait_until(lambda: client.llen("kv") == 2, what="the lost ones again")
