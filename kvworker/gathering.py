@@ -28,6 +28,7 @@ LINGER_SECONDS: Final = 0.01
 _MANY: Final = 4
 #: For how long that many calls at a time let more be expected.
 _EXPECTED_SECONDS: Final = 0.1
+#: What one transaction holds at most.
 _MAX_CALLS: Final = 32
 #: How long calls go by themselves after a worker has taken none of those that went together.
 _FIRST_PAUSE_SECONDS: Final = 0.1

@@ -177,12 +177,11 @@ class Dialect(ABC):
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write, or find its record, in one transaction."""
 
+    @abstractmethod
     def take_together(
         self, connection: Any, writes: Sequence[Write], limits: Limits
     ) -> list[Record | GetResult | None]:
-        """Take writes, and reads, in one transaction and one round trip; None for each that is to be taken alone."""
-        del connection, limits
-        return [None] * len(writes)
+        """Take writes, and reads, in one transaction; None for each that is to be taken alone."""
 
     @abstractmethod
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
