@@ -16,7 +16,6 @@ from tests.servers import PostgresServer
 ROWS = 1_000_000
 FEW_ROWS = 10
 WRITERS = 2
-SWEEP_BATCH_ROWS = 1000
 QUIET_SECONDS = 3.0
 SLICE_SECONDS = 0.2
 _PLAIN_DELETE = "DELETE FROM kv_entries WHERE expires_at <= now()"
@@ -111,7 +110,7 @@ def _fill_expired(postgres: PostgresServer, database: str, adapter: KeyValueStor
 
 
 def _sweep(adapter: KeyValueStoreAdapter) -> None:
-    report = adapter.sweep_expired(batch_rows=SWEEP_BATCH_ROWS, budget_seconds=600)
+    report = adapter.sweep_expired(budget_seconds=600)
     if not report.complete:
         raise RuntimeError("the sweep did not end in time")
 

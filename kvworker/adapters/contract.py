@@ -215,7 +215,7 @@ class KeyValueStoreAdapter(ABC):
         return False
 
     @abstractmethod
-    def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
+    def sweep_expired(self, *, batch_rows: int = 200, budget_seconds: float = 30.0) -> SweepReport:
         """Delete expired entries in batches, each its own transaction, until none is left or time is up."""
 
     @abstractmethod

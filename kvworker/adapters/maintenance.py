@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvworker.adapters.dialect import Limits, QuotaRefusedError, Write
 from kvworker.adapters.schema import GLOBAL_LEDGER
@@ -19,27 +19,18 @@ from kvworker.errors import (
 from kvworker.model import LedgerDrift, PruneReport, RecomputeReport, SweepReport
 
 _PURGE_BATCH_ROWS = 1000
+_FOUND_ROWS = 2000
+_MAX_BATCH_ROWS = 1_000_000
 
 
 def sweep_expired(session: Session, *, batch_rows: int, budget_seconds: float) -> SweepReport:
     """Delete expired entries until none is left or time is up."""
-    params = {"batch_rows": _checked(batch_rows)}
-
-    def batch(connection: Any) -> tuple[int, int]:
-        return session.dialect.delete_expired(connection, "sweep_batch", params)
-
-    deleted_rows, freed_bytes, batches, complete = _repeat(session, batch, batch_rows, budget_seconds)
-    return SweepReport(deleted_rows, freed_bytes, batches, complete)
+    return SweepReport(*_total(_sweep(session, _checked(batch_rows)), budget_seconds))
 
 
 def prune_operations(session: Session, *, batch_rows: int, budget_seconds: float) -> PruneReport:
     """Delete records past their retention until none is left or time is up."""
-    params = {"batch_rows": _checked(batch_rows)}
-
-    def batch(connection: Any) -> tuple[int, int]:
-        return session.dialect.prune_records(connection, params), 0
-
-    deleted_rows, _, batches, complete = _repeat(session, batch, batch_rows, budget_seconds)
+    deleted_rows, _, batches, complete = _total(_prune(session, _checked(batch_rows)), budget_seconds)
     return PruneReport(deleted_rows, batches, complete)
 
 
@@ -97,23 +88,64 @@ def recompute_ledgers(session: Session, *, after: str | None, budget_seconds: fl
     return RecomputeReport(checked, _wrong(drifts))
 
 
-def _repeat(
-    session: Session, batch: Callable[[Any], tuple[int, int]], batch_rows: int, budget_seconds: float
-) -> tuple[int, int, int, bool]:
+class _Batch(NamedTuple):
+    rows: int
+    freed_bytes: int
+    is_last: bool
+
+
+def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
+    """Delete expired entries batch by batch.
+
+    Those of many batches are found at once and sorted by namespace, so that each batch touches few ledgers. A search
+    begins where the one before ended: behind what others hold, and what a long transaction keeps in the index.
+    """
+    wanted_rows = max(batch_rows, _FOUND_ROWS)
+    after, is_last = None, False
+    while not is_last:
+        find = partial(_find_expired, session, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
+        batches, found_rows, until = session.run(find)
+        is_last = found_rows < wanted_rows
+        deleted_rows = 0
+        for number, ids in enumerate(batches, 1):
+            delete = partial(session.dialect.delete_expired, statement="sweep_batch", params={"ids": ids})
+            rows, freed_bytes = session.run(delete)
+            deleted_rows += rows
+            yield _Batch(rows, freed_bytes, is_last and number == len(batches))
+        # So many of one instant that others hold are left to the next sweep.
+        is_last = is_last or (until == after and not deleted_rows)
+        after = until
+
+
+def _find_expired(session: Session, connection: Any, **params: Any) -> tuple[list[str], int, Any]:
+    """Find entries that expired at the instant or later: batches of them, how many, and the latest expiry."""
+    rows = session.dialect.run(connection, "find_expired", params).fetchall()
+    _, found_rows, until = rows[0] if rows else ("", 0, None)
+    return [ids for ids, _, _ in rows], found_rows, until
+
+
+def _prune(session: Session, batch_rows: int) -> Iterator[_Batch]:
+    is_last = False
+    while not is_last:
+        rows = session.run(lambda connection: session.dialect.prune_records(connection, {"batch_rows": batch_rows}))
+        is_last = rows < batch_rows
+        yield _Batch(rows, 0, is_last)
+
+
+def _total(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, int, bool]:
+    """Work until none is left or time is up: rows, bytes, batches that deleted any, and whether none is left."""
     deadline = time.monotonic() + budget_seconds
-    total_rows = total_bytes = batches = 0
-    while True:
-        rows, freed_bytes = session.run(batch)
-        total_rows, total_bytes, batches = total_rows + rows, total_bytes + freed_bytes, batches + (rows > 0)
-        if rows < batch_rows:
-            return total_rows, total_bytes, batches, True
-        if time.monotonic() >= deadline:
-            return total_rows, total_bytes, batches, False
+    rows = freed_bytes = count = 0
+    for batch in batches:
+        rows, freed_bytes, count = rows + batch.rows, freed_bytes + batch.freed_bytes, count + (batch.rows > 0)
+        if not batch.is_last and time.monotonic() >= deadline:
+            return rows, freed_bytes, count, False
+    return rows, freed_bytes, count, True
 
 
 def _checked(batch_rows: int) -> int:
-    if batch_rows < 1:
-        raise InvalidRequestError(f"batch_rows must be at least 1, not {batch_rows}")
+    if not 1 <= batch_rows <= _MAX_BATCH_ROWS:
+        raise InvalidRequestError(f"batch_rows must be from 1 to {_MAX_BATCH_ROWS:,}, not {batch_rows:,}")
     return batch_rows
 
 

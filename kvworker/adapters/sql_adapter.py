@@ -198,7 +198,7 @@ class SqlAdapter(KeyValueStoreAdapter):
         record = self._recorded(check_namespace(namespace), check_operation_id(operation_id))
         return record is not None and not is_refusal(record)
 
-    def sweep_expired(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> SweepReport:
+    def sweep_expired(self, *, batch_rows: int = 200, budget_seconds: float = 30.0) -> SweepReport:
         return maintenance.sweep_expired(self._session, batch_rows=batch_rows, budget_seconds=budget_seconds)
 
     def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:

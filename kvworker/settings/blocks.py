@@ -107,7 +107,7 @@ class MaintenanceSettings(Block):
     """
 
     sweep_interval_seconds: Seconds = 60.0
-    sweep_batch_rows: Rows = 1000
+    sweep_batch_rows: Rows = 200
     sweep_budget_seconds: Seconds = 20.0
     recompute_interval_seconds: Seconds = 3600.0
     recompute_budget_seconds: Seconds = 20.0

@@ -91,8 +91,8 @@ class UpkeepCases(Cases):
             adapter.set("namespace", "key", number)
         eventually(lambda: not adapter.prune_operations(batch_rows=1, budget_seconds=0).complete)
 
-    @pytest.mark.parametrize("batch_rows", [0, -1])
-    def test_a_batch_has_at_least_one_row(self, adapter: KeyValueStoreAdapter, batch_rows: int) -> None:
+    @pytest.mark.parametrize("batch_rows", [0, -1, 10**18])
+    def test_a_batch_has_some_rows(self, adapter: KeyValueStoreAdapter, batch_rows: int) -> None:
         with pytest.raises(InvalidRequestError):
             adapter.sweep_expired(batch_rows=batch_rows)
         with pytest.raises(InvalidRequestError):

@@ -1,10 +1,19 @@
--- name: sweep_batch
--- Delete expired entries, the longest expired first.
-DELETE FROM kv_entries
-WHERE rowid IN (
-    SELECT rowid FROM kv_entries WHERE expires_at <= (julianday('now') - 2440587.5) * 86400.0
-    ORDER BY expires_at LIMIT :batch_rows
+-- name: find_expired
+-- Find expired entries, the longest expired first, and put them into batches by namespace: the row ids of each batch's
+-- entries, and of all how many they are and the latest expiry.
+WITH expired AS (
+    SELECT rowid, namespace, expires_at FROM kv_entries
+    WHERE expires_at >= coalesce(:after, 0.0) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
+    ORDER BY expires_at LIMIT :found_rows
+), placed AS (
+    SELECT rowid AS id, expires_at, (row_number() OVER (ORDER BY namespace, rowid) - 1) / :batch_rows AS batch FROM expired
 )
+SELECT json_group_array(id), sum(count(*)) OVER (), max(max(expires_at)) OVER () FROM placed GROUP BY batch
+
+-- name: sweep_batch
+-- Delete those of a batch that are still expired. Another row may have come to have an entry's id.
+DELETE FROM kv_entries
+WHERE rowid IN (SELECT value FROM json_each(:ids)) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
 RETURNING namespace, size_bytes
 
 -- name: purge_batch

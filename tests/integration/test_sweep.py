@@ -1,0 +1,121 @@
+"""A sweep beside others who hold, rewrite or replace what it has found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.statements import load_statements
+from kvworker.model import SweepReport
+
+#: As many are found at once.
+FOUND_ROWS = 2000
+STATEMENTS = load_statements("postgresql")
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def adapter(postgres_url: str) -> Iterator[KeyValueStoreAdapter]:
+    with create_kv_store_adapter("postgres", {"url": postgres_url}) as adapter:
+        yield adapter
+
+
+def add_expired(
+    connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter, rows: int, *, at_once: bool = False
+) -> None:
+    """Fill with entries that have expired, key '1' first, or all at one instant."""
+    connection.execute(
+        "INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes)"
+        " SELECT 'namespace ' || i %% 3, i, '1', '2020-01-01'::timestamptz + i * %s::interval, 1, 0"
+        " FROM generate_series(1, %s) i",
+        ("0 s" if at_once else "1 s", rows),
+    )
+    adapter.recompute_ledgers()
+
+
+@contextmanager
+def held(connection: psycopg.Connection[Any], first: int) -> Iterator[None]:
+    """Hold the first entries as writers do that have not committed."""
+    with connection.transaction():
+        connection.execute("SELECT 1 FROM kv_entries WHERE key::int <= %s FOR UPDATE", (first,))
+        yield
+
+
+def keys(connection: psycopg.Connection[Any]) -> list[int]:
+    return sorted(int(key) for (key,) in connection.execute("SELECT key FROM kv_entries"))
+
+
+def test_a_sweep_goes_on_behind_what_others_hold(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]
+) -> None:
+    held_rows = 2 * FOUND_ROWS + 1
+    add_expired(connection, adapter, held_rows + 5)
+    with held(connection, held_rows):
+        assert adapter.sweep_expired(batch_rows=200).deleted_rows == 5
+    assert keys(connection) == list(range(1, held_rows + 1))
+    report = adapter.sweep_expired(batch_rows=200)
+    assert (report.deleted_rows, report.complete) == (held_rows, True)
+    assert adapter.recompute_ledgers().drifts == ()
+
+
+def test_a_sweep_ends_where_others_hold_all_of_one_instant(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]
+) -> None:
+    add_expired(connection, adapter, FOUND_ROWS + 1, at_once=True)
+    with held(connection, FOUND_ROWS + 1):
+        report = adapter.sweep_expired(batch_rows=200)
+    assert report == SweepReport(deleted_rows=0, freed_bytes=0, batches=0, complete=True)
+    assert adapter.sweep_expired(batch_rows=200).deleted_rows == FOUND_ROWS + 1
+
+
+@pytest.mark.parametrize("batch_rows", [200, FOUND_ROWS + 1])
+def test_more_of_one_instant_than_are_found_at_once_are_all_swept(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], batch_rows: int
+) -> None:
+    add_expired(connection, adapter, 3 * FOUND_ROWS, at_once=True)
+    assert adapter.sweep_expired(batch_rows=batch_rows).deleted_rows == 3 * FOUND_ROWS
+
+
+def test_a_batch_touches_few_namespaces(adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]) -> None:
+    add_expired(connection, adapter, 12)
+    params = {"batch_rows": 4, "found_rows": 12, "after": None}
+    found = connection.execute(STATEMENTS["find_expired"], params).fetchall()
+    assert [rows for _, rows, _ in found] == [12, 12, 12]
+    for ids, _, _ in found:
+        namespaces = connection.execute(
+            "SELECT DISTINCT namespace FROM kv_entries WHERE ctid = ANY (%s::tid[])", (ids,)
+        )
+        assert len(namespaces.fetchall()) == 1
+
+
+@pytest.mark.parametrize("change", ["rewritten", "replaced"])
+def test_what_was_found_and_is_no_longer_expired_stays(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], change: str
+) -> None:
+    add_expired(connection, adapter, 6)
+    params = {"batch_rows": 10, "found_rows": 10, "after": None}
+    [(ids, _, _)] = connection.execute(STATEMENTS["find_expired"], params).fetchall()
+    if change == "rewritten":
+        for key in range(1, 7):
+            adapter.set(f"namespace {key % 3}", str(key), "new", ttl_seconds=600)
+    else:
+        connection.execute("DELETE FROM kv_entries")
+        connection.execute("VACUUM kv_entries")
+        for key in range(1, 7):
+            adapter.set("other", str(key), "new")
+        same_places = connection.execute(
+            "SELECT count(*) FROM kv_entries WHERE ctid = ANY (%s::tid[])", (ids,)
+        ).fetchone()
+        assert same_places == (6,)
+    assert connection.execute(STATEMENTS["sweep_batch"], {"ids": ids}).fetchone() == (0, 0)
+    assert keys(connection) == list(range(1, 7))
