@@ -32,7 +32,7 @@ def run(postgres: PostgresServer, *, rounds: int, quick: bool) -> Iterator[Row]:
     """Measure both; a row for each figure."""
     rows = ROWS // 20 if quick else ROWS
     yield _measure_growth(postgres, rows, rounds)
-    yield from _measure_sweep(postgres, rows, min(rounds, 3))
+    yield from _measure_sweep(postgres, rows, min(rounds, 5))
 
 
 def _measure_growth(postgres: PostgresServer, rows: int, rounds: int) -> Row:

@@ -193,10 +193,10 @@ class Dialect(ABC):
     ) -> tuple[int, int]:
         """Run a batch that deletes expired entries, in its own transaction: rows and bytes."""
 
-    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> int:
-        """Run a batch that deletes operation records past their retention: rows."""
-        row = self.fetch_one(connection, "prune_batch", params)
-        return int(row[0])
+    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> tuple[int, Any]:
+        """Run a batch that deletes operation records past their retention: rows, and where the next one may begin."""
+        rows, until = self.fetch_one(connection, "prune_batch", params)
+        return rows, until
 
     def run(self, connection: DriverConnection, statement: str, params: Mapping[str, Any]) -> Cursor:
         """Run a named statement."""

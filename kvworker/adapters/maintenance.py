@@ -125,9 +125,11 @@ def _find_expired(session: Session, connection: Any, **params: Any) -> tuple[lis
 
 
 def _prune(session: Session, batch_rows: int) -> Iterator[_Batch]:
-    is_last = False
+    """Delete records batch by batch, each beginning where the one before ended, for the same reason."""
+    after, is_last = None, False
     while not is_last:
-        rows = session.run(lambda connection: session.dialect.prune_records(connection, {"batch_rows": batch_rows}))
+        params = {"batch_rows": batch_rows, "after": after}
+        rows, after = session.run(partial(session.dialect.prune_records, params=params))
         is_last = rows < batch_rows
         yield _Batch(rows, 0, is_last)
 

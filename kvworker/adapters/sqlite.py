@@ -164,10 +164,10 @@ class SqliteDialect(PlanningDialect):
                 self.run(connection, "credit_ledger", credit)
         return len(total), sum(total)
 
-    def prune_records(self, connection: Any, params: Mapping[str, Any]) -> int:
-        """Run a batch that deletes operation records past their retention: rows."""
+    def prune_records(self, connection: Any, params: Mapping[str, Any]) -> tuple[int, None]:
+        """Run a batch that deletes operation records past their retention: rows. The next one may begin anywhere."""
         with self.transaction(connection):
-            return len(self.run(connection, "prune_batch", params).fetchall())
+            return len(self.run(connection, "prune_batch", params).fetchall()), None
 
     def _now(self, connection: DriverConnection) -> float:
         return float(self.fetch_one(connection, "database_clock", {})[0])

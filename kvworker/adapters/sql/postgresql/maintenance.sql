@@ -42,13 +42,14 @@ WITH doomed AS (
 -- include: credit_ledgers
 
 -- name: prune_batch
--- Delete operation records past their retention.
+-- Delete operation records past their retention, from one instant on.
 WITH doomed AS (
     DELETE FROM kv_operations
     WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM kv_operations WHERE expires_at <= (SELECT clock_timestamp())
+        SELECT ctid FROM kv_operations
+        WHERE expires_at >= coalesce(%(after)s::timestamptz, '-infinity') AND expires_at <= (SELECT clock_timestamp())
         ORDER BY expires_at LIMIT %(batch_rows)s::bigint FOR UPDATE SKIP LOCKED
     ))
-    RETURNING 1
+    RETURNING expires_at
 )
-SELECT count(*) FROM doomed
+SELECT count(*), max(expires_at) FROM doomed
