@@ -24,12 +24,6 @@ QUOTA = 100_000
 
 
 @pytest.fixture
-def connection(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def adapter(postgres_url: str) -> Iterator[KeyValueStoreAdapter]:
     with make_adapter(postgres_url) as adapter:
         yield adapter

@@ -19,12 +19,6 @@ STATEMENTS = load_statements("postgresql")
 
 
 @pytest.fixture
-def connection(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def adapter(postgres_url: str) -> Iterator[KeyValueStoreAdapter]:
     with create_kv_store_adapter("postgres", {"url": postgres_url}) as adapter:
         yield adapter
