@@ -193,7 +193,7 @@ class Dialect(ABC):
     ) -> tuple[int, int]:
         """Run a batch that deletes expired entries, in its own transaction: rows and bytes."""
 
-    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> tuple[int, Any]:
+    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> tuple[int, float | None]:
         """Run a batch that deletes operation records past their retention: rows, and where the next one may begin."""
         rows, until = self.fetch_one(connection, "prune_batch", params)
         return rows, until

@@ -16,7 +16,7 @@ from kvworker.errors import (
     NamespaceQuotaExceededError,
     QuotaExceededError,
 )
-from kvworker.model import LedgerDrift, PruneReport, RecomputeReport, SweepReport
+from kvworker.model import LedgerDrift, PruneReport, RecomputeReport, SweepReport, check_integer
 
 _PURGE_BATCH_ROWS = 1000
 _FOUND_ROWS = 2000
@@ -100,9 +100,9 @@ def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
     Those of many batches are found at once and sorted by namespace, so that each batch touches few ledgers. A search
     begins where the one before ended: behind what others hold, and what a long transaction keeps in the index.
     """
-    wanted_rows = max(batch_rows, _FOUND_ROWS)
-    after, is_last = None, False
+    after, wanted_rows, is_last = None, 0, False
     while not is_last:
+        wanted_rows = min(max(wanted_rows, batch_rows, _FOUND_ROWS), _MAX_BATCH_ROWS)
         find = partial(_find_expired, session, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
         batches, found_rows, until = session.run(find)
         is_last = found_rows < wanted_rows
@@ -112,12 +112,16 @@ def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
             rows, freed_bytes = session.run(delete)
             deleted_rows += rows
             yield _Batch(rows, freed_bytes, is_last and number == len(batches))
-        # So many of one instant that others hold are left to the next sweep.
-        is_last = is_last or (until == after and not deleted_rows)
+        if until != after:
+            wanted_rows = 0
+        elif deleted_rows < found_rows / 2:
+            # Others hold, or deleted, most of one instant: look beyond these.
+            is_last = is_last or wanted_rows == _MAX_BATCH_ROWS
+            wanted_rows *= 2
         after = until
 
 
-def _find_expired(session: Session, connection: Any, **params: Any) -> tuple[list[str], int, Any]:
+def _find_expired(session: Session, connection: Any, **params: float | None) -> tuple[list[str], int, float | None]:
     """Find entries that expired at the instant or later: batches of them, how many, and the latest expiry."""
     rows = session.dialect.run(connection, "find_expired", params).fetchall()
     _, found_rows, until = rows[0] if rows else ("", 0, None)
@@ -146,7 +150,7 @@ def _total(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, 
 
 
 def _checked(batch_rows: int) -> int:
-    if not 1 <= batch_rows <= _MAX_BATCH_ROWS:
+    if not 1 <= check_integer("batch_rows", batch_rows) <= _MAX_BATCH_ROWS:
         raise InvalidRequestError(f"batch_rows must be from 1 to {_MAX_BATCH_ROWS:,}, not {batch_rows:,}")
     return batch_rows
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
@@ -91,8 +93,8 @@ class UpkeepCases(Cases):
             adapter.set("namespace", "key", number)
         eventually(lambda: not adapter.prune_operations(batch_rows=1, budget_seconds=0).complete)
 
-    @pytest.mark.parametrize("batch_rows", [0, -1, 10**18])
-    def test_a_batch_has_some_rows(self, adapter: KeyValueStoreAdapter, batch_rows: int) -> None:
+    @pytest.mark.parametrize("batch_rows", [0, -1, 10**18, 1.5, "200", None, True])
+    def test_a_batch_has_some_rows(self, adapter: KeyValueStoreAdapter, batch_rows: Any) -> None:
         with pytest.raises(InvalidRequestError):
             adapter.sweep_expired(batch_rows=batch_rows)
         with pytest.raises(InvalidRequestError):

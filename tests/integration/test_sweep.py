@@ -8,10 +8,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.statements import load_statements
-from kvworker.model import SweepReport
 
 #: As many are found at once.
 FOUND_ROWS = 2000
@@ -62,14 +62,18 @@ def test_a_sweep_goes_on_behind_what_others_hold(
     assert adapter.recompute_ledgers().drifts == ()
 
 
-def test_a_sweep_ends_where_others_hold_all_of_one_instant(
-    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]
+@pytest.mark.parametrize(
+    ("held_rows", "free_rows"), [(FOUND_ROWS + 1, 0), (FOUND_ROWS, 1000), (FOUND_ROWS - 1, 20_000)]
+)
+def test_others_who_hold_most_of_one_instant_are_not_in_the_way(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], held_rows: int, free_rows: int
 ) -> None:
-    add_expired(connection, adapter, FOUND_ROWS + 1, at_once=True)
-    with held(connection, FOUND_ROWS + 1):
+    add_expired(connection, adapter, held_rows + free_rows, at_once=True)
+    with held(connection, held_rows):
         report = adapter.sweep_expired(batch_rows=200)
-    assert report == SweepReport(deleted_rows=0, freed_bytes=0, batches=0, complete=True)
-    assert adapter.sweep_expired(batch_rows=200).deleted_rows == FOUND_ROWS + 1
+    assert (report.deleted_rows, report.complete) == (free_rows, True)
+    assert report.batches <= 20 + 2 * free_rows / 200
+    assert adapter.sweep_expired(batch_rows=200).deleted_rows == held_rows
 
 
 @pytest.mark.parametrize("batch_rows", [200, FOUND_ROWS + 1])
@@ -113,3 +117,30 @@ def test_what_was_found_and_is_no_longer_expired_stays(
         assert same_places == (6,)
     assert connection.execute(STATEMENTS["sweep_batch"], {"ids": ids}).fetchone() == (0, 0)
     assert keys(connection) == list(range(1, 7))
+
+
+@pytest.mark.parametrize("style", ["German", "SQL, DMY", "Postgres, MDY"])
+def test_no_date_style_is_in_the_way(
+    postgres_url: str, adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], style: str
+) -> None:
+    add_expired(connection, adapter, FOUND_ROWS + 1)
+    connection.execute(
+        "INSERT INTO kv_operations SELECT 'n', i, '', '', now() - interval '1 day' FROM generate_series(1, 5) i"
+    )
+    connection.execute(sql.SQL("ALTER DATABASE {} SET DateStyle = {}").format(database(connection), style))
+    with create_kv_store_adapter("postgres", {"url": postgres_url}) as styled:
+        assert styled.sweep_expired().deleted_rows == FOUND_ROWS + 1
+        assert styled.prune_operations(batch_rows=2).deleted_rows == 5
+
+
+@pytest.mark.parametrize("expiry", ["-infinity", "4000-01-01 BC", "0001-01-01"])
+def test_an_expiry_that_python_has_no_datetime_for_is_swept(
+    adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], expiry: str
+) -> None:
+    add_expired(connection, adapter, FOUND_ROWS + 1, at_once=True)
+    connection.execute("UPDATE kv_entries SET expires_at = %s", (expiry,))
+    assert adapter.sweep_expired().deleted_rows == FOUND_ROWS + 1
+
+
+def database(connection: psycopg.Connection[Any]) -> sql.Identifier:
+    return sql.Identifier(connection.info.dbname)

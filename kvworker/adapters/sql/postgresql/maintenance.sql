@@ -3,13 +3,13 @@
 
 -- name: find_expired
 -- Find expired entries, the longest expired first, and put them into batches by namespace: the places of each batch's
--- entries, and of all how many they are and the latest expiry.
-SELECT ids[first:first + %(batch_rows)s::int - 1]::text, cardinality(ids), until
+-- entries, and of all how many they are and the latest expiry. Expiries go as numbers, which no DateStyle changes.
+SELECT ids[first:first + %(batch_rows)s::int - 1]::text, cardinality(ids), extract(epoch FROM until)::float8
 FROM (
     SELECT array_agg(ctid ORDER BY namespace) AS ids, max(expires_at) AS until
     FROM (
         SELECT ctid, namespace, expires_at FROM kv_entries
-        WHERE expires_at >= coalesce(%(after)s::timestamptz, '-infinity') AND expires_at <= (SELECT clock_timestamp())
+        WHERE expires_at >= coalesce(to_timestamp(%(after)s::float8), '-infinity') AND expires_at <= (SELECT clock_timestamp())
         ORDER BY expires_at LIMIT %(found_rows)s::bigint
     ) e
 ) found, generate_series(1, cardinality(ids), %(batch_rows)s::int) AS first
@@ -47,9 +47,9 @@ WITH doomed AS (
     DELETE FROM kv_operations
     WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM kv_operations
-        WHERE expires_at >= coalesce(%(after)s::timestamptz, '-infinity') AND expires_at <= (SELECT clock_timestamp())
+        WHERE expires_at >= coalesce(to_timestamp(%(after)s::float8), '-infinity') AND expires_at <= (SELECT clock_timestamp())
         ORDER BY expires_at LIMIT %(batch_rows)s::bigint FOR UPDATE SKIP LOCKED
     ))
     RETURNING expires_at
 )
-SELECT count(*), max(expires_at) FROM doomed
+SELECT count(*), extract(epoch FROM max(expires_at))::float8 FROM doomed

@@ -3,7 +3,7 @@
 -- entries, and of all how many they are and the latest expiry.
 WITH expired AS (
     SELECT rowid, namespace, expires_at FROM kv_entries
-    WHERE expires_at >= coalesce(:after, 0.0) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
+    WHERE expires_at >= coalesce(:after, -1e999) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
     ORDER BY expires_at LIMIT :found_rows
 ), placed AS (
     SELECT rowid AS id, expires_at, (row_number() OVER (ORDER BY namespace, rowid) - 1) / :batch_rows AS batch FROM expired
