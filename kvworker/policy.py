@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _UNKNOWN = "no such persona is configured"
-_NOT_CONFIGURED = "policies are not configured here, so it means nothing; configure `policies`, or name no persona"
+_NOT_CONFIGURED = (
+    "no policies are configured where this was checked (the caller, then the worker), so a persona means nothing;"
+    " configure the same `policies` for both, or name no persona"
+)
 _NAMELESS = "policies are enforced; name a persona, or configure policies.default_persona"
 _WHOLE_STORE = "it needs read access to every namespace"
 #: Why a worker refuses a message whose signature is not of its own key.

@@ -47,15 +47,16 @@ def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[st
         if settings.reuse_conversation_store is False:
             raise ConfigurationError(f"{path}: missing; set it, or reuse_conversation_store: true")
         return None
+    text = settings.url.get_secret_value().strip()
     try:
-        url = make_url(settings.url.get_secret_value().strip())
+        url = make_url(text)
     except (ArgumentError, ValueError):
         # The parser's message repeats the url, and the url may hold a password.
         raise ConfigurationError(
             f"{path}: not a database url; write {schemes[-1]}://user:password@host:port/database"
         ) from None
-    if "@" in (url.host or ""):
-        # What was taken for the host holds the rest of a password, which errors of the driver would show.
+    if "@" in (url.host or "") or (url.host and text.partition("?")[0].count("@") > 1):
+        # What was taken for host or database holds the rest of a password, which errors of the driver would show.
         raise ConfigurationError(f"{path}: in a user name or password, write : / ? # @ percent-encoded")
     if url.drivername not in schemes:
         raise ConfigurationError(f"{path}: the scheme {url.drivername!r} is not one of {', '.join(schemes)}")

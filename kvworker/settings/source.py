@@ -14,6 +14,8 @@ from kvworker.errors import ConfigurationError
 
 _KEY = "the key"
 _QUOTED = re.compile(r"'[^'<]{2,}'")
+#: What the parser says of a list or mapping that is not closed.
+_EXPECTED = re.compile(r"expected ',' or '[\]}]', but got '<[a-z ]+>'")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -100,5 +102,6 @@ def _where(error: yaml.YAMLError) -> str:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = error.problem or error.context or "cannot be parsed"
         # An unquoted password that begins with * or ! is an alias or a tag to YAML, and named as such.
-        return place + (problem if problem.startswith(_KEY) else _QUOTED.sub("(not shown; put it in quotes)", problem))
+        is_safe = problem.startswith(_KEY) or _EXPECTED.fullmatch(problem)
+        return place + (problem if is_safe else _QUOTED.sub("(not shown; put it in quotes)", problem))
     return "it holds bytes or control characters that are not UTF-8 text"

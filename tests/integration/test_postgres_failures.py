@@ -264,6 +264,7 @@ def test_missing_privileges_are_told(postgres_url: str) -> None:
         f"postgresql://user:{_PASSWORD}@127.0.0.1:port/database",
         f"postgresql://user@127.0.0.1:1/database?password={_PASSWORD}",
         f"postgresql://user:not/escaped@{_PASSWORD}@127.0.0.1:1/database",
+        f"postgresql://user:not@{_PASSWORD}/escaped@127.0.0.1:1/database",
         f"mysql://user:{_PASSWORD}@127.0.0.1/database",
         f"user:{_PASSWORD}@127.0.0.1/database",
     ],

@@ -240,6 +240,7 @@ def test_results_are_kept_in_redis_only() -> None:
         ("queue:\n  broker_url: !S3cretThat x", "for the tag (not shown; put it in quotes)"),
         ("facade: 1\nqueue: {}\nqueue: {}\n", "line 3, column 1: the key 'queue' is given twice; remove one"),
         ("tools:\n  kv_store: {default_adapter: a, default_adapter: b}", "the key 'default_adapter' is given twice"),
+        ("queue: [\n  password: S3cretThat\n", "expected ',' or ']', but got '<stream end>'"),
         ("a: !include x", "could not determine a constructor"),
         ("a: 1\n---\nb: 2\n", "another document"),
         ("a: 2025-13-45", "put it in quotes"),
