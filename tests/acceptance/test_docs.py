@@ -19,7 +19,8 @@ from tests.acceptance.terminal import activated_path
 from tests.servers import free_port
 
 #: LangChain sends nothing anywhere, and a pytest in a document loads none of this suite's plugins, which take seconds.
-ENVIRON = {"LANGSMITH_TRACING": "false", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+#: Unbuffered: a server is ready once its banner is in its log.
+ENVIRON = {"LANGSMITH_TRACING": "false", "PYTHONUNBUFFERED": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @pytest.fixture(scope="module")
