@@ -1,4 +1,4 @@
-"""The ``sqlite`` adapter: SQLite 3.35 or newer, one writer at a time, for one machine."""
+"""The ``sqlite`` adapter: SQLite 3.35 or newer with its JSON functions, one writer at a time, for one machine."""
 
 from __future__ import annotations
 
