@@ -31,6 +31,16 @@ def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(tmp_path: Path) ->
         assert adapter.increment("namespace", "key", operation_id="operation").value == 2
 
 
+def test_an_expiry_before_1970_is_swept(tmp_path: Path) -> None:
+    path = tmp_path / "kv.sqlite"
+    with make_adapter(path) as adapter:
+        adapter.set("namespace", "key", 1, ttl_seconds=600)
+        with sqlite3.connect(path) as other:
+            other.execute("UPDATE kv_entries SET expires_at = -1.0")
+        other.close()
+        assert adapter.sweep_expired().deleted_rows == 1
+
+
 def test_a_read_only_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "kv.sqlite"
     with make_adapter(path) as adapter:
