@@ -16,11 +16,10 @@ from kvworker.errors import (
     NamespaceQuotaExceededError,
     QuotaExceededError,
 )
-from kvworker.model import LedgerDrift, PruneReport, RecomputeReport, SweepReport, check_integer
+from kvworker.model import MAX_BATCH_ROWS, LedgerDrift, PruneReport, RecomputeReport, SweepReport, check_integer
 
 _PURGE_BATCH_ROWS = 1000
 _FOUND_ROWS = 2000
-_MAX_BATCH_ROWS = 1_000_000
 
 
 def sweep_expired(session: Session, *, batch_rows: int, budget_seconds: float) -> SweepReport:
@@ -102,7 +101,7 @@ def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
     """
     after, wanted_rows, is_last = None, 0, False
     while not is_last:
-        wanted_rows = min(max(wanted_rows, batch_rows, _FOUND_ROWS), _MAX_BATCH_ROWS)
+        wanted_rows = min(max(wanted_rows, batch_rows, _FOUND_ROWS), MAX_BATCH_ROWS)
         find = partial(_find_expired, session, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
         batches, found_rows, until = session.run(find)
         is_last = found_rows < wanted_rows
@@ -116,7 +115,7 @@ def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
             wanted_rows = 0
         elif deleted_rows < found_rows / 2:
             # Others hold, or deleted, most of one instant: look beyond these.
-            is_last = is_last or wanted_rows == _MAX_BATCH_ROWS
+            is_last = is_last or wanted_rows == MAX_BATCH_ROWS
             wanted_rows *= 2
         after = until
 
@@ -150,8 +149,8 @@ def _total(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, 
 
 
 def _checked(batch_rows: int) -> int:
-    if not 1 <= check_integer("batch_rows", batch_rows) <= _MAX_BATCH_ROWS:
-        raise InvalidRequestError(f"batch_rows must be from 1 to {_MAX_BATCH_ROWS:,}, not {batch_rows:,}")
+    if not 1 <= check_integer("batch_rows", batch_rows) <= MAX_BATCH_ROWS:
+        raise InvalidRequestError(f"batch_rows must be from 1 to {MAX_BATCH_ROWS:,}, not {batch_rows:,}")
     return batch_rows
 
 

@@ -26,6 +26,8 @@ MAX_VALUE_DEPTH = 256
 MAX_TTL_SECONDS = 1e10
 #: Steps of one batch.
 MAX_BATCH_STEPS = 1000
+#: How many rows one transaction of a sweep or a prune may have.
+MAX_BATCH_ROWS = 1_000_000
 #: Bytes of values that one batch reads, or one page of a listing holds (but for its first entry).
 MAX_READ_BYTES = 4 * 1024 * 1024
 #: Rows of one page of a listing.

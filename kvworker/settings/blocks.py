@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from kvworker.adapter_settings import drop_omitted
+from kvworker.model import MAX_BATCH_ROWS
 from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, redacted_url, speaks_redis
 
 # Ten years: beyond that a number of seconds is a mistake, and sums with today's date still work.
@@ -23,7 +24,7 @@ _MAX_SECONDS = 315_360_000
 
 Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
 WholeSeconds = Annotated[int, Field(ge=1, le=_MAX_SECONDS)]
-Rows = Annotated[int, Field(ge=1, le=1_000_000)]
+Rows = Annotated[int, Field(ge=1, le=MAX_BATCH_ROWS)]
 # A name that every broker takes and that fits into a comma-separated list of queues.
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
 
