@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
 from kvworker.settings import Settings
-from kvworker.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks import facade, memory, store, upkeep
 from benchmarks.rows import Row
-from tests.servers import empty_valkey_url, running_postgres, running_valkey
+from tests.support.servers import empty_valkey_url, running_postgres, running_valkey
 
 RESULTS = Path(__file__).with_name("results.json")
 PACKAGES = (

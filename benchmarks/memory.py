@@ -13,7 +13,7 @@ import psutil
 from benchmarks.rows import Row
 from benchmarks.workers import NAMESPACE, POOLS, VALUE, benched_store, running_workers
 from kvworker import KeyValueStore
-from kvworker.children import Child
+from kvworker.ops.local.child_processes import Child
 
 OPERATIONS = 100_000
 #: Of the operations, one in ten is a message of its own.

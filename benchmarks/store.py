@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.clients import BATCH, TOGETHER, run_turns, running_clients, running_threads
 from benchmarks.rows import Row
-from tests.servers import PostgresServer
+from tests.support.servers import PostgresServer
 
 _FLOORS = {
     "floor set": "F (upsert)",

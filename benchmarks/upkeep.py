@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from benchmarks.clients import run_timed, running_clients
 from benchmarks.rows import Row
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from tests.servers import PostgresServer
+from tests.support.servers import PostgresServer
 
 ROWS = 1_000_000
 FEW_ROWS = 10

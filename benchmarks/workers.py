@@ -14,9 +14,9 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from benchmarks import noop
 from kvworker import KeyValueStore, Settings
-from kvworker.children import Child, ChildSpec, running_child
 from kvworker.errors import KVStoreError
 from kvworker.model import JSONValue
+from kvworker.ops.local.child_processes import Child, ChildSpec, running_child
 
 POOLS = (("prefork", 2), ("threads", 8))
 NAMESPACE = "bench"

@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 
 from kvworker import KeyValueStore
-from kvworker.children import ChildSpec, running_child
 from kvworker.errors import KVStoreError
+from kvworker.ops.local.child_processes import ChildSpec, running_child
 
 BASE_CONFIG = Path(__file__).with_name("kvworker.yaml")
 START_SECONDS = 60

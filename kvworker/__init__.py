@@ -9,6 +9,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kvworker.__version__ import __version__
+
 if TYPE_CHECKING:
     from kvworker.adapters import (
         KeyValueStoreAdapter,
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
         register_kv_store_adapter,
         use_conversation_engine,
     )
-    from kvworker.aio import AsyncKeyValueStore, AsyncPipeline
-    from kvworker.client import KeyValueStore
+    from kvworker.client.aio import AsyncKeyValueStore, AsyncPipeline
+    from kvworker.client.pipeline import Pipeline, PipelinedResult
+    from kvworker.client.sync import KeyValueStore
     from kvworker.errors import (
         BatchRefusedError,
         ConfigurationError,
@@ -64,7 +67,6 @@ if TYPE_CHECKING:
         Step,
         TouchResult,
     )
-    from kvworker.pipeline import Pipeline, PipelinedResult
     from kvworker.settings import Settings
 
 __all__ = [
@@ -116,6 +118,7 @@ __all__ = [
     "UnsupportedMessageError",
     "ValueSerializationError",
     "VersionConflictError",
+    "__version__",
     "available_kv_store_adapters",
     "create_kv_store_adapter",
     "register_kv_store_adapter",
@@ -125,16 +128,66 @@ __all__ = [
 # What a library logs is the program's to show; without this Python would print it where no logging is set up.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-#: Searched in this order: what a caller needs comes before what only a worker needs.
-_MODULES = ("errors", "model", "settings", "client", "pipeline", "aio", "adapters", "inline")
+#: The module of each public name.
+_HOMES = {
+    "AsyncKeyValueStore": "kvworker.client.aio",
+    "AsyncPipeline": "kvworker.client.aio",
+    "BatchRefusedError": "kvworker.errors",
+    "BatchResult": "kvworker.model",
+    "ClearResult": "kvworker.model",
+    "ConfigurationError": "kvworker.errors",
+    "CounterOverflowError": "kvworker.errors",
+    "DeleteResult": "kvworker.model",
+    "GetResult": "kvworker.model",
+    "GlobalQuotaExceededError": "kvworker.errors",
+    "IdempotencyConflictError": "kvworker.errors",
+    "IncrementResult": "kvworker.model",
+    "InlineKeyValueStore": "kvworker.inline",
+    "InvalidKeyError": "kvworker.errors",
+    "InvalidRequestError": "kvworker.errors",
+    "InvalidTTLError": "kvworker.errors",
+    "InvalidValueTypeError": "kvworker.errors",
+    "KVStoreError": "kvworker.errors",
+    "KeyList": "kvworker.model",
+    "KeyValueStore": "kvworker.client.sync",
+    "KeyValueStoreAdapter": "kvworker.adapters",
+    "LedgerUsage": "kvworker.model",
+    "ListedEntry": "kvworker.model",
+    "NamespaceList": "kvworker.model",
+    "NamespaceQuotaExceededError": "kvworker.errors",
+    "NestedCallError": "kvworker.errors",
+    "OperationExpiredError": "kvworker.errors",
+    "OperationFailedError": "kvworker.errors",
+    "OperationNotSentError": "kvworker.errors",
+    "OperationTimeoutError": "kvworker.errors",
+    "Pipeline": "kvworker.client.pipeline",
+    "PipelineError": "kvworker.errors",
+    "PipelinedResult": "kvworker.client.pipeline",
+    "PolicyDeniedError": "kvworker.errors",
+    "QueueUnavailableError": "kvworker.errors",
+    "QuotaExceededError": "kvworker.errors",
+    "QuotaResult": "kvworker.model",
+    "ReadTooLargeError": "kvworker.errors",
+    "RedeliveryLimitError": "kvworker.errors",
+    "SchemaError": "kvworker.errors",
+    "SetResult": "kvworker.model",
+    "Settings": "kvworker.settings",
+    "Step": "kvworker.model",
+    "StoreUnavailableError": "kvworker.errors",
+    "TouchResult": "kvworker.model",
+    "UnsupportedMessageError": "kvworker.errors",
+    "ValueSerializationError": "kvworker.errors",
+    "VersionConflictError": "kvworker.errors",
+    "available_kv_store_adapters": "kvworker.adapters",
+    "create_kv_store_adapter": "kvworker.adapters",
+    "register_kv_store_adapter": "kvworker.adapters",
+    "use_conversation_engine": "kvworker.adapters",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            home = import_module(f"kvworker.{module}")
-            if hasattr(home, name):
-                return getattr(home, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -13,17 +13,17 @@ from typing import Any, Self
 from celery.canvas import Signature
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.celery_app import make_celery
+from kvworker.adapters.providers import Adapters
+from kvworker.client.base import KeyValueOperations, check_timeout, make_signature
+from kvworker.client.pipeline import open_pipeline
 from kvworker.errors import KVStoreError
-from kvworker.facade import KeyValueOperations, check_timeout, make_signature
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.wire import Request, check_persona
 from kvworker.model import OperationResult, new_operation_id
-from kvworker.operations import perform
-from kvworker.pipeline import open_pipeline
-from kvworker.policy import Policy
-from kvworker.providers import Adapters
 from kvworker.settings import Settings
 from kvworker.tools import Tool, check_arguments, find_tool
-from kvworker.wire import Request, check_persona
+from kvworker.tools.policy import Policy
+from kvworker.worker.execution import perform
 
 _IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}}
 

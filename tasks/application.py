@@ -11,16 +11,16 @@ from celery.apps.worker import Worker
 from celery.signals import worker_init
 
 from kvworker.adapters import preload_kv_store_adapter
-from kvworker.celery_app import make_celery
-from kvworker.providers import adapters_in_use
+from kvworker.adapters.providers import adapters_in_use
+from kvworker.messaging.celery_app import make_celery
 from kvworker.settings import Settings
-from tasks.consumer import RobustConsumer
+from kvworker.worker.celery_patches import mend_prefork_pool
+from kvworker.worker.consumer import RobustConsumer
+from kvworker.worker.runtime import Runtime
+from kvworker.worker.strategy import use_strategy
+from kvworker.worker.unacked import use_unacked_record
 from tasks.maintenance import register_maintenance
 from tasks.operations import register_operations
-from tasks.pool_fixes import mend_prefork_pool
-from tasks.runtime import Runtime
-from tasks.strategy import use_strategy
-from tasks.unacked import use_unacked_record
 
 
 class QuietWorker(Worker):

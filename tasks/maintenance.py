@@ -12,11 +12,11 @@ from celery import Celery, Task
 from celery.utils.log import get_task_logger
 
 from kvworker.adapters import KeyValueStoreAdapter
+from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import InvalidRequestError, StoreUnavailableError
+from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
 from kvworker.model import check_namespace, shown_name
-from kvworker.providers import adapters_in_use
-from kvworker.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
-from tasks.runtime import Runtime
+from kvworker.worker.runtime import Runtime
 
 logger = get_task_logger(__name__)
 

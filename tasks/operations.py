@@ -7,9 +7,9 @@ from typing import Any
 from celery import Celery, Task
 
 from kvworker.errors import KVStoreError
+from kvworker.messaging.wire import TOGETHER_TASK
 from kvworker.tools import TOOLS, Tool
-from kvworker.wire import TOGETHER_TASK
-from tasks.runtime import Runtime
+from kvworker.worker.runtime import Runtime
 
 
 def register_operations(app: Celery, runtime: Runtime) -> None:

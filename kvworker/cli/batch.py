@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import click
 
-from kvworker.cli.calls import Call, outcome_text, replay_note, tool_command
 from kvworker.cli.options import idempotency_option
 from kvworker.cli.output import print_json, shown_name
+from kvworker.cli.tool_command import Call, outcome_text, replay_note, tool_command
 from kvworker.errors import InvalidRequestError
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from kvworker.certificates import check_certificates
-from kvworker.checks import CHECKS, Finding, run_checks
 from kvworker.cli.options import config_option, config_path, json_option, load_settings
 from kvworker.cli.output import console, print_json
 from kvworker.errors import ConfigurationError
+from kvworker.messaging.certificates import check_certificates
+from kvworker.ops.doctor import CHECKS, Finding, run_checks
 
 
 @click.command("doctor")

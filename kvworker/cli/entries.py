@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from kvworker.cli.calls import Call, check_found, outcome_text, print_outcome, tool_command
 from kvworker.cli.options import expected_version_option, idempotency_option, ttl_option
 from kvworker.cli.output import print_json
+from kvworker.cli.tool_command import Call, check_found, outcome_text, print_outcome, tool_command
 from kvworker.errors import ValueSerializationError
 
 # The options are named as the tools' arguments are, so that they go on as they come.

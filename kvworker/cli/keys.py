@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from kvworker.cli.calls import Call, check_found, outcome_text, print_outcome, tool_command
 from kvworker.cli.options import idempotency_option
+from kvworker.cli.tool_command import Call, check_found, outcome_text, print_outcome, tool_command
 
 
 @click.command("touch")

@@ -9,7 +9,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kvworker.cli.calls import Call, tool_command
 from kvworker.cli.output import (
     console,
     json_text,
@@ -20,6 +19,7 @@ from kvworker.cli.output import (
     shown_name,
     usage_table,
 )
+from kvworker.cli.tool_command import Call, tool_command
 from kvworker.model import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, NamespaceList
 
 # Of a value in a table. A whole one may have a megabyte.

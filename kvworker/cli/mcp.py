@@ -44,8 +44,8 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     if namespace_prefix is not None and session_prefix:
         raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")
     _check_extra()
-    from kvworker.mcp_server.address import Address  # noqa: PLC0415 - needs the extra
-    from kvworker.mcp_server.serving import Audience, serve_http, serve_stdio  # noqa: PLC0415 - needs the extra
+    from kvworker.integrations.mcp.address import Address  # noqa: PLC0415 - needs the extra
+    from kvworker.integrations.mcp.serving import Audience, serve_http, serve_stdio  # noqa: PLC0415 - needs the extra
 
     address = Address(host, port, allowed_hosts)
     if transport == "http" and not (address.is_loopback or allow_remote):

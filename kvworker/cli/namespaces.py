@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from kvworker.cli.calls import Call, print_outcome, tool_command
 from kvworker.cli.options import idempotency_option
 from kvworker.cli.output import console, print_json, usage_table
+from kvworker.cli.tool_command import Call, print_outcome, tool_command
 from kvworker.model import LedgerUsage
 
 _UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

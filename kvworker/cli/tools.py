@@ -8,7 +8,7 @@ import click
 
 from kvworker.cli.options import config_option, load_settings, persona_option
 from kvworker.cli.output import print_json
-from kvworker.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools, tools_of
+from kvworker.tools.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools, tools_of
 
 _FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_tools}
 

@@ -23,11 +23,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from kvworker.administration import open_sql_adapter
 from kvworker.cli.options import config_option, json_option, load_settings, persona_option, timeout_option
 from kvworker.cli.output import error_console, print_json
-from kvworker.client import KeyValueStore
-from kvworker.transfer import Importer, ImportReport, content_id, format_line
+from kvworker.client.sync import KeyValueStore
+from kvworker.ops.database import open_sql_adapter
+from kvworker.ops.transfer import Importer, ImportReport, content_id, format_line
 
 _SHOWN_ERRORS = 20
 

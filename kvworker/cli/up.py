@@ -19,9 +19,9 @@ from rich.text import Text
 
 from kvworker.cli.options import UP_CONFIG, config_option
 from kvworker.cli.output import console
+from kvworker.ops.local.stack import Stack, running_stack
 from kvworker.settings import PoliciesSettings, Settings
 from kvworker.settings.root import CONFIG_VARIABLE
-from kvworker.stack import Stack, running_stack
 
 _WATCH_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-from kvworker.aio import AsyncKeyValueStore
-from kvworker.client import KeyValueStore
+from kvworker.client.aio import AsyncKeyValueStore
+from kvworker.client.base import KeyValueOperations, PendingResult
+from kvworker.client.sync import KeyValueStore
 from kvworker.errors import KVStoreError
-from kvworker.facade import KeyValueOperations, PendingResult
 from kvworker.tools import find_tool
 
 _Item = TypeVar("_Item")

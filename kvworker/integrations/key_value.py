@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, SupportsFloat, cast
 
 from kvworker import errors
-from kvworker.aio import AsyncKeyValueStore
-from kvworker.facade import KeyValueOperations
+from kvworker.client.aio import AsyncKeyValueStore
+from kvworker.client.base import KeyValueOperations
 from kvworker.model import (
     MAX_BATCH_STEPS,
     MAX_NAMESPACE_BYTES,

@@ -18,13 +18,13 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import PrivateAttr
 
-from kvworker.advice import describe
-from kvworker.aio import AsyncKeyValueStore
+from kvworker.client.aio import AsyncKeyValueStore
+from kvworker.client.base import KeyValueOperations
 from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
-from kvworker.facade import KeyValueOperations
 from kvworker.integrations.jobs import run_blocking
-from kvworker.manifest import input_schema, tools_of
 from kvworker.tools import Tool, find_tool
+from kvworker.tools.advice import describe
+from kvworker.tools.manifest import input_schema, tools_of
 
 try:
     from langchain_core.tools import BaseTool, ToolException

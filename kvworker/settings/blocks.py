@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from kvworker.adapter_settings import drop_omitted
 from kvworker.model import MAX_BATCH_ROWS
+from kvworker.settings.adapters import drop_omitted
 from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, redacted_url, speaks_redis
 
 # Ten years: beyond that a number of seconds is a mistake, and sums with today's date still work.

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kvworker.adapter_settings import PostgresSettings, configuration_error, drop_omitted
+from kvworker.settings.adapters import PostgresSettings, configuration_error, drop_omitted
 from kvworker.settings.urls import database_url_problem
 
 URL_VARIABLE = "ATLAS_KV_STORE_URL"

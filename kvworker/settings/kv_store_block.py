@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from kvworker.adapter_settings import SqlAdapterSettings, configuration_error
 from kvworker.errors import ConfigurationError
+from kvworker.settings.adapters import SqlAdapterSettings, configuration_error
 from kvworker.settings.blocks import Block
 from kvworker.settings.environment import with_fallbacks
-from kvworker.settings.source import mapping_at, near_misses
 from kvworker.settings.store import ADAPTERS_PATH, BUNDLED_ADAPTERS, KvStoreSettings
+from kvworker.settings.yaml_file import mapping_at, near_misses
 
 _PATH = "tools.kv_store"
 

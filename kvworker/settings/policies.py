@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
-from kvworker.adapter_settings import configuration_error
 from kvworker.errors import ConfigurationError
+from kvworker.settings.adapters import configuration_error
 from kvworker.settings.blocks import Block
-from kvworker.settings.source import mapping_at, near_misses, read_file
+from kvworker.settings.yaml_file import mapping_at, near_misses, read_file
 
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 MIN_SIGNING_KEY_BYTES = 16

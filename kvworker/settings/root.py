@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError, model_validator
 
-from kvworker.adapter_settings import configuration_error
 from kvworker.errors import ConfigurationError
+from kvworker.settings.adapters import configuration_error
 from kvworker.settings.blocks import (
     Block,
     ConversationStoreSettings,
@@ -22,8 +22,8 @@ from kvworker.settings.blocks import (
 )
 from kvworker.settings.kv_store_block import read_kv_store
 from kvworker.settings.policies import PoliciesSettings, read_policies
-from kvworker.settings.source import mapping_at, near_misses, read_file
 from kvworker.settings.store import KvStoreSettings, Store
+from kvworker.settings.yaml_file import mapping_at, near_misses, read_file
 
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from kvworker.adapter_settings import PostgresSettings, SqlAdapterSettings, SqliteSettings
 from kvworker.errors import ConfigurationError
+from kvworker.settings.adapters import PostgresSettings, SqlAdapterSettings, SqliteSettings
 from kvworker.settings.blocks import Block
 from kvworker.settings.environment import REUSE_VARIABLE, URL_VARIABLE
 from kvworker.settings.urls import DATABASE_URL_EXAMPLES, database_url_problem

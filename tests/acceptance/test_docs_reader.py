@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.documents import DOCUMENTS, ROOT, read_blocks
-from tests.acceptance.reader import Reader, ReadingError
-from tests.acceptance.terminal import CHECKED, RUN, SERVERS, Terminal, activated_path
+from tests.support.documents import DOCUMENTS, ROOT, read_blocks
+from tests.support.reader import Reader, ReadingError
+from tests.support.terminal import CHECKED, RUN, SERVERS, Terminal, activated_path
 
 
 @pytest.fixture(autouse=True)

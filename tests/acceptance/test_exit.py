@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from tests.acceptance.processes import ValkeyNode, WorkerNode
+from tests.support.processes import ValkeyNode, WorkerNode
 
 SUBMITS_AND_ENDS = """
 from kvworker import KeyValueStore

@@ -14,8 +14,8 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from kvworker import KeyValueStore, NamespaceQuotaExceededError, RedeliveryLimitError
-from tests.acceptance.database import kill_in_the_middle_of_an_increment, locked_entry, waits_for_lock
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.database import kill_in_the_middle_of_an_increment, locked_entry, waits_for_lock
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 VISIBILITY_TIMEOUT_SECONDS = 5
 
@@ -62,7 +62,7 @@ def test_a_pool_child_killed_in_the_middle_of_an_operation(
 def test_a_message_that_kills_its_worker_is_given_up(
     store: KeyValueStore, tmp_path: Path, kv_environ: Mapping[str, str], valkey_node: ValkeyNode
 ) -> None:
-    command = [sys.executable, "-m", "celery", "-A", "tests.acceptance.poison_app", "worker", "-c", "1", "-l", "INFO"]
+    command = [sys.executable, "-m", "celery", "-A", "tests.support.poison_app", "worker", "-c", "1", "-l", "INFO"]
     worker = ProcessNode("poisoned", command, directory=tmp_path, environ=kv_environ)
     worker.start()
     try:

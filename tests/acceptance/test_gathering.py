@@ -24,12 +24,12 @@ from kvworker import (
     QueueUnavailableError,
     Settings,
 )
-from kvworker.celery_app import make_celery
 from kvworker.errors import KVStoreError
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.wire import TOGETHER_TASK, encode_request, encode_together
 from kvworker.tools import TOOLS
-from kvworker.wire import TOGETHER_TASK, encode_request, encode_together
-from tests.acceptance.database import locked_entry
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.database import locked_entry
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 CALLERS = 12
 CALLS = 240
@@ -149,7 +149,7 @@ def test_a_worker_that_knows_nothing_of_it_gets_single_calls(
     kv_environ: dict[str, str], tmp_path: Path, store: KeyValueStore, worker_node: WorkerNode
 ) -> None:
     worker_node.stop()
-    options = ["-A", "tests.acceptance.older_app", "worker", "--pool=solo", "-l", "INFO"]
+    options = ["-A", "tests.support.older_app", "worker", "--pool=solo", "-l", "INFO"]
     older = ProcessNode("older", [sys.executable, "-m", "celery", *options], directory=tmp_path, environ=kv_environ)
     older.start()
     try:

@@ -9,8 +9,8 @@ from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
 from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
 from kvworker.integrations.langchain import langchain_tools
 from kvworker.integrations.langgraph import KvworkerStore
-from tests.acceptance.processes import WorkerNode
-from tests.integrations.test_langgraph_graph import compile_graph, turn
+from tests.ecosystem.test_langgraph_graph import compile_graph, turn
+from tests.support.processes import WorkerNode
 
 
 def test_a_graph_remembers_and_tools_answer_through_the_queue(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kvworker import KeyValueStore
-from tests.acceptance.malformed import push
-from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+from tests.support.malformed import push
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 MALFORMED: dict[str, dict[str, Any]] = {
     "no id": {"headers": {"id": None}},

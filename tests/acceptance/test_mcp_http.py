@@ -13,9 +13,9 @@ import pytest
 from mcp import Client
 
 from kvworker import KeyValueStore
-from tests.acceptance.command_line import clean_environ
-from tests.acceptance.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
-from tests.acceptance.processes import ProcessNode, wait_until
+from tests.support.command_line import clean_environ
+from tests.support.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
+from tests.support.processes import ProcessNode, wait_until
 
 ANNOUNCEMENT = "MCP server at "
 

@@ -12,8 +12,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
 from kvworker import KeyValueStore
-from tests.acceptance.command_line import clean_environ
-from tests.acceptance.mcp_session import fail, run_within, server_command, text_of, use, use_every_tool, write_config
+from tests.support.command_line import clean_environ
+from tests.support.mcp_session import fail, run_within, server_command, text_of, use, use_every_tool, write_config
 
 INITIALIZE = {
     "protocolVersion": "2025-11-25",

@@ -26,9 +26,9 @@ from kvworker import (
     PolicyDeniedError,
     Settings,
 )
-from kvworker.administration import migrate_store
-from tests.acceptance.database import locked_entry
-from tests.acceptance.processes import ValkeyNode, WorkerNode
+from kvworker.ops.database import migrate_store
+from tests.support.database import locked_entry
+from tests.support.processes import ValkeyNode, WorkerNode
 
 NAMESPACES = [f"n{number}" for number in range(4)]
 #: How much longer than its timeout a flush may take.

@@ -12,15 +12,15 @@ import pytest
 from celery import Celery, chain
 
 from kvworker import AsyncKeyValueStore, ConfigurationError, KeyValueStore, Settings
-from kvworker.administration import migrate_store
-from kvworker.celery_app import make_celery
-from kvworker.checks import run_checks
 from kvworker.cli import main
 from kvworker.errors import PolicyDeniedError
-from kvworker.signing import sign_payload
-from kvworker.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
-from tests.acceptance.processes import WorkerNode, wait_until
-from tests.policy_matrix import ALLOWED, DENIED, NAMESPACES, PERSONAS, Cell
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.signing import sign_payload
+from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
+from kvworker.ops.database import migrate_store
+from kvworker.ops.doctor import run_checks
+from tests.support.policy_matrix import ALLOWED, DENIED, NAMESPACES, PERSONAS, Cell
+from tests.support.processes import WorkerNode, wait_until
 
 KEY = "the-key-of-the-acceptance-test"
 ENTRY = {"namespace": "team.a", "key": "k"}

@@ -18,13 +18,13 @@ from kombu import Connection
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
 from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
-from kvworker.checks import run_checks
+from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import ROOT
-from tests.acceptance.database import kill_in_the_middle_of_an_increment
-from tests.acceptance.processes import ProcessNode, WorkerNode, wait_until
 from tests.acceptance.test_timeouts import within
-from tests.servers import free_port
-from tests.tls import make_authority, tls_before_port
+from tests.support.database import kill_in_the_middle_of_an_increment
+from tests.support.processes import ProcessNode, WorkerNode, wait_until
+from tests.support.servers import free_port
+from tests.support.tls import make_authority, tls_before_port
 
 
 def _server_script() -> str | None:

@@ -12,10 +12,10 @@ import click
 import pytest
 
 from kvworker import KeyValueStore, errors
-from kvworker.cli.root import cli
+from kvworker.cli.group import cli
 from kvworker.errors import KVStoreError
 from kvworker.tools import TOOLS
-from tests.acceptance.documents import ROOT
+from tests.support.documents import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

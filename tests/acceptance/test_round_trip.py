@@ -28,7 +28,7 @@ from kvworker import (
     ValueSerializationError,
 )
 from kvworker.errors import UnsupportedMessageError
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 pytestmark = pytest.mark.usefixtures("celery_setup")
 
@@ -239,7 +239,7 @@ def test_a_worker_that_is_older_than_its_caller_is_named(
         "-m",
         "celery",
         "-A",
-        "tests.acceptance.older_app",
+        "tests.support.older_app",
         "worker",
         "--pool=solo",
         "-l",

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvworker import KeyValueStore
-from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 CALLS = 60
 

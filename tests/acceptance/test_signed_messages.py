@@ -24,13 +24,13 @@ from kvworker import (
     PolicyDeniedError,
     Settings,
 )
-from kvworker.celery_app import make_celery
-from kvworker.checks import run_checks
 from kvworker.cli import main
+from kvworker.messaging.celery_app import make_celery
 from kvworker.model import JSONValue
-from tests.acceptance.malformed import push
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
-from tests.tls import Signer, make_signer
+from kvworker.ops.doctor import run_checks
+from tests.support.malformed import push
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.tls import Signer, make_signer
 
 ENTRY = {"namespace": "n", "key": "k"}
 
@@ -99,7 +99,7 @@ def test_what_is_signed_works_and_nothing_else_is_believed(
     a_copy_of_a_write(settings, store, broker)
     an_order_that_is_not_signed(settings, worker_node)
     a_forged_result(settings, broker)
-    monkeypatch.setattr("kvworker.checks._WORKER_SECONDS", 0.5)
+    monkeypatch.setattr("kvworker.ops.doctor._WORKER_SECONDS", 0.5)
     a_stranger(stranger)
     assert worker_node.status == "running"
     assert "Connection to broker lost" not in worker_node.logs()

@@ -24,9 +24,9 @@ from kvworker import (
     Settings,
     StoreUnavailableError,
 )
-from tests.acceptance.database import locked_entry
-from tests.acceptance.processes import ValkeyNode, WorkerNode, wait_until
-from tests.servers import PostgresServer
+from tests.support.database import locked_entry
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
+from tests.support.servers import PostgresServer
 
 #: How much longer than its timeout a call may take.
 GRACE_SECONDS = 1.0

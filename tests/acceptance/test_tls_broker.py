@@ -13,11 +13,11 @@ import yaml
 from redis import Redis
 
 from kvworker import KeyValueStore, QueueUnavailableError, Settings
-from kvworker.checks import run_checks
+from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import ROOT
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 from tests.acceptance.test_timeouts import within
-from tests.tls import Authority, TlsProxy, make_authority, tls_before_port
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.tls import Authority, TlsProxy, make_authority, tls_before_port
 
 USER, PASSWORD = "kv-app", "the-brokers-password"
 SECRETS = (PASSWORD, "not-the-password")

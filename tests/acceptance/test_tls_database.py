@@ -12,14 +12,14 @@ import yaml
 from sqlalchemy.engine import make_url
 
 from kvworker import ConfigurationError, KeyValueStore, Settings
-from kvworker.celery_app import make_celery
-from kvworker.checks import run_checks
-from kvworker.wire import SWEEP_TASK
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.wire import SWEEP_TASK
+from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import ROOT
-from tests.acceptance.processes import WorkerNode, wait_until
 from tests.acceptance.test_timeouts import within
-from tests.servers import PostgresServer
-from tests.tls import Authority, TlsProxy, make_authority, tls_before_postgres
+from tests.support.processes import WorkerNode, wait_until
+from tests.support.servers import PostgresServer
+from tests.support.tls import Authority, TlsProxy, make_authority, tls_before_postgres
 
 ROLE, PASSWORD, WRONG = "kv_tls", "the-databases-password", "not-the-password"
 

@@ -14,8 +14,8 @@ import yaml
 from redis import Redis
 
 from kvworker import KeyValueStore
-from tests.acceptance.command_line import Up, kvworker, kvworker_json, running_up
-from tests.acceptance.processes import wait_until
+from tests.support.command_line import Up, kvworker, kvworker_json, running_up
+from tests.support.processes import wait_until
 
 CONFIG = Path(".kvworker") / "kvworker.yaml"
 

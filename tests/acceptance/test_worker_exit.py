@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from kvworker import KeyValueStore
-from tests.acceptance.processes import WorkerNode, wait_until
+from tests.support.processes import WorkerNode, wait_until
 
 #: A child that waits in vain for its result to be read does so for 30 s.
 SOON_SECONDS = 15.0

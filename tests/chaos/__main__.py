@@ -20,7 +20,7 @@ from tests.chaos.run import Report, run
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.scene import Scenario
 from tests.chaos.stand import chaos_postgres, standing
-from tests.servers import PostgresServer
+from tests.support.servers import PostgresServer
 
 #: Without a terminal it is wide enough to keep a row on one line.
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)

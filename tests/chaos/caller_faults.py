@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from tests.acceptance.processes import wait_until
 from tests.chaos.history import History
 from tests.chaos.load import Caller
 from tests.chaos.scene import Scene
+from tests.support.processes import wait_until
 
 _CALLS_OF_A_CHILD = 30
 

@@ -12,7 +12,7 @@ from sqlalchemy import NullPool, create_engine, func, select
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
-from kvworker.adapters.schema import entries, ledgers, operations
+from kvworker.adapters.sql.schema import entries, ledgers, operations
 from tests.chaos.operations import TWINS
 from tests.chaos.verdict import Entry, Ledger, Moment, Snapshot, moment_violations
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tests.acceptance.processes import wait_until
 from tests.chaos.history import Call, Outcome
 from tests.chaos.message_faults import INJECTED
 from tests.chaos.scene import Scene
+from tests.support.processes import wait_until
 
 
 def nobody_notices(_scene: Scene, calls: Sequence[Call]) -> Iterator[str]:

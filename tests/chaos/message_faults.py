@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 from redis import Redis
 
-from tests.acceptance.processes import wait_until
 from tests.chaos.process_faults import suspended
 from tests.chaos.scene import Scene
+from tests.support.processes import wait_until
 
 QUEUE = "kv"
 #: Begins the keys, ids and so on of what no caller asked for.

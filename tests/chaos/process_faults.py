@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 import psutil
 import psycopg
 
-from tests.acceptance.processes import WorkerNode, wait_until
 from tests.chaos.operations import COUNTERS
 from tests.chaos.scene import Scene
 from tests.chaos.stand import VISIBILITY_TIMEOUT_SECONDS
+from tests.support.processes import WorkerNode, wait_until
 
 _MORE_THAN_ONE_WORKER_TAKES = 4
 _FINISHED_AT = re.compile(r"\[([-\d]+ [:\d]+),\d+: [^\]]+\] Task kvworker\.\S+ succeeded")

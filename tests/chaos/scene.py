@@ -9,10 +9,10 @@ from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 from kvworker import KeyValueStore
-from tests.acceptance.processes import WorkerNode
 from tests.chaos.history import Call
 from tests.chaos.load import Load, Pace
 from tests.chaos.stand import Needs, Stand
+from tests.support.processes import WorkerNode
 
 _Choice = TypeVar("_Choice")
 

@@ -12,9 +12,9 @@ from io import RawIOBase
 import psycopg
 from sqlalchemy import make_url
 
-from tests.acceptance.processes import wait_until
 from tests.chaos.scene import Scene
 from tests.chaos.stand import Stand
+from tests.support.processes import wait_until
 
 #: A key that tells whether Valkey has its data.
 _MARK = "kvworker-chaos"

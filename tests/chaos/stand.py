@@ -20,10 +20,10 @@ import yaml
 from sqlalchemy import create_engine, make_url
 
 from kvworker import KeyValueStore, Settings
-from kvworker.adapters.migrations import migrate
-from tests.acceptance.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from kvworker.adapters.sql.migrations import migrate
 from tests.chaos.database import Database
-from tests.servers import PostgresServer, running_postgres
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.servers import PostgresServer, running_postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 VISIBILITY_TIMEOUT_SECONDS = 5

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvworker.testing import AdapterConformance, AdapterFactory
-from tests.conformance.adapters import adapters_over
+from tests.support.adapters import adapters_over
 
 
 class TestPostgres(AdapterConformance):

@@ -7,7 +7,7 @@ import pytest
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.testing import AdapterConformance, AdapterFactory
-from tests.conformance.adapters import adapters_over
+from tests.support.adapters import adapters_over
 
 
 class TestSqliteFile(AdapterConformance):

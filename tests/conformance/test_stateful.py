@@ -23,7 +23,7 @@ from kvworker.errors import (
     VersionConflictError,
 )
 from kvworker.model import INT64_MAX, INT64_MIN, JSONValue, Step
-from tests.servers import PostgresServer
+from tests.support.servers import PostgresServer
 
 _QUOTA_BYTES = 300
 

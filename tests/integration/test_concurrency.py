@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from tests.integration.store_processes import (
+from tests.support.store_processes import (
     PROCESSES,
     Store,
     count,

@@ -15,8 +15,8 @@ import pytest
 from celery.app.task import Context
 
 from kvworker import InlineKeyValueStore, KeyValueStore, Settings
-from kvworker.celery_app import make_celery
-from kvworker.dispatch import PendingReply
+from kvworker.client.dispatcher import PendingReply
+from kvworker.client.transport.message import Message
 from kvworker.errors import (
     BatchRefusedError,
     ConfigurationError,
@@ -45,10 +45,10 @@ from kvworker.errors import (
     ValueSerializationError,
     VersionConflictError,
 )
-from kvworker.outgoing import Message
+from kvworker.messaging.celery_app import make_celery
 from kvworker.tools import find_tool
-from tasks.runtime import Runtime
-from tests.acceptance.documents import ROOT
+from kvworker.worker.runtime import Runtime
+from tests.support.documents import ROOT
 from tests.unit.test_errors import public_tree
 
 VALUE, PASSWORD = "the-value-that-is-secret", "the-password-of-the-server"

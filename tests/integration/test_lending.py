@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from kvworker.adapters.lending import Lender
+from kvworker.adapters.sql.connection_cache import Lender
 from kvworker.testing import eventually
 
 

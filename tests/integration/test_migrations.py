@@ -11,13 +11,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
-from kvworker.adapters import create_kv_store_adapter, migrations
-from kvworker.adapters.migrations import migrate
-from kvworker.adapters.schema import SCHEMA_VERSION, metadata
+from kvworker.adapters import create_kv_store_adapter
+from kvworker.adapters.sql import migrations
+from kvworker.adapters.sql.migrations import migrate
+from kvworker.adapters.sql.schema import SCHEMA_VERSION, metadata
 from kvworker.errors import ConfigurationError, SchemaError
 from kvworker.testing import eventually
-from tests.integration.store_processes import running_processes
-from tests.servers import PostgresServer
+from tests.support.servers import PostgresServer
+from tests.support.store_processes import running_processes
 
 _POSTGRES_CATALOGUE = (
     "SELECT relname, relkind::text, reloptions::text FROM pg_class WHERE relnamespace = 'public'::regnamespace",
@@ -153,7 +154,7 @@ def test_a_schema_of_another_version_is_refused(engine: Engine) -> None:
 def test_a_process_that_runs_hears_that_the_database_was_migrated(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvworker.adapters.session.SCHEMA_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr("kvworker.adapters.sql.executor.SCHEMA_CHECK_SECONDS", 0.2)
     migrate(engine)
     with create_kv_store_adapter(adapter_name(engine), block(engine)) as adapter:
         adapter.set("n", "k", 1)

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.errors import ConfigurationError, KVStoreError, StoreUnavailableError
 from kvworker.testing import eventually
-from kvworker.testing.together import one
-from tests.servers import PostgresServer
+from kvworker.testing.apply_many import one
+from tests.support.servers import PostgresServer
 
 _PASSWORD = "s3cret-in-no-message"  # noqa: S105 - that it is never shown is what is tested
 

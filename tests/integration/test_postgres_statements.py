@@ -11,8 +11,8 @@ import pytest
 from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.statements import load_statements
-from kvworker.testing.together import one
+from kvworker.adapters.sql.statements import load_statements
+from kvworker.testing.apply_many import one
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_large_values_are_not_read_together(adapter: KeyValueStoreAdapter) -> No
 
 
 def test_psycopg_parses_each_statement_once() -> None:
-    assert max(map(len, load_statements("postgresql").values())) <= MAX_CACHED_STATEMENT_LENGTH
+    assert max(map(len, load_statements("kvworker.adapters.postgres").values())) <= MAX_CACHED_STATEMENT_LENGTH
 
 
 def test_a_replay_reads_its_record_in_a_second_one(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.refusals import REFUSALS, attempt
-from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.adapters.sql.adapter import SqlAdapter
+from kvworker.adapters.sql.recorded_refusals import REFUSALS, attempt
 from kvworker.errors import BatchRefusedError, CounterOverflowError, NamespaceQuotaExceededError, OperationTimeoutError
 from kvworker.model import INT64_MAX, Step
 

@@ -13,10 +13,10 @@ from celery import Celery
 from redis import Redis
 
 from kvworker import Settings
-from kvworker.celery_app import make_celery
-from kvworker.clock import ServerClock
-from kvworker.replies import ReplyReader
-from tests.acceptance.processes import wait_until
+from kvworker.client.transport.replies import ReplyReader
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.clock import ServerClock
+from tests.support.processes import wait_until
 
 
 class Waiter:
@@ -129,7 +129,7 @@ def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: Rep
 def test_a_quiet_connection_is_kept_moving(
     app: Celery, client: Redis, reader: ReplyReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvworker.replies.TRUSTED_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("kvworker.client.transport.replies.TRUSTED_IDLE_SECONDS", 0.0)
     client.config_resetstat()
     reader.expect("prefix-1", Waiter())
     wait_until(lambda: "cmdstat_ping" in client.info("commandstats"), what="a ping")

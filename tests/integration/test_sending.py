@@ -20,16 +20,16 @@ from kombu import serialization
 from redis import Redis
 
 from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
-from kvworker.celery_app import make_celery
+from kvworker.client.transport.kombu import KombuRoute
+from kvworker.client.transport.message import Message
+from kvworker.client.transport.publisher import Sender
+from kvworker.client.transport.redis import RedisRoute
 from kvworker.errors import KVStoreError
-from kvworker.kombu_route import KombuRoute
-from kvworker.links import _FRESH_SECONDS, Links, connect, timed_out
-from kvworker.outgoing import Message
-from kvworker.redis_route import RedisRoute
-from kvworker.sender import Sender
-from kvworker.wire import encode_request
-from tests.acceptance.processes import ValkeyNode, wait_until
-from tests.tls import make_signer
+from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.redis_connections import _FRESH_SECONDS, Links, connect, timed_out
+from kvworker.messaging.wire import encode_request
+from tests.support.processes import ValkeyNode, wait_until
+from tests.support.tls import make_signer
 
 Route = RedisRoute | KombuRoute
 VALUES: list[Any] = [{"a": "ü\u0000"}, {"__type__": "datetime", "__value__": "2026"}, 2**70, None]
@@ -256,7 +256,7 @@ def test_a_connection_idle_for_long_is_asked_before_it_is_used(app: Celery, monk
     links.give_back(link)
     assert links.take_ready() is link
     links.give_back(link)
-    monkeypatch.setattr("kvworker.links.TRUSTED_IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("kvworker.messaging.redis_connections.TRUSTED_IDLE_SECONDS", 0.0)
     assert links.take_ready() is None
     assert links.take() is link
     links.close()

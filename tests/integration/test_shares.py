@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.shares import SHARES, LedgerSplitter
-from kvworker.adapters.sql_adapter import SqlAdapter
+from kvworker.adapters.postgres.ledger_shares import SHARES, LedgerSplitter
+from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.errors import GlobalQuotaExceededError, NamespaceQuotaExceededError
 from kvworker.model import Step
 from kvworker.testing import eventually

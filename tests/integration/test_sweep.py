@@ -11,11 +11,11 @@ import pytest
 from psycopg import sql
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.statements import load_statements
+from kvworker.adapters.sql.statements import load_statements
 
 #: As many are found at once.
 FOUND_ROWS = 2000
-STATEMENTS = load_statements("postgresql")
+STATEMENTS = load_statements("kvworker.adapters.postgres")
 
 
 @pytest.fixture

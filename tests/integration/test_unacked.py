@@ -13,8 +13,8 @@ from kombu import Connection, Queue
 from kombu.transport.redis import Channel, QoS
 from redis import Redis
 
-from tasks.unacked import UnackedRecord
-from tests.acceptance.processes import wait_until
+from kvworker.worker.unacked import UnackedRecord
+from tests.support.processes import wait_until
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_wrong_clock_puts_back_neither_its_own_messages_nor_anothers(
 
     index = f"{prefix}unacked_index"
     monkeypatch.setattr("kombu.transport.redis.time", wrong_time)
-    monkeypatch.setattr("kvworker.clock.time.time", wrong_time)
+    monkeypatch.setattr("kvworker.messaging.clock.time.time", wrong_time)
     message = take(channel)
     channel.qos._line.read()
     assert client.zscore(index, message.delivery_tag) == pytest.approx(wrong_time() - hours * 3600, abs=1)

@@ -25,10 +25,10 @@ class Absent:
 ABSENT = set(sys.argv[1:])
 sys.meta_path.insert(0, Absent())
 from importlib import import_module
-from kvworker.cli.root import HOMES
+from kvworker.cli.group import HOMES
 for home in sorted(set(HOMES.values())):
     import_module(f"kvworker.cli.{home}")
-import kvworker.adapters.postgres, kvworker.adapters.sqlite, kvworker.aio, kvworker.client, kvworker.inline, tasks
+import kvworker.adapters.postgres, kvworker.adapters.sqlite, kvworker.client, kvworker.inline, tasks
 import celery.bin.celery, celery.backends.redis, kombu.transport.redis, kombu.transport.pyamqp
 """
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from langgraph.store.base import BaseStore, Op, Result, TTLConfig
 
-from kvworker.aio import AsyncKeyValueStore
-from kvworker.facade import KeyValueOperations
+from kvworker.client.aio import AsyncKeyValueStore
+from kvworker.client.base import KeyValueOperations
 from kvworker.integrations.jobs import run, run_async, run_blocking
 from kvworker.integrations.langgraph.batch import Batch
 from kvworker.integrations.langgraph.items import Names

@@ -1,0 +1,95 @@
+"""From an adapter's configuration block to its settings, its url and its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from kvworker.adapters.conversation import conversation_engine
+from kvworker.adapters.sql.dialect import Dialect
+from kvworker.adapters.sql.engines import HostEngine, ProcessEngine
+from kvworker.errors import ConfigurationError
+from kvworker.settings.adapters import SqlAdapterSettings, configuration_error
+
+_Settings = TypeVar("_Settings", bound=SqlAdapterSettings)
+
+
+def path_of(adapter: str) -> str:
+    """Name the place of an adapter's block in the configuration file."""
+    return f"tools.kv_store.adapters.{adapter}"
+
+
+def parse_block(adapter: str, model: type[_Settings], config: Mapping[str, Any]) -> _Settings:
+    """Validate the block.
+
+    Raises:
+        ConfigurationError: it is wrong; every problem is listed.
+    """
+    try:
+        return model.model_validate(dict(config))
+    except ValidationError as error:
+        raise configuration_error(path_of(adapter), error, model) from None
+
+
+def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[str]) -> URL | None:
+    """Parse the block's url; None means that the conversation store's engine is to be used.
+
+    Raises:
+        ConfigurationError: the url is missing, malformed or of another database.
+    """
+    path = f"{path_of(adapter)}.url"
+    if settings.url is None:
+        if settings.reuse_conversation_store is False:
+            raise ConfigurationError(f"{path}: missing; set it, or reuse_conversation_store: true")
+        return None
+    text = settings.url.get_secret_value().strip()
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # The parser's message repeats the url, and the url may hold a password.
+        raise ConfigurationError(
+            f"{path}: not a database url; write {schemes[-1]}://user:password@host:port/database"
+        ) from None
+    if "@" in (url.host or "") or (url.host and text.partition("?")[0].count("@") > 1):
+        # What was taken for host or database holds the rest of a password, which errors of the driver would show.
+        raise ConfigurationError(f"{path}: in a user name or password, write : / ? # @ percent-encoded")
+    if url.drivername not in schemes:
+        raise ConfigurationError(f"{path}: the scheme {url.drivername!r} is not one of {', '.join(schemes)}")
+    return url
+
+
+def engine_for(adapter: str, dialect: Dialect, *, has_url: bool) -> ProcessEngine:
+    """Give the engine that is made from the url, or else the host program's."""
+
+    def own_engine() -> Engine:
+        try:
+            return dialect.make_engine()
+        except (ArgumentError, TypeError, ValueError):
+            # Not quoted, for the url may hold a password.
+            raise ConfigurationError(
+                f"{path_of(adapter)}.url: a parameter after the question mark has a value that cannot be used"
+            ) from None
+
+    if has_url:
+        return ProcessEngine(own_engine, dialect)
+
+    def host_engine() -> Engine:
+        engine = conversation_engine()
+        if engine is None:
+            raise ConfigurationError(
+                f"{path_of(adapter)}: the conversation store is to be reused, but there is none; set"
+                " conversation_store.url, hand its engine to use_conversation_engine(), or set a url here"
+            )
+        if (engine.dialect.name, engine.dialect.driver) != (dialect.name, dialect.driver):
+            raise ConfigurationError(
+                f"{path_of(adapter)}: the conversation store's engine is {engine.dialect.name}+{engine.dialect.driver},"
+                f" and this adapter needs {dialect.name}+{dialect.driver}"
+            )
+        return engine
+
+    return HostEngine(host_engine, dialect)

@@ -1,0 +1,142 @@
+"""Reading what there is: keys and namespaces page by page, and ledgers against their quotas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kvworker.adapters.sql.dialect import Limits
+from kvworker.adapters.sql.executor import Session
+from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.model import (
+    MAX_KEY_BYTES,
+    MAX_NAMESPACE_BYTES,
+    MAX_PAGE_ROWS,
+    MAX_READ_BYTES,
+    KeyList,
+    LedgerUsage,
+    ListedEntry,
+    NamespaceList,
+    check_count,
+    check_cursor,
+    check_prefix,
+    decode_value,
+)
+
+_LAST_CODE_POINT: Final = 0x10FFFF
+#: Greater than every name: the longest of the greatest characters, and one more.
+_GREATEST: Final = chr(_LAST_CODE_POINT) * (MAX_KEY_BYTES // 4 + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a listing: names that begin with ``prefix``, behind ``after``, at most ``rows``."""
+
+    prefix: str
+    rows: int
+    after: str
+
+    def params(self) -> dict[str, Any]:
+        """Give the parameters of its statement, which reads a row more to know whether there is one."""
+        return {
+            "prefix": self.prefix,
+            "below": _first_behind(self.prefix),
+            "after": self.after,
+            "page_rows": self.rows + 1,
+        }
+
+
+def key_page(prefix: str, limit: int, cursor: str | None) -> Page:
+    """Make a page of keys.
+
+    Raises:
+        InvalidRequestError: an argument is wrong.
+    """
+    return _page(check_prefix("prefix", prefix, MAX_KEY_BYTES), limit, cursor)
+
+
+def namespace_page(prefix: str, limit: int, cursor: str | None) -> Page:
+    """Make a page of namespaces.
+
+    Raises:
+        InvalidRequestError: an argument is wrong.
+    """
+    return _page(check_prefix("prefix", prefix, MAX_NAMESPACE_BYTES), limit, cursor)
+
+
+def list_keys(session: Session, namespace: str, page: Page, *, include_values: bool) -> KeyList:
+    """Read a page of a namespace's live entries; with values it ends before they are too large together."""
+    params = {
+        **page.params(),
+        "namespace": namespace,
+        "include_values": include_values,
+        "max_bytes": MAX_READ_BYTES,
+    }
+    rows = session.run(lambda connection: session.dialect.run(connection, "list_keys", params).fetchall())
+    fitting = [row for row in rows[: page.rows] if row[-1] or not include_values]
+    entries = tuple(_listed(row, include_values=include_values) for row in fitting)
+    next_cursor = entries[-1].key if len(entries) < len(rows) else None
+    return KeyList(namespace, entries, next_cursor, include_values)
+
+
+def list_namespaces(session: Session, page: Page, limits: Limits) -> NamespaceList:
+    """Read a page of the namespaces that have entries."""
+    rows = session.run(lambda connection: session.dialect.run(connection, "list_namespaces", page.params()).fetchall())
+    found = tuple(_usage(row, limits) for row in rows[: page.rows])
+    return NamespaceList(found, found[-1].namespace if len(rows) > len(found) else None)
+
+
+def namespace_usage(session: Session, namespace: str, limits: Limits) -> LedgerUsage:
+    """Read a namespace's ledger; one without entries uses nothing."""
+    row = session.run(lambda connection: _ledger(session, connection, namespace))
+    return _usage((namespace, *(row or (0, 0, None))), limits)
+
+
+def all_usage(session: Session, limits: Limits) -> list[LedgerUsage]:
+    """Read every ledger, the global one last and only if there is a global quota."""
+    rows = session.run(lambda connection: session.dialect.run(connection, "all_usage", {}).fetchall())
+    usage = [_usage(row, limits) for row in rows if row[0] != GLOBAL_LEDGER]
+    if limits.global_bytes is None:
+        return usage
+    whole = [_whole(row[1:3], limits) for row in rows if row[0] == GLOBAL_LEDGER]
+    return usage + whole
+
+
+def total_usage(session: Session, limits: Limits) -> LedgerUsage:
+    """Read what the whole store uses."""
+    row = session.run(lambda connection: session.dialect.fetch_one(connection, "sum_ledgers", {}))
+    return _whole(row, limits)
+
+
+def _page(prefix: str, limit: int, cursor: str | None) -> Page:
+    return Page(prefix, check_count("limit", limit, MAX_PAGE_ROWS), check_cursor(cursor) or "")
+
+
+def _ledger(session: Session, connection: Any, namespace: str) -> Any:
+    return session.dialect.fetch_one(connection, "ledger_usage", {"namespace": namespace})
+
+
+def _usage(row: Any, limits: Limits) -> LedgerUsage:
+    namespace, used_bytes, entry_count, own_quota = row
+    return LedgerUsage(namespace, used_bytes, entry_count, limits.namespace_bytes if own_quota is None else own_quota)
+
+
+def _whole(row: Any, limits: Limits) -> LedgerUsage:
+    return LedgerUsage(None, row[0], row[1], limits.global_bytes)
+
+
+def _listed(row: Any, *, include_values: bool) -> ListedEntry:
+    key, version, size_bytes, ttl_seconds, text, _ = row
+    remaining = None if ttl_seconds is None else max(0.0, ttl_seconds)
+    return ListedEntry(key, version, size_bytes, remaining, decode_value(text) if include_values else None)
+
+
+def _first_behind(prefix: str) -> str:
+    """Give the first name behind all that begin with the prefix, in the order of code points, which UTF-8 keeps."""
+    for end in range(len(prefix), 0, -1):
+        code_point = ord(prefix[end - 1])
+        if code_point < _LAST_CODE_POINT:
+            # Surrogates are not characters.
+            following = 0xE000 if code_point == 0xD7FF else code_point + 1
+            return prefix[: end - 1] + chr(following)
+    return _GREATEST

@@ -1,0 +1,211 @@
+"""Looking after the ledgers and removing what is past its time, in short transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from kvworker.adapters.sql.dialect import Limits, QuotaRefusedError, Write
+from kvworker.adapters.sql.executor import Session
+from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.errors import (
+    GlobalQuotaExceededError,
+    InvalidRequestError,
+    NamespaceQuotaExceededError,
+    QuotaExceededError,
+)
+from kvworker.model import MAX_BATCH_ROWS, LedgerDrift, PruneReport, RecomputeReport, SweepReport, check_integer
+
+_PURGE_BATCH_ROWS = 1000
+_FOUND_ROWS = 2000
+
+
+def sweep_expired(session: Session, *, batch_rows: int, budget_seconds: float) -> SweepReport:
+    """Delete expired entries until none is left or time is up."""
+    return SweepReport(*_total(_sweep(session, _checked(batch_rows)), budget_seconds))
+
+
+def prune_operations(session: Session, *, batch_rows: int, budget_seconds: float) -> PruneReport:
+    """Delete records past their retention until none is left or time is up."""
+    deleted_rows, _, batches, complete = _total(_prune(session, _checked(batch_rows)), budget_seconds)
+    return PruneReport(deleted_rows, batches, complete)
+
+
+def purge_expired(session: Session, namespace: str | None) -> None:
+    """Delete every expired entry of a namespace, or of all, waiting for those that somebody works on."""
+    params = {"batch_rows": _PURGE_BATCH_ROWS, "namespace": namespace}
+    rows = 1
+    # Until nothing is left: a batch is short as well when a row was written anew while it waited for it.
+    while rows:
+        rows, _ = session.run(lambda connection: session.dialect.delete_expired(connection, "purge_batch", params))
+
+
+def quota_error(session: Session, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
+    """Give the error for a refused write, from what its ledger is now."""
+    used_bytes, own_quota = session.run(partial(_refusing_ledger, session, write=write, refusal=refusal))
+    requested_bytes = refusal.requested_bytes
+    if refusal.is_global:
+        return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
+    quota_bytes = limits.namespace_bytes if own_quota is None else own_quota
+    return NamespaceQuotaExceededError(write.namespace, quota_bytes, used_bytes, requested_bytes)
+
+
+def _refusing_ledger(
+    session: Session, connection: Any, write: Write, refusal: QuotaRefusedError
+) -> tuple[int, int | None]:
+    params = {"namespace": GLOBAL_LEDGER if refusal.is_global else write.namespace}
+    used_bytes, _, own_quota = session.dialect.fetch_one(connection, "ledger_usage", params) or (0, 0, None)
+    return used_bytes, own_quota
+
+
+def ensure_global_ledger(session: Session) -> None:
+    """Start global accounting if this store has none yet. Writers wait while it is counted."""
+
+    def work(connection: Any) -> None:
+        dialect = session.dialect
+        if dialect.fetch_one(connection, "ledger_usage", {"namespace": GLOBAL_LEDGER}) is None:
+            with dialect.transaction(connection):
+                dialect.run(connection, "lock_ledgers", {})
+                dialect.run(connection, "create_global_ledger", {})
+
+    session.run(work)
+
+
+def recompute_ledgers(session: Session, *, after: str | None, budget_seconds: float) -> RecomputeReport:
+    """Correct each ledger in its own transaction; the global one, as the sum of the others, last."""
+    deadline = time.monotonic() + budget_seconds
+    drifts: list[LedgerDrift | None] = []
+    for namespace in _namespaces(session, after):
+        if drifts and time.monotonic() >= deadline:
+            return RecomputeReport(len(drifts), _wrong(drifts), next_after=after)
+        drifts.append(session.run(partial(_recompute, session, namespace=namespace)))
+        after = namespace
+    checked = len(drifts)
+    drifts.append(session.run(partial(_recompute_global, session)))
+    return RecomputeReport(checked, _wrong(drifts))
+
+
+class _Batch(NamedTuple):
+    rows: int
+    freed_bytes: int
+    is_last: bool
+
+
+def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
+    """Delete expired entries batch by batch.
+
+    Those of many batches are found at once and sorted by namespace, so that each batch touches few ledgers. A search
+    begins where the one before ended: behind what others hold, and what a long transaction keeps in the index.
+    """
+    after, wanted_rows, is_last = None, 0, False
+    while not is_last:
+        wanted_rows = min(max(wanted_rows, batch_rows, _FOUND_ROWS), MAX_BATCH_ROWS)
+        find = partial(_find_expired, session, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
+        batches, found_rows, until = session.run(find)
+        is_last = found_rows < wanted_rows
+        deleted_rows = 0
+        for number, ids in enumerate(batches, 1):
+            delete = partial(session.dialect.delete_expired, statement="sweep_batch", params={"ids": ids})
+            rows, freed_bytes = session.run(delete)
+            deleted_rows += rows
+            yield _Batch(rows, freed_bytes, is_last and number == len(batches))
+        if until != after:
+            wanted_rows = 0
+        elif deleted_rows < found_rows / 2:
+            # Others hold, or deleted, most of one instant: look beyond these.
+            is_last = is_last or wanted_rows == MAX_BATCH_ROWS
+            wanted_rows *= 2
+        after = until
+
+
+def _find_expired(session: Session, connection: Any, **params: float | None) -> tuple[list[str], int, float | None]:
+    """Find entries that expired at the instant or later: batches of them, how many, and the latest expiry."""
+    rows = session.dialect.run(connection, "find_expired", params).fetchall()
+    _, found_rows, until = rows[0] if rows else ("", 0, None)
+    return [ids for ids, _, _ in rows], found_rows, until
+
+
+def _prune(session: Session, batch_rows: int) -> Iterator[_Batch]:
+    """Delete records batch by batch, each beginning where the one before ended, for the same reason."""
+    after, is_last = None, False
+    while not is_last:
+        params = {"batch_rows": batch_rows, "after": after}
+        rows, after = session.run(partial(session.dialect.prune_records, params=params))
+        is_last = rows < batch_rows
+        yield _Batch(rows, 0, is_last)
+
+
+def _total(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, int, bool]:
+    """Work until none is left or time is up: rows, bytes, batches that deleted any, and whether none is left."""
+    deadline = time.monotonic() + budget_seconds
+    rows = freed_bytes = count = 0
+    for batch in batches:
+        rows, freed_bytes, count = rows + batch.rows, freed_bytes + batch.freed_bytes, count + (batch.rows > 0)
+        if not batch.is_last and time.monotonic() >= deadline:
+            return rows, freed_bytes, count, False
+    return rows, freed_bytes, count, True
+
+
+def _checked(batch_rows: int) -> int:
+    if not 1 <= check_integer("batch_rows", batch_rows) <= MAX_BATCH_ROWS:
+        raise InvalidRequestError(f"batch_rows must be from 1 to {MAX_BATCH_ROWS:,}, not {batch_rows:,}")
+    return batch_rows
+
+
+def _namespaces(session: Session, after: str | None) -> Iterator[str]:
+    params = {"after": after or ""}
+
+    def read(connection: Any) -> str | None:
+        row = session.dialect.fetch_one(connection, "next_namespace", params)
+        return None if row is None else row[0]
+
+    while (namespace := session.run(read)) is not None:
+        yield namespace
+        params["after"] = namespace
+
+
+def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift | None:
+    dialect, params = session.dialect, {"namespace": namespace}
+    with dialect.transaction(connection):
+        ledger = dialect.lock_ledger(connection, namespace)
+        if ledger is None:
+            dialect.run(connection, "create_ledger", params)
+            ledger = dialect.lock_ledger(connection, namespace) or (0, 0, None)
+        recorded = ledger[:2]
+        actual = dialect.fetch_one(connection, "sum_entries", params)
+        if actual[1] == 0:
+            dialect.run(connection, "remove_ledger", params)
+        if recorded != actual:
+            dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
+    return _drift(namespace, recorded, actual)
+
+
+def _recompute_global(session: Session, connection: Any) -> LedgerDrift | None:
+    dialect, params = session.dialect, {"namespace": GLOBAL_LEDGER}
+    with dialect.transaction(connection):
+        ledger = dialect.lock_ledger(connection, GLOBAL_LEDGER)
+        if ledger is None:
+            return None
+        recorded = ledger[:2]
+        actual = dialect.fetch_one(connection, "sum_ledgers", {})
+        if recorded != actual:
+            dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
+    return _drift(None, recorded, actual)
+
+
+def _drift(namespace: str | None, recorded: tuple[int, int], actual: tuple[int, int]) -> LedgerDrift | None:
+    if tuple(recorded) == tuple(actual):
+        return None
+    return LedgerDrift(
+        namespace,
+        recorded_bytes=recorded[0],
+        actual_bytes=actual[0],
+        recorded_entries=recorded[1],
+        actual_entries=actual[1],
+    )
+
+
+def _wrong(drifts: list[LedgerDrift | None]) -> tuple[LedgerDrift, ...]:
+    return tuple(drift for drift in drifts if drift is not None)

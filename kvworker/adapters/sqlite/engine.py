@@ -1,0 +1,99 @@
+"""The engine of a SQLite database: where its file is, and how its connections are set up."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from kvworker.adapters.sql.configuration import path_of
+from kvworker.errors import ConfigurationError
+from kvworker.settings.adapters import SqliteSettings
+
+_WAL_RETRY_SECONDS = 0.01
+
+
+def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
+    """Make an engine in autocommit mode.
+
+    Raises:
+        ConfigurationError: the file's directory does not exist, or cannot be made.
+    """
+    in_memory = is_in_memory(url)
+    if not in_memory:
+        _check_directory(url, create=settings.migrate_on_start)
+    pool = settings.pool
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        poolclass=QueuePool,
+        # A database in memory is its connection: there must be one, and callers take turns.
+        pool_size=1 if in_memory else pool.size,
+        max_overflow=0 if in_memory else pool.max_overflow,
+        pool_timeout=pool.timeout,
+        pool_reset_on_return=None,
+        connect_args={"timeout": settings.busy_timeout_seconds, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        if not in_memory:
+            _use_wal(connection, settings.busy_timeout_seconds)
+        # An acknowledged write must survive a power failure; NORMAL would lose the last ones.
+        connection.execute("PRAGMA synchronous = FULL")
+
+    if in_memory:
+        from kvworker.adapters.sql.migrations import migrate  # noqa: PLC0415 - Alembic takes long to import
+
+        migrate(engine)
+    return engine
+
+
+def is_in_memory(url: URL) -> bool:
+    """Tell whether the url names a database that lives in memory."""
+    file = (url.database or "").removeprefix("file:")
+    return file in {"", ":memory:"} or url.query.get("mode") == "memory"
+
+
+def with_absolute_path(url: URL) -> URL:
+    """Fix the file that a relative path means now: a forked worker may work in another directory."""
+    if is_in_memory(url):
+        return url
+    path = url.database or ""
+    scheme = "file:" if path.startswith("file:") else ""
+    return url.set(database=scheme + str(Path(path.removeprefix(scheme)).absolute()))
+
+
+def _check_directory(url: URL, *, create: bool) -> None:
+    directory = Path((url.database or "").removeprefix("file:")).parent
+    if create:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path_of('sqlite')}.url: the directory {str(directory)!r} cannot be made: {error.strerror}"
+            ) from error
+    if not directory.is_dir():
+        raise ConfigurationError(
+            f"{path_of('sqlite')}.url: the directory {str(directory)!r} does not exist; create it, or set"
+            " migrate_on_start: true. A path after three slashes is relative to the working directory,"
+            " after four it is absolute: sqlite:////var/lib/kv.sqlite"
+        )
+
+
+def _use_wal(connection: sqlite3.Connection, timeout_seconds: float) -> None:
+    """Let readers go on while one writes. Two processes that switch a new file at once do not wait by themselves."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_WAL_RETRY_SECONDS)
+        else:
+            return

@@ -1,0 +1,59 @@
+"""What SQLite's errors mean. Messages hold no value; the driver's error stays the cause."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+
+from kvworker.adapters.sql.dialect import ConnectionLostError, QuotaRefusedError
+from kvworker.adapters.sql.schema import GLOBAL_QUOTA_CHECK, NAMESPACE_QUOTA_CHECK
+from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, StoreUnavailableError
+
+#: By primary result code, the low byte of the extended one.
+_MEANINGS: Mapping[int, Callable[[], Exception]] = {
+    sqlite3.SQLITE_BUSY: lambda: StoreUnavailableError("the database stayed locked for busy_timeout_seconds"),
+    sqlite3.SQLITE_LOCKED: lambda: StoreUnavailableError("a table stayed locked"),
+    sqlite3.SQLITE_READONLY: lambda: StoreUnavailableError("the database is read-only"),
+    sqlite3.SQLITE_IOERR: lambda: StoreUnavailableError("the database's disk failed"),
+    sqlite3.SQLITE_FULL: lambda: StoreUnavailableError("the database's disk is full"),
+    sqlite3.SQLITE_CANTOPEN: lambda: StoreUnavailableError("the database file cannot be opened"),
+    sqlite3.SQLITE_NOMEM: lambda: StoreUnavailableError("the database is out of memory"),
+    sqlite3.SQLITE_NOTADB: lambda: ConfigurationError("the file is not a SQLite database; correct the url"),
+    sqlite3.SQLITE_CORRUPT: lambda: KVStoreError("the database file is damaged; restore it from a backup"),
+}
+
+
+def translate(error: Exception) -> Exception:
+    """Give the error, or the signal, that the driver's error means."""
+    if isinstance(error, sqlite3.IntegrityError):
+        return _refusal(error)
+    if isinstance(error, sqlite3.ProgrammingError):
+        return ConnectionLostError("the database connection was closed")
+    message = str(error)
+    if message.startswith("table kv_") and message.endswith("already exists"):
+        return SchemaError(
+            "some of the store's tables are there, but not the note of their version: restore the table"
+            " kv_schema_version from a backup, or use another file"
+        )
+    if message.startswith(("no such table", "no such column", "table kv_")):
+        return SchemaError("the store's tables are missing or of another version; run `kvworker migrate`")
+    code = error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) else -1
+    if code in _MEANINGS:
+        return _MEANINGS[code]()
+    return KVStoreError(f"the database failed with SQLite's result code {code}")
+
+
+def cannot_connect(error: Exception, path: str | None) -> Exception:
+    """Give the error that a failure to open the file means."""
+    meaning = translate(error)
+    if isinstance(meaning, StoreUnavailableError):
+        return StoreUnavailableError(f"cannot open the database file {path!r}: {meaning.detail}")
+    return meaning
+
+
+def _refusal(error: sqlite3.IntegrityError) -> Exception:
+    message = str(error)
+    for constraint in (NAMESPACE_QUOTA_CHECK, GLOBAL_QUOTA_CHECK):
+        if message.endswith(constraint):
+            return QuotaRefusedError(is_global=constraint == GLOBAL_QUOTA_CHECK)
+    return KVStoreError("the database refused the write by a constraint that is not the store's")

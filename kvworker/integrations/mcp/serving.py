@@ -1,0 +1,135 @@
+"""The server on its transports: whom it serves, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import uvicorn
+from mcp.server.stdio import stdio_server
+from starlette.types import ASGIApp
+
+from kvworker.client.aio import AsyncKeyValueStore
+from kvworker.errors import ConfigurationError
+from kvworker.integrations.mcp.address import Address
+from kvworker.integrations.mcp.scope import SESSION_PREFIX, Scope
+from kvworker.integrations.mcp.server import server_by_session, server_in_scope
+from kvworker.settings import Settings
+from kvworker.tools.manifest import tools_of
+
+_PATH: Final = "/mcp"
+#: Seconds that open connections have to end once the server is told to stop.
+_GRACE_SECONDS: Final = 3
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Whom the server serves: as which persona, and with which namespaces.
+
+    ``namespace_prefix`` names the namespaces that all clients share; ``own_namespaces`` gives every session
+    its own. Without either they see the whole store.
+    """
+
+    persona: str | None = None
+    namespace_prefix: str | None = None
+    own_namespaces: bool = False
+
+    def tools(self, settings: Settings) -> list[str]:
+        """The names of what the clients may use.
+
+        Raises:
+            ConfigurationError: the persona is not configured, none is named and one is needed, or it has no access to
+                the namespaces; or their prefix cannot be used.
+        """
+        persona = self.persona or settings.policies.default_persona
+        if settings.policies.personas and not persona:
+            raise ConfigurationError("policies are enforced, so the server needs a persona: name it with --persona")
+        tools = tools_of(settings, persona)
+        if persona:
+            self._check_access(persona, settings.policies.personas[persona].namespaces)
+        return [tool.name for tool in tools]
+
+    def common_scope(self) -> Scope:
+        """What all clients see, where not every session has its own namespaces.
+
+        Raises:
+            ConfigurationError: the prefix cannot be used.
+        """
+        return Scope() if self.namespace_prefix is None else Scope.named(self.namespace_prefix)
+
+    def _check_access(self, persona: str, patterns: Iterable[str] | None) -> None:
+        prefix = SESSION_PREFIX if self.own_namespaces else self.common_scope().prefix
+        if prefix and patterns is not None and not any(_may_match(pattern, prefix) for pattern in patterns):
+            raise ConfigurationError(
+                f"persona {persona!r} has no access to namespaces that begin with {prefix!r}: its patterns see the"
+                f" whole names, so it needs one such as '{prefix}*'"
+            )
+
+
+def serve_stdio(settings: Settings, audience: Audience) -> None:
+    """Serve the one client on standard input and output, until it closes them or a signal comes.
+
+    Raises:
+        ConfigurationError: the persona or the prefix cannot be used.
+    """
+    tools = audience.tools(settings)
+    scope = Scope.of_process() if audience.own_namespaces else audience.common_scope()
+
+    async def serve() -> None:
+        async with AsyncKeyValueStore(settings, audience.persona) as store, anyio.create_task_group() as tasks:
+            tasks.start_soon(_exit_on_signal, store)
+            server = server_in_scope(store, tools, scope)
+            async with stdio_server() as (reading, writing):
+                await server.run(reading, writing, server.create_initialization_options())
+            tasks.cancel_scope.cancel()
+
+    anyio.run(serve)
+
+
+def serve_http(settings: Settings, audience: Audience, address: Address, announce: Callable[[str], None]) -> None:
+    """Serve any number of clients over streamable HTTP, until a signal comes. ``announce`` is told the URL.
+
+    Raises:
+        ConfigurationError: the persona, the prefix or the address cannot be used.
+    """
+    tools = audience.tools(settings)
+    scope = audience.common_scope()
+    security = address.security()
+
+    async def serve(listener: socket.socket) -> None:
+        async with AsyncKeyValueStore(settings, audience.persona) as store:
+            own = audience.own_namespaces
+            server = server_by_session(store, tools) if own else server_in_scope(store, tools, scope)
+            app = server.streamable_http_app(streamable_http_path=_PATH, transport_security=security)
+            await _serve_app(app, listener)
+
+    with address.listen() as listener:
+        announce(address.url(listener, _PATH))
+        anyio.run(serve, listener)
+
+
+def _may_match(pattern: str, prefix: str) -> bool:
+    """Whether a persona's pattern may match names that begin with a prefix."""
+    literal, star, _ = pattern.partition("*")
+    return literal.startswith(prefix) or (star == "*" and prefix.startswith(literal))
+
+
+async def _exit_on_signal(store: AsyncKeyValueStore) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async for number in received:
+            await store.close()
+            # At once: a thread of the SDK's waits for standard input, and an ordinary exit would wait for it.
+            os._exit(128 + number)
+
+
+async def _serve_app(app: ASGIApp, listener: socket.socket) -> None:
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+    # When it has stopped, uvicorn raises the signal that stopped it once more, which would end this process
+    # before the store is closed. Received here, it does not.
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM):
+        await uvicorn.Server(config).serve(sockets=[listener])

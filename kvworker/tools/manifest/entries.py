@@ -1,0 +1,86 @@
+"""Entries of a host's tool manifest: what it must know of a tool to offer it, call it and guard it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kvworker.__version__ import __version__
+from kvworker.settings import Settings
+from kvworker.tools import TOOLS, Tool
+from kvworker.tools.manifest.schemas import input_schema, output_schema
+from kvworker.tools.policy import Policy
+
+_PROVIDER_PREFIX: Final = "kv_store_"
+_READ: Final = "It changes nothing, so it may be repeated."
+_REPEATABLE: Final = (
+    "Repeating it leaves what doing it once leaves. With an idempotency_key it is applied once, and answered alike."
+)
+_NOT_REPEATABLE: Final = (
+    "Give an idempotency_key, such as run id and step number: repeated without one, it is applied again."
+)
+
+
+def tools_of(settings: Settings, persona: str | None = None) -> tuple[Tool, ...]:
+    """The tools that a persona may use, by default the configured default persona; without either, all.
+
+    Raises:
+        ConfigurationError: the persona is not configured.
+    """
+    name = persona or settings.policies.default_persona
+    if name is None:
+        return tuple(TOOLS.values())
+    allowed = Policy(settings.policies).allowed_tools(name)
+    return tuple(tool for tool in TOOLS.values() if tool.name in allowed)
+
+
+def manifest_entries(settings: Settings, persona: str | None = None) -> list[dict[str, Any]]:
+    """One entry for each tool that the persona may use. ``default_timeout`` is in seconds.
+
+    Each lists its providers, one for each adapter, the one that is used first: the persona's own, or else
+    the configured default.
+
+    Raises:
+        ConfigurationError: the persona is not configured.
+    """
+    providers = _providers(settings, persona)
+    return [_entry(tool, settings, providers) for tool in tools_of(settings, persona)]
+
+
+def _entry(tool: Tool, settings: Settings, providers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "version": __version__,
+        "description": tool.summary,
+        "parameters": input_schema(tool),
+        "returns": output_schema(tool),
+        "side_effects": tool.side_effects,
+        "idempotency_key": _idempotency(tool, settings.maintenance.operation_retention_seconds),
+        "default_timeout": settings.facade.timeout_seconds,
+        "allow_parallel": True,
+        "auth": {"required": False},
+        "requires_flags": list(tool.requires_flags),
+        "providers": providers,
+    }
+
+
+def _idempotency(tool: Tool, retention_seconds: int) -> dict[str, Any]:
+    if not tool.writes:
+        return {"supported": False, "required": False, "guidance": _READ}
+    return {
+        "supported": True,
+        "required": False,
+        "scope": "namespace",
+        "retention_seconds": retention_seconds,
+        "guidance": _REPEATABLE if tool.repeatable else _NOT_REPEATABLE,
+    }
+
+
+def _providers(settings: Settings, persona: str | None) -> list[dict[str, Any]]:
+    name = persona or settings.policies.default_persona
+    provider = Policy(settings.policies).provider_of(name) if name else None
+    # A provider may also be named as its adapter is.
+    default = provider.removeprefix(_PROVIDER_PREFIX) if provider else settings.store.default_adapter
+    return [
+        {"name": _PROVIDER_PREFIX + adapter, "adapter": adapter, "default": adapter == default}
+        for adapter in dict.fromkeys([default, *settings.store.adapters])
+    ]

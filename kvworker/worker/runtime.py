@@ -1,0 +1,170 @@
+"""How a worker runs an operation: if policy allows it, within its deadline, a bounded number of times."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from celery.utils.log import get_task_logger
+from redis.exceptions import RedisError
+
+from kvworker.adapters import KeyValueStoreAdapter
+from kvworker.adapters.providers import Adapters
+from kvworker.adapters.sql.recorded_refusals import attempt
+from kvworker.errors import (
+    ConfigurationError,
+    KVStoreError,
+    OperationExpiredError,
+    OperationTimeoutError,
+    RedeliveryLimitError,
+    SchemaError,
+    StoreUnavailableError,
+)
+from kvworker.messaging.clock import ServerClock
+from kvworker.messaging.signing import MessageSigner
+from kvworker.messaging.wire import Request, decode_request, decode_together, encode_result
+from kvworker.model import OperationResult
+from kvworker.settings import Settings
+from kvworker.tools import STEP_TOOLS, Tool
+from kvworker.tools.policy import Policy
+from kvworker.worker.execution import perform, perform_together
+
+logger = get_task_logger(__name__)
+
+_OF_ONE_KEY = frozenset(tool.name for tool in STEP_TOOLS)
+
+_FIRST_PAUSE_SECONDS = 0.05
+_MAX_PAUSE_SECONDS = 2.0
+
+
+class Runtime:
+    """What the task bodies share in a worker process."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+        self.adapters = Adapters(settings)
+        self._policy = Policy(settings.policies)
+        self._signer = MessageSigner(settings.policies)
+        self._clock = ServerClock(app.backend.server_time)
+
+    def run_operation(
+        self, task_request: Any, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run the operation that a message asks for, and return its result as a dict."""
+        request = self._admitted(tool, parents, payload, task_request.id)
+        redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
+        if redelivered:
+            self._bound_redeliveries(task_request.id, request)
+        try:
+            if self._is_late(request):
+                self._refuse_late(request, redelivered=redelivered)
+            with attempt(task_request.id, partial(self._check_in_time, request)):
+                return encode_result(self._retrying(request))
+        except (ConfigurationError, SchemaError) as error:
+            # No fault of the caller's: whoever runs the worker should see it.
+            logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback would tell nothing more
+            raise
+        except StoreUnavailableError as error:
+            operation_id = request.operation_id if tool.writes else ""
+            raise StoreUnavailableError(error.detail, operation_id) from error
+
+    def run_together(self, task_request: Any, payload: dict[str, Any]) -> dict[str, Any]:
+        """Apply what several callers asked for, as far as it can be done at once: results by the calls' task ids.
+
+        What is left out, for whatever reason, comes again as a message of its own: there its error is told, or it is
+        tried until its deadline. So a second delivery need not look what became of the first.
+        """
+        requests: dict[str, Request] = {}
+        if not (task_request.delivery_info or {}).get("redelivered"):
+            for task_id, (tool, call) in decode_together(payload).items():
+                with suppress(KVStoreError):
+                    request = self._admitted(tool, (), call, task_id)
+                    if tool.name in _OF_ONE_KEY and not self._is_late(request):
+                        requests[task_id] = request
+        results: dict[str, Any] = {}
+        for adapter, task_ids in self._by_adapter(requests).items():
+            with suppress(KVStoreError):
+                taken = perform_together(adapter, [requests[task_id] for task_id in task_ids])
+                done = zip(task_ids, taken, strict=True)
+                results |= {task_id: encode_result(result) for task_id, result in done if result is not None}
+        return {"results": results}
+
+    def _by_adapter(self, requests: Mapping[str, Request]) -> dict[KeyValueStoreAdapter, list[str]]:
+        groups: dict[KeyValueStoreAdapter, list[str]] = {}
+        for task_id, request in requests.items():
+            with suppress(KVStoreError):
+                groups.setdefault(self._adapter(request), []).append(task_id)
+        return groups
+
+    def _admitted(self, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any], task_id: str) -> Request:
+        """The operation of a message that is authentic and allowed, whatever its sender has checked."""
+        self._signer.authenticate(tool, payload)
+        request = decode_request(tool, parents, payload, task_id=task_id)
+        return replace(request, persona=self._policy.admit(request.persona, tool, request.arguments))
+
+    def _adapter(self, request: Request) -> KeyValueStoreAdapter:
+        return self.adapters.of(self._policy.provider_of(request.persona))
+
+    def _retrying(self, request: Request) -> OperationResult:
+        """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""
+        give_up_at = self._clock.now() + self.settings.queue.retry_seconds
+        if request.deadline is not None:
+            give_up_at = min(give_up_at, request.deadline)
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return perform(self._adapter(request), request, self._policy.visible(request.persona))
+            except StoreUnavailableError as error:
+                pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                if self._clock.now() + pause >= give_up_at:
+                    raise
+                logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, pause)
+            time.sleep(pause)
+
+    def _is_late(self, request: Request) -> bool:
+        if request.deadline is None:
+            return False
+        self._clock.keep()
+        return self._clock.now() >= request.deadline
+
+    def _check_in_time(self, request: Request) -> None:
+        if self._is_late(request):
+            raise OperationTimeoutError(request.operation_id, "its worker stood still, and its deadline has passed")
+
+    def _refuse_late(self, request: Request, *, redelivered: bool) -> None:
+        """Settle a message that is past its deadline; returns if its operation was applied already.
+
+        An earlier delivery may have applied it, or may still be about to: only a first delivery without
+        a record is known not to be applied.
+        """
+        writes = request.tool.writes
+        if writes and self._adapter(request).was_applied(request.arguments["namespace"], request.operation_id):
+            return
+        if redelivered and writes:
+            raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
+        raise OperationExpiredError(request.operation_id)
+
+    def _bound_redeliveries(self, task_id: str, request: Request) -> None:
+        limit = self.settings.queue.max_redeliveries
+        if self._count_redelivery(task_id) > limit:
+            logger.error("%s given up after %d redeliveries: %s", task_id, limit, request.tool.name)
+            raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
+
+    def _count_redelivery(self, task_id: str) -> int:
+        """Count in the result backend's Redis, where every worker sees it."""
+        key = f"kvworker.redelivered.{task_id}"
+        try:
+            with self.app.backend.client.pipeline() as pipeline:
+                pipeline.incr(key)
+                pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
+                return int(pipeline.execute()[0])
+        except RedisError as error:
+            logger.warning("a redelivery of %s could not be counted: %s", task_id, type(error).__name__)
+            return 1

@@ -1,0 +1,1 @@
+"""Helpers that tests of several layers share: servers, processes, readers of documents, wrong messages."""

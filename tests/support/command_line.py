@@ -1,0 +1,98 @@
+"""The command line as a user has it: real processes, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.processes import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+KVWORKER = (sys.executable, "-m", "kvworker")
+_OWN_VARIABLES = ("ATLAS_KV_", "KVWORKER_")
+
+
+def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without configuration, and with this checkout to import from."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
+    return {**environ, "PYTHONPATH": str(ROOT), **(extra or {})}
+
+
+def kvworker(
+    *arguments: str, cwd: Path, stdin: str = "", environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*KVWORKER, *arguments],
+        cwd=cwd,
+        input=stdin,
+        env=clean_environ(environ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def kvworker_json(*arguments: str, cwd: Path) -> Any:
+    """What a command prints with ``--json``."""
+    done = kvworker(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@dataclass
+class Up:
+    """A running ``kvworker up`` and all the processes that belong to it."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    family: list[psutil.Process]
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def child(self, word: str) -> psutil.Process:
+        return next(process for process in self.family if word in " ".join(process.cmdline()))
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+    def survivors(self) -> list[psutil.Process]:
+        return [process for process in self.family if process.is_running() and process.status() != "zombie"]
+
+
+@contextmanager
+def running_up(cwd: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Up]:
+    """Start ``kvworker up`` and wait until it says that it runs; whatever is left at the end is killed."""
+    output = cwd / "up.out"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [*KVWORKER, "up", *arguments], cwd=cwd, env=clean_environ(environ), stdout=out, stderr=subprocess.STDOUT
+        )
+    up = Up(process, output, [])
+    try:
+        wait_until(
+            lambda: "Try, in another terminal" in up.text() or process.poll() is not None,
+            timeout_seconds=60,
+            what="kvworker up",
+        )
+        assert process.poll() is None, up.text()
+        up.family = psutil.Process(process.pid).children(recursive=True)
+        yield up
+    finally:
+        process.kill()
+        process.wait()
+        for survivor in up.survivors():
+            survivor.kill()

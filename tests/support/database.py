@@ -1,0 +1,44 @@
+"""Holding a worker in the middle of an operation, by the lock of the entry that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from kvworker import KeyValueStore
+from tests.support.processes import WorkerNode, wait_until
+
+
+@contextmanager
+def locked_entry(postgres_url: str, key: str) -> Iterator[psycopg.Connection]:
+    """Hold the row lock of an entry, so that a write to it waits in the database."""
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
+        connection.execute("SELECT FROM kv_entries WHERE key = %s FOR UPDATE", (key,))
+        yield connection
+
+
+def waits_for_lock(connection: psycopg.Connection) -> bool:
+    found = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    ).fetchone()
+    return found is not None and found[0] > 0
+
+
+def kill_in_the_middle_of_an_increment(
+    store: KeyValueStore, worker: WorkerNode, postgres_url: str, other_worker: WorkerNode
+) -> None:
+    """Kill a worker, main process and children, while its increment waits in the database; another one goes on."""
+    store.set("n", "c", 10)
+    with locked_entry(postgres_url, "c") as blocker:
+        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
+        wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
+        family = worker.children()
+        worker.kill()
+        for child in family:
+            child.kill()
+        blocker.rollback()
+    other_worker.start()
+    assert pending.result().value == 11
+    assert store.get("n", "c").value == 11

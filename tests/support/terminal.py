@@ -1,0 +1,156 @@
+"""The terminal of a reader: runs the commands that a document gives, or checks those that cannot be run here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from kvworker.ops.local.child_processes import Child, ChildSpec, running_child
+from tests.support.documents import ROOT
+
+_SECONDS = 60
+
+#: Commands that go on until they are stopped, and what they say once they are ready.
+SERVERS: Mapping[str, str] = {
+    r"kvworker up --": "Try, in another terminal",
+    r"kvworker mcp .*--transport http": "MCP server at",
+    r"kvworker worker ": "ready.",
+    r"kvworker beat ": "Configuration ->",
+    r"celery -A \w+ worker ": "ready.",
+}
+
+
+def _runs_already(_command: str) -> bool:
+    """The test has given this very command, once for all documents."""
+    return (Path(".kvworker") / "kvworker.yaml").exists()
+
+
+def _is_a_target(command: str) -> bool:
+    """A target runs everything, these tests included; tests/acceptance/test_demo.py runs the demonstration."""
+    makefile = (ROOT / "Makefile").read_text()
+    return all(f"\n{target}: " in makefile for target in shlex.split(command, comments=True)[1:])
+
+
+def _installs_extras(command: str) -> bool:
+    """It needs a package index, and what it installs is here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.search(r"'(?:kvworker|\.)\[([\w,-]+)\]'", command)
+    return named is not None and set(named[1].split(",")) <= set(project["optional-dependencies"])
+
+
+def _names_services(command: str) -> bool:
+    """It needs a container engine; tests/acceptance/test_compose.py runs what it would run."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return set(re.findall(r"--scale (\w+)=", command)) <= set(services)
+
+
+def _runs_sql_of_ours(command: str) -> bool:
+    """It needs a PostgreSQL and its superuser; tests/integration/test_roles.py runs these files as these users."""
+    found = re.search(r"--file (config/\w+\.sql)$", command)
+    return found is not None and (ROOT / found[1]).exists()
+
+
+def _makes_an_rsa_key(command: str) -> bool:
+    """OpenSSL's program may be missing; tests/acceptance/test_signed_messages.py makes such keys by a library."""
+    return "-newkey rsa:" in command
+
+
+#: Commands that cannot be run here. Each is checked instead; the check's docstring says why.
+CHECKED: Mapping[str, Callable[[str], bool]] = {
+    r"kvworker up$": _runs_already,
+    r"make ": _is_a_target,
+    r"pip install ": _installs_extras,
+    r"docker compose ": _names_services,
+    r"psql ": _runs_sql_of_ours,
+    r"openssl req ": _makes_an_rsa_key,
+}
+
+#: Commands that run to their end, and what is added to them.
+RUN: Mapping[str, str] = {
+    r"kvworker ": "",
+    # The whole suite takes some seconds, and tests/conformance runs it.
+    r"python -m pytest test_cloud_adapter\.py$": " --quiet -k increment",
+}
+
+
+def activated_path() -> str:
+    """The path on which kvworker, celery and python are this environment's."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+class Terminal:
+    """One terminal in a directory: what is exported stays, and servers go on until it is closed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._contexts = ExitStack()
+        self._servers: list[Child] = []
+
+    def run(self, command: str, *, fails: bool = False) -> str:
+        """Run a command, and give what it prints; a server's start is awaited.
+
+        Raises:
+            AssertionError: it fails, or with ``fails`` does not, or there is no rule for it.
+        """
+        if exported := re.fullmatch(r"export (\w+)=(.*?)(?:\s+#.*)?", command):
+            os.environ[exported[1]] = self._printed(f"printf %s {exported[2]}", fails=False)
+            return ""
+        if check := _find(CHECKED, command):
+            assert CHECKED[check](command), f"{command} was checked, not run: {CHECKED[check].__doc__}"
+            return ""
+        if server := _find(SERVERS, command):
+            self._start(command, SERVERS[server])
+            return ""
+        rule = _find(RUN, command)
+        assert rule is not None, f"there is no rule for the command {command!r}"
+        return self._printed(command + RUN[rule], fails=fails)
+
+    def _printed(self, command: str, *, fails: bool) -> str:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            cwd=self._directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            printed, _ = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        assert bool(process.returncode) == fails, f"{command}: exit code {process.returncode}\n{printed}"
+        return printed
+
+    def _start(self, command: str, ready: str) -> None:
+        log = self._directory / f"server-{len(self._servers)}.log"
+        log.unlink(missing_ok=True)
+        spec = ChildSpec(command, shlex.split(command, comments=True), log, self._directory, stop_seconds=_SECONDS)
+        server = self._contexts.enter_context(running_child(spec))
+        self._servers.append(server)
+        server.wait_until(lambda: ready in log.read_text(), _SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop all servers at the same time; each takes a second or two."""
+        with self._contexts, ThreadPoolExecutor() as threads:
+            list(threads.map(Child.stop, self._servers))
+
+
+def _find(patterns: Iterable[str], command: str) -> str | None:
+    return next((pattern for pattern in patterns if re.match(pattern, command)), None)

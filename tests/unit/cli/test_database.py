@@ -1,0 +1,131 @@
+"""Commands that work on the database itself, on a real SQLite."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import pytest
+import yaml
+
+from kvworker.adapters import KeyValueStoreAdapter, registry
+from kvworker.cli import main
+from kvworker.ops.database import open_adapter, open_sql_adapter
+from kvworker.settings import Settings
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A migrated store with an entry that lives, one that has expired, and a ledger that is wrong."""
+    path = tmp_path / "kvworker.yaml"
+    block = {"url": f"sqlite:///{tmp_path}/kv.sqlite", "global_quota_bytes": 1000}
+    path.write_text(
+        yaml.safe_dump({"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": block}}}})
+    )
+    monkeypatch.setenv("KVWORKER_CONFIG", str(path))
+    return path
+
+
+@pytest.fixture
+def filled(config: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    run("migrate")
+    capsys.readouterr()
+    with open_adapter(Settings.load(config)) as adapter:
+        adapter.set("[red]odd\x1b name", "a", "one")
+        adapter.set("plain", "b", [1, 2])
+        adapter.set("plain", "c", 3, ttl_seconds=1e-6)
+    return config
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run(*arguments) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_migrate_tells_the_version_and_may_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys, "migrate") == "the schema is at version 0003\n"
+    assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0003"}
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "no schema to migrate"), ("7", "at version 7")])
+def test_an_adapter_that_is_not_bundled_is_migrated_too(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    version: str | None,
+    said: str,
+) -> None:
+    path = tmp_path / "kvworker.yaml"
+    path.write_text(yaml.safe_dump({"tools": {"kv_store": {"default_adapter": "mine"}}}))
+    adapter = create_autospec(KeyValueStoreAdapter, instance=True)
+    adapter.__enter__.return_value = adapter
+    adapter.schema_version.return_value = version
+    monkeypatch.setitem(registry._factories, "mine", lambda _config: adapter)
+    assert said in output(capsys, "migrate", "--config", str(path))
+    assert json.loads(output(capsys, "migrate", "--json", "--config", str(path))) == {"schema_version": version}
+    assert adapter.migrate.call_count == 2
+
+
+def test_a_database_without_a_schema_says_what_to_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("namespaces") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "kvworker migrate" in error
+
+
+def test_namespaces_shows_usage_against_quota(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    usage = {entry["namespace"]: entry for entry in json.loads(output(capsys, "namespaces", "--json"))}
+    assert usage["[red]odd\x1b name"]["used_bytes"] == len('"one"')
+    assert usage[None]["quota_bytes"] == 1000
+    table = output(capsys, "namespaces")
+    assert r"'[red]odd\x1b name'" in table
+    assert "\x1b" not in table
+    assert "(all)" in table
+
+
+def test_sweep_deletes_what_expired(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(output(capsys, "sweep", "--json")) == {"deleted_rows": 1, "freed_bytes": 1}
+    assert output(capsys, "sweep") == "deleted 0 expired entries, 0 bytes\n"
+
+
+def test_recompute_shows_and_mends_a_drift(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output(capsys, "sweep")
+    connection = sqlite3.connect(filled.parent / "kv.sqlite")
+    with connection:
+        connection.execute("UPDATE kv_ledgers SET used_bytes = 99, limit_bytes = 999 WHERE namespace = 'plain'")
+    connection.close()
+    report = json.loads(output(capsys, "recompute", "--json"))
+    assert report["checked_namespaces"] == 2
+    assert report["drifts"][0]["namespace"] == "plain"
+    assert (report["drifts"][0]["recorded_bytes"], report["drifts"][0]["actual_bytes"]) == (99, 5)
+    assert output(capsys, "recompute") == "checked 2 namespaces, mended 0 ledgers\n"
+
+
+def test_export_writes_live_entries_as_lines(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in output(capsys, "export").splitlines()]
+    assert lines == [
+        {"namespace": "[red]odd\x1b name", "key": "a", "value": "one"},
+        {"namespace": "plain", "key": "b", "value": [1, 2]},
+    ]
+    target = filled.parent / "out.jsonl"
+    output(capsys, "export", str(target), "--namespace", "plain")
+    assert target.read_text() == '{"namespace":"plain","key":"b","value":[1,2]}\n'
+    assert not target.with_name("out.jsonl.part").exists()
+
+
+def test_export_reads_page_after_page(filled: Path) -> None:
+    settings = Settings.load(filled)
+    with open_sql_adapter(settings) as adapter:
+        for number in range(7):
+            adapter.set("pages", f"{number:02}", number)
+        entries = list(adapter.export_entries("pages", page_rows=3))
+    assert [entry.value for entry in entries] == list(range(7))

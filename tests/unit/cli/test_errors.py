@@ -1,0 +1,110 @@
+"""What goes wrong is one clear line on stderr, and never a password."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kvworker.cli import main
+from kvworker.cli.group import HOMES
+
+PASSWORD = "hunter2-s3cret"  # noqa: S105 - what must not be printed
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("KVWORKER_CONFIG", "ATLAS_KV_STORE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def write_config(directory: Path, **blocks: object) -> str:
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(blocks))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nope"], 2, "No such command 'nope'"),
+        (["get", "namespace"], 2, "Missing argument 'KEY'"),
+        (["get", "n", "k", "--timeout", "soon"], 2, "'soon' is not a valid float"),
+        (["get", "n", "k", "--timeout", "-1"], 1, "timeout must be a finite number of seconds above 0"),
+        (["get", " ", "k"], 1, "namespace must not be blank"),
+        (["get", "n", "k", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),
+        (["worker", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),
+        (["beat", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),
+        (["set", "n", "k", "hello"], 1, """a string is '"text"'"""),
+        (["set", "n", "k", "NaN"], 1, "the value is not JSON"),
+        (["set", "n", "k", "1", "--ttl", "0"], 1, "ttl_seconds must be a finite number above 0"),
+        (["import", "missing.jsonl"], 2, "'missing.jsonl' does not exist"),
+        (["migrate"], 1, "no database is configured"),
+        (["namespaces"], 1, "no database is configured"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert run(*arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("Error: ")
+    assert message in captured.err
+
+
+def test_without_a_broker_it_says_so_within_the_timeout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, queue={"broker_url": f"redis://user:{PASSWORD}@127.0.0.1:1/0"})
+    assert run("get", "n", "k", "--timeout", "0.5", "--config", config) == 1
+    captured = capsys.readouterr()
+    assert "is the broker running?" in captured.err
+    assert PASSWORD not in captured.out + captured.err
+
+
+def test_doctor_says_what_to_mend_and_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(
+        tmp_path,
+        queue={"broker_url": f"redis://user:{PASSWORD}@127.0.0.1:1/0"},
+        tools={"kv_store": {"adapters": {"postgres": {"url": f"postgresql://user:{PASSWORD}@127.0.0.1:1/kv"}}}},
+    )
+    assert run("doctor", "--json", "--config", config) == 1
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["ok"] is False
+    failed = {check["name"]: check["fix"] for check in report["checks"] if not check["ok"]}
+    assert set(failed) == {"broker", "results", "database", "schema", "clocks", "worker"}
+    assert all(failed.values())
+    assert PASSWORD not in captured.out + captured.err
+
+
+def test_doctor_tells_a_wrong_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, queue={"broker_url": "http://x"}, facade={"timeout_seconds": -1})
+    assert run("doctor", "--config", config) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("FAIL config")
+    assert "queue.broker_url" in out
+    assert "facade.timeout_seconds" in out
+
+
+def test_a_module_that_hides_ours_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tasks.py").write_text("")
+    assert run("worker") == 1
+    assert f"{tmp_path / 'tasks.py'} hides the module 'tasks'" in capsys.readouterr().err
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    for name in HOMES:
+        assert f"\n  {name} " in out

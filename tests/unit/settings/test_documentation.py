@@ -1,0 +1,95 @@
+"""docs/configuration.md names every key with its default and every variable, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from kvworker.settings import (
+    ConversationStoreSettings,
+    FacadeSettings,
+    MaintenanceSettings,
+    PersonaSettings,
+    QueueSettings,
+    Settings,
+)
+from kvworker.settings.adapters import PoolSettings, PostgresSettings, SqliteSettings
+from kvworker.settings.policies import PoliciesBlock
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[3]
+TEXT = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+
+BLOCKS: dict[str, type[BaseModel]] = {
+    "tools.kv_store.adapters.postgres": PostgresSettings,
+    "tools.kv_store.adapters.sqlite": SqliteSettings,
+    "conversation_store": ConversationStoreSettings,
+    "queue": QueueSettings,
+    "facade": FacadeSettings,
+    "maintenance": MaintenanceSettings,
+    "policies": PoliciesBlock,
+    "policies.personas.NAME": PersonaSettings,
+}
+DESCRIBED_IN_WORDS = {
+    "reuse_conversation_store": "true without a `url`, else false",
+    "result_backend": "the broker's",
+    "flags": "none",
+    "namespaces": "every namespace",
+    "provider": "the default adapter",
+}
+
+
+def shown(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) and value < 100_000 else f"`{value}`"
+
+
+def expected(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        if field.annotation is PoolSettings:
+            yield from expected(PoolSettings, f"{name}.")
+        elif model is MaintenanceSettings or name != "operation_retention_seconds":
+            yield prefix + name, DESCRIBED_IN_WORDS.get(name, shown(field.default))
+
+
+def documented(heading: str) -> dict[str, str]:
+    section = TEXT.split(f"\n## `{heading}`\n", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| .+ \|$", section, re.MULTILINE)
+    return {name: default for name, unit, default in rows if unit.strip()}
+
+
+def test_every_key_and_its_default() -> None:
+    for heading, model in BLOCKS.items():
+        assert documented(heading) == dict(expected(model)), heading
+    assert documented("tools.kv_store") == {"default_adapter": "`postgres`", "adapters": "none"}
+
+
+def test_every_variable() -> None:
+    listed = set(re.findall(r"^\| `([A-Z_]+)` ", TEXT, re.MULTILINE))
+    read = set()
+    for path in (Path(__file__).parents[3] / "kvworker/settings").glob("*.py"):
+        read |= set(re.findall(r'"((?:ATLAS_KV|KVWORKER)_[A-Z_]+)"', path.read_text(encoding="utf-8")))
+    assert listed == read
+
+
+def keys_of(mapping: dict[str, Any], prefix: str = "") -> set[str]:
+    nested = [keys_of(value, f"{prefix}{name}.") for name, value in mapping.items() if isinstance(value, dict)]
+    return {prefix + name for name, value in mapping.items() if not isinstance(value, dict)}.union(*nested)
+
+
+def test_the_readme_shows_every_key_with_its_default() -> None:
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    shown_there = yaml.safe_load(block[1])
+    assert Settings.from_mapping(shown_there) == Settings()
+    every_key = {key for key in keys_of(Settings().to_mapping()) if ".sqlite." not in key}
+    assert keys_of(shown_there) == every_key
