@@ -84,8 +84,8 @@ class Client:
             "batch": lambda turn: self.adapter.batch(
                 self.namespace, [Step("set", self.key(turn + number), value=VALUE) for number in range(BATCH)]
             ),
-            "together": lambda turn: self.take_together(turn, self.namespace, VALUE),
-            "together growing": lambda turn: self.take_together(
+            "together": lambda turn: self.apply_many(turn, self.namespace, VALUE),
+            "together growing": lambda turn: self.apply_many(
                 turn, f"{self.namespace} growing", (VALUE, GROWN)[turn * TOGETHER // KEYS % 2]
             ),
             "floor together": lambda turn: [self.floor_set(turn * TOGETHER + number) for number in range(TOGETHER)],
@@ -95,10 +95,10 @@ class Client:
             "floor get": lambda turn: self.connection.execute(_FLOOR_GET, (self.namespace, self.key(turn))).fetchone(),
         }
 
-    def take_together(self, turn: int, namespace: str, value: JSONValue) -> None:
+    def apply_many(self, turn: int, namespace: str, value: JSONValue) -> None:
         """Take sets of several keys as a worker takes calls that were gathered."""
         keys = [self.key(turn * TOGETHER + number) for number in range(TOGETHER)]
-        taken = self.adapter.take_together([Operation(namespace, Step("set", key, value=value)) for key in keys])
+        taken = self.adapter.apply_many([Operation(namespace, Step("set", key, value=value)) for key in keys])
         for key, result in zip(keys, taken, strict=True):
             if result is None:
                 self.adapter.set(namespace, key, value)

@@ -23,7 +23,7 @@ from kvworker.model import OperationResult, new_operation_id
 from kvworker.settings import Settings
 from kvworker.tools import Tool, check_arguments, find_tool
 from kvworker.tools.policy import Policy
-from kvworker.worker.execution import perform
+from kvworker.worker.execution import execute
 
 _IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}}
 
@@ -107,6 +107,6 @@ class InlineKeyValueStore(KeyValueOperations):
         request = Request(tool, checked, operation_id, persona=persona)
         try:
             adapter = self._adapters.of(self._policy.provider_of(persona))
-            return InlineResult(operation_id, perform(adapter, request, self._policy.visible(persona)))
+            return InlineResult(operation_id, execute(adapter, request, self._policy.visible(persona)))
         except KVStoreError as error:
             return InlineResult(operation_id, error)

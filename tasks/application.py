@@ -14,7 +14,7 @@ from kvworker.adapters import preload_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
 from kvworker.messaging.celery_app import make_celery
 from kvworker.settings import Settings
-from kvworker.worker.celery_patches import mend_prefork_pool
+from kvworker.worker.celery_patches import patch_prefork_pool
 from kvworker.worker.consumer import RobustConsumer
 from kvworker.worker.runtime import Runtime
 from kvworker.worker.strategy import use_strategy
@@ -38,7 +38,7 @@ class QuietWorker(Worker):
 
 def make_worker_app(settings: Settings) -> Celery:
     """The worker application for these settings, with every task registered."""
-    mend_prefork_pool()
+    patch_prefork_pool()
     use_unacked_record()
     app = make_celery(settings)
     app.set_current()

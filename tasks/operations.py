@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery, Task
 
 from kvworker.errors import KVStoreError
-from kvworker.messaging.wire import TOGETHER_TASK
+from kvworker.messaging.wire import APPLY_MANY_TASK
 from kvworker.tools import TOOLS, Tool
 from kvworker.worker.runtime import Runtime
 
@@ -17,9 +17,9 @@ def register_operations(app: Celery, runtime: Runtime) -> None:
     for tool in TOOLS.values():
         _register(app, runtime, tool)
 
-    @app.task(bind=True, name=TOGETHER_TASK, typing=False, shared=False, resultrepr_maxsize=0)
+    @app.task(bind=True, name=APPLY_MANY_TASK, typing=False, shared=False, resultrepr_maxsize=0)
     def together(task: Task, /, **payload: Any) -> dict[str, Any]:
-        return runtime.run_together(task.request, payload)
+        return runtime.run_coalesced(task.request, payload)
 
 
 def _register(app: Celery, runtime: Runtime, tool: Tool) -> None:

@@ -144,7 +144,7 @@ class KeyValueStoreAdapter(ABC):
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
-    def take_together(self, operations: Sequence[Operation]) -> list[StepResult | None]:
+    def apply_many(self, operations: Sequence[Operation]) -> list[StepResult | None]:
         """Take operations that have nothing to do with each other in one go, as far as that works.
 
         Each is applied as by its own method, or it is None and may be taken on its own. Which of them comes first is

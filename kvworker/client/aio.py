@@ -13,7 +13,7 @@ from celery.canvas import Signature
 
 from kvworker.client.base import KeyValueOperations, check_timeout
 from kvworker.client.calls import call_of
-from kvworker.client.coalescing import LINGER_SECONDS
+from kvworker.client.coalescing import MAX_DELAY_SECONDS
 from kvworker.client.dispatcher import Dispatcher, PendingReply
 from kvworker.client.pipeline import LEFT_BY_AN_ERROR, Collector
 from kvworker.client.sync import KeyValueStore
@@ -48,25 +48,25 @@ class AsyncPendingResult:
             return self._reply.outcome(self._reply.future.result())
         # Shielded: the reply outlives this wait, so that it may be asked for again.
         waiter = asyncio.shield(asyncio.wrap_future(self._reply.future))
-        lingering = self._lingering()
+        timer = self._flush_timer()
         try:
             meta = await asyncio.wait_for(waiter, wait_seconds)
         except TimeoutError:
             raise self._reply.timed_out() from None
         finally:
-            if lingering:
-                lingering.cancel()
+            if timer:
+                timer.cancel()
                 # A cancelled call goes too, rather than later, after others of its caller's.
                 if not self._reply.future.done():
-                    self._dispatcher.send_kept()
+                    self._dispatcher.flush_coalesced()
         return self._reply.outcome(meta)
 
-    def _lingering(self) -> asyncio.TimerHandle | None:
+    def _flush_timer(self) -> asyncio.TimerHandle | None:
         """What has a call that waits for others sent after a moment."""
-        if not self._reply.is_kept:
+        if not self._reply.is_held:
             return None
-        self._reply.is_kept = False
-        return asyncio.get_running_loop().call_later(LINGER_SECONDS, self._dispatcher.send_kept)
+        self._reply.is_held = False
+        return asyncio.get_running_loop().call_later(MAX_DELAY_SECONDS, self._dispatcher.flush_coalesced)
 
 
 def _coroutine(
@@ -159,7 +159,7 @@ class AsyncKeyValueStore:
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and return its result."""
         self._store.check_may_wait()
-        call = AsyncPendingResult(*self._store.send(tool, arguments, timeout, may_wait=False, may_linger=True))
+        call = AsyncPendingResult(*self._store.send(tool, arguments, timeout, may_wait=False, may_coalesce=True))
         result: OperationResult = await call.result()
         return result
 

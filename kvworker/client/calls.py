@@ -21,7 +21,7 @@ class Call(NamedTuple):
     timeout: float | None
 
 
-class _Asking(KeyValueOperations):
+class _CallRecorder(KeyValueOperations):
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> Any:
         return Call(tool, arguments, timeout)
 
@@ -38,7 +38,7 @@ class _Asking(KeyValueOperations):
         """Nothing is open."""
 
 
-_asking = _Asking()
+_recorder = _CallRecorder()
 
 
 def call_of(
@@ -47,4 +47,4 @@ def call_of(
     **kwargs: _Arguments.kwargs,
 ) -> Call:
     """The call that a method of the facade makes."""
-    return cast(Call, method(_asking, *args, **kwargs))
+    return cast(Call, method(_recorder, *args, **kwargs))

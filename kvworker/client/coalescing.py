@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol
 from celery import states
 
 from kvworker.client.transport.message import Message
-from kvworker.messaging.wire import TOGETHER_TASK, encode_together
+from kvworker.messaging.wire import APPLY_MANY_TASK, encode_many
 from kvworker.tools import Tool
 
 #: How long a call waits for others at most.
-LINGER_SECONDS: Final = 0.01
+MAX_DELAY_SECONDS: Final = 0.01
 #: With fewer calls at a time each is sooner answered by itself: messages then overlap.
 _MANY: Final = 4
 #: For how long that many calls at a time let more be expected.
@@ -36,14 +36,14 @@ _MAX_PAUSE_SECONDS: Final = 60.0
 #: Of text in a value; what is larger goes by itself.
 _SMALL: Final = 4096
 
-_GATHERED: Final = frozenset({"kv_get", "kv_set", "kv_delete", "kv_increment"})
+_COALESCABLE: Final = frozenset({"kv_get", "kv_set", "kv_delete", "kv_increment"})
 #: What takes a look at the entry first, for which a worker needs a transaction of its own.
 _CONDITIONS: Final = frozenset({"expected_version", "if_absent", "keep_ttl"})
 
 
-def may_be_gathered(tool: Tool, arguments: Mapping[str, Any]) -> bool:
+def is_coalescable(tool: Tool, arguments: Mapping[str, Any]) -> bool:
     """Whether a call with checked arguments is one that a worker takes together with others, and small."""
-    if tool.name not in _GATHERED or not _CONDITIONS.isdisjoint(arguments):
+    if tool.name not in _COALESCABLE or not _CONDITIONS.isdisjoint(arguments):
         return False
     return _left_of(_SMALL, arguments.get("value")) >= 0
 
@@ -57,7 +57,7 @@ class Reply(Protocol):
     future: Future[Any]
 
 
-class Together(Message):
+class CoalescedMessage(Message):
     """Several calls as one message. Whatever happens to it happens to those of them that are still wanted."""
 
     def __init__(self, task_id: str, replies: Sequence[Reply]) -> None:
@@ -65,7 +65,7 @@ class Together(Message):
         self._written: list[Reply] = []
         first = replies[0].message
         super().__init__(
-            task_name=TOGETHER_TASK,
+            task_name=APPLY_MANY_TASK,
             task_id=task_id,
             payload={},
             description=f"{len(replies)} calls, the first {first.description}",
@@ -74,7 +74,7 @@ class Together(Message):
 
     def body(self) -> dict[str, Any]:
         """The payloads of those that are still wanted."""
-        return encode_together({one.message.task_id: (one.tool, one.message.payload) for one in self._written})
+        return encode_many({one.message.task_id: (one.tool, one.message.payload) for one in self._written})
 
     def fail(self, problem: str) -> None:
         """Note what went wrong with each."""
@@ -109,7 +109,7 @@ class GroupReply:
 
     def __init__(
         self,
-        message: Together,
+        message: CoalescedMessage,
         replies: Sequence[Reply],
         send_alone: Callable[[Message], None],
         on_answer: Callable[[int], None],
@@ -135,7 +135,7 @@ class GroupReply:
                     reply.future.set_result({"status": states.SUCCESS, "result": result})
 
 
-class Gatherer:
+class Coalescer:
     """Decides which calls of a process wait for others, and has them sent. Thread-safe."""
 
     def __init__(self, send: Callable[[list[Any]], None]) -> None:
@@ -149,7 +149,7 @@ class Gatherer:
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._paused_until = 0.0
 
-    def keeps(self, reply: Reply) -> bool:
+    def holds(self, reply: Reply) -> bool:
         """Whether a call waits here for others; else it is to be sent now."""
         now = time.monotonic()
         with self._lock:

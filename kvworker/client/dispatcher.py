@@ -12,9 +12,9 @@ from typing import Any
 
 from celery import current_task, states
 
-from kvworker.client.coalescing import Gatherer, GroupReply, Together, may_be_gathered
+from kvworker.client.coalescing import CoalescedMessage, Coalescer, GroupReply, is_coalescable
 from kvworker.client.transport.message import Message
-from kvworker.client.transport.publisher import Sender
+from kvworker.client.transport.publisher import Publisher
 from kvworker.client.transport.replies import ReplyReader
 from kvworker.errors import (
     KVStoreError,
@@ -53,7 +53,7 @@ class PendingReply:
         self.message = message
         self.future: Future[Any] = Future()
         #: Whether it waits for other calls to go with.
-        self.is_kept = False
+        self.is_held = False
 
     def outcome(self, meta: dict[str, Any]) -> OperationResult:
         """The result, or the error that the worker raised, from what Celery stored."""
@@ -94,7 +94,7 @@ class Dispatcher:
     def __init__(self, settings: Settings) -> None:
         self.app = make_celery(settings)
         self._queue = settings.queue
-        self._gathers = settings.facade.gather_calls
+        self._coalesces = settings.facade.coalesce_calls
         self._policy = Policy(settings.policies)
         self._signer = MessageSigner(settings.policies)
         # Time-ordered: task ids are operation ids by default, and the database writes ordered keys cheaper.
@@ -104,8 +104,8 @@ class Dispatcher:
         self._replies = ReplyReader(
             self.app.backend, self._task_id_prefix, self._send_again, self._send_lost, self.clock
         )
-        self._gatherer = Gatherer(self._send_gathered)
-        self._sender = Sender(
+        self._coalescer = Coalescer(self._send_coalesced)
+        self._publisher = Publisher(
             self.app,
             threads=settings.facade.sender_threads,
             queue_name=self._queue.queue_name,
@@ -120,12 +120,13 @@ class Dispatcher:
         persona: str = "",
         *,
         may_wait: bool = True,
-        may_linger: bool = False,
+        may_coalesce: bool = False,
     ) -> PendingReply:
         """Start an operation with checked arguments; it is not started by a worker after the timeout.
 
-        ``may_wait`` allows to wait for the broker here, within the timeout; an event loop cannot. ``may_linger`` allows
-        to keep it, to go with others: ``PendingReply.is_kept`` tells, and who waits ends it by ``send_kept``.
+        ``may_wait`` permits waiting for the broker here, within the timeout; an event loop cannot. ``may_coalesce``
+        may hold the call back to coalesce it: ``PendingReply.is_held`` says so, and the waiter must then call
+        ``flush_coalesced``.
         """
         task_id = self._new_task_id()
         payload = encode_request(arguments, deadline=self.clock.now() + timeout_seconds, persona=persona)
@@ -139,15 +140,15 @@ class Dispatcher:
         provider = self._policy.provider_of(persona) or ""
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, provider)
         self._replies.expect(task_id, reply)
-        may_linger = may_linger and self._gathers
-        reply.is_kept = may_linger and may_be_gathered(tool, arguments) and self._gatherer.keeps(reply)
-        if not reply.is_kept:
-            self._sender.send(message, may_wait=may_wait)
+        may_coalesce = may_coalesce and self._coalesces
+        reply.is_held = may_coalesce and is_coalescable(tool, arguments) and self._coalescer.holds(reply)
+        if not reply.is_held:
+            self._publisher.send(message, may_wait=may_wait)
         return reply
 
-    def send_kept(self) -> None:
+    def flush_coalesced(self) -> None:
         """Send what waits for other calls. Never waits itself."""
-        self._gatherer.send_waiting()
+        self._coalescer.send_waiting()
 
     def check_not_nested(self) -> None:
         """Refuse to wait inside a task for a worker that may be this very one.
@@ -169,30 +170,30 @@ class Dispatcher:
     def _new_task_id(self) -> str:
         return f"{self._task_id_prefix}-{next(self._count):08x}"
 
-    def _send_gathered(self, replies: list[PendingReply]) -> None:
+    def _send_coalesced(self, replies: list[PendingReply]) -> None:
         # By the sender's threads: whose thread this is may have less time than the others' calls.
         if len(replies) == 1:
             (reply,) = replies
-            self._gatherer.begin(reply)
-            self._sender.send(reply.message, may_wait=False)
+            self._coalescer.begin(reply)
+            self._publisher.send(reply.message, may_wait=False)
             return
-        message = Together(self._new_task_id(), replies)
-        group = GroupReply(message, replies, self._sender.send_again, self._gatherer.learn)
-        self._gatherer.begin(group, len(replies))
+        message = CoalescedMessage(self._new_task_id(), replies)
+        group = GroupReply(message, replies, self._publisher.send_again, self._coalescer.learn)
+        self._coalescer.begin(group, len(replies))
         self._replies.expect(message.task_id, group)
-        self._sender.send(message, may_wait=False)
+        self._publisher.send(message, may_wait=False)
 
     def _send_again(self, replies: list[PendingReply | GroupReply]) -> None:
         for message in _unanswered(replies):
-            self._sender.send_again(message)
+            self._publisher.send_again(message)
 
     def _send_lost(self, replies: list[PendingReply | GroupReply]) -> None:
         if doubtful := [message for message in _unanswered(replies) if message.is_doubtful()]:
-            self._sender.send_lost(doubtful)
+            self._publisher.send_lost(doubtful)
 
     def close(self) -> None:
         """Stop the threads and close the connections."""
-        self._sender.close()
+        self._publisher.close()
         self._replies.close()
 
 

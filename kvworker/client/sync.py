@@ -13,7 +13,7 @@ from typing import Any, Self
 from celery.canvas import Signature
 
 from kvworker.client.base import KeyValueOperations, check_timeout, make_signature
-from kvworker.client.coalescing import LINGER_SECONDS
+from kvworker.client.coalescing import MAX_DELAY_SECONDS
 from kvworker.client.dispatcher import Dispatcher, PendingReply
 from kvworker.client.pipeline import open_pipeline
 from kvworker.errors import InvalidRequestError
@@ -56,25 +56,25 @@ class QueuedResult:
         """
         self._dispatcher.check_not_nested()
         wait_seconds = check_timeout(timeout, self._reply.remaining_seconds())
-        if self._reply.is_kept:
-            wait_seconds -= self._linger(wait_seconds)
+        if self._reply.is_held:
+            wait_seconds -= self._wait_for_others(wait_seconds)
         try:
             meta = self._reply.future.result(wait_seconds)
         except FutureTimeoutError:
             raise self._reply.timed_out() from None
         return self._reply.outcome(meta)
 
-    def _linger(self, wait_seconds: float) -> float:
+    def _wait_for_others(self, wait_seconds: float) -> float:
         """Wait for a moment, and then have the call sent, if it was not; gives the seconds that it took at most."""
-        self._reply.is_kept = False
-        seconds = min(LINGER_SECONDS, wait_seconds)
+        self._reply.is_held = False
+        seconds = min(MAX_DELAY_SECONDS, wait_seconds)
         try:
             with suppress(FutureTimeoutError):
                 self._reply.future.exception(seconds)
         finally:
             # An interrupted call goes too, rather than later, after others of its caller's.
             if not self._reply.future.done():
-                self._dispatcher.send_kept()
+                self._dispatcher.flush_coalesced()
         return seconds
 
 
@@ -145,7 +145,7 @@ class KeyValueStore(KeyValueOperations):
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and await its result."""
         self.check_may_wait()
-        call = QueuedResult(*self.send(tool, arguments, timeout, may_linger=True))
+        call = QueuedResult(*self.send(tool, arguments, timeout, may_coalesce=True))
         result: OperationResult = call.result()
         return result
 
@@ -190,14 +190,14 @@ class KeyValueStore(KeyValueOperations):
         timeout: float | None,
         *,
         may_wait: bool = True,
-        may_linger: bool = False,
+        may_coalesce: bool = False,
     ) -> tuple[PendingReply, Dispatcher]:
         """Check a call and start it; the reply is resolved through the dispatcher, which see about the rest."""
         checked = check_arguments(tool, arguments)
         persona = self._policy.admit(self.persona, tool, checked)
         dispatcher = self.dispatcher()
         seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        reply = dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait, may_linger=may_linger)
+        reply = dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait, may_coalesce=may_coalesce)
         return reply, dispatcher
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:

@@ -54,7 +54,7 @@ def chunked(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def together(jobs: Iterable[Job[_Result]]) -> Job[list[_Result]]:
+def all_of(jobs: Iterable[Job[_Result]]) -> Job[list[_Result]]:
     """The results of jobs that run side by side, their rounds at once."""
     started = list(jobs)
     results: dict[int, _Result] = {}

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 #: A ``redis.connection.AbstractConnection``, of which redis-py types only half.
-Link: TypeAlias = Any
+RedisConnection: TypeAlias = Any
 
 #: Where a connection remembers its socket and the limit that is set on it.
 _LIMIT = "_kvworker_limit"
@@ -31,20 +31,20 @@ _FRESH_SECONDS = 0.01
 TRUSTED_IDLE_SECONDS = 20.0
 
 
-class Links:
+class RedisConnectionPool:
     """Connections of one process that are ready for use; the last one used comes first. Thread-safe.
 
     At most ``max_idle`` are kept. A child process starts with none: those sockets belong to its parent.
     """
 
-    def __init__(self, make_connection: Callable[[], Link], *, max_idle: int) -> None:
+    def __init__(self, make_connection: Callable[[], RedisConnection], *, max_idle: int) -> None:
         self._make_connection = make_connection
         self._max_idle = max_idle
-        self._idle: deque[tuple[Link, float]] = deque()
+        self._idle: deque[tuple[RedisConnection, float]] = deque()
         self._pid = os.getpid()
         self._closed = False
 
-    def take_ready(self) -> Link | None:
+    def acquire_ready(self) -> RedisConnection | None:
         """A connection that works as far as can be told without waiting for anything, or None."""
         while self._pid == os.getpid():
             try:
@@ -60,7 +60,7 @@ class Links:
             connection.disconnect()
         return None
 
-    def take(self) -> Link:
+    def acquire(self) -> RedisConnection:
         """A connection that works; may wait for the server.
 
         Raises:
@@ -68,7 +68,7 @@ class Links:
         """
         if self._pid != os.getpid():
             self._idle, self._pid = deque(), os.getpid()
-        connection = self.take_ready()
+        connection = self.acquire_ready()
         if connection is None:
             try:
                 connection = self._idle.pop()[0]
@@ -80,7 +80,7 @@ class Links:
             connection.check_health()
         return connection
 
-    def give_back(self, connection: Link) -> None:
+    def give_back(self, connection: RedisConnection) -> None:
         """Keep a connection, on which nothing is outstanding, for whoever is next."""
         self._idle.append((connection, time.monotonic()))
         if self._closed or len(self._idle) > self._max_idle:
@@ -95,14 +95,14 @@ class Links:
                 self._idle.popleft()[0].disconnect()
 
 
-def connect(connection: Link) -> None:
+def connect(connection: RedisConnection) -> None:
     """Connect, if it is not connected, with the connection's own timeout as its limit."""
     if not connection.is_connected:
         connection.connect()
         limit(connection, connection._sock.gettimeout())
 
 
-def limit(connection: Link, seconds: float | None, *, exactly: bool = False) -> None:
+def limit(connection: RedisConnection, seconds: float | None, *, exactly: bool = False) -> None:
     """Bound what a read or a write takes; ``timed_out`` tells whether it was this that ended one.
 
     On Linux the kernel watches the time. Python would ask, before each of them, whether there is anything to wait
@@ -127,7 +127,7 @@ def timed_out(error: BaseException) -> bool:
     return isinstance(error, RedisTimeoutError) or isinstance(error.__context__, BlockingIOError)
 
 
-def is_open(connection: Link) -> bool:
+def is_open(connection: RedisConnection) -> bool:
     """Whether the server has neither closed the connection nor said anything on it."""
     try:
         return not connection.can_read(timeout=0)
@@ -135,7 +135,7 @@ def is_open(connection: Link) -> bool:
         return False
 
 
-def exchange(connection: Link, packed: Sequence[bytes], replies: int) -> list[Any]:
+def exchange(connection: RedisConnection, packed: Sequence[bytes], replies: int) -> list[Any]:
     """Send packed commands and give as many replies.
 
     Raises:

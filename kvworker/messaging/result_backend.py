@@ -21,7 +21,7 @@ from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
-from kvworker.messaging.redis_connections import Links, exchange
+from kvworker.messaging.redis_connections import RedisConnectionPool, exchange
 
 _MAX_IDLE = 64
 
@@ -39,10 +39,10 @@ class ResultBackend(RedisBackend):
     """The result backend of workers and clients."""
 
     @cached_property
-    def links(self) -> Links:
+    def connections(self) -> RedisConnectionPool:
         """Connections for storing, made like those of the backend's own client."""
         pool = self.client.connection_pool
-        return Links(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
+        return RedisConnectionPool(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
 
     def server_time(self) -> float:
         """The server's clock, in seconds since the epoch.
@@ -50,14 +50,14 @@ class ResultBackend(RedisBackend):
         Raises:
             redis.exceptions.RedisError: it cannot be asked.
         """
-        link = self.links.take()
+        link = self.connections.acquire()
         try:
             link.send_command("TIME", check_health=False)
             seconds, microseconds = link.read_response()
         except BaseException:
             link.disconnect()
             raise
-        self.links.give_back(link)
+        self.connections.give_back(link)
         return int(seconds) + int(microseconds) / 1e6
 
     def _store_result(
@@ -73,13 +73,13 @@ class ResultBackend(RedisBackend):
     def _set(self, key: bytes, value: str | bytes, expires: int | None = None) -> None:
         expires = self.expires if expires is None else expires
         store = ("SETEX", key, expires, value) if expires else ("SET", key, value)
-        link = self.links.take()
+        link = self.connections.acquire()
         try:
             exchange(link, link.pack_commands([store, ("PUBLISH", key, value)]), replies=2)
         except ResponseError:
-            self.links.give_back(link)
+            self.connections.give_back(link)
             raise
-        self.links.give_back(link)
+        self.connections.give_back(link)
 
 
 def _is_redelivered(request: Any) -> bool:

@@ -26,7 +26,7 @@ SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
 #: What several callers of a process asked for, in one message.
-TOGETHER_TASK: Final = "kvworker.together"
+APPLY_MANY_TASK: Final = "kvworker.apply_many"
 SIGNATURE: Final = "signature"
 #: Where a message's body names its task, which is otherwise in its headers alone.
 TASK: Final = "task"
@@ -108,7 +108,7 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     return Request(tool, checked, operation_id, _check_deadline(payload.get("deadline")), persona)
 
 
-def encode_together(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Any]:
+def encode_many(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Any]:
     """The payload of one message from those of several, by their task ids."""
     return {
         "v": PAYLOAD_VERSION,
@@ -116,7 +116,7 @@ def encode_together(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[st
     }
 
 
-def decode_together(payload: Mapping[str, Any]) -> dict[str, tuple[Tool, dict[str, Any]]]:
+def decode_many(payload: Mapping[str, Any]) -> dict[str, tuple[Tool, dict[str, Any]]]:
     """The payloads of several messages, by their task ids; what this worker does not understand is left out."""
     calls = payload.get("calls")
     if payload.get("v") != PAYLOAD_VERSION or not isinstance(calls, dict):

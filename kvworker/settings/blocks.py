@@ -92,12 +92,12 @@ class QueueSettings(Block):
 class FacadeSettings(Block):
     """The caller's side. ``timeout_seconds`` bounds sending and waiting of one call together.
 
-    ``gather_calls`` lets calls that many threads of a process make at a time go in one message.
+    ``coalesce_calls`` lets calls that many threads of a process make at a time go in one message.
     """
 
     timeout_seconds: Seconds = 5.0
     sender_threads: int = Field(default=8, ge=1, le=1000)
-    gather_calls: bool = True
+    coalesce_calls: bool = True
 
 
 class MaintenanceSettings(Block):

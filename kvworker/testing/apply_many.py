@@ -37,7 +37,7 @@ def take_alone(adapter: KeyValueStoreAdapter, operation: Operation) -> StepResul
 def take(adapter: KeyValueStoreAdapter, operations: Sequence[Operation]) -> list[StepResult | KVStoreError]:
     """Take operations together, and what was not taken by itself."""
     results: list[StepResult | KVStoreError] = []
-    for operation, result in zip(operations, adapter.take_together(operations), strict=True):
+    for operation, result in zip(operations, adapter.apply_many(operations), strict=True):
         try:
             results.append(result or take_alone(adapter, operation))
         except KVStoreError as error:
@@ -50,7 +50,7 @@ def values(results: Sequence[StepResult | KVStoreError]) -> list[JSONValue]:
     return [getattr(result, "value", getattr(result, "deleted", None)) for result in results]
 
 
-class TogetherCases(Cases):
+class ApplyManyCases(Cases):
     """Operations together."""
 
     def test_each_has_its_own_result(self, adapter: KeyValueStoreAdapter) -> None:

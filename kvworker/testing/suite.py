@@ -1,6 +1,6 @@
 """The whole suite in one class."""
 
-from kvworker.testing.apply_many import TogetherCases
+from kvworker.testing.apply_many import ApplyManyCases
 from kvworker.testing.batches import BatchCases
 from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
@@ -26,7 +26,7 @@ class AdapterConformance(
     OwnQuotaCases,
     IdempotencyCases,
     BatchCases,
-    TogetherCases,
+    ApplyManyCases,
     ListingCases,
     ClearCases,
     UpkeepCases,

@@ -10,7 +10,7 @@ _read_to_the_end = ResultHandler.on_stop_not_started
 _RELEASED = 2**31 - 1
 
 
-def mend_prefork_pool() -> None:
+def patch_prefork_pool() -> None:
     """Mend Celery 5.7.0 in this process; calling it again changes nothing.
 
     A stopping worker gives up what no child has acknowledged yet, and reads results only as long as it waits

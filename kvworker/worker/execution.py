@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Visible = Callable[[str], bool] | None
 
 
-def perform(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = None) -> OperationResult:
+def execute(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = None) -> OperationResult:
     """Apply a checked request to the store, once for its operation id.
 
     Raises:
@@ -40,9 +40,9 @@ def perform(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = 
     return result
 
 
-def perform_together(adapter: KeyValueStoreAdapter, requests: Sequence[Request]) -> list[OperationResult | None]:
+def apply_many(adapter: KeyValueStoreAdapter, requests: Sequence[Request]) -> list[OperationResult | None]:
     """Apply checked requests that each are of one key in one go; None for each that is to be performed on its own."""
-    return list(adapter.take_together([_operation(request) for request in requests]))
+    return list(adapter.apply_many([_operation(request) for request in requests]))
 
 
 def _operation(request: Request) -> Operation:

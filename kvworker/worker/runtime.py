@@ -28,12 +28,12 @@ from kvworker.errors import (
 )
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.signing import MessageSigner
-from kvworker.messaging.wire import Request, decode_request, decode_together, encode_result
+from kvworker.messaging.wire import Request, decode_many, decode_request, encode_result
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
 from kvworker.tools import STEP_TOOLS, Tool
 from kvworker.tools.policy import Policy
-from kvworker.worker.execution import perform, perform_together
+from kvworker.worker.execution import apply_many, execute
 
 logger = get_task_logger(__name__)
 
@@ -75,7 +75,7 @@ class Runtime:
             operation_id = request.operation_id if tool.writes else ""
             raise StoreUnavailableError(error.detail, operation_id) from error
 
-    def run_together(self, task_request: Any, payload: dict[str, Any]) -> dict[str, Any]:
+    def run_coalesced(self, task_request: Any, payload: dict[str, Any]) -> dict[str, Any]:
         """Apply what several callers asked for, as far as it can be done at once: results by the calls' task ids.
 
         What is left out, for whatever reason, comes again as a message of its own: there its error is told, or it is
@@ -83,7 +83,7 @@ class Runtime:
         """
         requests: dict[str, Request] = {}
         if not (task_request.delivery_info or {}).get("redelivered"):
-            for task_id, (tool, call) in decode_together(payload).items():
+            for task_id, (tool, call) in decode_many(payload).items():
                 with suppress(KVStoreError):
                     request = self._admitted(tool, (), call, task_id)
                     if tool.name in _OF_ONE_KEY and not self._is_late(request):
@@ -91,7 +91,7 @@ class Runtime:
         results: dict[str, Any] = {}
         for adapter, task_ids in self._by_adapter(requests).items():
             with suppress(KVStoreError):
-                taken = perform_together(adapter, [requests[task_id] for task_id in task_ids])
+                taken = apply_many(adapter, [requests[task_id] for task_id in task_ids])
                 done = zip(task_ids, taken, strict=True)
                 results |= {task_id: encode_result(result) for task_id, result in done if result is not None}
         return {"results": results}
@@ -120,7 +120,7 @@ class Runtime:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return perform(self._adapter(request), request, self._policy.visible(request.persona))
+                return execute(self._adapter(request), request, self._policy.visible(request.persona))
             except StoreUnavailableError as error:
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                 if self._clock.now() + pause >= give_up_at:

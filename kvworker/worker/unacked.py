@@ -25,7 +25,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kvworker.messaging.clock import ServerClock
-from kvworker.messaging.redis_connections import Link, connect, is_open
+from kvworker.messaging.redis_connections import RedisConnection, connect, is_open
 
 logger = get_task_logger(__name__)
 
@@ -36,12 +36,12 @@ Command: TypeAlias = tuple[Any, ...]
 Acknowledge: TypeAlias = Callable[..., Any]
 
 
-class Line:
+class PipelinedConnection:
     """A connection for commands whose answers are read later. Thread-safe."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         self._unread = 0
         self._lock = threading.Lock()
 
@@ -102,7 +102,7 @@ class UnackedRecord(QoS):
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
-        self._line = Line(channel)
+        self._line = PipelinedConnection(channel)
         self._clock = ServerClock(self._broker_time)
         self._index, self._messages = (
             channel.global_keyprefix + key for key in (self.unacked_index_key, self.unacked_key)

@@ -56,7 +56,7 @@ def test_a_process_that_is_frozen_in_a_transaction_loses_its_locks(postgres_url:
                 connection.execute("SELECT 1")
 
         with pytest.raises(StoreUnavailableError, match="stood idle"):
-            frozen._session.run(freeze)
+            frozen._executor.run(freeze)
         assert other.set("namespace", "key", 2, operation_id="operation").value == 2
 
 
@@ -129,9 +129,9 @@ def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) 
         with connection.transaction():
             connection.execute(f"SELECT FROM {table} FOR UPDATE")
             started = time.monotonic()
-            assert adapter.take_together(operations) == [None] * 3
+            assert adapter.apply_many(operations) == [None] * 3
             assert time.monotonic() - started < 5
-        assert None not in adapter.take_together(operations)
+        assert None not in adapter.apply_many(operations)
         assert adapter.recompute_ledgers().drifts == ()
 
 
@@ -142,12 +142,12 @@ def test_what_fails_together_leaves_nothing_behind(
     operations = [one("set", f"new {number}", value=number) for number in range(3)]
     with bare_connection(postgres_url) as connection:
         fail_writes(connection, [state] * 20)
-        assert adapter.take_together([*operations, one("increment", "key", namespace="namespace")]) == [None] * 4
+        assert adapter.apply_many([*operations, one("increment", "key", namespace="namespace")]) == [None] * 4
         # So many that the error comes while they are being sent.
-        assert adapter.take_together([*operations] * 100) == [None] * 300
+        assert adapter.apply_many([*operations] * 100) == [None] * 300
         assert connection.execute("SELECT key FROM kv_entries").fetchall() == [("key",)]
         connection.execute("DROP TRIGGER fail ON kv_entries")
-    results = adapter.take_together(operations)
+    results = adapter.apply_many(operations)
     assert [getattr(result, "value", None) for result in results] == [0, 1, 2]
     assert not caplog.records
 
@@ -160,7 +160,7 @@ def test_connections_that_were_killed_fail_nothing_that_is_taken_together(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    counted, read = adapter.take_together([one("increment", "key", namespace="namespace"), one("get", "none")])
+    counted, read = adapter.apply_many([one("increment", "key", namespace="namespace"), one("get", "none")])
     assert getattr(counted, "value", None) == 2
     assert read is not None
 
@@ -283,7 +283,7 @@ def test_no_error_shows_a_password(url: str) -> None:
 def test_an_engine_does_not_show_a_password_given_as_a_parameter() -> None:
     with make_adapter(f"postgresql://user@127.0.0.1:1/database?password={_PASSWORD}") as adapter:
         assert isinstance(adapter, SqlAdapter)
-        assert _PASSWORD not in repr(adapter._session.engine.get())
+        assert _PASSWORD not in repr(adapter._executor.engine.get())
 
 
 def test_a_schema_other_than_public_is_named_in_the_url(postgres_url: str) -> None:
@@ -301,8 +301,8 @@ def test_without_prepared_statements_it_works_as_well(postgres_url: str) -> None
         assert isinstance(adapter, SqlAdapter)
         for number in range(10):
             assert adapter.increment("namespace", "key").value == number + 1
-            assert None not in adapter.take_together([one("set", "key", value=number), one("get", "key")])
-        prepared = adapter._session.run(
+            assert None not in adapter.apply_many([one("set", "key", value=number), one("get", "key")])
+        prepared = adapter._executor.run(
             lambda connection: connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
         )
         assert prepared == (0,)

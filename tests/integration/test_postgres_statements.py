@@ -53,9 +53,9 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements
 
 def test_operations_together_are_one_round_trip(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
     reads = [one("get", "k"), one("get", "k", namespace="other")]
-    assert [getattr(result, "found", None) for result in adapter.take_together(reads)] == [True, False]
+    assert [getattr(result, "found", None) for result in adapter.apply_many(reads)] == [True, False]
     assert len(statements) == 1
-    assert None not in adapter.take_together([*reads, one("increment", "c"), one("set", "k", value="longer")])
+    assert None not in adapter.apply_many([*reads, one("increment", "c"), one("set", "k", value="longer")])
     begin, *_, commit = statements[1:]
     assert begin.startswith("BEGIN")
     assert commit == "COMMIT"
@@ -65,10 +65,10 @@ def test_operations_together_are_one_round_trip(adapter: KeyValueStoreAdapter, s
 def test_large_values_are_not_read_together(adapter: KeyValueStoreAdapter) -> None:
     adapter.set("n", "large", "x" * 200_000)
     adapter.set("n", "larger", "x" * 300_000)
-    large, larger, missing = adapter.take_together([one("get", key) for key in ("large", "larger", "missing")])
+    large, larger, missing = adapter.apply_many([one("get", key) for key in ("large", "larger", "missing")])
     assert (large, larger) == (None, None)
     assert missing is not None
-    assert adapter.take_together([one("get", "large")]) != [None]
+    assert adapter.apply_many([one("get", "large")]) != [None]
 
 
 def test_psycopg_parses_each_statement_once() -> None:

@@ -16,7 +16,7 @@ from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.errors import ConfigurationError
 from kvworker.ops.doctor import run_checks
 from kvworker.testing import AdapterConformance, AdapterFactory
-from tests.integration.test_shares import split
+from tests.integration.test_ledger_shares import split
 from tests.support.adapters import adapters_over
 from tests.support.documents import ROOT
 from tests.support.servers import PostgresServer

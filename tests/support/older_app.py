@@ -7,4 +7,4 @@ from tasks.application import make_worker_app
 
 app = make_worker_app(Settings.load())
 app.tasks.unregister("kvworker.kv_touch")
-app.tasks.unregister("kvworker.together")
+app.tasks.unregister("kvworker.apply_many")

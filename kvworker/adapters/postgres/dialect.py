@@ -126,7 +126,7 @@ class PostgresDialect(PlanningDialect):
             return self.write_planned(connection, write, limits)
         return self._write_plain(connection, write, limits)
 
-    def take_together(
+    def apply_many(
         self, connection: psycopg.Connection[Any], writes: Sequence[Write], limits: Limits
     ) -> list[Record | GetResult | None]:
         """Take plain writes, and reads, in a transaction that goes to the server in one packet.

@@ -23,7 +23,7 @@ from kvworker.adapters.sql.dialect import (
     Write,
 )
 from kvworker.adapters.sql.engines import ProcessEngine
-from kvworker.adapters.sql.executor import Session
+from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.export import export_entries
 from kvworker.adapters.sql.operation_records import Moment, batch_outcomes, step_result
 from kvworker.adapters.sql.planned_writes import common_params
@@ -74,14 +74,14 @@ class SqlAdapter(KeyValueStoreAdapter):
 
     def __init__(self, settings: SqlAdapterSettings, dialect: Dialect, engine: ProcessEngine) -> None:
         self._dialect = dialect
-        self._session = Session(dialect, engine, migrate_on_start=settings.migrate_on_start)
+        self._executor = Executor(dialect, engine, migrate_on_start=settings.migrate_on_start)
         self._limits = Limits(
             settings.namespace_quota_bytes, settings.global_quota_bytes, settings.operation_retention_seconds
         )
         self._global_ledger_exists = settings.global_quota_bytes is None
 
     def get(self, namespace: str, key: str) -> GetResult:
-        return read_entry(self._session, check_namespace(namespace), check_key(key))
+        return read_entry(self._executor, check_namespace(namespace), check_key(key))
 
     def set(  # noqa: PLR0913 - the options of a write
         self,
@@ -139,7 +139,7 @@ class SqlAdapter(KeyValueStoreAdapter):
         tools = tuple(f"kv_{step.action}" for step in checked)
         write = make_write("batch", namespace, operation_id, steps=checked, atomic=check_flag("atomic", atomic))
         if all(step.action == "get" for step in checked):
-            return BatchResult(namespace, read_steps(self._session, write), tools=tools)
+            return BatchResult(namespace, read_steps(self._executor, write), tools=tools)
         record = self._apply(write)
         moment = Moment(record.now, record.replayed)
         results = tuple(
@@ -148,13 +148,13 @@ class SqlAdapter(KeyValueStoreAdapter):
         )
         return BatchResult(namespace, results, record.replayed, tools)
 
-    def take_together(self, operations: Sequence[Operation]) -> list[StepResult | None]:
+    def apply_many(self, operations: Sequence[Operation]) -> list[StepResult | None]:
         """Take what one statement each does, in one transaction; if anything is in its way, nothing."""
         self._ensure_global_ledger()
         writes = [make_write(one.step.action, one.namespace, one.operation_id, steps=(one.step,)) for one in operations]
-        take = partial(self._dialect.take_together, writes=writes, limits=self._limits)
+        take = partial(self._dialect.apply_many, writes=writes, limits=self._limits)
         try:
-            taken = self._session.run(take)
+            taken = self._executor.run(take)
         except (KVStoreError, *SIGNALS):
             return [None] * len(operations)
         return [
@@ -183,7 +183,7 @@ class SqlAdapter(KeyValueStoreAdapter):
         include_values: bool = False,
     ) -> KeyList:
         return listing.list_keys(
-            self._session,
+            self._executor,
             check_namespace(namespace),
             listing.key_page(prefix, limit, cursor),
             include_values=check_flag("include_values", include_values),
@@ -192,48 +192,48 @@ class SqlAdapter(KeyValueStoreAdapter):
     def list_namespaces(
         self, *, prefix: str = "", limit: int = DEFAULT_PAGE_ROWS, cursor: str | None = None
     ) -> NamespaceList:
-        return listing.list_namespaces(self._session, listing.namespace_page(prefix, limit, cursor), self._limits)
+        return listing.list_namespaces(self._executor, listing.namespace_page(prefix, limit, cursor), self._limits)
 
     def was_applied(self, namespace: str, operation_id: str) -> bool:
         record = self._recorded(check_namespace(namespace), check_operation_id(operation_id))
         return record is not None and not is_refusal(record)
 
     def sweep_expired(self, *, batch_rows: int = 200, budget_seconds: float = 30.0) -> SweepReport:
-        return maintenance.sweep_expired(self._session, batch_rows=batch_rows, budget_seconds=budget_seconds)
+        return maintenance.sweep_expired(self._executor, batch_rows=batch_rows, budget_seconds=budget_seconds)
 
     def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:
-        return maintenance.prune_operations(self._session, batch_rows=batch_rows, budget_seconds=budget_seconds)
+        return maintenance.prune_operations(self._executor, batch_rows=batch_rows, budget_seconds=budget_seconds)
 
     def recompute_ledgers(self, *, after: str | None = None, budget_seconds: float = 30.0) -> RecomputeReport:
         self._ensure_global_ledger()
-        return maintenance.recompute_ledgers(self._session, after=after, budget_seconds=budget_seconds)
+        return maintenance.recompute_ledgers(self._executor, after=after, budget_seconds=budget_seconds)
 
     def usage(self, namespace: str | None = None) -> list[LedgerUsage]:
         if namespace is not None:
-            return [listing.namespace_usage(self._session, check_namespace(namespace), self._limits)]
+            return [listing.namespace_usage(self._executor, check_namespace(namespace), self._limits)]
         self._ensure_global_ledger()
-        return listing.all_usage(self._session, self._limits)
+        return listing.all_usage(self._executor, self._limits)
 
     def total_usage(self) -> LedgerUsage:
-        return listing.total_usage(self._session, self._limits)
+        return listing.total_usage(self._executor, self._limits)
 
     def export_entries(self, namespace: str | None = None, *, page_rows: int = 1000) -> Iterator[GetResult]:
         """Yield every live entry, of one namespace or of all, in order; no snapshot is held meanwhile."""
         checked = None if namespace is None else check_namespace(namespace)
-        return export_entries(self._session, checked, page_rows)
+        return export_entries(self._executor, checked, page_rows)
 
     def migrate(self) -> None:
-        self._session.migrate()
+        self._executor.migrate()
 
     def schema_version(self) -> str:
-        return self._session.schema_version()
+        return self._executor.schema_version()
 
     def clock(self) -> float:
-        row = self._session.run(lambda connection: self._dialect.fetch_one(connection, "database_clock", {}))
+        row = self._executor.run(lambda connection: self._dialect.fetch_one(connection, "database_clock", {}))
         return float(row[0])
 
     def close(self) -> None:
-        self._session.engine.close()
+        self._executor.engine.close()
 
     def _take(self, namespace: str, step: Step, operation_id: str | None) -> StepResult:
         record = self._apply(make_write(step.action, namespace, operation_id, steps=(step,)))
@@ -273,7 +273,7 @@ class SqlAdapter(KeyValueStoreAdapter):
 
     def _run_rows(self, statement: str, write: Write, **params: str) -> list[Any]:
         all_params = {**common_params(write, self._limits), **params}
-        return self._session.run(lambda connection: self._dialect.run(connection, statement, all_params).fetchall())
+        return self._executor.run(lambda connection: self._dialect.run(connection, statement, all_params).fetchall())
 
     def _apply_with_room(self, write: Write) -> Record:
         """Apply a write; when a quota refuses it, purge what expired and try again before giving up."""
@@ -282,14 +282,14 @@ class SqlAdapter(KeyValueStoreAdapter):
                 return self._apply_once(write)
             except QuotaRefusedError as refusal:
                 if refusal.is_global in write.purged:
-                    raise maintenance.quota_error(self._session, write, refusal, self._limits) from refusal.__cause__
+                    raise maintenance.quota_error(self._executor, write, refusal, self._limits) from refusal.__cause__
                 write = replace(write, purged=write.purged | {refusal.is_global})
-                maintenance.purge_expired(self._session, None if refusal.is_global else write.namespace)
+                maintenance.purge_expired(self._executor, None if refusal.is_global else write.namespace)
 
     def _apply_once(self, write: Write) -> Record:
         operation_id = write.operation_id
         try:
-            return self._session.run(partial(self._dialect.write, write=write, limits=self._limits), operation_id)
+            return self._executor.run(partial(self._dialect.write, write=write, limits=self._limits), operation_id)
         except DuplicateOperationError:
             return self._record_of_winner(
                 write,
@@ -316,11 +316,11 @@ class SqlAdapter(KeyValueStoreAdapter):
         def read(connection: Any) -> Record | None:
             return self._dialect.recorded(connection, namespace, operation_id)
 
-        return self._session.run(read)
+        return self._executor.run(read)
 
     def _ensure_global_ledger(self) -> None:
         if not self._global_ledger_exists:
-            maintenance.ensure_global_ledger(self._session)
+            maintenance.ensure_global_ledger(self._executor)
             self._global_ledger_exists = True
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.pool import QueuePool
 
 
-class Lender:
+class ConnectionCache:
     """Keeps connections that come back checked out, up to the pool's size, and lends the last one first.
 
     SQLAlchemy's checkout and return cost a tenth of a write. Its limits and its timeout hold: a connection
@@ -19,10 +19,10 @@ class Lender:
         self._engine = engine
         self._size = engine.pool.size() if isinstance(engine.pool, QueuePool) else 0
         self._idle: list[PoolProxiedConnection] = []
-        self._asking = 0
+        self._waiting = 0
         self._lock = threading.Lock()
 
-    def lend_idle(self) -> PoolProxiedConnection | None:
+    def borrow_idle(self) -> PoolProxiedConnection | None:
         """Give a connection that is kept, or None."""
         with self._lock:
             return self._idle.pop() if self._idle else None
@@ -32,22 +32,22 @@ class Lender:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-            self._asking += 1
+            self._waiting += 1
         try:
             return self._engine.raw_connection()
         finally:
             with self._lock:
-                self._asking -= 1
+                self._waiting -= 1
 
-    def take_back(self, connection: PoolProxiedConnection) -> None:
-        """Keep a connection for the next one, or give it to who asks the pool for it."""
+    def give_back(self, connection: PoolProxiedConnection) -> None:
+        """Keep a connection for the next one, or give it to a thread that is waiting for the pool."""
         with self._lock:
-            if not self._asking and len(self._idle) < self._size:
+            if not self._waiting and len(self._idle) < self._size:
                 self._idle.append(connection)
                 return
         connection.close()
 
-    def give_back(self) -> None:
+    def release_idle(self) -> None:
         """Give the idle connections back to the pool."""
         with self._lock:
             idle, self._idle = self._idle, []

@@ -180,9 +180,7 @@ class Dialect(ABC):
         """Apply a write, or find its record, in one transaction."""
 
     @abstractmethod
-    def take_together(
-        self, connection: Any, writes: Sequence[Write], limits: Limits
-    ) -> list[Record | GetResult | None]:
+    def apply_many(self, connection: Any, writes: Sequence[Write], limits: Limits) -> list[Record | GetResult | None]:
         """Take writes, and reads, in one transaction; None for each that is to be taken alone."""
 
     @abstractmethod

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from kvworker.adapters.sql.connection_cache import Lender
+from kvworker.adapters.sql.connection_cache import ConnectionCache
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.fork_gate import ForkGate
 from kvworker.errors import StoreUnavailableError
@@ -30,10 +30,10 @@ class ProcessEngine:
         self._make = make
         self._dialect = dialect
         self._engine: Engine | None = None
-        self._lender: Lender | None = None
+        self._cache: ConnectionCache | None = None
         self._lock = threading.Lock()
         # The parent's connections: letting the collector close them would disturb the parent.
-        self._inherited: list[Engine | Lender | None] = []
+        self._inherited: list[Engine | ConnectionCache | None] = []
         self._gate = ForkGate() if dialect.needs_fork_gate() else None
         _engines.add(self)
 
@@ -41,8 +41,8 @@ class ProcessEngine:
         """Give the engine of this process, with all connections that are not in use in its pool."""
         with self._lock:
             engine = self._engine = self._engine or self._make()
-            lender = self._lender = self._lender or Lender(engine)
-        lender.give_back()
+            cache = self._cache = self._cache or ConnectionCache(engine)
+        cache.release_idle()
         return engine
 
     def use(self, work: Callable[[Any], _Result]) -> _Result:
@@ -57,31 +57,31 @@ class ProcessEngine:
             return self._use(work)
 
     def _use(self, work: Callable[[Any], _Result]) -> _Result:
-        lender = self._lender
-        pooled = lender.lend_idle() if lender else None
-        if lender is None or pooled is None:
-            lender, pooled = self._borrow()
+        cache = self._cache
+        pooled = cache.borrow_idle() if cache else None
+        if cache is None or pooled is None:
+            cache, pooled = self._borrow()
         connection = pooled.driver_connection
         try:
             return work(connection)
         finally:
             if self._dialect.is_idle(connection):
-                lender.take_back(pooled)
+                cache.give_back(pooled)
             else:
                 pooled.invalidate()
 
-    def _borrow(self) -> tuple[Lender, PoolProxiedConnection]:
+    def _borrow(self) -> tuple[ConnectionCache, PoolProxiedConnection]:
         with self._connecting():
-            if self._lender is None:
+            if self._cache is None:
                 self.get()
-            lender = self._lender
-            assert lender is not None  # noqa: S101 - only a fork forgets it
-            return lender, lender.borrow()
+            cache = self._cache
+            assert cache is not None  # noqa: S101 - only a fork forgets it
+            return cache, cache.borrow()
 
     def discard_connections(self) -> None:
         """Close the pooled connections: when one is found broken the others most likely are."""
-        if self._engine is not None and self._lender is not None:
-            self._lender.give_back()
+        if self._engine is not None and self._cache is not None:
+            self._cache.release_idle()
             self._engine.dispose()
 
     def close(self) -> None:
@@ -119,8 +119,8 @@ class ProcessEngine:
         self._lock = threading.Lock()
         self._gate = ForkGate() if self._dialect.needs_fork_gate() else None
         if self._engine is not None:
-            self._inherited += [self._engine, self._lender]
-            self._engine = self._lender = None
+            self._inherited += [self._engine, self._cache]
+            self._engine = self._cache = None
 
 
 class HostEngine(ProcessEngine):

@@ -23,7 +23,7 @@ _MAX_CONFLICTS = 5
 _MAX_CONFLICT_PAUSE_SECONDS = 0.05
 
 
-class Session:
+class Executor:
     """Runs functions of a driver's connection, each again when the database undid it or the connection was stale.
 
     Work is run again only because that is safe: every write carries an operation id, so that one whose

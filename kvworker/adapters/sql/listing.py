@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvworker.adapters.sql.dialect import Limits
-from kvworker.adapters.sql.executor import Session
+from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.model import (
     MAX_KEY_BYTES,
@@ -64,7 +64,7 @@ def namespace_page(prefix: str, limit: int, cursor: str | None) -> Page:
     return _page(check_prefix("prefix", prefix, MAX_NAMESPACE_BYTES), limit, cursor)
 
 
-def list_keys(session: Session, namespace: str, page: Page, *, include_values: bool) -> KeyList:
+def list_keys(executor: Executor, namespace: str, page: Page, *, include_values: bool) -> KeyList:
     """Read a page of a namespace's live entries; with values it ends before they are too large together."""
     params = {
         **page.params(),
@@ -72,29 +72,31 @@ def list_keys(session: Session, namespace: str, page: Page, *, include_values: b
         "include_values": include_values,
         "max_bytes": MAX_READ_BYTES,
     }
-    rows = session.run(lambda connection: session.dialect.run(connection, "list_keys", params).fetchall())
+    rows = executor.run(lambda connection: executor.dialect.run(connection, "list_keys", params).fetchall())
     fitting = [row for row in rows[: page.rows] if row[-1] or not include_values]
     entries = tuple(_listed(row, include_values=include_values) for row in fitting)
     next_cursor = entries[-1].key if len(entries) < len(rows) else None
     return KeyList(namespace, entries, next_cursor, include_values)
 
 
-def list_namespaces(session: Session, page: Page, limits: Limits) -> NamespaceList:
+def list_namespaces(executor: Executor, page: Page, limits: Limits) -> NamespaceList:
     """Read a page of the namespaces that have entries."""
-    rows = session.run(lambda connection: session.dialect.run(connection, "list_namespaces", page.params()).fetchall())
+    rows = executor.run(
+        lambda connection: executor.dialect.run(connection, "list_namespaces", page.params()).fetchall()
+    )
     found = tuple(_usage(row, limits) for row in rows[: page.rows])
     return NamespaceList(found, found[-1].namespace if len(rows) > len(found) else None)
 
 
-def namespace_usage(session: Session, namespace: str, limits: Limits) -> LedgerUsage:
+def namespace_usage(executor: Executor, namespace: str, limits: Limits) -> LedgerUsage:
     """Read a namespace's ledger; one without entries uses nothing."""
-    row = session.run(lambda connection: _ledger(session, connection, namespace))
+    row = executor.run(lambda connection: _ledger(executor, connection, namespace))
     return _usage((namespace, *(row or (0, 0, None))), limits)
 
 
-def all_usage(session: Session, limits: Limits) -> list[LedgerUsage]:
+def all_usage(executor: Executor, limits: Limits) -> list[LedgerUsage]:
     """Read every ledger, the global one last and only if there is a global quota."""
-    rows = session.run(lambda connection: session.dialect.run(connection, "all_usage", {}).fetchall())
+    rows = executor.run(lambda connection: executor.dialect.run(connection, "all_usage", {}).fetchall())
     usage = [_usage(row, limits) for row in rows if row[0] != GLOBAL_LEDGER]
     if limits.global_bytes is None:
         return usage
@@ -102,9 +104,9 @@ def all_usage(session: Session, limits: Limits) -> list[LedgerUsage]:
     return usage + whole
 
 
-def total_usage(session: Session, limits: Limits) -> LedgerUsage:
+def total_usage(executor: Executor, limits: Limits) -> LedgerUsage:
     """Read what the whole store uses."""
-    row = session.run(lambda connection: session.dialect.fetch_one(connection, "sum_ledgers", {}))
+    row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "sum_ledgers", {}))
     return _whole(row, limits)
 
 
@@ -112,8 +114,8 @@ def _page(prefix: str, limit: int, cursor: str | None) -> Page:
     return Page(prefix, check_count("limit", limit, MAX_PAGE_ROWS), check_cursor(cursor) or "")
 
 
-def _ledger(session: Session, connection: Any, namespace: str) -> Any:
-    return session.dialect.fetch_one(connection, "ledger_usage", {"namespace": namespace})
+def _ledger(executor: Executor, connection: Any, namespace: str) -> Any:
+    return executor.dialect.fetch_one(connection, "ledger_usage", {"namespace": namespace})
 
 
 def _usage(row: Any, limits: Limits) -> LedgerUsage:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvworker.adapters.sql.dialect import Limits, QuotaRefusedError, Write
-from kvworker.adapters.sql.executor import Session
+from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.errors import (
     GlobalQuotaExceededError,
@@ -22,29 +22,29 @@ _PURGE_BATCH_ROWS = 1000
 _FOUND_ROWS = 2000
 
 
-def sweep_expired(session: Session, *, batch_rows: int, budget_seconds: float) -> SweepReport:
+def sweep_expired(executor: Executor, *, batch_rows: int, budget_seconds: float) -> SweepReport:
     """Delete expired entries until none is left or time is up."""
-    return SweepReport(*_total(_sweep(session, _checked(batch_rows)), budget_seconds))
+    return SweepReport(*_total(_sweep(executor, _checked(batch_rows)), budget_seconds))
 
 
-def prune_operations(session: Session, *, batch_rows: int, budget_seconds: float) -> PruneReport:
+def prune_operations(executor: Executor, *, batch_rows: int, budget_seconds: float) -> PruneReport:
     """Delete records past their retention until none is left or time is up."""
-    deleted_rows, _, batches, complete = _total(_prune(session, _checked(batch_rows)), budget_seconds)
+    deleted_rows, _, batches, complete = _total(_prune(executor, _checked(batch_rows)), budget_seconds)
     return PruneReport(deleted_rows, batches, complete)
 
 
-def purge_expired(session: Session, namespace: str | None) -> None:
+def purge_expired(executor: Executor, namespace: str | None) -> None:
     """Delete every expired entry of a namespace, or of all, waiting for those that somebody works on."""
     params = {"batch_rows": _PURGE_BATCH_ROWS, "namespace": namespace}
     rows = 1
     # Until nothing is left: a batch is short as well when a row was written anew while it waited for it.
     while rows:
-        rows, _ = session.run(lambda connection: session.dialect.delete_expired(connection, "purge_batch", params))
+        rows, _ = executor.run(lambda connection: executor.dialect.delete_expired(connection, "purge_batch", params))
 
 
-def quota_error(session: Session, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
+def quota_error(executor: Executor, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
     """Give the error for a refused write, from what its ledger is now."""
-    used_bytes, own_quota = session.run(partial(_refusing_ledger, session, write=write, refusal=refusal))
+    used_bytes, own_quota = executor.run(partial(_refusing_ledger, executor, write=write, refusal=refusal))
     requested_bytes = refusal.requested_bytes
     if refusal.is_global:
         return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
@@ -53,37 +53,37 @@ def quota_error(session: Session, write: Write, refusal: QuotaRefusedError, limi
 
 
 def _refusing_ledger(
-    session: Session, connection: Any, write: Write, refusal: QuotaRefusedError
+    executor: Executor, connection: Any, write: Write, refusal: QuotaRefusedError
 ) -> tuple[int, int | None]:
     params = {"namespace": GLOBAL_LEDGER if refusal.is_global else write.namespace}
-    used_bytes, _, own_quota = session.dialect.fetch_one(connection, "ledger_usage", params) or (0, 0, None)
+    used_bytes, _, own_quota = executor.dialect.fetch_one(connection, "ledger_usage", params) or (0, 0, None)
     return used_bytes, own_quota
 
 
-def ensure_global_ledger(session: Session) -> None:
+def ensure_global_ledger(executor: Executor) -> None:
     """Start global accounting if this store has none yet. Writers wait while it is counted."""
 
     def work(connection: Any) -> None:
-        dialect = session.dialect
+        dialect = executor.dialect
         if dialect.fetch_one(connection, "ledger_usage", {"namespace": GLOBAL_LEDGER}) is None:
             with dialect.transaction(connection):
                 dialect.run(connection, "lock_ledgers", {})
                 dialect.run(connection, "create_global_ledger", {})
 
-    session.run(work)
+    executor.run(work)
 
 
-def recompute_ledgers(session: Session, *, after: str | None, budget_seconds: float) -> RecomputeReport:
+def recompute_ledgers(executor: Executor, *, after: str | None, budget_seconds: float) -> RecomputeReport:
     """Correct each ledger in its own transaction; the global one, as the sum of the others, last."""
     deadline = time.monotonic() + budget_seconds
     drifts: list[LedgerDrift | None] = []
-    for namespace in _namespaces(session, after):
+    for namespace in _namespaces(executor, after):
         if drifts and time.monotonic() >= deadline:
             return RecomputeReport(len(drifts), _wrong(drifts), next_after=after)
-        drifts.append(session.run(partial(_recompute, session, namespace=namespace)))
+        drifts.append(executor.run(partial(_recompute, executor, namespace=namespace)))
         after = namespace
     checked = len(drifts)
-    drifts.append(session.run(partial(_recompute_global, session)))
+    drifts.append(executor.run(partial(_recompute_global, executor)))
     return RecomputeReport(checked, _wrong(drifts))
 
 
@@ -93,7 +93,7 @@ class _Batch(NamedTuple):
     is_last: bool
 
 
-def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
+def _sweep(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
     """Delete expired entries batch by batch.
 
     Those of many batches are found at once and sorted by namespace, so that each batch touches few ledgers. A search
@@ -102,13 +102,13 @@ def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
     after, wanted_rows, is_last = None, 0, False
     while not is_last:
         wanted_rows = min(max(wanted_rows, batch_rows, _FOUND_ROWS), MAX_BATCH_ROWS)
-        find = partial(_find_expired, session, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
-        batches, found_rows, until = session.run(find)
+        find = partial(_find_expired, executor, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
+        batches, found_rows, until = executor.run(find)
         is_last = found_rows < wanted_rows
         deleted_rows = 0
         for number, ids in enumerate(batches, 1):
-            delete = partial(session.dialect.delete_expired, statement="sweep_batch", params={"ids": ids})
-            rows, freed_bytes = session.run(delete)
+            delete = partial(executor.dialect.delete_expired, statement="sweep_batch", params={"ids": ids})
+            rows, freed_bytes = executor.run(delete)
             deleted_rows += rows
             yield _Batch(rows, freed_bytes, is_last and number == len(batches))
         if until != after:
@@ -120,19 +120,19 @@ def _sweep(session: Session, batch_rows: int) -> Iterator[_Batch]:
         after = until
 
 
-def _find_expired(session: Session, connection: Any, **params: float | None) -> tuple[list[str], int, float | None]:
+def _find_expired(executor: Executor, connection: Any, **params: float | None) -> tuple[list[str], int, float | None]:
     """Find entries that expired at the instant or later: batches of them, how many, and the latest expiry."""
-    rows = session.dialect.run(connection, "find_expired", params).fetchall()
+    rows = executor.dialect.run(connection, "find_expired", params).fetchall()
     _, found_rows, until = rows[0] if rows else ("", 0, None)
     return [ids for ids, _, _ in rows], found_rows, until
 
 
-def _prune(session: Session, batch_rows: int) -> Iterator[_Batch]:
+def _prune(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
     """Delete records batch by batch, each beginning where the one before ended, for the same reason."""
     after, is_last = None, False
     while not is_last:
         params = {"batch_rows": batch_rows, "after": after}
-        rows, after = session.run(partial(session.dialect.prune_records, params=params))
+        rows, after = executor.run(partial(executor.dialect.prune_records, params=params))
         is_last = rows < batch_rows
         yield _Batch(rows, 0, is_last)
 
@@ -154,20 +154,20 @@ def _checked(batch_rows: int) -> int:
     return batch_rows
 
 
-def _namespaces(session: Session, after: str | None) -> Iterator[str]:
+def _namespaces(executor: Executor, after: str | None) -> Iterator[str]:
     params = {"after": after or ""}
 
     def read(connection: Any) -> str | None:
-        row = session.dialect.fetch_one(connection, "next_namespace", params)
+        row = executor.dialect.fetch_one(connection, "next_namespace", params)
         return None if row is None else row[0]
 
-    while (namespace := session.run(read)) is not None:
+    while (namespace := executor.run(read)) is not None:
         yield namespace
         params["after"] = namespace
 
 
-def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift | None:
-    dialect, params = session.dialect, {"namespace": namespace}
+def _recompute(executor: Executor, connection: Any, namespace: str) -> LedgerDrift | None:
+    dialect, params = executor.dialect, {"namespace": namespace}
     with dialect.transaction(connection):
         ledger = dialect.lock_ledger(connection, namespace)
         if ledger is None:
@@ -182,8 +182,8 @@ def _recompute(session: Session, connection: Any, namespace: str) -> LedgerDrift
     return _drift(namespace, recorded, actual)
 
 
-def _recompute_global(session: Session, connection: Any) -> LedgerDrift | None:
-    dialect, params = session.dialect, {"namespace": GLOBAL_LEDGER}
+def _recompute_global(executor: Executor, connection: Any) -> LedgerDrift | None:
+    dialect, params = executor.dialect, {"namespace": GLOBAL_LEDGER}
     with dialect.transaction(connection):
         ledger = dialect.lock_ledger(connection, GLOBAL_LEDGER)
         if ledger is None:

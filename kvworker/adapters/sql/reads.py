@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from kvworker.adapters.sql.dialect import Write
-from kvworker.adapters.sql.executor import Session
+from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.operation_records import Moment, entry_result, found_result
 from kvworker.errors import ReadTooLargeError
 from kvworker.model import MAX_READ_BYTES, GetResult
 
 
-def read_entry(session: Session, namespace: str, key: str) -> GetResult:
+def read_entry(executor: Executor, namespace: str, key: str) -> GetResult:
     """Read an entry. A miss, or an expired entry, gives ``found=False``."""
     params = {"namespace": namespace, "key": key}
-    row = session.run(lambda connection: session.dialect.fetch_one(connection, "get_entry", params))
+    row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "get_entry", params))
     return entry_result(namespace, key, row)
 
 
-def read_steps(session: Session, write: Write) -> tuple[GetResult, ...]:
+def read_steps(executor: Executor, write: Write) -> tuple[GetResult, ...]:
     """Read what the steps of a batch that writes nothing ask for.
 
     Raises:
@@ -26,9 +26,9 @@ def read_steps(session: Session, write: Write) -> tuple[GetResult, ...]:
     """
 
     def read(connection: Any) -> tuple[list[Any], float]:
-        return session.dialect.read_entries(connection, write.namespace, write.keys)
+        return executor.dialect.read_entries(connection, write.namespace, write.keys)
 
-    rows, now = session.run(read)
+    rows, now = executor.run(read)
     sizes = {row[0]: row[3] for row in rows}
     if sum(sizes.get(step.key, 0) for step in write.steps) > MAX_READ_BYTES:
         raise ReadTooLargeError(MAX_READ_BYTES)

@@ -82,9 +82,7 @@ class SqliteDialect(PlanningDialect):
             return self.set_quota(connection, write, limits)
         return self.write_planned(connection, write, limits)
 
-    def take_together(
-        self, connection: Any, writes: Sequence[Write], limits: Limits
-    ) -> list[Record | GetResult | None]:
+    def apply_many(self, connection: Any, writes: Sequence[Write], limits: Limits) -> list[Record | GetResult | None]:
         """Take writes, and reads, in one transaction: one flush for all of them."""
         taken: list[Record | GetResult | None] = [None] * len(writes)
         with self.transaction(connection):

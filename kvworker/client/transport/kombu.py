@@ -18,7 +18,7 @@ class _Way(NamedTuple):
     producer: Any
 
 
-class KombuRoute:
+class KombuTransport:
     """Publishes through Celery and kombu. Each step may block, so a caller's own thread never takes it."""
 
     def __init__(self, app: Celery, *, queue_name: str, timeout_seconds: float) -> None:
@@ -28,11 +28,11 @@ class KombuRoute:
         self._idle: deque[_Way] = deque()
         self._closed = False
 
-    def take_ready(self) -> _Way | None:
+    def acquire_ready(self) -> _Way | None:
         """Nothing is ever ready: a confirm may not come."""
         return None
 
-    def take(self) -> _Way:
+    def acquire(self) -> _Way:
         """A producer that is connected; raises whatever the transport does."""
         with contextlib.suppress(IndexError):
             while True:

@@ -17,21 +17,21 @@ from typing import Any, Protocol
 
 from celery import Celery
 
-from kvworker.client.transport.kombu import KombuRoute
+from kvworker.client.transport.kombu import KombuTransport
 from kvworker.client.transport.message import Message, was_nothing_written
-from kvworker.client.transport.redis import RedisRoute
+from kvworker.client.transport.redis import RedisTransport
 from kvworker.settings.urls import speaks_redis
 
 logger = logging.getLogger(__name__)
 
 
-class Route(Protocol):
+class Transport(Protocol):
     """A way to the broker, over any number of connections that are used by one thread at a time."""
 
-    def take_ready(self) -> Any | None:
+    def acquire_ready(self) -> Any | None:
         """A connection on which a caller may publish in its own thread, or None; never waits."""
 
-    def take(self) -> Any:
+    def acquire(self) -> Any:
         """A connection that works; raises whatever the transport does."""
 
     def publish(self, connection: Any, message: Message) -> None:
@@ -50,14 +50,14 @@ class Route(Protocol):
         """Close what is kept, and from now on what is given back."""
 
 
-class Sender:
+class Publisher:
     """Publishes messages, each until it is sent or its time is up."""
 
     def __init__(self, app: Celery, *, threads: int, queue_name: str, timeout_seconds: float) -> None:
-        self._route: Route = (
-            RedisRoute(app, queue_name=queue_name, timeout_seconds=timeout_seconds, max_idle=threads)
+        self._transport: Transport = (
+            RedisTransport(app, queue_name=queue_name, timeout_seconds=timeout_seconds, max_idle=threads)
             if speaks_redis(app.conf.broker_url)
-            else KombuRoute(app, queue_name=queue_name, timeout_seconds=timeout_seconds)
+            else KombuTransport(app, queue_name=queue_name, timeout_seconds=timeout_seconds)
         )
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="kvworker-send")
         self._given_up = False
@@ -68,7 +68,7 @@ class Sender:
 
         ``may_wait`` allows to wait for the broker's answer here, at most until the message's deadline.
         """
-        connection = self._route.take_ready() if may_wait else None
+        connection = self._transport.acquire_ready() if may_wait else None
         if connection is not None and self._attempt(message, connection):
             message.end_sending()
             return
@@ -95,7 +95,7 @@ class Sender:
         """Let running attempts end, start no new ones, and close the connections."""
         self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-        self._route.close()
+        self._transport.close()
 
     def _send(self, message: Message) -> None:
         for _ in message.attempts():
@@ -106,7 +106,7 @@ class Sender:
 
     def _send_lost(self, messages: Sequence[Message]) -> None:
         with contextlib.suppress(Exception):  # looked at again in a second
-            for message in self._route.lost(messages):
+            for message in self._transport.lost(messages):
                 self.send_again(message)
 
     def _is_ending(self) -> bool:
@@ -125,10 +125,10 @@ class Sender:
         writing, handled = False, sys.exception()
         try:
             if connection is None:
-                connection = self._route.take()
+                connection = self._transport.acquire()
             writing = message.begin_writing()
             if writing:
-                self._route.publish(connection, message)
+                self._transport.publish(connection, message)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it when its time is up
             problem = f"{type(error).__name__}: {error}"
             message.fail(problem)
@@ -136,7 +136,7 @@ class Sender:
             if writing and was_nothing_written(error, handled):
                 message.nothing_written()
             if connection is not None:
-                self._route.drop(connection)
+                self._transport.drop(connection)
             return False
-        self._route.give_back(connection)
+        self._transport.give_back(connection)
         return True

@@ -18,7 +18,7 @@ from kombu import serialization
 from kombu.utils.json import dumps
 
 from kvworker.client.transport.message import Message
-from kvworker.messaging.redis_connections import Link, Links, exchange, limit
+from kvworker.messaging.redis_connections import RedisConnection, RedisConnectionPool, exchange, limit
 
 #: A socket's timeout is above 0; at 0 it would not wait at all.
 _SHORTEST_SECONDS = 0.001
@@ -35,10 +35,10 @@ class _Target:
     key: str
     noted_key: str
     priority: int
-    make_connection: Callable[[], Link]
+    make_connection: Callable[[], RedisConnection]
 
 
-class RedisRoute:
+class RedisTransport:
     """Pushes messages on connections that are kept open.
 
     What is ready can be used in a caller's own thread: it waits for the broker no longer than the message may.
@@ -49,18 +49,18 @@ class RedisRoute:
         self._queue_name = queue_name
         self._serializer = str(app.conf.task_serializer)
         self._timeout_seconds = timeout_seconds
-        self._links = Links(self._make_connection, max_idle=max_idle)
+        self._connections = RedisConnectionPool(self._make_connection, max_idle=max_idle)
         self._target: _Target | None = None
 
-    def take_ready(self) -> Link | None:
+    def acquire_ready(self) -> RedisConnection | None:
         """A connection that can be used at once, or None."""
-        return self._links.take_ready()
+        return self._connections.acquire_ready()
 
-    def take(self) -> Link:
+    def acquire(self) -> RedisConnection:
         """A connection that works; making one may block for long."""
-        return self._links.take()
+        return self._connections.acquire()
 
-    def publish(self, link: Link, message: Message) -> None:
+    def publish(self, link: RedisConnection, message: Message) -> None:
         """Push a message and await the broker's answer, within the socket's timeout and the message's deadline."""
         assert self._target is not None  # noqa: S101 - there is no connection without it
         task = message.as_task(self._app)
@@ -78,7 +78,7 @@ class RedisRoute:
 
     def lost(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Which of these are neither in the queue nor noted: lost with the worker that they were handed to."""
-        link = self.take()
+        link = self.acquire()
         try:
             assert self._target is not None  # noqa: S101 - there is no connection without it
             limit(link, self._timeout_seconds)
@@ -91,17 +91,17 @@ class RedisRoute:
         self.give_back(link)
         return [] if length else [message for message, is_held in zip(messages, held, strict=True) if not is_held]
 
-    def give_back(self, link: Link) -> None:
+    def give_back(self, link: RedisConnection) -> None:
         """Keep a connection for the next message."""
-        self._links.give_back(link)
+        self._connections.give_back(link)
 
-    def drop(self, link: Link) -> None:
+    def drop(self, link: RedisConnection) -> None:
         """Close a connection that failed."""
         link.disconnect()
 
     def close(self) -> None:
         """Close what is idle, and from now on what is given back."""
-        self._links.close()
+        self._connections.close()
 
     def _patience(self, message: Message) -> float:
         return max(_SHORTEST_SECONDS, min(self._timeout_seconds, message.remaining_seconds()))
@@ -143,7 +143,7 @@ class RedisRoute:
         content_type, _, text = serialization.dumps(body, serializer=self._serializer)
         return content_type, text
 
-    def _make_connection(self) -> Link:
+    def _make_connection(self) -> RedisConnection:
         if self._target is None:
             self._target = self._find_target()
         return self._target.make_connection()

@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from kvworker.messaging.clock import ServerClock
-from kvworker.messaging.redis_connections import TRUSTED_IDLE_SECONDS, Link, connect, limit, timed_out
+from kvworker.messaging.redis_connections import TRUSTED_IDLE_SECONDS, RedisConnection, connect, limit, timed_out
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class ReplyReader:
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         self._settled_keys: list[str | bytes] = []
 
     def expect(self, task_id: str, reply: Waiting) -> None:
@@ -100,7 +100,7 @@ class ReplyReader:
         self._serve()
         with contextlib.suppress(Exception):  # what cannot be deleted expires
             self._forget_settled()
-        self._backend.links.close()
+        self._backend.connections.close()
         self._backend.client.connection_pool.disconnect()
 
     def _serve(self) -> None:
@@ -124,7 +124,7 @@ class ReplyReader:
                 pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 
     @contextlib.contextmanager
-    def _subscribed(self) -> Iterator[Link]:
+    def _subscribed(self) -> Iterator[RedisConnection]:
         """A connection that gets the published results; redis-py's PubSub costs ten times as much for each."""
         pool = self._backend.client.connection_pool
         # In the third version of the protocol, what is published comes in between replies, by way of callbacks.
@@ -138,7 +138,7 @@ class ReplyReader:
         finally:
             link.disconnect()
 
-    def _read(self, link: Link) -> None:
+    def _read(self, link: RedisConnection) -> None:
         recheck_at, heard = time.monotonic() + RECHECK_SECONDS, True
         ping_at = time.monotonic() + TRUSTED_IDLE_SECONDS
         while not self._closed.is_set():
@@ -155,7 +155,7 @@ class ReplyReader:
                 link.send_command("PING", check_health=False)
                 ping_at = time.monotonic() + TRUSTED_IDLE_SECONDS
 
-    def _read_published(self, link: Link) -> bool:
+    def _read_published(self, link: RedisConnection) -> bool:
         """Read what arrives next; False if nothing does for a while."""
         try:
             kind, *details = link.read_response(disconnect_on_error=False)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp, validate_op_namespace
 
 from kvworker.errors import InvalidRequestError, InvalidTTLError
-from kvworker.integrations.jobs import Call, Job, checked, chunked, together
+from kvworker.integrations.jobs import Call, Job, all_of, checked, chunked
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.reads import list_namespaces, read_items, search_items
 from kvworker.model import MAX_BATCH_STEPS, MAX_TTL_SECONDS, check_key, encode_value
@@ -49,14 +49,14 @@ class Batch:
         keys = self._keys_to_read()
         listings = {index: job for index, op in enumerate(self._ops) if (job := self._listing(op))}
         reads: list[Job[list[Any]]] = [
-            together(read_items(self._names, namespace, list(wanted)) for namespace, wanted in keys.items()),
-            together(listings.values()),
+            all_of(read_items(self._names, namespace, list(wanted)) for namespace, wanted in keys.items()),
+            all_of(listings.values()),
         ]
-        items, lists = yield from together(reads)
+        items, lists = yield from all_of(reads)
         found: _Found = dict(zip(keys, items, strict=True))
         listed: _Listed = dict(zip(listings, lists, strict=True))
         steps = self._steps(found, listed)
-        yield from together(_write(self._names.encode(one), list(of_key.values())) for one, of_key in steps.items())
+        yield from all_of(_write(self._names.encode(one), list(of_key.values())) for one, of_key in steps.items())
         return [self._result(index, op, found, listed) for index, op in enumerate(self._ops)]
 
     def _check(self, op: Op) -> None:

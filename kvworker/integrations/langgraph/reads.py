@@ -8,7 +8,7 @@ from typing import Any
 from langgraph.store.base import ListNamespacesOp, SearchOp
 
 from kvworker.errors import ReadTooLargeError
-from kvworker.integrations.jobs import Call, Job, ask, checked, chunked, together
+from kvworker.integrations.jobs import Call, Job, all_of, ask, checked, chunked
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.matching import literal_prefix, matches_conditions, matches_filter
 from kvworker.model import MAX_BATCH_STEPS, MAX_PAGE_ROWS, BatchResult, GetResult, KeyList, NamespaceList
@@ -48,13 +48,13 @@ def search_items(names: Names, op: SearchOp) -> Job[list[StoredItem]]:
     # The namespace itself is read without waiting for the listing of those below it.
     first: list[Job[Any]] = [_namespace_page(names.below(prefix), None)]
     first += [_matching_items(names, prefix, op, wanted)] if prefix else []
-    page, *own = yield from together(first)
+    page, *own = yield from all_of(first)
     found: list[StoredItem] = own[0] if own else []
     while True:
         for group in chunked(_decoded(names, page), _SEARCH_WIDTH):
             if len(found) >= wanted:
                 break
-            for items in (yield from together(_matching_items(names, one, op, wanted) for one in group)):
+            for items in (yield from all_of(_matching_items(names, one, op, wanted) for one in group)):
                 found += items
         if len(found) >= wanted or page.next_cursor is None:
             return found[op.offset : wanted]

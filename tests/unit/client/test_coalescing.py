@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kvworker.client.coalescing import Gatherer, GroupReply, Together, may_be_gathered
+from kvworker.client.coalescing import CoalescedMessage, Coalescer, GroupReply, is_coalescable
 from kvworker.client.dispatcher import PendingReply
 from kvworker.client.transport.message import Message
-from kvworker.messaging.wire import decode_together
+from kvworker.messaging.wire import decode_many
 from kvworker.tools import TOOLS, check_arguments
 
 
@@ -27,29 +27,29 @@ def replies(*task_ids: str) -> list[PendingReply]:
 
 
 class Scene:
-    """A gatherer, and what it had sent."""
+    """A coalescer, and what it had sent."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
         self.alone: list[str] = []
-        self.gatherer = Gatherer(self._send)
+        self.coalescer = Coalescer(self._send)
         self.messages: list[Message] = []
 
     def _send(self, replies: list[PendingReply]) -> None:
         self.sent.append([one.message.task_id for one in replies])
-        message = Together(f"group {len(self.sent)}", replies)
+        message = CoalescedMessage(f"group {len(self.sent)}", replies)
         self.messages.append(message)
-        self.gatherer.begin(GroupReply(message, replies, self._send_alone, self.gatherer.learn), len(replies))
+        self.coalescer.begin(GroupReply(message, replies, self._send_alone, self.coalescer.learn), len(replies))
 
     def _send_alone(self, message: Message) -> None:
         self.alone.append(message.task_id)
 
     def call(self, *calls: PendingReply) -> list[bool]:
-        return [self.gatherer.keeps(call) for call in calls]
+        return [self.coalescer.holds(call) for call in calls]
 
     def answer(self, results: object, status: str = "SUCCESS") -> None:
         gc.collect()
-        group, _ = self.gatherer._under_way[self.messages[-1].task_id]
+        group, _ = self.coalescer._under_way[self.messages[-1].task_id]
         group.future.set_result({"status": status, "result": {"results": results}})
 
 
@@ -92,9 +92,9 @@ def test_a_call_that_finds_nothing_under_way_never_waits() -> None:
 def test_who_waits_too_long_is_sent() -> None:
     scene = Scene()
     scene.call(*replies(*"abcdefg"))
-    scene.gatherer.send_waiting()
+    scene.coalescer.send_waiting()
     assert scene.sent == [["d", "e", "f", "g"]]
-    scene.gatherer.send_waiting()
+    scene.coalescer.send_waiting()
     assert len(scene.sent) == 1
 
 
@@ -111,11 +111,11 @@ def test_what_is_never_answered_is_forgotten() -> None:
 def test_what_was_not_taken_goes_alone_and_so_do_others_for_a_while(results: object, status: str) -> None:
     scene = Scene()
     scene.call(*replies("a", "b", "c", "d", "e"))
-    scene.gatherer.send_waiting()
+    scene.coalescer.send_waiting()
     scene.answer(results, status)
     assert scene.alone == ["d", "e"]
     assert scene.call(*replies("f", "g", "h", "i")) == [False] * 4
-    scene.gatherer._paused_until = 0.0
+    scene.coalescer._paused_until = 0.0
     assert scene.call(*replies("j")) == [True]
 
 
@@ -123,7 +123,7 @@ def test_some_may_be_taken() -> None:
     scene = Scene()
     calls = replies("a", "b", "c", "d", "e")
     scene.call(*calls)
-    scene.gatherer.send_waiting()
+    scene.coalescer.send_waiting()
     answered(calls[3])  # by a copy of its own
     scene.answer({"d": {}})
     assert scene.alone == ["e"]
@@ -145,11 +145,11 @@ def test_an_interrupted_caller_leaves_the_others_calls_waiting() -> None:
 
     scene = Scene()
     scene.call(*replies("a", "b", "c", "d", "e"))
-    scene.gatherer._send = interrupted
+    scene.coalescer._send = interrupted
     with pytest.raises(KeyboardInterrupt):
-        scene.gatherer.send_waiting()
-    scene.gatherer._send = scene._send
-    scene.gatherer.send_waiting()
+        scene.coalescer.send_waiting()
+    scene.coalescer._send = scene._send
+    scene.coalescer.send_waiting()
     assert scene.sent == [["d", "e"]]
 
 
@@ -161,8 +161,8 @@ def test_answered_calls_are_not_left_to_the_collector() -> None:
         calls = replies("a", "b", "c", "d", "e")
         kept = weakref.WeakSet(calls)
         scene.call(*calls)
-        scene.gatherer.send_waiting()
-        group, _ = scene.gatherer._under_way[scene.messages[-1].task_id]
+        scene.coalescer.send_waiting()
+        group, _ = scene.coalescer._under_way[scene.messages[-1].task_id]
         group.future.set_result({"status": "SUCCESS", "result": {"results": {"d": {}, "e": {}}}})
         for call in calls[:3]:
             answered(call)
@@ -174,10 +174,10 @@ def test_answered_calls_are_not_left_to_the_collector() -> None:
 
 def test_a_message_holds_what_is_still_wanted() -> None:
     calls = replies("a", "b", "c")
-    message = Together("group", calls)
+    message = CoalescedMessage("group", calls)
     assert calls[1].message.abandon()
     assert message.begin_writing()
-    assert set(decode_together(message.body())) == {"a", "c"}
+    assert set(decode_many(message.body())) == {"a", "c"}
     assert [call.message.copies for call in calls] == [1, 0, 1]
     assert calls[0].message.begin_sending()
     message.nothing_written()
@@ -209,7 +209,7 @@ def test_a_message_holds_what_is_still_wanted() -> None:
 )
 def test_small_calls_on_one_key_may_be_gathered(tool: str, arguments: dict[str, Any], expected: bool) -> None:
     names = {"namespace": "n"} if tool == "kv_list_keys" else {"namespace": "n", "key": "k"}
-    assert may_be_gathered(TOOLS[tool], check_arguments(TOOLS[tool], {**names, **arguments})) is expected
+    assert is_coalescable(TOOLS[tool], check_arguments(TOOLS[tool], {**names, **arguments})) is expected
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_small_calls_on_one_key_may_be_gathered(tool: str, arguments: dict[str, 
     ],
 )
 def test_what_is_not_understood_is_left_out(payload: dict[str, Any]) -> None:
-    assert decode_together(payload) == {}
+    assert decode_many(payload) == {}

@@ -26,7 +26,7 @@ from kvworker import (
 )
 from kvworker.errors import KVStoreError
 from kvworker.messaging.celery_app import make_celery
-from kvworker.messaging.wire import TOGETHER_TASK, encode_request, encode_together
+from kvworker.messaging.wire import APPLY_MANY_TASK, encode_many, encode_request
 from kvworker.tools import TOOLS
 from tests.support.database import locked_entry
 from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
@@ -138,7 +138,7 @@ def test_what_died_with_the_one_who_took_it_is_sent_again(
     worker_node.stop()
     with ThreadPoolExecutor(CALLERS) as threads:
         counting = [threads.submit(store.increment, "n", "counter", timeout=30) for _ in range(CALLERS)]
-        wait_until(lambda: not store.dispatcher()._gatherer._waiting and broker.llen("kv") >= 4, what="all messages")
+        wait_until(lambda: not store.dispatcher()._coalescer._waiting and broker.llen("kv") >= 4, what="all messages")
         lost = [broker.rpop("kv") for _ in range(broker.llen("kv"))]
         other_worker.start()
         assert sorted(count.result().value for count in counting) == list(range(1, CALLERS + 1))
@@ -209,8 +209,8 @@ def test_calls_together_made_by_hand(settings: Settings, store: KeyValueStore, w
     app = make_celery(settings)
 
     def results_of(calls: dict[str, tuple[str, dict[str, Any]]], **options: Any) -> Any:
-        payload = encode_together({name: (TOOLS[tool], arguments) for name, (tool, arguments) in calls.items()})
-        sent = app.send_task(TOGETHER_TASK, kwargs=payload, queue="kv", **options)
+        payload = encode_many({name: (TOOLS[tool], arguments) for name, (tool, arguments) in calls.items()})
+        sent = app.send_task(APPLY_MANY_TASK, kwargs=payload, queue="kv", **options)
         return sent.get(timeout=10)["results"]
 
     late = encode_request({"namespace": "n", "key": "late"}, deadline=time.time() - 5)
@@ -228,14 +228,14 @@ def test_calls_together_made_by_hand(settings: Settings, store: KeyValueStore, w
     assert store.increment("n", "c", idempotency_key="soon").value == 1
     assert not store.get("n", "late").found
     assert redelivered(app) == {}
-    assert app.send_task(TOGETHER_TASK, args=(1,), queue="kv").get(timeout=10, propagate=False) is not None
+    assert app.send_task(APPLY_MANY_TASK, args=(1,), queue="kv").get(timeout=10, propagate=False) is not None
 
 
 def redelivered(app: Celery) -> Any:
     """What comes of calls that may have been taken before."""
-    payload = encode_together({"again": (TOOLS["kv_increment"], {"namespace": "n", "key": "again"})})
+    payload = encode_many({"again": (TOOLS["kv_increment"], {"namespace": "n", "key": "again"})})
     with app.connection_for_write() as connection:
-        message = app.amqp.create_task_message("message", TOGETHER_TASK, kwargs=payload)
+        message = app.amqp.create_task_message("message", APPLY_MANY_TASK, kwargs=payload)
         properties = {**message.properties, "delivery_info": {"redelivered": True}}
         app.amqp.Producer(connection.channel()).publish(
             message.body, headers=message.headers, exchange="", routing_key="kv", serializer="json", **properties

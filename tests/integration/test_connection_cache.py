@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from kvworker.adapters.sql.connection_cache import Lender
+from kvworker.adapters.sql.connection_cache import ConnectionCache
 from kvworker.testing import eventually
 
 
@@ -37,52 +37,52 @@ def checked_out(engine: Engine) -> int:
 
 
 def test_a_connection_that_came_back_is_lent_again(engine: Engine) -> None:
-    lender = Lender(engine)
-    first = lender.borrow()
-    lender.take_back(first)
-    assert lender.lend_idle() is first
-    assert lender.lend_idle() is None
-    lender.take_back(first)
-    assert lender.borrow() is first
+    cache = ConnectionCache(engine)
+    first = cache.borrow()
+    cache.give_back(first)
+    assert cache.borrow_idle() is first
+    assert cache.borrow_idle() is None
+    cache.give_back(first)
+    assert cache.borrow() is first
 
 
 def test_the_pools_limit_and_timeout_hold(engine: Engine) -> None:
-    lender = Lender(engine)
-    both = [lender.borrow(), lender.borrow()]
+    cache = ConnectionCache(engine)
+    both = [cache.borrow(), cache.borrow()]
     with pytest.raises(PoolTimeoutError):
-        lender.borrow()
+        cache.borrow()
     for connection in both:
-        lender.take_back(connection)
+        cache.give_back(connection)
     # What is beyond the pool's size does not stay.
     assert checked_out(engine) == 1
 
 
 def test_who_waits_at_the_pool_gets_what_comes_back(engine: Engine) -> None:
-    lender = Lender(engine)
-    both = [lender.borrow(), lender.borrow()]
+    cache = ConnectionCache(engine)
+    both = [cache.borrow(), cache.borrow()]
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(lender.borrow)
-        eventually(lambda: lender._asking == 1)
-        lender.take_back(both[0])
+        waiting = thread.submit(cache.borrow)
+        eventually(lambda: cache._waiting == 1)
+        cache.give_back(both[0])
         assert waiting.result(timeout=5) is not None
 
 
 def test_idle_connections_can_be_given_back(engine: Engine) -> None:
-    lender = Lender(engine)
-    lender.take_back(lender.borrow())
-    lender.give_back()
+    cache = ConnectionCache(engine)
+    cache.give_back(cache.borrow())
+    cache.release_idle()
     assert checked_out(engine) == 0
-    assert lender.lend_idle() is None
+    assert cache.borrow_idle() is None
 
 
 def test_threads_share_few_connections(engine: Engine) -> None:
-    lender, most, lock = Lender(engine), [0], threading.Lock()
+    cache, most, lock = ConnectionCache(engine), [0], threading.Lock()
 
     def work(_: int) -> None:
-        connection = lender.lend_idle() or lender.borrow()
+        connection = cache.borrow_idle() or cache.borrow()
         with lock:
             most[0] = max(most[0], checked_out(engine))
-        lender.take_back(connection)
+        cache.give_back(connection)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(500)))

@@ -194,8 +194,8 @@ def test_the_answer_to_a_write_does_not_wait_until_its_ledger_can_be_split(
 
         with locked(connection, "n"):
             started = time.monotonic()
-            adapter._session.run(split_now)
+            adapter._executor.run(split_now)
             assert time.monotonic() - started < 2.0
         assert rows(connection, "n") == 1
-        adapter._session.run(split_now)
+        adapter._executor.run(split_now)
         assert rows(connection, "n") == 1 + SHARES

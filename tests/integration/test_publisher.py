@@ -20,18 +20,18 @@ from kombu import serialization
 from redis import Redis
 
 from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
-from kvworker.client.transport.kombu import KombuRoute
+from kvworker.client.transport.kombu import KombuTransport
 from kvworker.client.transport.message import Message
-from kvworker.client.transport.publisher import Sender
-from kvworker.client.transport.redis import RedisRoute
+from kvworker.client.transport.publisher import Publisher
+from kvworker.client.transport.redis import RedisTransport
 from kvworker.errors import KVStoreError
 from kvworker.messaging.celery_app import make_celery
-from kvworker.messaging.redis_connections import _FRESH_SECONDS, Links, connect, timed_out
+from kvworker.messaging.redis_connections import _FRESH_SECONDS, RedisConnectionPool, connect, timed_out
 from kvworker.messaging.wire import encode_request
 from tests.support.processes import ValkeyNode, wait_until
 from tests.support.tls import make_signer
 
-Route = RedisRoute | KombuRoute
+Transport = RedisTransport | KombuTransport
 VALUES: list[Any] = [{"a": "ü\u0000"}, {"__type__": "datetime", "__value__": "2026"}, 2**70, None]
 
 
@@ -56,10 +56,10 @@ def app(node: ValkeyNode) -> Celery:
 
 
 @pytest.fixture
-def sender(app: Celery) -> Iterator[Sender]:
-    sender = Sender(app, threads=2, queue_name="kv", timeout_seconds=1.0)
-    yield sender
-    sender.close()
+def publisher(app: Celery) -> Iterator[Publisher]:
+    publisher = Publisher(app, threads=2, queue_name="kv", timeout_seconds=1.0)
+    yield publisher
+    publisher.close()
 
 
 def message(task_id: str = "id", value: object = 1, seconds: float = 10.0) -> Message:
@@ -71,17 +71,17 @@ def is_sent(sent: Message) -> Callable[[], bool]:
     return lambda: not sent._sending
 
 
-def connected(sender: Sender) -> None:
-    """Have the sender hold a connection that is ready."""
+def connected(publisher: Publisher) -> None:
+    """Have the publisher hold a connection that is ready."""
     first = message("first")
-    sender.send(first, may_wait=True)
+    publisher.send(first, may_wait=True)
     wait_until(is_sent(first), what="the first message")
 
 
-def _published(client: Redis, route: Route, sent: Message, key: str) -> dict[str, Any]:
-    connection = route.take()
-    route.publish(connection, sent)
-    route.drop(connection)
+def _published(client: Redis, transport: Transport, sent: Message, key: str) -> dict[str, Any]:
+    connection = transport.acquire()
+    transport.publish(connection, sent)
+    transport.drop(connection)
     item: dict[str, Any] = json.loads(client.rpop(key))  # type: ignore[arg-type]
     assert len(item["properties"].pop("delivery_tag")) == 36
     return item
@@ -94,10 +94,10 @@ def test_a_message_is_what_celery_and_kombu_would_have_sent(
 ) -> None:
     app.conf.broker_transport_options.update(options)
     key = options.get("global_keyprefix", "") + "kv"
-    by_kombu = _published(client, KombuRoute(app, queue_name="kv", timeout_seconds=1), message(value=value), key)
+    by_kombu = _published(client, KombuTransport(app, queue_name="kv", timeout_seconds=1), message(value=value), key)
     bindings = client.keys("*_kombu.binding.kv")
     client.delete(*bindings)
-    by_hand = RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1)
+    by_hand = RedisTransport(app, queue_name="kv", timeout_seconds=1, max_idle=1)
     assert _published(client, by_hand, message(value=value), key) == by_kombu
     assert client.keys("*_kombu.binding.kv") == bindings
     assert by_kombu["headers"]["id"] == "id"
@@ -111,10 +111,10 @@ def test_a_signed_message_is_what_celery_and_kombu_would_have_sent(
     data = {"queue": {"broker_url": node.url}, "policies": {name: str(file) for name, file in files.items()}}
     app = make_celery(Settings.from_mapping(data, directory=tmp_path))
     routes = (
-        KombuRoute(app, queue_name="kv", timeout_seconds=1),
-        RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1),
+        KombuTransport(app, queue_name="kv", timeout_seconds=1),
+        RedisTransport(app, queue_name="kv", timeout_seconds=1, max_idle=1),
     )
-    by_kombu, by_hand = [_published(client, route, message(value=VALUES[0]), "kv") for route in routes]
+    by_kombu, by_hand = [_published(client, transport, message(value=VALUES[0]), "kv") for transport in routes]
     bodies = [base64.b64decode(item.pop("body")) for item in (by_kombu, by_hand)]
     assert by_hand == by_kombu
     assert by_hand["content-type"] == "application/data"
@@ -134,11 +134,11 @@ def test_receivers_of_celerys_signals_get_what_celery_gives_them(app: Celery, cl
     before_task_publish.connect(trace)
     after_task_publish.connect(trace)
     try:
-        for route in (
-            RedisRoute(app, queue_name="kv", timeout_seconds=1, max_idle=1),
-            KombuRoute(app, queue_name="kv", timeout_seconds=1),
+        for transport in (
+            RedisTransport(app, queue_name="kv", timeout_seconds=1, max_idle=1),
+            KombuTransport(app, queue_name="kv", timeout_seconds=1),
         ):
-            assert _published(client, route, message(), "kv")["headers"]["traceparent"] == "of id"
+            assert _published(client, transport, message(), "kv")["headers"]["traceparent"] == "of id"
     finally:
         before_task_publish.disconnect(trace)
         after_task_publish.disconnect(trace)
@@ -173,14 +173,14 @@ def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_nev
 
 @pytest.mark.parametrize("value", [1, "x" * 16_000_000], ids=["small", "more than a socket takes"])
 def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
-    sender: Sender, node: ValkeyNode, value: object
+    publisher: Publisher, node: ValkeyNode, value: object
 ) -> None:
-    connected(sender)
+    connected(publisher)
     node.kill("SIGSTOP")
     try:
         for seconds in (0.5, 5.0):  # the socket's own limit is 1 s
             sent, started = message(f"frozen-{seconds}", value, seconds), time.monotonic()
-            sender.send(sent, may_wait=True)
+            publisher.send(sent, may_wait=True)
             assert time.monotonic() - started < min(seconds, 1.0) + 0.3
             if seconds < 1.0:
                 assert not sent.abandon(), "the broker may have it"
@@ -188,8 +188,10 @@ def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
         node.kill("SIGCONT")
 
 
-def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(sender: Sender, node: ValkeyNode) -> None:
-    connected(sender)
+def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(
+    publisher: Publisher, node: ValkeyNode
+) -> None:
+    connected(publisher)
     node.kill("SIGSTOP")
     previous = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
@@ -198,7 +200,7 @@ def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(sender
         try:
             raise FileNotFoundError  # noqa: TRY301 - a program may well call from such a place
         except FileNotFoundError:
-            sender.send(sent, may_wait=True)
+            publisher.send(sent, may_wait=True)
         assert time.monotonic() - started < 1.3
         assert not sent.abandon(), "the broker may have it"
     finally:
@@ -207,11 +209,11 @@ def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(sender
         node.kill("SIGCONT")
 
 
-def test_a_refusal_is_no_copy_and_is_tried_again(sender: Sender, client: Redis) -> None:
-    connected(sender)
+def test_a_refusal_is_no_copy_and_is_tried_again(publisher: Publisher, client: Redis) -> None:
+    connected(publisher)
     client.config_set("maxmemory", "1")
     sent = message("refused")
-    sender.send(sent, may_wait=True)
+    publisher.send(sent, may_wait=True)
     wait_until(lambda: "memory" in sent.last_problem, what="the refusal")
     assert sent.copies <= 1
     assert client.llen("kv") == 1
@@ -220,30 +222,32 @@ def test_a_refusal_is_no_copy_and_is_tried_again(sender: Sender, client: Redis) 
     assert (sent.copies, client.llen("kv")) == (1, 2)
 
 
-def test_a_connection_that_the_broker_closed_is_not_written_to(sender: Sender, client: Redis, node: ValkeyNode) -> None:
-    connected(sender)
+def test_a_connection_that_the_broker_closed_is_not_written_to(
+    publisher: Publisher, client: Redis, node: ValkeyNode
+) -> None:
+    connected(publisher)
     node.kill()
     time.sleep(2 * _FRESH_SECONDS)  # so soon after its last use it is not asked whether it is open
     sent = message("lost", seconds=0.3)
-    sender.send(sent, may_wait=True)
+    publisher.send(sent, may_wait=True)
     wait_until(is_sent(sent), what="the deadline")
     assert sent.abandon(), "it is known that the broker never had it"
 
 
-def test_after_close_nothing_is_sent(sender: Sender, client: Redis) -> None:
-    connected(sender)
-    sender.close()
+def test_after_close_nothing_is_sent(publisher: Publisher, client: Redis) -> None:
+    connected(publisher)
+    publisher.close()
     sent = message("closed")
-    sender.send(sent, may_wait=True)
+    publisher.send(sent, may_wait=True)
     assert sent.abandon()
     assert client.llen("kv") == 1
     wait_until(lambda: len(client.client_list()) == 1, what="closed connections")
 
 
-def test_many_threads_send_each_message_once(sender: Sender, client: Redis) -> None:
-    connected(sender)
+def test_many_threads_send_each_message_once(publisher: Publisher, client: Redis) -> None:
+    connected(publisher)
     with ThreadPoolExecutor(32) as threads:
-        list(threads.map(lambda n: sender.send(message(f"number {n}"), may_wait=True), range(640)))
+        list(threads.map(lambda n: publisher.send(message(f"number {n}"), may_wait=True), range(640)))
     wait_until(lambda: client.llen("kv") == 641, what="all messages")
     ids = {json.loads(item)["headers"]["id"] for item in client.lrange("kv", 0, -1)}
     assert len(ids) == 641
@@ -251,15 +255,15 @@ def test_many_threads_send_each_message_once(sender: Sender, client: Redis) -> N
 
 def test_a_connection_idle_for_long_is_asked_before_it_is_used(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = app.backend.client.connection_pool
-    links = Links(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=2)
-    link = links.take()
-    links.give_back(link)
-    assert links.take_ready() is link
-    links.give_back(link)
+    pool = RedisConnectionPool(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=2)
+    link = pool.acquire()
+    pool.give_back(link)
+    assert pool.acquire_ready() is link
+    pool.give_back(link)
     monkeypatch.setattr("kvworker.messaging.redis_connections.TRUSTED_IDLE_SECONDS", 0.0)
-    assert links.take_ready() is None
-    assert links.take() is link
-    links.close()
+    assert pool.acquire_ready() is None
+    assert pool.acquire() is link
+    pool.close()
 
 
 def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNode) -> None:
@@ -278,14 +282,14 @@ def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNod
         node.kill("SIGCONT")
 
 
-def test_what_is_queued_or_noted_is_not_lost(sender: Sender, client: Redis) -> None:
+def test_what_is_queued_or_noted_is_not_lost(publisher: Publisher, client: Redis) -> None:
     sent = [message(f"message {number}") for number in range(3)]
     for one in sent:
-        sender.send(one, may_wait=True)
+        publisher.send(one, may_wait=True)
         wait_until(is_sent(one), what="a message")
-    assert list(sender._route.lost(sent)) == []
+    assert list(publisher._transport.lost(sent)) == []
     client.delete("kv")
     client.hset("kvworker.unacked", sent[1].delivery_tag, "noted")
-    assert [one.task_id for one in sender._route.lost(sent)] == ["message 0", "message 2"]
-    sender.send_lost(sent)
+    assert [one.task_id for one in publisher._transport.lost(sent)] == ["message 0", "message 2"]
+    publisher.send_lost(sent)
     wait_until(lambda: client.llen("kv") == 2, what="the lost ones again")
