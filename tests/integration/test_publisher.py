@@ -254,8 +254,8 @@ def test_many_threads_send_each_message_once(publisher: Publisher, client: Redis
 
 
 def test_a_connection_idle_for_long_is_asked_before_it_is_used(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = app.backend.client.connection_pool
-    pool = RedisConnectionPool(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=2)
+    source = app.backend.client.connection_pool
+    pool = RedisConnectionPool(lambda: source.connection_class(**source.connection_kwargs), max_idle=2)
     link = pool.acquire()
     pool.give_back(link)
     assert pool.acquire_ready() is link

@@ -1,0 +1,15 @@
+"""How long to pause between attempts, everywhere. Imports nothing of the package."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tenacity import wait_random_exponential
+from tenacity.wait import wait_base
+
+FIRST_PAUSE_SECONDS: Final = 0.05
+MAX_PAUSE_SECONDS: Final = 1.0
+
+#: For ``tenacity.Retrying(wait=BACKOFF, …)``: random pauses whose bound doubles from the first to the longest, so that
+#: processes that failed together do not come back together.
+BACKOFF: Final[wait_base] = wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=MAX_PAUSE_SECONDS)
