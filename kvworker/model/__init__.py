@@ -1,8 +1,22 @@
-"""What goes in and what comes out: arguments and their checks, results, reports. Pure.
+"""Arguments and their checks, values, steps, results and maintenance reports.
 
-Sizes are in bytes, times in seconds. Arguments are checked here once; everything behind trusts them.
+Everything here is pure: no input or output, no clock except in fresh operation ids. Sizes are in bytes, times in
+seconds. Arguments are checked here once, and the code behind the checks trusts them. This package may import only
+``kvworker.errors``.
 """
 
+from kvworker.model.identifiers import (
+    MAX_KEY_BYTES,
+    MAX_NAMESPACE_BYTES,
+    MAX_OPERATION_ID_BYTES,
+    check_cursor,
+    check_key,
+    check_namespace,
+    check_operation_id,
+    check_prefix,
+    new_operation_id,
+)
+from kvworker.model.quoting import shown_name
 from kvworker.model.reports import (
     LedgerDrift,
     PruneReport,
@@ -39,32 +53,26 @@ from kvworker.model.validation import (
     INT64_MIN,
     MAX_BATCH_ROWS,
     MAX_BATCH_STEPS,
-    MAX_KEY_BYTES,
-    MAX_NAMESPACE_BYTES,
-    MAX_OPERATION_ID_BYTES,
     MAX_PAGE_ROWS,
     MAX_QUOTA_BYTES,
     MAX_READ_BYTES,
     MAX_TTL_SECONDS,
-    MAX_VALUE_DEPTH,
-    JSONValue,
     check_count,
-    check_cursor,
     check_flag,
     check_integer,
-    check_key,
-    check_namespace,
-    check_operation_id,
-    check_prefix,
     check_quota,
     check_touch_ttl,
     check_ttl,
     check_version,
+)
+from kvworker.model.values import (
+    MAX_VALUE_DEPTH,
+    DecodedValue,
+    JSONArray,
+    JSONValue,
     decode_value,
     depth_of,
     encode_value,
-    new_operation_id,
-    shown_name,
 )
 
 __all__ = [
@@ -85,9 +93,11 @@ __all__ = [
     "Action",
     "BatchResult",
     "ClearResult",
+    "DecodedValue",
     "DeleteResult",
     "GetResult",
     "IncrementResult",
+    "JSONArray",
     "JSONValue",
     "KeyList",
     "LedgerDrift",

@@ -1,4 +1,4 @@
-"""What maintenance tells about what it did. Sizes are in bytes."""
+"""Reports of maintenance runs. Sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a sweep removed. ``complete`` is False when its time budget ended first."""
+    """The expired entries that a sweep removed. ``complete`` is False if its time budget ended first."""
 
     deleted_rows: int
     freed_bytes: int
@@ -16,26 +16,26 @@ class SweepReport:
     complete: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
+        """Returns the report as JSON-able data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """How many operation records past their retention were removed."""
+    """The operation records that a prune removed. ``complete`` is False if its time budget ended first."""
 
     deleted_rows: int
     batches: int
     complete: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
+        """Returns the report as JSON-able data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerDrift:
-    """A ledger that was wrong before ``recompute`` set it right; ``namespace`` None is the global one."""
+    """A ledger that ``recompute`` corrected. ``namespace`` None is the global ledger."""
 
     namespace: str | None
     recorded_bytes: int
@@ -46,7 +46,10 @@ class LedgerDrift:
 
 @dataclass(frozen=True, slots=True)
 class RecomputeReport:
-    """What a recompute checked. ``next_after`` is where to go on when its time budget ended first."""
+    """The ledgers that a recompute checked and corrected.
+
+    ``next_after`` is the namespace to continue after if the time budget ended first, else None.
+    """
 
     checked_namespaces: int
     drifts: tuple[LedgerDrift, ...] = field(default=())
@@ -54,9 +57,9 @@ class RecomputeReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every namespace was checked."""
+        """True if the recompute checked every namespace."""
         return self.next_after is None
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
+        """Returns the report as JSON-able data."""
         return {**asdict(self), "drifts": [asdict(drift) for drift in self.drifts], "complete": self.complete}

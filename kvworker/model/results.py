@@ -1,4 +1,4 @@
-"""What the operations give: frozen dataclasses in Python, dicts on the wire."""
+"""Results of operations: frozen dataclasses in Python, dicts on the wire."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, TypeAlias
 
 from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
-from kvworker.model.validation import JSONValue
+from kvworker.model.values import DecodedValue, JSONValue
 
 
 class Result:
-    """The base of all results. What is absent (None) is left out of the dict where a class says so."""
+    """The base of all results. Fields named in ``_left_out_when_none`` are left out of the dict while None."""
 
     __slots__ = ()
 
     _left_out_when_none: ClassVar[frozenset[str]] = frozenset({"ttl_seconds", "version"})
 
     def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue."""
+        """Returns the dict that crosses the queue."""
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
         return {name: value for name, value in pairs if not (value is None and name in self._left_out_when_none)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The result from its dict; what a newer worker says beyond this class is passed over.
+        """Rebuilds the result from its dict. Ignores fields that only a newer worker knows.
 
         Raises:
-            TypeError: it is not such a dict.
+            TypeError: A required field is missing.
         """
         return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
 class GetResult(Result):
-    """What ``get`` found. ``ttl_seconds`` is what remains; None means that the entry does not expire.
+    """The result of ``get``. A missing or expired entry has ``found`` False.
 
-    ``version`` is what a later write may expect (compare-and-set): see ``SetResult``.
+    ``ttl_seconds`` is the remaining time; None means that the entry does not expire. Pass ``version`` as the
+    ``expected_version`` of a later write for compare-and-set: see ``SetResult``.
     """
 
     namespace: str
     key: str
     found: bool
-    value: JSONValue = None
+    value: DecodedValue = None
     ttl_seconds: float | None = None
     version: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue: no value when there is none."""
+        """Returns the dict that crosses the queue, without a value if the entry was not found."""
         data = Result.to_dict(self)
         if not self.found:
             del data["value"]
@@ -56,10 +57,10 @@ class GetResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class SetResult(Result):
-    """What ``set`` stored. ``replayed`` tells that the operation id had already been applied.
+    """The result of ``set``. ``replayed`` is True if the operation id had already been applied.
 
-    ``version`` is the entry's from this write on. Every later write of a value gives a larger one, also
-    after the entry was deleted or expired and made again, so no version ever comes back.
+    ``version`` is the entry's version after this write. Every later write of a value gives a larger one, even
+    after the entry was deleted or expired, so a version is never reused.
     """
 
     namespace: str
@@ -72,7 +73,7 @@ class SetResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class IncrementResult(Result):
-    """The counter after ``increment``."""
+    """The result of ``increment``: the counter's new value."""
 
     namespace: str
     key: str
@@ -84,7 +85,7 @@ class IncrementResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult(Result):
-    """Whether ``delete`` removed a live entry."""
+    """The result of ``delete``. ``deleted`` is True if a live entry was removed."""
 
     namespace: str
     key: str
@@ -94,7 +95,7 @@ class DeleteResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class TouchResult(Result):
-    """What ``touch`` or ``persist`` did to an entry's expiry; the value and the version stay as they are."""
+    """The result of ``touch`` or ``persist``, which change an entry's expiry but not its value or version."""
 
     namespace: str
     key: str
@@ -106,18 +107,18 @@ class TouchResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class ListedEntry(Result):
-    """One entry of a listing; its ``value`` is there if the listing was asked for values."""
+    """One entry of a listing. ``value`` is set only if the call asked for values."""
 
     key: str
     version: int
     size_bytes: int
     ttl_seconds: float | None = None
-    value: JSONValue = None
+    value: DecodedValue = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyList(Result):
-    """A page of a namespace's live entries in order of their keys; ``next_cursor`` None ends the listing."""
+    """A page of a namespace's live entries, sorted by key. ``next_cursor`` is None on the last page."""
 
     namespace: str
     entries: tuple[ListedEntry, ...]
@@ -125,7 +126,7 @@ class KeyList(Result):
     with_values: bool = field(default=False, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue: entries as dicts, with values if they were asked for."""
+        """Returns the dict that crosses the queue, with the entries as dicts."""
         entries = [entry.to_dict() for entry in self.entries]
         if not self.with_values:
             for entry in entries:
@@ -134,7 +135,7 @@ class KeyList(Result):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The page from its dict."""
+        """Rebuilds the page from its dict."""
         entries = tuple(ListedEntry.from_dict(entry) for entry in data["entries"])
         with_values = any("value" in entry for entry in data["entries"])
         return cls(data["namespace"], entries, data.get("next_cursor"), with_values)
@@ -142,7 +143,10 @@ class KeyList(Result):
 
 @dataclass(frozen=True, slots=True)
 class LedgerUsage(Result):
-    """A ledger against its quota; ``namespace`` None is the whole store, ``quota_bytes`` None is no quota."""
+    """A ledger and its quota.
+
+    ``namespace`` None is the whole store. ``quota_bytes`` None means that there is no quota.
+    """
 
     namespace: str | None
     used_bytes: int
@@ -152,24 +156,27 @@ class LedgerUsage(Result):
 
 @dataclass(frozen=True, slots=True)
 class NamespaceList(Result):
-    """A page of the namespaces that have entries, in order, each with its usage; ``next_cursor`` None is the end."""
+    """A page of the namespaces that have entries, sorted by name, each with its usage.
+
+    ``next_cursor`` is None on the last page.
+    """
 
     namespaces: tuple[LedgerUsage, ...]
     next_cursor: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue."""
+        """Returns the dict that crosses the queue."""
         return {"namespaces": [usage.to_dict() for usage in self.namespaces], "next_cursor": self.next_cursor}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The page from its dict."""
+        """Rebuilds the page from its dict."""
         return cls(tuple(LedgerUsage.from_dict(usage) for usage in data["namespaces"]), data.get("next_cursor"))
 
 
 @dataclass(frozen=True, slots=True)
 class ClearResult(Result):
-    """What ``clear`` removed: the live entries, and the bytes given back (expired entries' included)."""
+    """The result of ``clear``: the live entries removed, and the bytes freed, including those of expired entries."""
 
     namespace: str
     deleted_entries: int
@@ -179,7 +186,7 @@ class ClearResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class QuotaResult(Result):
-    """A namespace's quota from now on; None means that the configured one holds again."""
+    """The result of ``set_quota``. ``quota_bytes`` None means that the configured quota applies again."""
 
     namespace: str
     quota_bytes: int | None
@@ -201,19 +208,19 @@ STEP_RESULTS: Mapping[str, type[StepResult]] = {
 
 @dataclass(frozen=True, slots=True)
 class BatchResult(Result):
-    """What each step of a batch gave, in their order: its result or, if it was refused on its own, its error.
+    """The results of a batch's steps, in order. A step that was refused has its error as its result.
 
-    Only a batch that is not atomic holds errors: an atomic one raises ``BatchRefusedError`` instead.
+    Only a non-atomic batch holds errors. An atomic batch raises ``BatchRefusedError`` instead.
     """
 
     namespace: str
     results: tuple[StepResult | KVStoreError, ...]
     replayed: bool = False
-    #: The steps' tools, which tell how each result is read.
+    #: The steps' tools, by which ``from_dict`` chooses each result's class.
     tools: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The dict that crosses the queue: a step's result with its ``tool``, or its ``error``."""
+        """Returns the dict that crosses the queue. Each step has its ``tool`` and its result or its ``error``."""
         steps = [
             {"tool": tool, **result.to_dict()} if isinstance(result, Result) else _error_to_dict(tool, result)
             for tool, result in zip(self.tools, self.results, strict=True)
@@ -222,7 +229,7 @@ class BatchResult(Result):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The batch's result from its dict."""
+        """Rebuilds the batch's result from its dict."""
         steps = data["results"]
         tools = tuple(step["tool"] for step in steps)
         results = tuple(
@@ -238,7 +245,7 @@ OperationResult: TypeAlias = (
 
 
 def _error_to_dict(tool: str, error: KVStoreError) -> dict[str, Any]:
-    # The message is for whoever reads JSON, such as a language model; Python rebuilds the error from its args.
+    # The message is for readers of the JSON, such as a language model. Python rebuilds the error from its args.
     return {"tool": tool, "error": {"type": type(error).__name__, "args": list(error.args), "message": str(error)}}
 
 

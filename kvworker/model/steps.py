@@ -1,4 +1,4 @@
-"""One step of a batch, or an operation on one key: what is asked of an entry, checked."""
+"""Steps: checked operations on one key, alone or in a batch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypeAlias
 
 from kvworker.errors import InvalidRequestError
+from kvworker.model.identifiers import check_key
 from kvworker.model.validation import (
     MAX_BATCH_STEPS,
-    JSONValue,
     check_flag,
     check_integer,
-    check_key,
     check_touch_ttl,
     check_ttl,
     check_version,
-    encode_value,
 )
+from kvworker.model.values import JSONValue, encode_value
 
 Action: TypeAlias = Literal["get", "set", "delete", "increment", "touch", "persist"]
 
@@ -34,10 +33,10 @@ _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is asked of one key, with the arguments of the adapter's method of the same name.
+    """An operation on one key, with the arguments of the adapter method of the same name.
 
     Raises:
-        InvalidRequestError: an argument is wrong; see the adapter's methods.
+        InvalidRequestError: An argument is wrong; see the adapter's methods.
     """
 
     action: Action
@@ -49,18 +48,18 @@ class Step:
     expected_version: int | None = None
     if_absent: bool = False
     keep_ttl: bool = False
-    #: The value as canonical JSON text; of a counter, what it becomes where it is missing.
+    #: The value to store as canonical JSON text. For an increment, the value of a missing counter afterwards.
     text: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
-        self._check_fit()
+        self._refuse_foreign_options()
         object.__setattr__(self, "key", check_key(self.key))
         object.__setattr__(self, "ttl_seconds", check_ttl(self.ttl_seconds))
         check_version(self.expected_version)
         check_flag("if_absent", self.if_absent)
         check_flag("keep_ttl", self.keep_ttl)
         if self.action == "set":
-            self._check_options()
+            self._refuse_contradictions()
             object.__setattr__(self, "text", encode_value(self.value))
         elif self.action == "increment":
             first = check_integer("initial_value", self.initial_value) + check_integer("delta", self.delta)
@@ -70,18 +69,18 @@ class Step:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether it asks for more than the plain action does."""
+        """True if the step depends on the entry's version, absence or expiry."""
         return self.expected_version is not None or self.if_absent or self.keep_ttl
 
-    def _check_fit(self) -> None:
+    def _refuse_foreign_options(self) -> None:
         options = _OPTIONS.get(self.action)
         if options is None:
             raise InvalidRequestError(f"a step's action must be one of {', '.join(_OPTIONS)}, not {self.action!r}")
         for name, default in _DEFAULTS:
             if name not in options and getattr(self, name) != default:
-                raise InvalidRequestError(f"{self.action} takes no {name}")
+                raise InvalidRequestError(f"{self.action} does not accept {name}")
 
-    def _check_options(self) -> None:
+    def _refuse_contradictions(self) -> None:
         if self.if_absent and self.expected_version is not None:
             raise InvalidRequestError("if_absent and expected_version contradict each other; give one of them")
         if self.keep_ttl and self.ttl_seconds is not None:
@@ -90,22 +89,22 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A step as an operation of its own. A write without an operation id gets a fresh one."""
+    """A step outside a batch. A write without an operation id gets a fresh one."""
 
     namespace: str
     step: Step
     operation_id: str | None = None
 
 
-#: Of every option, by its name.
+#: The name and the default of each option.
 _DEFAULTS: Final = tuple((option.name, option.default) for option in fields(Step)[2:] if option.init)
 
 
 def check_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps of a batch.
+    """Returns the steps of a batch.
 
     Raises:
-        InvalidRequestError: they are no list of steps, there are none, or more than ``MAX_BATCH_STEPS``.
+        InvalidRequestError: The argument is not a list of steps, or has none or more than ``MAX_BATCH_STEPS``.
     """
     if not isinstance(steps, list | tuple) or not all(isinstance(step, Step) for step in steps):
         raise InvalidRequestError("the steps of a batch must be a list of Step")

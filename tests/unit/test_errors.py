@@ -157,9 +157,7 @@ def test_a_pipelines_error_holds_the_errors_of_its_operations() -> None:
     error = PipelineError("run-7", failures)
     assert_same(error.errors[0], conflict)
     assert str(error.errors[1]) == "Other"
-    says = (
-        "2 operations of the pipeline 'run-7' failed, as the handles tell: kv_set of 'k' in namespace 'n': the entry is"
-    )
+    says = "2 operations of the pipeline 'run-7' failed: kv_set of 'k' in namespace 'n': the entry is"
     assert str(error).startswith(says)
 
 

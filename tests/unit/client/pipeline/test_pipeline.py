@@ -170,7 +170,7 @@ class TestSending:
     def test_a_value_is_taken_as_it_is_at_the_call(self, store: CountingStore) -> None:
         value = {"items": [1]}
         with store.pipeline() as p:
-            p.set("n", "k", value)  # type: ignore[arg-type]
+            p.set("n", "k", value)
             value["items"].append(2)
         assert store.get("n", "k").value == {"items": [1]}
 

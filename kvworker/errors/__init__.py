@@ -1,0 +1,111 @@
+"""Every error that kvworker raises.
+
+::
+
+    KVStoreError
+    ├── ConfigurationError               the configuration is wrong; nothing was started
+    ├── InvalidRequestError              the call is wrong; nothing was done (also a ValueError)
+    │   ├── InvalidKeyError              namespace or key
+    │   ├── InvalidTTLError              ttl_seconds
+    │   ├── ValueSerializationError      the value is not JSON
+    │   └── UnsupportedMessageError      the message is newer than this worker
+    ├── OperationRefusedError            the store's state forbids the write; nothing was changed
+    │   ├── InvalidValueTypeError        the value to increment is not an integer
+    │   ├── CounterOverflowError         the counter would leave the signed 64-bit range
+    │   ├── VersionConflictError         the entry has another version, or exists already
+    │   ├── IdempotencyConflictError     the operation id was used with other arguments
+    │   ├── BatchRefusedError            a step of an atomic batch was refused
+    │   ├── ReadTooLargeError            a batch would read more than one message may hold
+    │   └── QuotaExceededError
+    │       ├── NamespaceQuotaExceededError
+    │       └── GlobalQuotaExceededError
+    ├── PolicyDeniedError                the persona may not do this; nothing was done
+    ├── StoreUnavailableError            the database is unreachable or too busy; outcome unknown
+    ├── SchemaError                      the database's schema is missing or of another version
+    ├── PipelineError                    operations of a pipeline failed, each on its own; the others were applied
+    └── QueueError
+        ├── QueueUnavailableError        no broker accepted it within the timeout; not applied
+        ├── OperationNotSentError        its pipeline ended first; not applied
+        ├── OperationTimeoutError        no result within the timeout; outcome unknown
+        ├── OperationExpiredError        the worker reached it after its deadline; not applied
+        ├── RedeliveryLimitError         too many workers were lost with it; outcome unknown
+        ├── OperationFailedError         the worker failed unexpectedly; outcome unknown
+        └── NestedCallError              a task would wait for its own worker; nothing was sent
+
+Errors cross the queue as their class name and ``args``. ``cls(*error.args)`` rebuilds every error, so its ``args`` are
+JSON-able and positional, and its message is made from them. This package imports nothing else of kvworker.
+"""
+
+from kvworker.errors.base import (
+    KVStoreError,
+    rebuild_error,
+)
+from kvworker.errors.deployment import (
+    ConfigurationError,
+    SchemaError,
+    StoreUnavailableError,
+)
+from kvworker.errors.queue import (
+    NestedCallError,
+    OperationExpiredError,
+    OperationFailedError,
+    OperationNotSentError,
+    OperationTimeoutError,
+    PipelineError,
+    QueueError,
+    QueueUnavailableError,
+    RedeliveryLimitError,
+)
+from kvworker.errors.refusals import (
+    BatchRefusedError,
+    CounterOverflowError,
+    GlobalQuotaExceededError,
+    IdempotencyConflictError,
+    InvalidValueTypeError,
+    NamespaceQuotaExceededError,
+    OperationRefusedError,
+    QuotaExceededError,
+    ReadTooLargeError,
+    VersionConflictError,
+)
+from kvworker.errors.requests import (
+    InvalidKeyError,
+    InvalidRequestError,
+    InvalidTTLError,
+    PolicyDeniedError,
+    UnsupportedMessageError,
+    ValueSerializationError,
+)
+
+__all__ = [
+    "BatchRefusedError",
+    "ConfigurationError",
+    "CounterOverflowError",
+    "GlobalQuotaExceededError",
+    "IdempotencyConflictError",
+    "InvalidKeyError",
+    "InvalidRequestError",
+    "InvalidTTLError",
+    "InvalidValueTypeError",
+    "KVStoreError",
+    "NamespaceQuotaExceededError",
+    "NestedCallError",
+    "OperationExpiredError",
+    "OperationFailedError",
+    "OperationNotSentError",
+    "OperationRefusedError",
+    "OperationTimeoutError",
+    "PipelineError",
+    "PolicyDeniedError",
+    "QueueError",
+    "QueueUnavailableError",
+    "QuotaExceededError",
+    "ReadTooLargeError",
+    "RedeliveryLimitError",
+    "SchemaError",
+    "StoreUnavailableError",
+    "UnsupportedMessageError",
+    "ValueSerializationError",
+    "VersionConflictError",
+    "rebuild_error",
+]

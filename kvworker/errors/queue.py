@@ -1,0 +1,110 @@
+"""Errors between the caller and the worker, and the error of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from kvworker.errors.base import KVStoreError, rebuild_error
+
+#: Failures that a pipeline's message shows. ``errors`` has them all.
+_MAX_SHOWN_FAILURES: Final = 3
+
+
+class PipelineError(KVStoreError):
+    """Some operations of a pipeline failed, each on its own. All others were applied.
+
+    ``failures`` holds each failed operation's tool, namespace and key, and its error's name and arguments, in
+    the order in which they failed. If an outcome is unknown, repeat the pipeline with this ``idempotency_key``.
+    """
+
+    def __init__(self, idempotency_key: str, failures: Sequence[Sequence[Any]]) -> None:
+        super().__init__(idempotency_key, [list(failure) for failure in failures])
+        self.idempotency_key = idempotency_key
+
+    @property
+    def failures(self) -> list[list[Any]]:
+        """The failed operations: tool, namespace, key, the error's name and its arguments."""
+        failures: list[list[Any]] = self.args[1]
+        return failures
+
+    @property
+    def errors(self) -> list[KVStoreError]:
+        """The error of each failed operation, in the order of ``failures``."""
+        return [rebuild_error(name, args) or KVStoreError(name) for *_, name, args in self.failures]
+
+    def __str__(self) -> str:
+        shown = [
+            f"{tool} of {key!r} in namespace {namespace!r}: {error}"
+            for (tool, namespace, key, *_), error in zip(self.failures[:_MAX_SHOWN_FAILURES], self.errors, strict=False)
+        ]
+        count = len(self.failures)
+        more = f"; and {count - len(shown)} more" if count > len(shown) else ""
+        operations = f"{count} operation{'s' if count != 1 else ''} of the pipeline {self.idempotency_key!r}"
+        return f"{operations} failed: {'; '.join(shown)}{more}"
+
+
+class QueueError(KVStoreError):
+    """The queue between the caller and the worker failed."""
+
+
+class _OperationError(QueueError):
+    """The queue failed for one operation. ``operation_id`` names it."""
+
+    reason = ""
+
+    def __init__(self, operation_id: str, detail: str = "") -> None:
+        super().__init__(operation_id, detail)
+        self.operation_id = operation_id
+        self.detail = detail
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"operation {self.operation_id!r}: {self.reason}{detail}"
+
+
+class QueueUnavailableError(_OperationError):
+    """No broker accepted the message within the timeout, so the operation was not applied."""
+
+    reason = "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
+
+
+class OperationNotSentError(QueueError):
+    """An operation of a pipeline was not sent, so it was not applied."""
+
+    def __str__(self) -> str:
+        return f"the operation was not sent, so it was not applied: {', '.join(map(str, self.args))}"
+
+
+class OperationTimeoutError(_OperationError):
+    """No result arrived within the timeout; whether the operation was applied is unknown.
+
+    Call again with ``idempotency_key=error.operation_id`` to have it applied exactly once.
+    """
+
+    reason = (
+        "no result within the timeout, so whether it was applied is unknown (is a worker running? run"
+        " `kvworker doctor`); call again with idempotency_key set to the operation id to have it applied exactly once"
+    )
+
+
+class OperationExpiredError(_OperationError):
+    """The message reached a worker after its deadline, so the operation was not applied."""
+
+    reason = "it reached a worker after its deadline, so it was not applied"
+
+
+class RedeliveryLimitError(_OperationError):
+    """The worker gave up the message after too many redeliveries; whether it was applied is unknown."""
+
+    reason = "the worker gave up its message after too many redeliveries, so whether it was applied is unknown"
+
+
+class OperationFailedError(_OperationError):
+    """The worker failed unexpectedly; whether the operation was applied is unknown."""
+
+    reason = "the worker failed unexpectedly, so whether it was applied is unknown; see the worker's log"
+
+
+class NestedCallError(QueueError):
+    """A task called the store and would wait for a result that only its own worker can produce."""

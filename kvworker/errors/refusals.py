@@ -1,0 +1,143 @@
+"""Refusals: the state of the store forbids an operation. Nothing was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvworker.errors.base import KVStoreError, rebuild_error
+
+
+class OperationRefusedError(KVStoreError):
+    """The state of the store forbids the operation; nothing was changed."""
+
+
+class _EntryError(OperationRefusedError):
+    """An operation on one entry was refused."""
+
+    reason = ""
+
+    def __init__(self, namespace: str, key: str) -> None:
+        super().__init__(namespace, key)
+        self.namespace = namespace
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.reason} (namespace {self.namespace!r}, key {self.key!r})"
+
+
+class InvalidValueTypeError(_EntryError):
+    """The stored value is not a JSON integer, so it cannot be incremented."""
+
+    reason = "the stored value is not a JSON integer, so it cannot be incremented; set an integer first"
+
+
+class CounterOverflowError(_EntryError):
+    """The counter would leave the range of a signed 64-bit integer."""
+
+    reason = "the counter would leave the range of a signed 64-bit integer"
+
+
+class VersionConflictError(_EntryError):
+    """The entry does not have the version that the write expects. Read it again before you decide what to write.
+
+    ``expected_version`` None means that the write expected no entry (``if_absent``). ``actual_version`` None means
+    that the entry is absent or expired.
+    """
+
+    def __init__(self, namespace: str, key: str, expected_version: int | None, actual_version: int | None) -> None:
+        super().__init__(namespace, key)
+        self.args = (namespace, key, expected_version, actual_version)
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """The expected version and the actual one."""
+        if self.expected_version is None:
+            return f"the entry exists, at version {self.actual_version}, but the write required it to be absent"
+        actual = "absent" if self.actual_version is None else f"at version {self.actual_version}"
+        return f"the entry is {actual}, not at the expected version {self.expected_version}; read it again"
+
+
+class IdempotencyConflictError(OperationRefusedError):
+    """The operation id was already used with other arguments."""
+
+    def __init__(self, namespace: str, operation_id: str) -> None:
+        super().__init__(namespace, operation_id)
+        self.namespace = namespace
+        self.operation_id = operation_id
+
+    def __str__(self) -> str:
+        return (
+            f"operation id {self.operation_id!r} was already used in namespace {self.namespace!r}"
+            " with other arguments; use a new id for a new operation"
+        )
+
+
+class BatchRefusedError(OperationRefusedError):
+    """A step of an atomic batch was refused, so none was applied. ``index`` counts from 0."""
+
+    def __init__(self, index: int, error_name: str, error_args: Sequence[object]) -> None:
+        super().__init__(index, error_name, list(error_args))
+        self.index = index
+
+    @property
+    def error(self) -> KVStoreError:
+        """The step's own error."""
+        _, name, args = self.args
+        return rebuild_error(name, args) or KVStoreError(name)
+
+    def __str__(self) -> str:
+        return f"operations[{self.index}] of the batch was refused, so nothing was changed: {self.error}"
+
+
+class ReadTooLargeError(OperationRefusedError):
+    """A batch would read values of more than ``limit_bytes`` in total."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return f"the batch would read more than {self.limit_bytes} bytes of values; read them in smaller batches"
+
+
+class QuotaExceededError(OperationRefusedError):
+    """The write would exceed a quota.
+
+    ``used_bytes`` is the ledger's size when the write was refused. ``requested_bytes`` is the growth that the
+    write needed.
+    """
+
+
+class NamespaceQuotaExceededError(QuotaExceededError):
+    """The write would exceed the namespace's quota."""
+
+    def __init__(self, namespace: str, quota_bytes: int, used_bytes: int, requested_bytes: int) -> None:
+        super().__init__(namespace, quota_bytes, used_bytes, requested_bytes)
+        self.namespace = namespace
+        self.quota_bytes = quota_bytes
+        self.used_bytes = used_bytes
+        self.requested_bytes = requested_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"namespace {self.namespace!r} uses {self.used_bytes} of its quota of {self.quota_bytes} bytes;"
+            f" {self.requested_bytes} more do not fit"
+        )
+
+
+class GlobalQuotaExceededError(QuotaExceededError):
+    """The write would exceed the quota of the whole store."""
+
+    def __init__(self, quota_bytes: int, used_bytes: int, requested_bytes: int) -> None:
+        super().__init__(quota_bytes, used_bytes, requested_bytes)
+        self.quota_bytes = quota_bytes
+        self.used_bytes = used_bytes
+        self.requested_bytes = requested_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"the store uses {self.used_bytes} of its global quota of {self.quota_bytes} bytes;"
+            f" {self.requested_bytes} more do not fit"
+        )

@@ -1,0 +1,96 @@
+"""JSON values: their types, and their canonical JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeAlias, TypeVar
+
+from kvworker.errors import ValueSerializationError
+
+_Item_co = TypeVar("_Item_co", covariant=True)
+
+
+class JSONArray(Protocol[_Item_co]):
+    """A list whose items a type checker may only read, so that ``list[str]`` is a list of JSON values.
+
+    ``list`` itself is invariant, and ``Sequence`` would admit tuples and ``bytes``, which the store refuses. They
+    have no ``reverse``.
+    """
+
+    def __len__(self) -> int:
+        """Returns the number of items."""
+
+    def __iter__(self) -> Iterator[_Item_co]:
+        """Iterates over the items."""
+
+    def reverse(self) -> None:
+        """Reverses the list in place."""
+
+
+#: A value to store. Accepts variables of types such as ``dict[str, int]`` and ``list[str]``. At runtime, an array is
+#: a ``list`` and an object is a ``dict``: tuples and other mappings are refused, because they would come back changed.
+JSONValue: TypeAlias = "bool | int | float | str | JSONArray[JSONValue] | Mapping[str, JSONValue] | None"
+
+#: A value as it comes back from the store: arrays are lists and objects are dicts, so ``isinstance`` narrows it.
+DecodedValue: TypeAlias = "bool | int | float | str | list[DecodedValue] | dict[str, DecodedValue] | None"
+
+#: Levels of lists and objects in a value. Python's JSON decoder recurses once per level and fails near 1000.
+MAX_VALUE_DEPTH = 256
+
+# json.dumps would build an encoder on each call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode_value(value: object) -> str:
+    """Returns the value as canonical JSON text: compact, key order kept, not ASCII-escaped.
+
+    A value passes only if decoding the text gives an equal value. Tuples, non-string keys and the like are
+    therefore refused rather than changed silently.
+
+    Raises:
+        ValueSerializationError: The value holds NaN, Infinity, a non-JSON type, a cycle or a lone surrogate, or
+            nests deeper than 256 levels.
+    """
+    try:
+        text = _ENCODER.encode(value)
+        text.encode("utf-8")
+        if not isinstance(value, str | int | float | None) and json.loads(text) != value:
+            raise ValueSerializationError(
+                f"JSON would change something in this {type(value).__name__};"
+                " use only None, bool, int, float, str, list and dict with string keys"
+            )
+    except UnicodeEncodeError:
+        raise ValueSerializationError("a string in the value holds a lone surrogate, which UTF-8 cannot hold") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValueSerializationError):
+            raise
+        raise ValueSerializationError(f"the value is not JSON: {error}") from None
+    if text.count("[") + text.count("{") > MAX_VALUE_DEPTH and depth_of(value, MAX_VALUE_DEPTH) > MAX_VALUE_DEPTH:
+        raise _too_deep()
+    return text
+
+
+def decode_value(text: str) -> DecodedValue:
+    """Returns the value that ``encode_value`` encoded as this text."""
+    value: DecodedValue = json.loads(text)
+    return value
+
+
+def depth_of(value: object, limit: int) -> int:
+    """Counts the levels of lists and objects in a value. Stops counting at ``limit + 1``."""
+    deepest, level = 0, [value]
+    while deepest <= limit and (containers := [item for item in level if isinstance(item, list | tuple | dict)]):
+        level = [
+            child
+            for container in containers
+            for child in (container.values() if isinstance(container, dict) else container)
+        ]
+        deepest += 1
+    return deepest
+
+
+def _too_deep() -> ValueSerializationError:
+    return ValueSerializationError(f"the value is nested deeper than {MAX_VALUE_DEPTH} levels")
