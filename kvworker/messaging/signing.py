@@ -15,7 +15,7 @@ from kvworker.errors import ValueSerializationError
 from kvworker.messaging.wire import SIGNATURE, TASK, Literal, with_literals
 from kvworker.settings import PoliciesSettings
 from kvworker.tools import Tool
-from kvworker.tools.policy import denied
+from kvworker.tools.denials import log_denial
 
 #: Why a worker refuses a message whose signature is not of its own key.
 UNSIGNED = (
@@ -59,10 +59,10 @@ class MessageSigner:
             PolicyDeniedError: it was not, or something in it was changed.
         """
         if self._settings.has_certificates and payload.get(TASK) != tool.task_name:
-            raise denied(payload.get("persona"), tool.name, payload.get("namespace"), MISNAMED)
+            raise log_denial(payload.get("persona"), tool.name, payload.get("namespace"), MISNAMED)
         key = self._settings.signing_key
         if key and not is_signed(key.get_secret_value(), tool.task_name, payload):
-            raise denied(payload.get("persona"), tool.name, payload.get("namespace"), UNSIGNED)
+            raise log_denial(payload.get("persona"), tool.name, payload.get("namespace"), UNSIGNED)
 
 
 def sign_payload(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> dict[str, Any]:

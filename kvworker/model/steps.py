@@ -82,9 +82,9 @@ class Step:
 
     def _refuse_contradictions(self) -> None:
         if self.if_absent and self.expected_version is not None:
-            raise InvalidRequestError("if_absent and expected_version contradict each other; give one of them")
+            raise InvalidRequestError("if_absent and expected_version contradict each other; give only one of them")
         if self.keep_ttl and self.ttl_seconds is not None:
-            raise InvalidRequestError("keep_ttl and ttl_seconds contradict each other; give one of them")
+            raise InvalidRequestError("keep_ttl and ttl_seconds contradict each other; give only one of them")
 
 
 @dataclass(frozen=True, slots=True)

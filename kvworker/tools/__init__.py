@@ -1,4 +1,9 @@
-"""The tools: one typed definition for each operation, from which schemas, checks and manifests come."""
+"""The tools: one typed definition of each operation, from which its schemas, checks and manifest entries are made.
+
+The catalogue holds the definitions. ``policy`` decides which persona may call which tool, ``advice`` turns errors into
+instructions for a language model, and ``manifest`` renders the definitions for hosts and model providers. This package
+may import ``kvworker.settings``, ``kvworker.model`` and ``kvworker.errors``.
+"""
 
 from kvworker.tools.arguments import check_arguments
 from kvworker.tools.batch import make_steps, step_parameters

@@ -1,4 +1,4 @@
-"""Errors as a language model can act on them: what happened, whether anything was changed, what to do next."""
+"""Describes an error to a language model: the facts, whether anything was changed, and the next step."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ _NOTHING: Final = "nothing"
 _UNKNOWN: Final = "unknown"
 
 _AGAIN_WITH_ID: Final = (
-    "Call {tool} again with the same arguments and idempotency_key {operation_id!r}: it is then applied exactly once."
+    "Call {tool} again with the same arguments and idempotency_key {operation_id!r}. It is then applied exactly once."
 )
-_AGAIN_LATER: Final = "Call {tool} again with the same arguments, a little later; if it goes on, tell the user."
-_OPERATOR: Final = "Do not call again: whoever runs the key-value store must mend this. Tell the user."
+_AGAIN_LATER: Final = "Call {tool} again with the same arguments, a little later. If it keeps failing, tell the user."
+_OPERATOR: Final = "Do not call again: only the operator of the key-value store can fix this. Tell the user."
 
-#: By class, the nearest base counting: whether a write was applied, and what to do.
+#: For each class, and for subclasses without an entry: whether a write changed anything, and the next step.
 _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
-    KVStoreError: (_UNKNOWN, "Read what you wanted to change before you write again."),
+    KVStoreError: (_UNKNOWN, "Before you write again, read the entries that you wanted to change."),
     errors.ConfigurationError: (_NOTHING, _OPERATOR),
-    errors.InvalidRequestError: (_NOTHING, "Correct the arguments as the message says, and call {tool} again."),
+    errors.InvalidRequestError: (_NOTHING, "Correct the arguments as the message says and call {tool} again."),
     errors.UnsupportedMessageError: (_NOTHING, _OPERATOR),
-    errors.OperationRefusedError: (_NOTHING, "Do not repeat the call as it is; see the message."),
-    errors.InvalidValueTypeError: (_NOTHING, "Use another key, or store an integer there with kv_set first."),
+    errors.OperationRefusedError: (_NOTHING, "Do not repeat the same call. Read the message."),
+    errors.InvalidValueTypeError: (_NOTHING, "Use another key, or store an integer under this key with kv_set first."),
     errors.CounterOverflowError: (_NOTHING, "Use a smaller delta, or reset the counter with kv_set."),
     errors.VersionConflictError: (
         _NOTHING,
-        "Someone else wrote the entry. Read it again with kv_get, decide anew, and if you still want to write, give"
-        " the version that kv_get told as expected_version.",
+        "Someone else wrote the entry. Read it again with kv_get. If you still want to write, pass the version that"
+        " kv_get returned as expected_version.",
     ),
     errors.IdempotencyConflictError: (
         _NOTHING,
-        "For a new operation use a new idempotency_key; to repeat the old one, give exactly its arguments.",
+        "For a new operation, use a new idempotency_key. To repeat the old one, pass exactly the same arguments.",
     ),
     errors.BatchRefusedError: (
         _NOTHING,
-        "None of the operations was applied. Correct or leave out operations[{index}], whose own error is in"
-        " details.error, and send the whole batch again.",
+        "None of the operations was applied. Correct or remove operations[{index}], whose error is in details.error,"
+        " and send the whole batch again.",
     ),
-    errors.ReadTooLargeError: (_NOTHING, "Split the batch into smaller ones that read fewer values each."),
+    errors.ReadTooLargeError: (_NOTHING, "Split the batch into smaller ones that each read fewer values."),
     errors.NamespaceQuotaExceededError: (
         _NOTHING,
-        "Free space in the namespace with kv_delete, or store a shorter value. kv_list_keys tells the sizes.",
+        "Free space in the namespace with kv_delete, or store a shorter value. kv_list_keys shows the sizes.",
     ),
     errors.GlobalQuotaExceededError: (
         _NOTHING,
-        "The whole store is full: delete entries that you no longer need, or store a shorter value. Tell the user.",
+        "The whole store is full. Delete entries that you no longer need, or store a shorter value. Tell the user.",
     ),
-    errors.PolicyDeniedError: (_NOTHING, "Do not call it again: you are not allowed to. Tell the user if you need it."),
+    errors.PolicyDeniedError: (
+        _NOTHING,
+        "Do not call it again: you are not allowed to. If you need it, tell the user.",
+    ),
     errors.StoreUnavailableError: (_UNKNOWN, _AGAIN_WITH_ID),
     errors.SchemaError: (_NOTHING, _OPERATOR),
     errors.QueueUnavailableError: (_NOTHING, _AGAIN_LATER),
@@ -64,11 +67,16 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
 
 
 def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
-    """The error of a tool's call as JSON-able data; ``changed`` is "nothing" or "unknown"."""
+    """Describes the error of a call as JSON-able data.
+
+    Returns:
+        An object ``error`` with the error's ``type``, ``message`` and ``details``; ``changed``, which is "nothing" or
+        "unknown"; and ``next``, the next step as an instruction.
+    """
     changed, advice = next(_ADVICE[cls] for cls in type(error).__mro__ if cls in _ADVICE)
     facts = _facts(error)
     if not tool.writes:
-        # A read has no operation id, and whatever became of it, it changed nothing.
+        # A read changes nothing, even if its outcome is unknown, and it has no operation id.
         changed, advice = _NOTHING, _AGAIN_LATER if changed == _UNKNOWN else advice
         if isinstance(error, errors.OperationTimeoutError):
             facts["message"] = "no result within the timeout"

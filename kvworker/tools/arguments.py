@@ -1,22 +1,33 @@
-"""Checking a call's arguments against a tool's definition."""
+"""Checks a call's arguments against a tool's definition."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from kvworker.errors import InvalidRequestError
 from kvworker.model import shown_name
 from kvworker.tools.definition import Tool
 
+#: Pairs of arguments of which a call may give only one.
+_EXCLUSIVE: Final = (("if_absent", "expected_version"), ("keep_ttl", "ttl_seconds"))
+
 
 def check_arguments(
     tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The arguments of a call, checked. An optional one that is null, or its default, counts as left out.
+    """Checks the arguments of a call. Leaves out optional arguments that are null or equal their default.
+
+    Args:
+        tool: The tool that is called.
+        arguments: The arguments, by parameter name.
+        missing_allowed: Required arguments that may be missing for now.
+
+    Returns:
+        The checked arguments.
 
     Raises:
-        InvalidRequestError: an argument is missing, unknown or wrong.
+        InvalidRequestError: An argument is missing, unknown or wrong.
     """
     if not isinstance(arguments, Mapping):
         raise InvalidRequestError(f"the arguments of {tool.name} must be an object, not a {type(arguments).__name__}")
@@ -26,26 +37,34 @@ def check_arguments(
 def check_parameters(
     tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...], missing_allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The arguments among those allowed, checked.
+    """Checks arguments like ``check_arguments``, for a call that may give only the allowed ones.
 
     Raises:
-        InvalidRequestError: an argument is missing, unknown or wrong, or two of them contradict each other.
+        InvalidRequestError: An argument is missing, unknown or wrong, or two of them contradict each other.
     """
-    if unknown := [name for name in arguments if name not in allowed]:
-        raise InvalidRequestError(
-            f"{tool.name} takes no argument {shown_name(unknown[0])}; it takes {', '.join(allowed)}"
-        )
+    _refuse_unknown(tool, arguments, allowed)
     given = {name: value for name, value in arguments.items() if value is not None or name in tool.required}
-    missing = [name for name in tool.required if name in allowed and name not in given and name not in missing_allowed]
-    if missing:
-        raise InvalidRequestError(f"{tool.name} needs the argument {missing[0]!r}")
-    parameters = [one for one in tool.parameters if one.name in given and not one.is_default(given[one.name])]
-    checked = {one.name: one.check(given[one.name]) for one in parameters}
-    _check_together(checked)
+    for name in tool.required:
+        if name in allowed and name not in given and name not in missing_allowed:
+            raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
+    checked = {
+        parameter.name: parameter.check(given[parameter.name])
+        for parameter in tool.parameters
+        if parameter.name in given and not parameter.is_default(given[parameter.name])
+    }
+    _refuse_contradictions(checked)
     return checked
 
 
-def _check_together(arguments: Mapping[str, Any]) -> None:
-    for one, other in (("if_absent", "expected_version"), ("keep_ttl", "ttl_seconds")):
-        if arguments.get(one) and arguments.get(other) is not None:
-            raise InvalidRequestError(f"{one} and {other} contradict each other; give one of them")
+def _refuse_unknown(tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    for name in arguments:
+        if name not in allowed:
+            raise InvalidRequestError(
+                f"{tool.name} takes no argument {shown_name(name)}; its arguments are {', '.join(allowed)}"
+            )
+
+
+def _refuse_contradictions(arguments: Mapping[str, Any]) -> None:
+    for flag, other in _EXCLUSIVE:
+        if arguments.get(flag) and arguments.get(other) is not None:
+            raise InvalidRequestError(f"{flag} and {other} contradict each other; give only one of them")

@@ -1,4 +1,4 @@
-"""The operations of a batch: each an object with its ``tool`` and the tool's arguments but for the batch's own."""
+"""The operations of a batch. Each is an object with its ``tool`` and the tool's arguments, except the batch's own."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from kvworker.model import MAX_BATCH_STEPS, Action, Step, check_steps, shown_nam
 from kvworker.tools.arguments import check_parameters
 from kvworker.tools.definition import Parameter, Tool
 
-#: What the batch says once for all its operations.
+#: Arguments that the batch gives once for all its operations.
 _COMMON = frozenset({"namespace", "idempotency_key"})
 
 
 def step_parameters(tool: Tool) -> tuple[Parameter, ...]:
-    """What a tool takes as an operation of a batch."""
+    """Returns the parameters of a tool as an operation of a batch."""
     return tuple(parameter for parameter in tool.parameters if parameter.name not in _COMMON)
 
 
 class OperationsCheck:
-    """Checks the operations of a batch; an error names the operation by its index."""
+    """Checks the operations of a batch. An error names the operation by its index."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
 
     def __call__(self, operations: object) -> list[dict[str, Any]]:
-        """The operations, checked.
+        """Returns the checked operations.
 
         Raises:
-            InvalidRequestError: they are not 1 to 1000 such objects, or one of them is wrong.
+            InvalidRequestError: There are not 1 to 1000 operations, or one of them is wrong.
         """
         if not isinstance(operations, list | tuple):
             raise InvalidRequestError(f"operations must be a list, not a {type(operations).__name__}")
         if not 1 <= len(operations) <= MAX_BATCH_STEPS:
             raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_STEPS} operations, not {len(operations)}")
-        return [self._checked(index, operation) for index, operation in enumerate(operations)]
+        return [self._check_at(index, operation) for index, operation in enumerate(operations)]
 
-    def _checked(self, index: int, operation: object) -> dict[str, Any]:
+    def _check_at(self, index: int, operation: object) -> dict[str, Any]:
         try:
-            return self._checked_step(operation)
+            return self._check_operation(operation)
         except InvalidRequestError as error:
             raise type(error)(f"operations[{index}]: {error}") from None
 
-    def _checked_step(self, operation: object) -> dict[str, Any]:
+    def _check_operation(self, operation: object) -> dict[str, Any]:
         if not isinstance(operation, Mapping):
             raise InvalidRequestError(f"it must be an object, not a {type(operation).__name__}")
         arguments = dict(operation)
@@ -59,7 +59,7 @@ class OperationsCheck:
 
 
 def make_steps(operations: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Steps for an adapter, from checked operations."""
+    """Builds an adapter's steps from checked operations."""
     steps = []
     for operation in operations:
         arguments = dict(operation)

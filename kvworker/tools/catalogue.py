@@ -1,9 +1,9 @@
-"""Every tool, defined once: what callers, workers, manifests and schemas go by."""
+"""The definition of every tool. Callers, workers, manifests and schemas all derive from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from kvworker.errors import InvalidRequestError
 from kvworker.model import (
@@ -21,6 +21,7 @@ from kvworker.model import (
     TouchResult,
     shown_name,
 )
+from kvworker.tools import result_fields as fields
 from kvworker.tools.batch import OperationsCheck
 from kvworker.tools.definition import ACCESS_FLAG, ADMIN_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
 from kvworker.tools.parameters import (
@@ -47,267 +48,228 @@ from kvworker.tools.parameters import (
 _READS = (ACCESS_FLAG,)
 _WRITES = (ACCESS_FLAG, WRITE_FLAG)
 
-_BYTES: Final[Mapping[str, Any]] = {"type": "integer", "minimum": 0}
-_STRING: Final[Mapping[str, Any]] = {"type": "string"}
-_BOOLEAN: Final[Mapping[str, Any]] = {"type": "boolean"}
-_NULLABLE_STRING: Final[Mapping[str, Any]] = {"type": ["string", "null"]}
-_NULLABLE_BYTES: Final[Mapping[str, Any]] = {"type": ["integer", "null"]}
-
-_NAMESPACE = ResultField("namespace", _STRING, "The namespace that was asked for.")
-_KEY = ResultField("key", _STRING, "The key that was asked for.")
-_TTL = ResultField(
-    "ttl_seconds",
-    {"type": "number", "minimum": 0},
-    "Seconds until the entry expires; left out if it does not.",
-    always=False,
-)
-_VERSION = ResultField(
-    "version", {"type": "integer"}, "The entry's version, which a later write may expect.", always=False
-)
-_REPLAYED = ResultField("replayed", _BOOLEAN, "Whether the idempotency key had been applied before.")
-_USED_BYTES = ResultField("used_bytes", _BYTES, "Bytes of serialized values in use.")
-_ENTRY_COUNT = ResultField("entry_count", _BYTES, "Entries, expired ones that were not swept yet included.")
-_QUOTA = ResultField("quota_bytes", _NULLABLE_BYTES, "The bound on used_bytes; null if there is none.")
-
-
-def _object(*fields: ResultField) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {field.name: {**field.schema, "description": field.description} for field in fields},
-        "required": [field.name for field in fields if field.always],
-    }
-
-
-_LISTED_ENTRY = _object(
-    ResultField("key", _STRING, "The entry's key."),
-    ResultField("version", {"type": "integer"}, "The entry's version."),
-    ResultField("size_bytes", _BYTES, "The size of its serialized value."),
-    _TTL,
-    ResultField("value", {}, "Its value, if values were asked for.", always=False),
-)
-_NEXT_CURSOR = ResultField("next_cursor", _NULLABLE_STRING, "The cursor of the next page; null after the last.")
-
 _GET = Tool(
-    "kv_get",
-    "get",
-    "Read a value by namespace and key. A missing or expired entry gives found false, which is no error.",
-    (NAMESPACE, KEY),
-    GetResult,
-    (
-        _NAMESPACE,
-        _KEY,
-        ResultField("found", _BOOLEAN, "Whether there is a live entry."),
-        ResultField("value", {}, "The stored value, if found.", always=False),
-        _TTL,
-        _VERSION,
+    name="kv_get",
+    method="get",
+    summary="Read a value by namespace and key. If the entry is missing or expired, found is false; that is"
+    " not an error.",
+    parameters=(NAMESPACE, KEY),
+    result=GetResult,
+    result_fields=(
+        fields.NAMESPACE,
+        fields.KEY,
+        fields.FOUND,
+        ResultField("value", {}, "The stored value; left out if found is false.", always=False),
+        fields.TTL,
+        fields.VERSION,
     ),
-    "none",
-    _READS,
+    side_effects="none",
+    requires_flags=_READS,
 )
 _SET = Tool(
-    "kv_set",
-    "set",
-    "Store a JSON value under a key, replacing what is there. Without ttl_seconds it does not expire, whatever it"
-    " did before.",
-    (NAMESPACE, KEY, VALUE, TTL, EXPECTED_VERSION, IF_ABSENT, KEEP_TTL, IDEMPOTENCY_KEY),
-    SetResult,
-    (_NAMESPACE, _KEY, ResultField("value", {}, "The value that was stored."), _TTL, _REPLAYED, _VERSION),
-    "destructive",
-    _WRITES,
+    name="kv_set",
+    method="set",
+    summary="Store a JSON value under a key, replacing any existing value. Without ttl_seconds the entry does not"
+    " expire, even if it did before.",
+    parameters=(NAMESPACE, KEY, VALUE, TTL, EXPECTED_VERSION, IF_ABSENT, KEEP_TTL, IDEMPOTENCY_KEY),
+    result=SetResult,
+    result_fields=(
+        fields.NAMESPACE,
+        fields.KEY,
+        ResultField("value", {}, "The stored value."),
+        fields.TTL,
+        fields.REPLAYED,
+        fields.VERSION,
+    ),
+    side_effects="destructive",
+    requires_flags=_WRITES,
 )
 _DELETE = Tool(
-    "kv_delete",
-    "delete",
-    "Remove an entry. That it is not there is no error: deleted is then false.",
-    (NAMESPACE, KEY, EXPECTED_VERSION, IDEMPOTENCY_KEY),
-    DeleteResult,
-    (_NAMESPACE, _KEY, ResultField("deleted", _BOOLEAN, "Whether a live entry was removed."), _REPLAYED),
-    "destructive",
-    _WRITES,
+    name="kv_delete",
+    method="delete",
+    summary="Remove an entry. If there is none, deleted is false; that is not an error.",
+    parameters=(NAMESPACE, KEY, EXPECTED_VERSION, IDEMPOTENCY_KEY),
+    result=DeleteResult,
+    result_fields=(
+        fields.NAMESPACE,
+        fields.KEY,
+        ResultField("deleted", fields.BOOLEAN, "True if there was an entry to remove."),
+        fields.REPLAYED,
+    ),
+    side_effects="destructive",
+    requires_flags=_WRITES,
 )
 _INCREMENT = Tool(
-    "kv_increment",
-    "increment",
-    "Add to an integer counter atomically and return its new value. A missing counter becomes initial_value + delta."
-    " Without ttl_seconds it keeps the expiry it has. Give an idempotency_key: without one, a repeated call counts"
-    " twice.",
-    (NAMESPACE, KEY, DELTA, INITIAL_VALUE, TTL, IDEMPOTENCY_KEY),
-    IncrementResult,
-    (
-        _NAMESPACE,
-        _KEY,
+    name="kv_increment",
+    method="increment",
+    summary="Add to an integer counter atomically and return its new value. A missing counter becomes initial_value"
+    " + delta. Without ttl_seconds the counter keeps its expiry. Give an idempotency_key: without one, a repeated call"
+    " counts twice.",
+    parameters=(NAMESPACE, KEY, DELTA, INITIAL_VALUE, TTL, IDEMPOTENCY_KEY),
+    result=IncrementResult,
+    result_fields=(
+        fields.NAMESPACE,
+        fields.KEY,
         ResultField("value", {"type": "integer"}, "The counter's new value."),
-        _TTL,
-        _REPLAYED,
-        _VERSION,
+        fields.TTL,
+        fields.REPLAYED,
+        fields.VERSION,
     ),
-    "write",
-    _WRITES,
+    side_effects="write",
+    requires_flags=_WRITES,
     repeatable=False,
 )
-_TOUCH_FIELDS = (
-    _NAMESPACE,
-    _KEY,
-    ResultField("found", _BOOLEAN, "Whether there is a live entry."),
-    _TTL,
-    _REPLAYED,
-    _VERSION,
-)
+_TOUCH_FIELDS = (fields.NAMESPACE, fields.KEY, fields.FOUND, fields.TTL, fields.REPLAYED, fields.VERSION)
 _TOUCH = Tool(
-    "kv_touch",
-    "touch",
-    "Let an existing entry expire ttl_seconds from now; its value and version stay as they are.",
-    (NAMESPACE, KEY, TOUCH_TTL, IDEMPOTENCY_KEY),
-    TouchResult,
-    _TOUCH_FIELDS,
-    "write",
-    _WRITES,
+    name="kv_touch",
+    method="touch",
+    summary="Make an existing entry expire ttl_seconds from now. Its value and version do not change.",
+    parameters=(NAMESPACE, KEY, TOUCH_TTL, IDEMPOTENCY_KEY),
+    result=TouchResult,
+    result_fields=_TOUCH_FIELDS,
+    side_effects="write",
+    requires_flags=_WRITES,
 )
 _PERSIST = Tool(
-    "kv_persist",
-    "persist",
-    "Let an existing entry stay for good: removes its expiry; its value and version stay as they are.",
-    (NAMESPACE, KEY, IDEMPOTENCY_KEY),
-    TouchResult,
-    _TOUCH_FIELDS,
-    "write",
-    _WRITES,
+    name="kv_persist",
+    method="persist",
+    summary="Remove an existing entry's expiry, so that it stays until it is deleted. Its value and version do not"
+    " change.",
+    parameters=(NAMESPACE, KEY, IDEMPOTENCY_KEY),
+    result=TouchResult,
+    result_fields=_TOUCH_FIELDS,
+    side_effects="write",
+    requires_flags=_WRITES,
 )
 _LIST_KEYS = Tool(
-    "kv_list_keys",
-    "list_keys",
-    "List a namespace's live entries in order of their keys, a page at a time. Go on with next_cursor until it is"
-    " null.",
-    (NAMESPACE, KEY_PREFIX, LIMIT, CURSOR, INCLUDE_VALUES),
-    KeyList,
-    (
-        _NAMESPACE,
-        ResultField("entries", {"type": "array", "items": _LISTED_ENTRY}, "The entries of this page."),
-        _NEXT_CURSOR,
+    name="kv_list_keys",
+    method="list_keys",
+    summary="List a namespace's entries, sorted by key, one page at a time. To get the next page, pass next_cursor as"
+    " cursor; it is null on the last page.",
+    parameters=(NAMESPACE, KEY_PREFIX, LIMIT, CURSOR, INCLUDE_VALUES),
+    result=KeyList,
+    result_fields=(
+        fields.NAMESPACE,
+        ResultField("entries", {"type": "array", "items": fields.LISTED_ENTRY}, "The entries of this page."),
+        fields.NEXT_CURSOR,
     ),
-    "none",
-    _READS,
+    side_effects="none",
+    requires_flags=_READS,
 )
 _LIST_NAMESPACES = Tool(
-    "kv_list_namespaces",
-    "list_namespaces",
-    "List the namespaces that have entries, with their usage, in order, a page at a time. Go on with next_cursor"
-    " until it is null.",
-    (NAMESPACE_PREFIX, LIMIT, CURSOR),
-    NamespaceList,
-    (
-        ResultField(
-            "namespaces",
-            {"type": "array", "items": _object(_NAMESPACE, _USED_BYTES, _ENTRY_COUNT, _QUOTA)},
-            "The namespaces of this page.",
-        ),
-        _NEXT_CURSOR,
+    name="kv_list_namespaces",
+    method="list_namespaces",
+    summary="List the namespaces that have entries, sorted by name, each with its usage, one page at a time. To get the"
+    " next page, pass next_cursor as cursor; it is null on the last page.",
+    parameters=(NAMESPACE_PREFIX, LIMIT, CURSOR),
+    result=NamespaceList,
+    result_fields=(
+        ResultField("namespaces", {"type": "array", "items": fields.LISTED_NAMESPACE}, "The namespaces of this page."),
+        fields.NEXT_CURSOR,
     ),
-    "none",
-    _READS,
+    side_effects="none",
+    requires_flags=_READS,
 )
 _CLEAR = Tool(
-    "kv_clear",
-    "clear",
-    "Remove every entry of a namespace at once. There is no way back.",
-    (NAMESPACE, IDEMPOTENCY_KEY),
-    ClearResult,
-    (
-        _NAMESPACE,
-        ResultField("deleted_entries", _BYTES, "How many live entries were removed."),
-        ResultField("freed_bytes", _BYTES, "Bytes of the quota that were given back."),
-        _REPLAYED,
+    name="kv_clear",
+    method="clear",
+    summary="Remove every entry of a namespace at once. This cannot be undone.",
+    parameters=(NAMESPACE, IDEMPOTENCY_KEY),
+    result=ClearResult,
+    result_fields=(
+        fields.NAMESPACE,
+        ResultField("deleted_entries", fields.COUNT, "The number of entries removed, without expired ones."),
+        ResultField("freed_bytes", fields.COUNT, "The number of bytes freed in the quota."),
+        fields.REPLAYED,
     ),
-    "destructive",
-    _WRITES,
+    side_effects="destructive",
+    requires_flags=_WRITES,
 )
 _USAGE = Tool(
-    "kv_usage",
-    "usage",
-    "Tell how many bytes a namespace uses of its quota; without a namespace, the whole store.",
-    (Parameter("namespace", NAMESPACE.schema, NAMESPACE.description, NAMESPACE.check, required=False),),
-    LedgerUsage,
-    (
-        ResultField("namespace", _NULLABLE_STRING, "The namespace; null for the whole store."),
-        _USED_BYTES,
-        _ENTRY_COUNT,
-        _QUOTA,
+    name="kv_usage",
+    method="usage",
+    summary="Show how many bytes of its quota a namespace uses; without a namespace, the whole store's usage.",
+    parameters=(Parameter("namespace", NAMESPACE.schema, NAMESPACE.description, NAMESPACE.check, required=False),),
+    result=LedgerUsage,
+    result_fields=(
+        ResultField("namespace", fields.NULLABLE_STRING, "The namespace; null for the whole store."),
+        fields.USED_BYTES,
+        fields.ENTRY_COUNT,
+        fields.QUOTA,
     ),
-    "none",
-    _READS,
+    side_effects="none",
+    requires_flags=_READS,
 )
 _SET_QUOTA = Tool(
-    "kv_set_quota",
-    "set_quota",
-    "Give a namespace a quota of its own, or the configured one back. What is stored stays, even above a smaller"
-    " quota; what would grow is then refused.",
-    (NAMESPACE, QUOTA_BYTES, IDEMPOTENCY_KEY),
-    QuotaResult,
-    (
-        _NAMESPACE,
-        ResultField("quota_bytes", _NULLABLE_BYTES, "The namespace's own quota; null: the configured one."),
-        _REPLAYED,
+    name="kv_set_quota",
+    method="set_quota",
+    summary="Give a namespace its own quota, or return it to the configured one. A smaller quota removes no entries; it"
+    " only refuses writes that would make the namespace grow.",
+    parameters=(NAMESPACE, QUOTA_BYTES, IDEMPOTENCY_KEY),
+    result=QuotaResult,
+    result_fields=(
+        fields.NAMESPACE,
+        ResultField(
+            "quota_bytes",
+            fields.NULLABLE_INTEGER,
+            "The namespace's own quota; null if the configured quota applies.",
+        ),
+        fields.REPLAYED,
     ),
-    "write",
-    (*_WRITES, ADMIN_FLAG),
+    side_effects="write",
+    requires_flags=(*_WRITES, ADMIN_FLAG),
 )
 
 #: The tools that may be an operation of a batch.
 STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST)
 
 _BATCH = Tool(
-    "kv_batch",
-    "batch",
-    "Run many operations of one namespace in order, in one transaction, under one idempotency key. If values are"
-    " only read it needs no write access.",
-    (
+    name="kv_batch",
+    method="batch",
+    summary="Run several operations on one namespace in order, in one transaction, under one idempotency key. A batch"
+    " that only reads values needs no write access.",
+    parameters=(
         NAMESPACE,
         Parameter(
             "operations",
             {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_STEPS},
-            "The operations in their order: each an object with the name of its tool"
-            f" ({', '.join(tool.name for tool in STEP_TOOLS)}) and that tool's arguments, but for namespace and"
+            "The operations, in order. Each is an object with the name of its tool"
+            f" ({', '.join(tool.name for tool in STEP_TOOLS)}) and that tool's arguments, without namespace and"
             " idempotency_key.",
             OperationsCheck(STEP_TOOLS),
         ),
         ATOMIC,
         IDEMPOTENCY_KEY,
     ),
-    BatchResult,
-    (
-        _NAMESPACE,
+    result=BatchResult,
+    result_fields=(
+        fields.NAMESPACE,
         ResultField(
             "results",
-            {"type": "array", "items": {"type": "object", "properties": {"tool": _STRING}, "required": ["tool"]}},
-            "What each operation gave, in their order: its tool and result, or, in a batch that is not atomic, its"
-            " error.",
+            {
+                "type": "array",
+                "items": {"type": "object", "properties": {"tool": fields.STRING}, "required": ["tool"]},
+            },
+            "One result for each operation, in order: its tool and its result fields. In a batch that is not atomic,"
+            " a refused operation has its error instead.",
         ),
-        _REPLAYED,
+        fields.REPLAYED,
     ),
-    "destructive",
-    _WRITES,
+    side_effects="destructive",
+    requires_flags=_WRITES,
     repeatable=False,
 )
 
 TOOLS: Final[Mapping[str, Tool]] = {
-    tool.name: tool
-    for tool in (
-        *STEP_TOOLS,
-        _LIST_KEYS,
-        _LIST_NAMESPACES,
-        _CLEAR,
-        _USAGE,
-        _SET_QUOTA,
-        _BATCH,
-    )
+    tool.name: tool for tool in (*STEP_TOOLS, _LIST_KEYS, _LIST_NAMESPACES, _CLEAR, _USAGE, _SET_QUOTA, _BATCH)
 }
 
 
 def find_tool(name: str) -> Tool:
-    """The operation of that name.
+    """Returns the tool of that name.
 
     Raises:
-        InvalidRequestError: there is none.
+        InvalidRequestError: There is none.
     """
     try:
         return TOOLS[name]

@@ -1,4 +1,4 @@
-"""What a tool is: its parameters, its result, and what a host or a model must know to use it well."""
+"""The types that define a tool: parameters, result fields, and facts that a host or a model needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvworker.model import OperationResult
 
 TASK_PREFIX: Final = "kvworker."
 
-#: The flags that a persona needs (the seed's first two). ADMIN is for what an operator would do.
+#: The flags that a persona needs. Reads need access; writes need access and write; an operator's tools need all three.
 ACCESS_FLAG: Final = "type.system.kv_store_access"
 WRITE_FLAG: Final = "type.system.kv_store_write"
 ADMIN_FLAG: Final = "type.system.kv_store_admin"
@@ -20,7 +20,11 @@ SideEffects: TypeAlias = Literal["none", "write", "destructive"]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """An argument of a tool. ``schema`` is its JSON Schema without null, which an optional one may also be."""
+    """A parameter of a tool.
+
+    ``schema`` is its JSON Schema without null; an optional parameter also accepts null. ``check`` returns the
+    checked argument or raises ``InvalidRequestError``.
+    """
 
     name: str
     schema: Mapping[str, Any]
@@ -29,14 +33,14 @@ class Parameter:
     required: bool = True
 
     def is_default(self, value: object) -> bool:
-        """Whether leaving the argument out would mean the same as this value, which is not sent then."""
+        """True if the value equals the default, so that it need not be sent."""
         default = self.schema.get("default")
         return default is not None and type(value) is type(default) and value == default
 
 
 @dataclass(frozen=True, slots=True)
 class ResultField:
-    """A field of a tool's result; one that is not ``always`` there is left out when it says nothing."""
+    """A field of a tool's result. A field that is not ``always`` present is left out when it has no value."""
 
     name: str
     schema: Mapping[str, Any]
@@ -48,8 +52,8 @@ class ResultField:
 class Tool:
     """One operation: the source of its manifest entry, its schemas, its checks and its task's name.
 
-    ``method`` is the adapter's and the facades' method that it calls. ``repeatable`` tells that doing it
-    twice leaves what doing it once would have left, whether or not an idempotency key is given.
+    ``method`` names the method of the adapter and the facades. ``repeatable`` is True if calling the tool twice
+    leaves the same state as calling it once, even without an idempotency key.
     """
 
     name: str
@@ -69,15 +73,15 @@ class Tool:
 
     @property
     def writes(self) -> bool:
-        """Whether it takes an operation id."""
+        """True if the tool accepts an operation id."""
         return "idempotency_key" in self.optional
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The names of the arguments that must be given."""
+        """The names of the required parameters."""
         return tuple(parameter.name for parameter in self.parameters if parameter.required)
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The names of the arguments that may be left out, or null."""
+        """The names of the optional parameters, which may be left out or null."""
         return tuple(parameter.name for parameter in self.parameters if not parameter.required)

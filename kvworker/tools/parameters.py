@@ -1,4 +1,4 @@
-"""The parameters that tools share, each with its schema, its description and its check."""
+"""The parameters of the tools, each with its schema, its description and its check."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from kvworker.tools.definition import Parameter
 _INT64: Final[Mapping[str, Any]] = {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX}
 
 
-def _name(max_bytes: int) -> Mapping[str, Any]:
+def _name_schema(max_bytes: int) -> Mapping[str, Any]:
     return {"type": "string", "minLength": 1, "maxLength": max_bytes}
 
 
@@ -45,15 +45,15 @@ def _checked_value(value: object) -> object:
 
 NAMESPACE = Parameter(
     "namespace",
-    _name(MAX_NAMESPACE_BYTES),
-    "The namespace, which separates one agent's, session's or purpose's entries from others'."
-    f" Non-blank, at most {MAX_NAMESPACE_BYTES} bytes of UTF-8.",
+    _name_schema(MAX_NAMESPACE_BYTES),
+    "The namespace. It keeps the entries of one agent, session or purpose apart from all others."
+    f" Not blank, at most {MAX_NAMESPACE_BYTES} bytes of UTF-8.",
     check_namespace,
 )
 KEY = Parameter(
     "key",
-    _name(MAX_KEY_BYTES),
-    f"The entry's key within the namespace. Non-blank, at most {MAX_KEY_BYTES} bytes of UTF-8.",
+    _name_schema(MAX_KEY_BYTES),
+    f"The entry's key within the namespace. Not blank, at most {MAX_KEY_BYTES} bytes of UTF-8.",
     check_key,
 )
 VALUE = Parameter("value", {}, "The value to store: any JSON value.", _checked_value)
@@ -67,16 +67,16 @@ TTL = Parameter(
 TOUCH_TTL = Parameter("ttl_seconds", TTL.schema, TTL.description, check_touch_ttl)
 IDEMPOTENCY_KEY = Parameter(
     "idempotency_key",
-    _name(MAX_OPERATION_ID_BYTES),
-    "Names this operation: repeated with the same key and arguments it is applied once, and answered alike with"
-    " replayed true. Give one where a step may run twice, for example run id and step number.",
+    _name_schema(MAX_OPERATION_ID_BYTES),
+    "A name for this operation. Calls with the same name and arguments are applied only once; later ones return the"
+    " first result with replayed true. Give one if a step may run twice, for example the run id and the step number.",
     check_operation_id,
     required=False,
 )
 EXPECTED_VERSION = Parameter(
     "expected_version",
     {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
-    "Only do it if the entry still is of this version, which a result told; else it fails with"
+    "Write only if the entry still has this version, which an earlier result gave. Otherwise the call fails with"
     " VersionConflictError and changes nothing.",
     check_version,
     required=False,
@@ -84,73 +84,77 @@ EXPECTED_VERSION = Parameter(
 IF_ABSENT = Parameter(
     "if_absent",
     {"type": "boolean", "default": False},
-    "Only write if there is no live entry; else it fails with VersionConflictError and changes nothing.",
+    "Write only if the entry does not exist. Otherwise the call fails with VersionConflictError and changes nothing.",
     partial(check_flag, "if_absent"),
     required=False,
 )
 KEEP_TTL = Parameter(
     "keep_ttl",
     {"type": "boolean", "default": False},
-    "Leave the entry's expiry as it is, instead of removing it when ttl_seconds is left out.",
+    "Keep the entry's current expiry. If false, a call without ttl_seconds removes it.",
     partial(check_flag, "keep_ttl"),
     required=False,
 )
 DELTA = Parameter(
-    "delta", {**_INT64, "default": 1}, "What to add; may be negative.", partial(check_integer, "delta"), required=False
+    "delta",
+    {**_INT64, "default": 1},
+    "The number to add; may be negative.",
+    partial(check_integer, "delta"),
+    required=False,
 )
 INITIAL_VALUE = Parameter(
     "initial_value",
     {**_INT64, "default": 0},
-    "What a missing counter starts from, before delta is added.",
+    "The value of a missing counter before delta is added.",
     partial(check_integer, "initial_value"),
     required=False,
 )
 KEY_PREFIX = Parameter(
     "prefix",
     {"type": "string", "maxLength": MAX_KEY_BYTES, "default": ""},
-    "Only keys that begin with this.",
+    "Lists only keys that begin with this prefix.",
     partial(check_prefix, "prefix", max_bytes=MAX_KEY_BYTES),
     required=False,
 )
 NAMESPACE_PREFIX = Parameter(
     "prefix",
     {"type": "string", "maxLength": MAX_NAMESPACE_BYTES, "default": ""},
-    "Only namespaces that begin with this.",
+    "Lists only namespaces that begin with this prefix.",
     partial(check_prefix, "prefix", max_bytes=MAX_NAMESPACE_BYTES),
     required=False,
 )
 LIMIT = Parameter(
     "limit",
     {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ROWS, "default": DEFAULT_PAGE_ROWS},
-    "How many to return at most.",
+    "The maximum number of items to return.",
     partial(check_count, "limit", largest=MAX_PAGE_ROWS),
     required=False,
 )
 CURSOR = Parameter(
     "cursor",
     {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
-    "Where to go on: the next_cursor of the page before. Leave it out for the first page.",
+    "The next_cursor of the previous page. Leave it out for the first page.",
     check_cursor,
     required=False,
 )
 INCLUDE_VALUES = Parameter(
     "include_values",
     {"type": "boolean", "default": False},
-    "Return the values as well. A page then ends early once its values reach 4 MiB.",
+    "Also return the values. A page then ends once its values reach 4 MiB, even below the limit.",
     partial(check_flag, "include_values"),
     required=False,
 )
 QUOTA_BYTES = Parameter(
     "quota_bytes",
     {"type": "integer", "minimum": 1, "maximum": MAX_QUOTA_BYTES},
-    "The namespace's own quota in bytes. Left out or null, the configured quota holds again.",
+    "The namespace's own quota in bytes. If it is left out or null, the configured quota applies again.",
     check_quota,
     required=False,
 )
 ATOMIC = Parameter(
     "atomic",
     {"type": "boolean", "default": True},
-    "true: if one operation is refused, none is applied. false: each is applied or refused on its own.",
+    "true: if one operation is refused, none is applied. false: each operation is applied or refused on its own.",
     partial(check_flag, "atomic"),
     required=False,
 )

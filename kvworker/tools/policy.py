@@ -1,63 +1,60 @@
-"""What personas may do. The facades ask before anything is sent, and the worker asks again."""
+"""Decides which persona may do what. The facades check before they send a call, and the worker checks again."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kvworker.errors import ConfigurationError, PolicyDeniedError
-from kvworker.model import MAX_NAMESPACE_BYTES
+from kvworker.errors import ConfigurationError
 from kvworker.tools import STEP_TOOLS, TOOLS, Tool
+from kvworker.tools.denials import log_denial
 
 if TYPE_CHECKING:
     from kvworker.settings import PersonaSettings, PoliciesSettings
 
-logger = logging.getLogger(__name__)
-
 _UNKNOWN = "no such persona is configured"
 _NOT_CONFIGURED = (
-    "no policies are configured where this was checked (the caller, then the worker), so a persona means nothing;"
-    " configure the same `policies` for both, or name no persona"
+    "no policies are configured where this was checked (the caller, then the worker), so personas have no meaning;"
+    " configure the same `policies` for both, or call without a persona"
 )
 _NAMELESS = "policies are enforced; name a persona, or configure policies.default_persona"
 _WHOLE_STORE = "it needs read access to every namespace"
 
 
 class Policy:
-    """The policies of a configuration. Without personas nothing is restricted, and no persona can be named."""
+    """The policies of a configuration. Without personas nothing is restricted, and a call that names one is denied."""
 
     def __init__(self, settings: PoliciesSettings) -> None:
         self._settings = settings
 
     @property
     def is_enforced(self) -> bool:
-        """Whether a call needs a persona that may do it."""
+        """True if every call needs a persona with the right to make it."""
         return bool(self._settings.personas)
 
     def admit(self, persona: str | None, tool: Tool, arguments: Mapping[str, Any]) -> str:
-        """The persona that a call with checked arguments runs as; "" where no policy is enforced.
+        """Returns the persona that a call with checked arguments runs as, or "" if no policy is enforced.
 
         Raises:
-            PolicyDeniedError: it may not do this.
+            PolicyDeniedError: The persona may not make this call.
         """
         name = persona or self._settings.default_persona or ""
         if detail := self._objection(name, tool, arguments):
-            raise denied(name, tool.name, arguments.get("namespace"), detail)
+            raise log_denial(name, tool.name, arguments.get("namespace"), detail)
         return name
 
     def visible(self, persona: str) -> Callable[[str], bool] | None:
-        """Tells which namespaces a persona may read; None is that it may read all."""
+        """Returns a predicate for the namespaces that a persona may read, or None if it may read all."""
         if not self.is_enforced:
             return None
         grants = self._persona(persona)
         return None if _is_unrestricted(grants) else lambda namespace: _may(grants, "read", namespace)
 
     def allowed_tools(self, persona: str) -> frozenset[str]:
-        """The tools of which the persona may make at least some calls.
+        """Returns the names of the tools that the persona may call with at least some arguments.
 
         Raises:
-            ConfigurationError: there is no such persona.
+            ConfigurationError: The persona is not configured.
         """
         grants = self._persona(persona)
         steps = {tool.name for tool in STEP_TOOLS if _may_ever(grants, tool)}
@@ -65,10 +62,10 @@ class Policy:
         return frozenset(steps | others | ({"kv_batch"} if steps else set()))
 
     def provider_of(self, persona: str) -> str | None:
-        """The provider that the persona's operations run on; None is the default adapter.
+        """Returns the provider that the persona's operations run on, or None for the default adapter.
 
         Raises:
-            ConfigurationError: there is no such persona.
+            ConfigurationError: The persona is not configured.
         """
         return self._persona(persona).provider if persona else None
 
@@ -86,11 +83,11 @@ class Policy:
         grants = self._settings.personas.get(persona)
         if grants is None:
             return _UNKNOWN
-        parts = _parts(tool, arguments)
-        wanted = dict.fromkeys(flag for part in parts for flag in part.requires_flags)
-        if missing := [flag for flag in wanted if flag not in grants.flags]:
+        tools = _tools_of_call(tool, arguments)
+        required = dict.fromkeys(flag for each in tools for flag in each.requires_flags)
+        if missing := [flag for flag in required if flag not in grants.flags]:
             return f"it needs the flag {' and the flag '.join(missing)}"
-        return _objection_to_namespace(grants, {_right(part) for part in parts}, tool, arguments)
+        return _objection_to_namespace(grants, {_right(each) for each in tools}, tool, arguments)
 
 
 def _objection_to_namespace(
@@ -98,14 +95,14 @@ def _objection_to_namespace(
 ) -> str | None:
     namespace = arguments.get("namespace")
     if namespace is None:
-        # A listing shows what the persona may read; the sum of all namespaces shows all of them.
+        # A listing shows only what the persona may read. The whole store's usage reveals the other namespaces too.
         return None if tool.name == "kv_list_namespaces" or _is_unrestricted(grants) else _WHOLE_STORE
     missing = [right for right in sorted(rights) if not _may(grants, right, namespace)]
     return f"it needs {' and '.join(missing)} access to this namespace" if missing else None
 
 
-def _parts(tool: Tool, arguments: Mapping[str, Any]) -> list[Tool]:
-    """What a call does: a batch is no more than its operations."""
+def _tools_of_call(tool: Tool, arguments: Mapping[str, Any]) -> list[Tool]:
+    """Returns the tools that a call uses: the tool itself or, for a batch, the tools of its operations."""
     if tool.name != "kv_batch":
         return [tool]
     return [TOOLS[name] for name in {operation["tool"]: None for operation in arguments["operations"]}]
@@ -130,14 +127,14 @@ def _may_ever(grants: PersonaSettings, tool: Tool) -> bool:
 
 
 def _is_unrestricted(grants: PersonaSettings) -> bool:
-    """Whether the persona may read every namespace, those of the future included."""
+    """True if the persona may read every namespace, including future ones."""
     return grants.namespaces is None or "read" in grants.namespaces.get("*", ())
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a name is of a pattern, in which ``*`` is any run of characters and all else is literal.
+    """True if a name matches a pattern. ``*`` stands for any run of characters, all else for itself.
 
-    Written out because a regular expression of several such runs can take time without end.
+    A regular expression with many stars could backtrack practically forever, so this does not use one.
     """
     first, *inner = pattern.split("*")
     if not inner:
@@ -152,14 +149,3 @@ def matches(pattern: str, name: str) -> bool:
             return False
         position = found + len(part)
     return True
-
-
-def denied(persona: object, tool: str, namespace: object, detail: str) -> PolicyDeniedError:
-    """The error, after it is logged; a message that is not authentic may hold anything as its names."""
-    error = PolicyDeniedError(_name(persona), tool, _name(namespace), detail)
-    logger.warning("denied: persona %r, tool %s, namespace %r: %s", error.persona, tool, error.namespace, detail)
-    return error
-
-
-def _name(name: object) -> str:
-    return name[:MAX_NAMESPACE_BYTES] if isinstance(name, str) else ""

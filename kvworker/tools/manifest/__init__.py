@@ -1,6 +1,7 @@
-"""The tools as others want them described: manifest entries, JSON Schemas, OpenAI, Anthropic and MCP definitions.
+"""Renders the tools for hosts and models: manifest entries, JSON Schemas, OpenAI, Anthropic and MCP definitions.
 
-All of it is rendered from ``kvworker.tools.TOOLS``; nothing about a tool is written down here a second time.
+Everything is derived from ``kvworker.tools.TOOLS``; no fact about a tool is repeated here. This package may import
+``kvworker.tools`` and what lies below it.
 """
 
 from kvworker.tools.manifest.entries import manifest_entries, tools_of

@@ -1,4 +1,4 @@
-"""Entries of a host's tool manifest: what it must know of a tool to offer it, call it and guard it."""
+"""Entries of a host's tool manifest: the facts by which the host offers a tool, calls it and restricts it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from kvworker.tools.manifest.schemas import input_schema, output_schema
 from kvworker.tools.policy import Policy
 
 _PROVIDER_PREFIX: Final = "kv_store_"
-_READ: Final = "It changes nothing, so it may be repeated."
+_READ: Final = "This tool changes nothing, so calls may be repeated."
 _REPEATABLE: Final = (
-    "Repeating it leaves what doing it once leaves. With an idempotency_key it is applied once, and answered alike."
+    "A repeated call leaves the same state as a single one. With an idempotency_key, it is applied once and later calls"
+    " return the first result."
 )
 _NOT_REPEATABLE: Final = (
-    "Give an idempotency_key, such as run id and step number: repeated without one, it is applied again."
+    "Give an idempotency_key, such as the run id and step number. A call repeated without one is applied again."
 )
 
 
 def tools_of(settings: Settings, persona: str | None = None) -> tuple[Tool, ...]:
-    """The tools that a persona may use, by default the configured default persona; without either, all.
+    """Returns the tools that a persona may use.
+
+    Args:
+        settings: The settings with the policies.
+        persona: The persona, or None for the configured default persona. Without either, all tools are returned.
 
     Raises:
-        ConfigurationError: the persona is not configured.
+        ConfigurationError: The persona is not configured.
     """
     name = persona or settings.policies.default_persona
     if name is None:
@@ -34,13 +39,13 @@ def tools_of(settings: Settings, persona: str | None = None) -> tuple[Tool, ...]
 
 
 def manifest_entries(settings: Settings, persona: str | None = None) -> list[dict[str, Any]]:
-    """One entry for each tool that the persona may use. ``default_timeout`` is in seconds.
+    """Returns an entry for each tool that the persona may use. ``default_timeout`` is in seconds.
 
-    Each lists its providers, one for each adapter, the one that is used first: the persona's own, or else
-    the configured default.
+    Each entry lists its providers, one per adapter. The first is the one in use: the persona's own, or else the
+    configured default.
 
     Raises:
-        ConfigurationError: the persona is not configured.
+        ConfigurationError: The persona is not configured.
     """
     providers = _providers(settings, persona)
     return [_entry(tool, settings, providers) for tool in tools_of(settings, persona)]
@@ -78,7 +83,7 @@ def _idempotency(tool: Tool, retention_seconds: int) -> dict[str, Any]:
 def _providers(settings: Settings, persona: str | None) -> list[dict[str, Any]]:
     name = persona or settings.policies.default_persona
     provider = Policy(settings.policies).provider_of(name) if name else None
-    # A provider may also be named as its adapter is.
+    # A provider may also have its adapter's plain name.
     default = provider.removeprefix(_PROVIDER_PREFIX) if provider else settings.store.default_adapter
     return [
         {"name": _PROVIDER_PREFIX + adapter, "adapter": adapter, "default": adapter == default}

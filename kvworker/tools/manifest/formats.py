@@ -1,4 +1,4 @@
-"""Tool definitions as model providers and MCP take them."""
+"""Tool definitions in the formats of model providers and of MCP."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kvworker.tools.manifest.strict import strict_schema
 
 
 def openai_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """The ``tools`` of OpenAI's Responses API, in strict mode.
+    """Returns the ``tools`` of OpenAI's Responses API, in strict mode.
 
-    Chat Completions wants the same nested: ``{"type": "function", "function": {...}}``. Pass a call's
-    arguments through ``arguments_from_strict`` before ``KeyValueStore.call``.
+    Chat Completions nests the same definition: ``{"type": "function", "function": {...}}``. Pass the arguments of a
+    call through ``arguments_from_strict`` before you pass them to ``KeyValueStore.call``.
     """
     return [
         {
@@ -29,12 +29,15 @@ def openai_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
 
 
 def anthropic_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """The ``tools`` of Anthropic's Messages API; a call's ``input`` goes to ``KeyValueStore.call`` as it is."""
+    """Returns the ``tools`` of Anthropic's Messages API.
+
+    Pass a call's ``input`` unchanged to ``KeyValueStore.call``.
+    """
     return [{"name": tool.name, "description": tool.summary, "input_schema": input_schema(tool)} for tool in tools]
 
 
 def mcp_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """The ``tools`` of MCP's ``tools/list``, with the schema of the structured result and annotations."""
+    """Returns the ``tools`` of MCP's ``tools/list``, with annotations and the schema of the structured result."""
     return [
         {
             "name": tool.name,
@@ -48,7 +51,7 @@ def mcp_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
 
 
 def _annotations(tool: Tool) -> dict[str, bool]:
-    # Hints are fixed, so an idempotency key, which makes any single call repeatable, does not count.
+    # A hint holds for every call, so an idempotency key, which makes one call repeatable, does not count.
     return {
         "readOnlyHint": tool.side_effects == "none",
         "destructiveHint": tool.side_effects == "destructive",

@@ -109,7 +109,7 @@ def test_a_read_without_a_result_is_not_told_to_give_an_idempotency_key() -> Non
             {"namespace": "n", "quota_bytes": 100, "used_bytes": 90, "requested_bytes": 20},
             "kv_delete, or store a shorter value",
         ),
-        (errors.StoreUnavailableError("busy"), {"detail": "busy", "operation_id": ""}, "Read what you wanted"),
+        (errors.StoreUnavailableError("busy"), {"detail": "busy", "operation_id": ""}, "Before you write again, read"),
         (errors.InvalidKeyError("key must not be blank"), {}, "Correct the arguments"),
     ],
 )

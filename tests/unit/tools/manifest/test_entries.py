@@ -190,7 +190,7 @@ def test_manifest_entries_say_what_a_host_needs() -> None:
     assert get["returns"] == output_schema(TOOLS["kv_get"])
     assert get["idempotency_key"]["supported"] is False
     assert increment["idempotency_key"]["retention_seconds"] == 7200
-    assert "repeated without one, it is applied again" in increment["idempotency_key"]["guidance"]
+    assert "A call repeated without one is applied again" in increment["idempotency_key"]["guidance"]
     assert "applied once" in entries["kv_set"]["idempotency_key"]["guidance"]
 
 

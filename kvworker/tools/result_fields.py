@@ -1,0 +1,56 @@
+"""The result fields that tools share, each with its schema and its description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kvworker.tools.definition import ResultField
+
+COUNT: Final[Mapping[str, Any]] = {"type": "integer", "minimum": 0}
+STRING: Final[Mapping[str, Any]] = {"type": "string"}
+BOOLEAN: Final[Mapping[str, Any]] = {"type": "boolean"}
+NULLABLE_STRING: Final[Mapping[str, Any]] = {"type": ["string", "null"]}
+NULLABLE_INTEGER: Final[Mapping[str, Any]] = {"type": ["integer", "null"]}
+
+NAMESPACE = ResultField("namespace", STRING, "The namespace of the call.")
+KEY = ResultField("key", STRING, "The key of the call.")
+FOUND = ResultField("found", BOOLEAN, "True if the entry exists and has not expired.")
+TTL = ResultField(
+    "ttl_seconds",
+    {"type": "number", "minimum": 0},
+    "Seconds until the entry expires; left out if it does not expire.",
+    always=False,
+)
+VERSION = ResultField(
+    "version",
+    {"type": "integer"},
+    "The entry's version. Pass it as expected_version to write only if the entry has not changed.",
+    always=False,
+)
+REPLAYED = ResultField(
+    "replayed", BOOLEAN, "True if an earlier call with the same idempotency key had already done this."
+)
+USED_BYTES = ResultField("used_bytes", COUNT, "The total size of the stored values, as JSON text in bytes.")
+ENTRY_COUNT = ResultField("entry_count", COUNT, "The number of entries, including expired ones not yet removed.")
+QUOTA = ResultField("quota_bytes", NULLABLE_INTEGER, "The upper bound of used_bytes; null if there is no quota.")
+NEXT_CURSOR = ResultField("next_cursor", NULLABLE_STRING, "The cursor of the next page; null on the last page.")
+
+
+def object_schema(*fields: ResultField) -> dict[str, Any]:
+    """Returns the schema of an object with these fields."""
+    return {
+        "type": "object",
+        "properties": {field.name: {**field.schema, "description": field.description} for field in fields},
+        "required": [field.name for field in fields if field.always],
+    }
+
+
+LISTED_ENTRY = object_schema(
+    ResultField("key", STRING, "The entry's key."),
+    ResultField("version", {"type": "integer"}, "The entry's version."),
+    ResultField("size_bytes", COUNT, "The size of the entry's value as JSON text, in bytes."),
+    TTL,
+    ResultField("value", {}, "The entry's value; left out unless include_values is true.", always=False),
+)
+LISTED_NAMESPACE = object_schema(NAMESPACE, USED_BYTES, ENTRY_COUNT, QUOTA)
