@@ -78,7 +78,7 @@ class Step:
             raise InvalidRequestError(f"a step's action must be one of {', '.join(_OPTIONS)}, not {self.action!r}")
         for name, default in _DEFAULTS:
             if name not in options and getattr(self, name) != default:
-                raise InvalidRequestError(f"{self.action} does not accept {name}")
+                raise InvalidRequestError(f"{self.action} takes no {name}")
 
     def _refuse_contradictions(self) -> None:
         if self.if_absent and self.expected_version is not None:
