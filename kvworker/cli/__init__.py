@@ -1,4 +1,8 @@
-"""The command line: ``kvworker`` and ``python -m kvworker``."""
+"""The command line: ``kvworker`` and ``python -m kvworker``.
+
+Each module holds the click commands of one topic; ``group`` maps the commands to their modules. Commands parse options,
+delegate, and print. The package may import ``ops``, ``integrations`` and everything below them.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,18 @@ from kvworker.cli.options import config_path
 from kvworker.errors import KVStoreError, QueueError
 
 _INTERRUPTED = 130
-_NO_FILE = (
-    " (no configuration file was found, so the defaults were used: give one with --config, or start `kvworker up`)"
-)
+_NO_FILE = " (found no configuration file, so the defaults apply: name a file with --config, or start `kvworker up`)"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit: 0 when it did what it was asked, else with one clear line on stderr."""
+    """Run a command and exit the process.
+
+    The exit code is 0 on success, 2 for wrong usage, 130 after Ctrl-C, and else 1. A failure prints one line on
+    standard error.
+
+    Args:
+        arguments: The command line without the program's name; None takes the process's own.
+    """
     sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -32,7 +41,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except KVStoreError as error:
         return _fail(f"{error}{_hint(error, arguments)}")
     except BrokenPipeError:
-        # Whoever read our output has had enough.
+        # The reader of our output closed it, as `head` does.
         _discard_output()
         return 1
     except OSError as error:
@@ -54,7 +63,7 @@ def _hint(error: KVStoreError, arguments: Sequence[str]) -> str:
 
 
 def _discard_output() -> None:
-    """Send what cannot be written nowhere: the interpreter would complain when it flushes at exit."""
+    """Discard output that cannot be written, or the interpreter would report it when it flushes at exit."""
     try:
         sys.stdout.flush()
     except OSError:

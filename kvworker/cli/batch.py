@@ -1,4 +1,4 @@
-"""``batch``: many operations of one namespace in one message."""
+"""``batch``: many operations on one namespace in one message."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from kvworker.errors import InvalidRequestError
 @click.command("batch")
 @click.argument("namespace")
 @click.argument("file", type=click.File("rb"))
-@click.option("--not-atomic", is_flag=True, help="Apply or refuse each operation on its own.")
+@click.option("--not-atomic", is_flag=True, help="Apply or refuse each operation separately.")
 @idempotency_option
 @tool_command
 def batch_command(call: Call, *, as_json: bool, file: IO[bytes], not_atomic: bool, **arguments: Any) -> None:
     """Run the operations of FILE on NAMESPACE.
 
-    They run in their order, in one transaction. FILE is a JSON array or JSON lines, `-` standard input. An operation
+    They run in order, in one transaction. FILE is a JSON array or JSON lines; `-` reads standard input. An operation
     is an object with its tool (kv_get, kv_set, kv_delete, kv_increment, kv_touch or kv_persist) and that tool's other
     arguments:
 
     {"tool": "kv_set", "key": "k", "value": 1, "ttl_seconds": 60}
 
-    If one is refused, none is applied. With --not-atomic the others are: each refusal is a line on standard error, and
-    the exit code is 1.
+    If one is refused, none is applied. With --not-atomic the others are applied, each refusal is a line on standard
+    error, and the exit code is 1.
     """
     operations = _parse_operations(file.read())
     result = call("kv_batch", {**arguments, "operations": operations, "atomic": not not_atomic})
-    refused = _print_refusals(operations, result)
+    refused_count = _print_refusals(operations, result)
     if as_json:
         print_json(result)
     else:
         _print_results(result)
-        click.echo(f"{len(operations)} operations, {refused} refused{replay_note(result)}")
-    sys.exit(1 if refused else 0)
+        click.echo(f"{len(operations)} operations, {refused_count} refused{replay_note(result)}")
+    sys.exit(1 if refused_count else 0)
 
 
 def _parse_operations(data: bytes) -> list[Any]:
-    """The objects of a JSON array or of JSON lines; the tool says whether they are operations.
+    """Parse a JSON array or JSON lines. The tool checks whether the items are operations.
 
     Raises:
-        InvalidRequestError: it is not JSON.
+        InvalidRequestError: The file is not JSON.
     """
     data = data.removeprefix(codecs.BOM_UTF8)
     if data.lstrip().startswith(b"["):
@@ -59,11 +59,11 @@ def _parse_operations(data: bytes) -> list[Any]:
     return [_parse(line, f"line {number} of FILE") for number, line in lines if line.strip()]
 
 
-def _parse(text: bytes, what: str) -> Any:
+def _parse(text: bytes, label: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{what} is not JSON: {error}") from None
+        raise InvalidRequestError(f"{label} is not JSON: {error}") from None
 
 
 def _print_results(result: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ def _print_results(result: Mapping[str, Any]) -> None:
 
 
 def _print_refusals(operations: list[Any], result: Mapping[str, Any]) -> int:
-    """Print what was refused, and count it."""
+    """Print every refusal, and return their number."""
     refused = [(index, outcome) for index, outcome in enumerate(result["results"]) if "error" in outcome]
     for index, outcome in refused:
         click.echo(f"{_label(index, outcome, operations[index]['key'])}: {outcome['error']['message']}", err=True)

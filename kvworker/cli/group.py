@@ -1,50 +1,49 @@
-"""The group of all commands. A command's module is imported when it is asked for: some are heavy."""
+"""The ``kvworker`` group. It imports a command's module only when you use the command: some imports are slow."""
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 import click
 
 from kvworker.__version__ import __version__
 
-#: The module of each command.
-HOMES = {
-    "up": "up",
-    "worker": "celery",
-    "beat": "celery",
-    "migrate": "database",
-    "get": "entries",
-    "set": "entries",
-    "delete": "entries",
-    "increment": "entries",
-    "touch": "keys",
-    "persist": "keys",
-    "list": "listing",
-    "batch": "batch",
-    "usage": "namespaces",
-    "quota": "namespaces",
-    "clear": "namespaces",
-    "namespaces": "database",
-    "sweep": "database",
-    "recompute": "database",
-    "import": "transfer",
-    "export": "transfer",
-    "doctor": "doctor",
-    "tools": "tools",
-    "mcp": "mcp",
+#: Where each command is, in the order in which the help lists them.
+COMMANDS = {
+    "up": "kvworker.cli.up:up_command",
+    "worker": "kvworker.cli.celery:worker_command",
+    "beat": "kvworker.cli.celery:beat_command",
+    "migrate": "kvworker.cli.database:migrate_command",
+    "get": "kvworker.cli.entries:get_command",
+    "set": "kvworker.cli.entries:set_command",
+    "delete": "kvworker.cli.entries:delete_command",
+    "increment": "kvworker.cli.entries:increment_command",
+    "touch": "kvworker.cli.entries:touch_command",
+    "persist": "kvworker.cli.entries:persist_command",
+    "list": "kvworker.cli.listing:list_command",
+    "batch": "kvworker.cli.batch:batch_command",
+    "usage": "kvworker.cli.namespaces:usage_command",
+    "quota": "kvworker.cli.namespaces:quota_command",
+    "clear": "kvworker.cli.namespaces:clear_command",
+    "namespaces": "kvworker.cli.database:namespaces_command",
+    "sweep": "kvworker.cli.database:sweep_command",
+    "recompute": "kvworker.cli.database:recompute_command",
+    "import": "kvworker.cli.transfer:import_command",
+    "export": "kvworker.cli.transfer:export_command",
+    "doctor": "kvworker.cli.doctor:doctor_command",
+    "tools": "kvworker.cli.tools:tools_command",
+    "mcp": "kvworker.cli.mcp:mcp_command",
 }
 
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(HOMES)
+        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - see above
-        home = HOMES.get(cmd_name)
-        if home is None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"kvworker.cli.{home}"), f"{cmd_name}_command")
+        command: click.Command = resolve_name(COMMANDS[cmd_name])
         return command
 
 
@@ -53,7 +52,7 @@ class _LazyGroup(click.Group):
 def cli() -> None:
     """A namespaced key-value store for AI-agent tools, run through a task queue.
 
-    `kvworker up` runs all of it on this machine. Every command reads its configuration from --config,
-    else from the file that KVWORKER_CONFIG names, else from ./.kvworker/kvworker.yaml (which `up` writes),
-    else it takes the defaults and the environment.
+    `kvworker up` runs the whole store on this machine. Every command reads its configuration from --config,
+    else from the file that KVWORKER_CONFIG names, else from ./.kvworker/kvworker.yaml (which `up` writes).
+    Without a file it uses the defaults and the environment.
     """

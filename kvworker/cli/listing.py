@@ -1,4 +1,4 @@
-"""``list``: keys or namespaces, through the queue, a page at a time or all of them."""
+"""``list``: asks a worker for keys or namespaces, one page or all of them."""
 
 from __future__ import annotations
 
@@ -22,37 +22,38 @@ from kvworker.cli.output import (
 from kvworker.cli.tool_command import Call, tool_command
 from kvworker.model import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, NamespaceList
 
-# Of a value in a table. A whole one may have a megabyte.
+# A table cuts values to this length, because a value can have a megabyte.
 _SHOWN_CHARACTERS = 200
 
 
 @click.command("list")
 @click.argument("namespace", required=False)
-@click.option("--prefix", metavar="TEXT", help="Only names that begin with TEXT.")
-@click.option("--limit", type=int, metavar="N", help=f"How many at most [default: {DEFAULT_PAGE_ROWS}].")
-@click.option("--cursor", metavar="C", help="Go on where an earlier page ended.")
-@click.option("--all", "whole", is_flag=True, help="All of them; --timeout then bounds each page.")
-@click.option("--values", "include_values", is_flag=True, help="With the entries' values; a table cuts long ones.")
+@click.option("--prefix", metavar="TEXT", help="List only names that begin with TEXT.")
+@click.option("--limit", type=int, metavar="N", help=f"Number of names at most [default: {DEFAULT_PAGE_ROWS}].")
+@click.option("--cursor", metavar="C", help="Continue where an earlier page ended.")
+@click.option("--all", "whole", is_flag=True, help="List all pages; --timeout then bounds each page.")
+@click.option("--values", "include_values", is_flag=True, help="Include the values; the table cuts long ones.")
 @tool_command
 def list_command(call: Call, *, as_json: bool, whole: bool, **arguments: Any) -> None:
     """List the keys of NAMESPACE or, without one, the namespaces.
 
-    Namespaces come with their usage, as a worker tells it: no access to the database is needed.
+    Namespaces are listed with their usage. A worker reads them, so you need no access to the database.
 
-    If there is more than was listed, the last line gives the --cursor to go on with; with --json it is "next_cursor",
-    which is null at the end. No snapshot is held between pages: what is written meanwhile is listed or not.
+    If there are more, the last line gives the --cursor of the next page. With --json it is "next_cursor", which is
+    null on the last page. Pages do not share a snapshot, so an entry that is written meanwhile may or may not be
+    listed.
     """
     if whole:
         if arguments["limit"] is not None:
             raise click.UsageError("--all and --limit exclude each other")
         arguments["limit"] = MAX_PAGE_ROWS
     if arguments["namespace"] is not None:
-        listing = _listed(call, "kv_list_keys", arguments, "entries", whole=whole)
+        listing = _list(call, "kv_list_keys", arguments, "entries", whole=whole)
     elif arguments.pop("include_values"):
         raise click.UsageError("--values needs a NAMESPACE")
     else:
         del arguments["namespace"]
-        listing = _listed(call, "kv_list_namespaces", arguments, "namespaces", whole=whole)
+        listing = _list(call, "kv_list_namespaces", arguments, "namespaces", whole=whole)
     if as_json:
         print_json(listing)
         return
@@ -61,14 +62,14 @@ def list_command(call: Call, *, as_json: bool, whole: bool, **arguments: Any) ->
         click.echo(f"more: --cursor {shell_word(listing['next_cursor'])}")
 
 
-def _listed(call: Call, tool: str, arguments: Mapping[str, Any], rows: str, *, whole: bool) -> dict[str, Any]:
-    """A page or, put together as one, all pages from there on."""
+def _list(call: Call, tool: str, arguments: Mapping[str, Any], field: str, *, whole: bool) -> dict[str, Any]:
+    """Fetch one page, or join it with all the pages that follow. ``field`` names the rows in the result."""
     page = call(tool, arguments)
-    found = page[rows]
+    rows = page[field]
     while whole and page["next_cursor"] is not None:
         page = call(tool, {**arguments, "cursor": page["next_cursor"]})
-        found += page[rows]
-    return {**page, rows: found}
+        rows += page[field]
+    return {**page, field: rows}
 
 
 def _table(listing: Mapping[str, Any], *, with_values: bool) -> Table:

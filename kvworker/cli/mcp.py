@@ -1,4 +1,4 @@
-"""``mcp``: the tools as an MCP server."""
+"""``mcp``: serves the tools over MCP."""
 
 from __future__ import annotations
 
@@ -13,15 +13,29 @@ from kvworker.cli.options import config_option, load_settings, persona_option
 
 @click.command("mcp")
 @click.option(
-    "--transport", type=click.Choice(["stdio", "http"]), default="stdio", show_default=True, help="http is streamable."
+    "--transport",
+    type=click.Choice(["stdio", "http"]),
+    default="stdio",
+    show_default=True,
+    help="http is MCP's streamable HTTP.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where HTTP listens.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--allow-remote", is_flag=True, help="Listen where other machines reach it. It asks nobody who they are.")
-@click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name it is reached by.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on for HTTP.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port for HTTP; 0 picks a free one."
+)
+@click.option(
+    "--allow-remote", is_flag=True, help="Listen for other machines. The server does not authenticate clients."
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name that clients may use. You can repeat the option.",
+)
 @persona_option
-@click.option("--namespace-prefix", metavar="TEXT", help="Show and use only namespaces under TEXT.")
-@click.option("--session-prefix", is_flag=True, help="Give every session namespaces of its own.")
+@click.option("--namespace-prefix", metavar="TEXT", help="Serve only namespaces under TEXT.")
+@click.option("--session-prefix", is_flag=True, help="Give every session its own namespaces.")
 @config_option
 def mcp_command(  # noqa: PLR0913 - one for each option
     config: Path | None,
@@ -38,8 +52,9 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     """Serve the tools to MCP clients, on standard input and output or over HTTP at /mcp.
 
     With --namespace-prefix or --session-prefix clients never see the prefix: their "notes" is the store's
-    "TEXT/notes". A persona's patterns see the whole names, such as "TEXT/*" or "mcp-session-*". A session's namespaces
-    are out of reach once it ends (over HTTP also after half an hour without a request), so let its entries expire.
+    "TEXT/notes". A persona's patterns apply to the whole names, such as "TEXT/*" or "mcp-session-*". No client can
+    reach a session's namespaces after the session ends (over HTTP also after half an hour without a request), so
+    let its entries expire.
     """
     if namespace_prefix is not None and session_prefix:
         raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")
@@ -50,12 +65,12 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     address = Address(host, port, allowed_hosts)
     if transport == "http" and not (address.is_loopback or allow_remote):
         raise click.UsageError(
-            f"--host {host} is reached from other machines, and the server asks nobody who they are: put a proxy"
-            " that does in front of it, and say --allow-remote"
+            f"other machines can reach --host {host}, and the server does not authenticate clients: put a proxy that"
+            " does in front of it, and add --allow-remote"
         )
     settings = load_settings(config)
     audience = Audience(persona, namespace_prefix, session_prefix)
-    # On standard error: what is denied, among others, of which the library itself shows nothing.
+    # Log denied calls, among others, to standard error. The MCP library does not show them.
     logging.basicConfig(format="%(message)s")
     if transport == "stdio":
         serve_stdio(settings, audience)

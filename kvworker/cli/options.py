@@ -1,4 +1,4 @@
-"""What the commands have in common: options, settings, and access to the store."""
+"""The options that commands share, and the settings that a command runs with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from kvworker.settings import Settings
 from kvworker.settings.root import CONFIG_VARIABLE
 
+#: The configuration file that ``kvworker up`` writes, relative to the working directory.
 UP_CONFIG = Path(".kvworker") / "kvworker.yaml"
 
 config_option = click.option(
@@ -20,19 +21,23 @@ config_option = click.option(
     help=f"Configuration file [default: {CONFIG_VARIABLE}, else {UP_CONFIG} if it exists].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-persona_option = click.option("--persona", metavar="NAME", help="Act as this persona of the policies.")
-timeout_option = click.option("--timeout", type=float, metavar="SECONDS", help="Bounds the whole call.")
-ttl_option = click.option("--ttl", "ttl_seconds", type=float, metavar="SECONDS", help="Let it expire after this time.")
+persona_option = click.option("--persona", metavar="NAME", help="Act as this persona from the policies.")
+timeout_option = click.option("--timeout", type=float, metavar="SECONDS", help="Bound on each call.")
+ttl_option = click.option("--ttl", "ttl_seconds", type=float, metavar="SECONDS", help="Time until the entry expires.")
 expected_version_option = click.option(
-    "--expected-version", type=int, metavar="N", help="Only do it at this version, which `get --json` tells."
+    "--expected-version", type=int, metavar="N", help="Write only if the entry has this version; `get --json` shows it."
 )
 idempotency_option = click.option(
-    "--idempotency-key", metavar="ID", help="Apply it once, however often it is sent with this id."
+    "--idempotency-key", metavar="ID", help="Apply the write only once, however often you send it with this id."
 )
 
 
 def config_path(config: Path | None) -> Path | None:
-    """The configuration file that a command uses; None if there is none."""
+    """Choose the configuration file of a command: the given one, else the environment's, else that of ``up``.
+
+    Returns:
+        The path, or None if no file is named or found.
+    """
     if config is not None:
         return config
     if named := os.environ.get(CONFIG_VARIABLE, "").strip():
@@ -41,9 +46,9 @@ def config_path(config: Path | None) -> Path | None:
 
 
 def load_settings(config: Path | None) -> Settings:
-    """The settings that a command uses.
+    """Load the settings of a command.
 
     Raises:
-        ConfigurationError: the file is missing or wrong.
+        ConfigurationError: The configuration file is missing or invalid.
     """
     return Settings.load(config_path(config))

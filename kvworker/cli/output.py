@@ -1,4 +1,4 @@
-"""How data is printed: JSON for programs, tables for people; names are shown so that they cannot disturb."""
+"""Prints data: JSON for programs, and tables for people. Names and values cannot disturb the terminal."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _WIDTH_WITHOUT_TERMINAL = 200
 
 
 def console() -> Console:
-    """A console on stdout; without a terminal it is wide enough to keep a row on one line."""
+    """Make a console on standard output. Without a terminal it is wide enough to keep a row on one line."""
     return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
 
 
 def error_console() -> Console:
-    """A console on stderr, for progress."""
+    """Make a console on standard error, for progress bars."""
     return Console(stderr=True, highlight=False)
 
 
 def print_json(data: Any) -> None:
-    """Print one JSON document on one line, with escapes where the output's encoding lacks the characters."""
+    """Print a JSON document on one line, with escapes if the output's encoding is not Unicode."""
     click.echo(json.dumps(data, ensure_ascii=not _is_unicode()))
 
 
 def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
-    """A table; the columns in ``numbers`` are aligned to the right."""
+    """Make an empty table. The columns in ``numbers`` are aligned to the right."""
     table = Table()
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
@@ -42,7 +42,7 @@ def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 
 
 def usage_table(usages: Iterable[LedgerUsage]) -> Table:
-    """A table of ledgers, each against its quota."""
+    """Make a table that compares each ledger with its quota."""
     numbers = ("entries", "used bytes", "quota bytes", "used")
     table = make_table("namespace", *numbers, numbers=numbers)
     for usage in usages:
@@ -58,27 +58,27 @@ def _usage_cells(usage: LedgerUsage) -> list[str]:
 
 
 def shown_name(name: str | None) -> Text:
-    """A name for a table; None is the whole store. Control characters are escaped, markup is inert."""
+    """Format a name for a table. None stands for the whole store. Control characters are escaped, markup is inert."""
     if name is None:
         return Text("(all)", style="italic")
     return Text(name if _is_harmless(name) else ascii(name))
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON on one line of other text, with escapes if it holds what could disturb a terminal."""
+    """Format a value as JSON on one line, with escapes if it holds characters that could disturb a terminal."""
     text = json.dumps(value, ensure_ascii=False)
     return text if _is_harmless(text) else json.dumps(value)
 
 
 def shell_word(text: str) -> str:
-    """Text as a word that can be pasted into a shell (bash, zsh or ksh if it holds control characters)."""
+    """Quote text so that you can paste it into a shell (bash, zsh or ksh if it holds control characters)."""
     if _is_harmless(text):
         return shlex.quote(text)
     return "$'" + "".join(f"\\x{byte:02x}" for byte in text.encode()) + "'"
 
 
 def seconds_text(seconds: float) -> str:
-    """A time to the millisecond."""
+    """Format a duration, rounded to milliseconds."""
     return f"{round(seconds, 3):.15g} s"
 
 

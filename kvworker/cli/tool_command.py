@@ -1,4 +1,4 @@
-"""What commands that call a tool have in common: their options, the store behind them, and how an outcome is told."""
+"""The decorator for commands that call a tool, and the text that describes a tool's outcome."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from kvworker.cli.options import config_option, json_option, load_settings, pers
 from kvworker.cli.output import json_text, print_json, seconds_text
 from kvworker.client.sync import KeyValueStore
 
-#: Runs a tool within the command's timeout: its name and arguments in, its result out.
+#: Calls a tool by name with its arguments, within the command's timeout, and returns its result.
 Call: TypeAlias = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
 def tool_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command --persona, --timeout, --json and --config; it is handed a ``Call`` for three of them."""
+    """Add --persona, --timeout, --json and --config to a command.
+
+    The command receives ``as_json``, and a ``Call`` that already applies the other three options.
+    """
 
     @wraps(command)
     def called(config: Path | None, persona: str | None, timeout: float | None, **rest: Any) -> None:
@@ -29,7 +32,7 @@ def tool_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_outcome(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:
-    """Print what a write did: the text for people, the whole result for programs."""
+    """Print the outcome of a write: the text, or with ``as_json`` the whole result."""
     if as_json:
         print_json(result)
     else:
@@ -40,14 +43,14 @@ def check_found(result: Mapping[str, Any]) -> None:
     """Check that an operation found its entry.
 
     Raises:
-        ClickException: there is none.
+        ClickException: There is no entry.
     """
     if not result["found"]:
         raise click.ClickException("no entry {key!r} in namespace {namespace!r}".format(**result))
 
 
 def outcome_text(tool: str, result: Mapping[str, Any]) -> str:
-    """What an operation on one entry did, in a few words."""
+    """Describe the outcome of an operation on one entry in a few words."""
     if not result.get("found", True):
         return "no entry"
     match tool:
@@ -56,7 +59,7 @@ def outcome_text(tool: str, result: Mapping[str, Any]) -> str:
         case "kv_set":
             return "stored" + (f", {_expiry(result)}" if "ttl_seconds" in result else "")
         case "kv_delete":
-            return "deleted" if result["deleted"] else "was not there"
+            return "deleted" if result["deleted"] else "no entry"
         case "kv_increment":
             return str(result["value"])
         case _:
@@ -64,8 +67,8 @@ def outcome_text(tool: str, result: Mapping[str, Any]) -> str:
 
 
 def replay_note(result: Mapping[str, Any]) -> str:
-    """What a write's outcome ends with if it is that of an earlier call."""
-    return " (replayed: this idempotency key had been applied)" if result["replayed"] else ""
+    """Describe a replay: text to append to the outcome of a write, empty unless an earlier call applied it."""
+    return " (replayed: an earlier call applied this idempotency key)" if result["replayed"] else ""
 
 
 def _expiry(result: Mapping[str, Any]) -> str:

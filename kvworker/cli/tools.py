@@ -1,4 +1,4 @@
-"""``tools``: the tools' definitions, as whoever offers them to a model takes them."""
+"""``tools``: prints the tools' definitions in the format of a model provider or host."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_too
     type=click.Choice(["manifest", *_FORMATS]),
     default="manifest",
     show_default=True,
-    help="Whose definitions: a host's tool manifest, OpenAI's (strict), Anthropic's or MCP's.",
+    help="Format: a host's tool manifest, OpenAI (strict), Anthropic or MCP.",
 )
 @persona_option
 @config_option
 def tools_command(config: Path | None, kind: str, persona: str | None) -> None:
-    """Print the tools' definitions as a JSON list: all, or those that the persona may use."""
+    """Print the tool definitions as a JSON list: all of them, or those that the persona may use."""
     settings = load_settings(config)
     if kind == "manifest":
         print_json(manifest_entries(settings, persona))

@@ -1,14 +1,12 @@
-"""``import`` and ``export``: JSON lines in and out, with a progress bar on stderr."""
+"""``import`` and ``export``: JSON lines in and out, with a progress bar on standard error."""
 
 from __future__ import annotations
 
 import io
-import shutil
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +25,7 @@ from kvworker.cli.options import config_option, json_option, load_settings, pers
 from kvworker.cli.output import error_console, print_json
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.database import open_sql_adapter
+from kvworker.ops.files import replaced_file, rereadable_file
 from kvworker.ops.transfer import Importer, ImportReport, content_id, format_line
 
 _SHOWN_ERRORS = 20
@@ -34,8 +33,8 @@ _SHOWN_ERRORS = 20
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--stop-on-error", is_flag=True, help="Stop at the first bad line instead of going on.")
-@click.option("--again", is_flag=True, help="Apply every line even if this very file was imported before.")
+@click.option("--stop-on-error", is_flag=True, help="Stop at the first line that fails.")
+@click.option("--again", is_flag=True, help="Apply every line, even if you imported this file before.")
 @persona_option
 @timeout_option
 @json_option
@@ -52,13 +51,14 @@ def import_command(
 ) -> None:
     """Store every entry of a JSON lines FILE.
 
-    One object a line: namespace, key, value and, if it expires, ttl_seconds.
+    Each line is an object: namespace, key, value and, if the entry expires, ttl_seconds.
 
-    Importing the same file again applies no line twice, so an import that broke off is simply repeated. (That
-    holds as long as operation ids are remembered; see maintenance.operation_retention_seconds.)
+    Importing the same file again applies no line twice, so you can simply repeat an interrupted import. (This
+    holds as long as operation ids are kept; see maintenance.operation_retention_seconds.)
     `-` reads standard input. The exit code is 1 if a line failed.
     """
-    with KeyValueStore(load_settings(config), persona) as store, _opened(file) as (source, size_bytes):
+    path = None if str(file) == "-" else file
+    with KeyValueStore(load_settings(config), persona) as store, rereadable_file(path) as (source, size_bytes):
         import_id = uuid.uuid4().hex if again else content_id(source)
         importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
         with _progress(DownloadColumn()) as progress:
@@ -75,13 +75,13 @@ def import_command(
 def export_command(config: Path | None, file: Path, namespace: str | None) -> None:
     """Write every live entry as JSON lines.
 
-    To FILE, or to standard output; `import` takes them.
+    They go to FILE, or to standard output, and `import` reads them.
 
-    It reads the database directly, page by page: what is written meanwhile is there or not, entry by entry.
+    It reads the database directly, page by page. It may or may not include an entry that is written meanwhile.
     """
     with open_sql_adapter(load_settings(config)) as adapter:
         total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
-        with _written(file) as target, _progress(MofNCompleteColumn()) as progress:
+        with _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
@@ -95,42 +95,16 @@ def _progress(amount: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """The file and its size; what comes through a pipe is kept first, since it is read twice."""
-    with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as source:
-        if str(file) != "-" and source.seekable():
-            yield source, file.stat().st_size
-            return
-        with tempfile.TemporaryFile() as kept:
-            shutil.copyfileobj(source, kept)
-            size_bytes = kept.tell()
-            kept.seek(0)
-            yield kept, size_bytes
-
-
-@contextmanager
-def _written(file: Path) -> Iterator[IO[str]]:
-    """The file to write, which takes its name when it is whole."""
-    if str(file) == "-":
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # As JSON is, whatever the terminal's encoding.
-            sys.stdout.reconfigure(encoding="utf-8")
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    if file.exists() and not file.is_file():
-        # A device or a named pipe is written to; a file in its place would be the end of it.
-        with file.open("w", encoding="utf-8") as target:
+def _target(file: Path) -> Iterator[IO[str]]:
+    if str(file) != "-":
+        with replaced_file(file) as target:
             yield target
         return
-    file = file.resolve()
-    unfinished = file.with_name(file.name + ".part")
-    try:
-        with unfinished.open("w", encoding="utf-8") as target:
-            yield target
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # JSON is UTF-8, whatever the terminal's encoding.
+        sys.stdout.reconfigure(encoding="utf-8")
+    yield sys.stdout
+    sys.stdout.flush()
 
 
 def _print_report(report: ImportReport, *, as_json: bool) -> None:
@@ -143,4 +117,4 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
         click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
     click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")
     if report.replayed and not report.applied:
-        click.echo("this file was imported before, and nothing was done; --again applies it all the same", err=True)
+        click.echo("this file was imported before, so no line was applied; use --again to apply it again", err=True)

@@ -1,8 +1,7 @@
-"""``up``: the whole store on one machine, until it is interrupted."""
+"""``up``: runs the whole store on one machine until you interrupt it."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import signal
@@ -19,15 +18,13 @@ from rich.text import Text
 
 from kvworker.cli.options import UP_CONFIG, config_option
 from kvworker.cli.output import console
+from kvworker.ops.local.log_warnings import LogWarnings
 from kvworker.ops.local.stack import Stack, running_stack
 from kvworker.settings import PoliciesSettings, Settings
 from kvworker.settings.root import CONFIG_VARIABLE
 
 _WATCH_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# A line of Celery's log: [2025-12-21 10:00:00,000: WARNING/MainProcess] ...
-_LOG_LINE = re.compile(r"\[[-0-9]+ [0-9:,]+: (\w+)/")
-_SHOWN_LEVELS = {"WARNING", "ERROR", "CRITICAL"}
 
 
 @click.command("up")
@@ -38,18 +35,18 @@ _SHOWN_LEVELS = {"WARNING", "ERROR", "CRITICAL"}
     default=UP_CONFIG.parent,
     show_default=True,
     metavar="DIR",
-    help="Where data, configuration and logs are kept.",
+    help="Directory for data, configuration and logs.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Worker threads.")
 @config_option
 def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: bool) -> None:
     """Run the whole store on this machine.
 
-    Valkey, SQLite or PostgreSQL, a worker and the beat.
+    It starts Valkey, SQLite or PostgreSQL, a worker and the beat.
 
-    It needs nothing but the `embedded` extra. Data and queued messages are kept in the state directory, and
-    there at the next start. Ctrl-C stops it. A part that ends on its own stops the rest, with exit code 1.
-    --config gives quotas, intervals and so on; broker and database are its own.
+    You need only the `embedded` extra. Data and queued messages stay in the state directory for the next start.
+    Ctrl-C stops everything. If a process ends on its own, the others stop too, and the exit code is 1.
+    --config sets quotas, intervals and so on, but `up` always uses its own broker and database.
     """
     settings = Settings.load(config)
     try:
@@ -65,7 +62,7 @@ def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal to end, and let nothing disturb the shutdown after it."""
+    """Raise KeyboardInterrupt at the first signal, and ignore further signals during the shutdown."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for number in _SIGNALS:
@@ -79,7 +76,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _watch(stack: Stack) -> None:
-    warnings = _Warnings(stack.state / "logs" / "worker.log")
+    warnings = LogWarnings(stack.state / "logs" / "worker.log")
     while True:
         for line in warnings.new_lines():
             click.echo(f"worker: {line}", err=True)
@@ -87,31 +84,8 @@ def _watch(stack: Stack) -> None:
         time.sleep(_WATCH_SECONDS)
 
 
-class _Warnings:
-    """What a log gains from now on, in warnings and worse; a traceback belongs to its line."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._position = log.stat().st_size
-        self._showing = False
-
-    def new_lines(self) -> Iterator[str]:
-        """The new lines, whole ones only."""
-        with self._log.open("rb") as file:
-            file.seek(self._position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._position += len(line)
-                text = line.decode(errors="replace").rstrip()
-                if match := _LOG_LINE.match(text):
-                    self._showing = match[1] in _SHOWN_LEVELS
-                if self._showing and text:
-                    yield text
-
-
 def _program() -> str:
-    """How another terminal calls this program: by its name where that is found, else by its path."""
+    """Give the command that starts this program in another terminal: its name if PATH has it, else its path."""
     installed = Path(sys.executable).with_name("kvworker")
     return "kvworker" if shutil.which("kvworker") or not installed.exists() else shlex.quote(str(installed))
 
@@ -142,7 +116,7 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
 
 
 def _policy_rows(policies: PoliciesSettings) -> list[tuple[str, str]]:
-    """What is enforced: that it is not is easily overlooked where a variable was to say so."""
+    """Show which policies are enforced, because a missing environment variable is easy to overlook."""
     if not (policies.personas or policies.signing_key):
         return []
     signed = "messages are signed" if policies.signing_key else "messages are not signed"
@@ -151,6 +125,6 @@ def _policy_rows(policies: PoliciesSettings) -> list[tuple[str, str]]:
 
 def _example(program: str, policies: PoliciesSettings) -> str:
     if policies.personas:
-        # What each may do where is not known here.
+        # Which persona may write where is unknown here, so suggest a command that every persona may run.
         return f"{program} doctor"
     return f"""{program} set demo greeting '"hello"' && {program} get demo greeting"""

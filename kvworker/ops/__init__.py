@@ -1,4 +1,4 @@
-"""What operators run, as functions: checks, database maintenance, export and import, Celery's processes.
+"""The operator's functions, callable without click: checks, database maintenance, import and export, Celery processes.
 
-May import ``inline``, ``client``, ``worker`` and everything below them. The commands in ``cli`` delegate to it.
+May import ``inline``, ``client``, ``worker`` and the packages below them. The commands in ``cli`` delegate to it.
 """

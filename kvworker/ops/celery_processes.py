@@ -1,4 +1,4 @@
-"""How a worker and a beat are started: Celery's own commands on the ``tasks`` that ship with kvworker."""
+"""Starts Celery's worker and beat with the ``tasks`` that ship with kvworker."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ import stat
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import NoReturn
 
-import kvworker
 from kvworker.errors import ConfigurationError
 from kvworker.settings.root import CONFIG_VARIABLE
 
-#: Where the distribution's modules are: ``kvworker``, ``tasks`` and ``beat_schedule`` side by side.
-ROOT = Path(kvworker.__file__).resolve().parent.parent
+#: The directory that holds the distribution's modules: ``kvworker``, ``tasks`` and ``beat_schedule`` side by side.
+ROOT = Path(__file__).resolve().parents[2]
 _MODULES = ("tasks", "beat_schedule")
 
 
 def celery_command(name: str, arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
-    """The command line of ``celery -A tasks worker`` or ``beat`` with this interpreter."""
+    """Build the command line of ``celery -A tasks NAME`` with this interpreter.
+
+    Args:
+        name: Celery's command, ``worker`` or ``beat``.
+        arguments: Celery's options for that command.
+        quiet: Omit Celery's banner.
+    """
     return [sys.executable, "-m", "celery", "-A", "tasks", *(["--quiet"] if quiet else []), name, *arguments]
 
 
 def celery_environment(config: Path | None) -> dict[str, str]:
-    """The environment for it: the configuration file, and where to find the modules."""
+    """Build the environment of a Celery process: this one's, the configuration file, and a path to our modules."""
     environment = dict(os.environ)
     if config is not None:
         environment[CONFIG_VARIABLE] = str(config.resolve())
@@ -35,14 +41,41 @@ def celery_environment(config: Path | None) -> dict[str, str]:
     return environment
 
 
-def check_modules_are_ours(directory: Path) -> None:
-    """See that a process started in ``directory`` imports the ``tasks`` that ships with kvworker.
+def become_celery(name: str, arguments: Sequence[str], config: Path | None) -> NoReturn:
+    """Replace this process by Celery's worker or beat.
+
+    Args:
+        name: Celery's command, ``worker`` or ``beat``.
+        arguments: Celery's options for that command.
+        config: The configuration file; None uses the defaults and the environment.
 
     Raises:
-        ConfigurationError: another module of that name comes first.
+        ConfigurationError: Another module hides one of ours in the working directory.
+    """
+    check_modules_are_ours(Path.cwd())
+    command = celery_command(name, arguments)
+    os.execve(command[0], command, celery_environment(config))  # noqa: S606 - our own interpreter
+
+
+def with_schedule(arguments: Sequence[str], directory: Path | None) -> Sequence[str]:
+    """Add ``--schedule`` to beat's options, unless they name a schedule file already.
+
+    Raises:
+        ConfigurationError: The temporary directory belongs to another user.
+    """
+    if any(argument.startswith(("-s", "--schedule")) for argument in arguments):
+        return arguments
+    return ("--schedule", str(schedule_directory(directory) / "beat-schedule"), *arguments)
+
+
+def check_modules_are_ours(directory: Path) -> None:
+    """Check that a process started in ``directory`` imports the ``tasks`` that ships with kvworker.
+
+    Raises:
+        ConfigurationError: Python finds another module of that name first.
     """
     for module in _MODULES:
-        # Celery puts the working directory first, whatever else is on the path.
+        # Celery puts the working directory first on the path.
         found = PathFinder.find_spec(module, [str(directory), *_absolute_paths(sys.path)])
         if found is None or found.origin is None:
             continue
@@ -50,15 +83,15 @@ def check_modules_are_ours(directory: Path) -> None:
         if origin not in {ROOT / f"{module}.py", ROOT / module / "__init__.py"}:
             raise ConfigurationError(
                 f"{origin} hides the module {module!r} that ships with kvworker ({ROOT});"
-                " start it from another directory, or take that one off PYTHONPATH"
+                " start the process from another directory, or remove that module from PYTHONPATH"
             )
 
 
 def schedule_directory(wanted: Path | None) -> Path:
-    """Where beat keeps its schedule: the wanted directory, or ``.kvworker``, or a private temporary one.
+    """Choose where beat keeps its schedule: ``wanted``, else ``.kvworker`` if it exists, else a private temporary one.
 
     Raises:
-        ConfigurationError: the temporary one belongs to someone else.
+        ConfigurationError: The temporary directory belongs to another user.
     """
     if wanted is not None:
         wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -68,9 +101,9 @@ def schedule_directory(wanted: Path | None) -> Path:
     directory = Path(tempfile.gettempdir()) / f"kvworker-{os.getuid()}"
     directory.mkdir(exist_ok=True, mode=0o700)
     found = directory.lstat()
-    # Celery unpickles its schedule file: whoever can write it runs code here.
+    # Celery unpickles its schedule file, so another user who can write it can run code in this process.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise ConfigurationError(f"{directory} is writable by others; give a directory with --state")
+        raise ConfigurationError(f"other users can write to {directory}; name another directory with --state")
     return directory
 
 
@@ -82,5 +115,5 @@ def _python_path(current: str) -> str:
     return os.pathsep.join(paths)
 
 
-def _absolute_paths(paths: object) -> list[str]:
-    return [str(Path(path).absolute()) for path in paths]  # type: ignore[attr-defined]
+def _absolute_paths(paths: Iterable[str]) -> list[str]:
+    return [str(Path(path).absolute()) for path in paths]

@@ -1,10 +1,11 @@
-"""Checks of a deployment: what is configured, what can be reached, and how to mend what fails."""
+"""Checks a deployment: its configuration, its servers and a worker, with a fix for each failure."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from celery import Celery
@@ -16,22 +17,24 @@ from kvworker.adapters.providers import adapter_of, adapters_in_use
 from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.adapters.sql.schema import SCHEMA_VERSION
 from kvworker.client.sync import KeyValueStore
-from kvworker.errors import KVStoreError, OperationTimeoutError, PolicyDeniedError, SchemaError
+from kvworker.errors import ConfigurationError, KVStoreError, OperationTimeoutError, PolicyDeniedError, SchemaError
 from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.certificates import check_certificates
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
-#: Expiry is by the database's clock, deadlines by the results' server's, what beat sends expires by the machines' own.
+#: The database's clock decides expiry and the result server's clock decides deadlines. Beat's messages expire by the
+#: machines' own clocks, so all of them must agree.
 MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
 
-_WORKER_SECONDS = 5.0
+_MIN_WORKER_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found; ``fix`` says what to do when it failed."""
+    """The outcome of a check. ``fix`` says what to do if it failed, else it is empty."""
 
     name: str
     ok: bool
@@ -40,7 +43,7 @@ class Finding:
 
 
 class CheckError(Exception):
-    """A check failed."""
+    """A check failed: ``detail`` says how, and ``fix`` what to do."""
 
     def __init__(self, detail: str, fix: str) -> None:
         super().__init__(detail, fix)
@@ -48,14 +51,37 @@ class CheckError(Exception):
         self.fix = fix
 
 
+def check_deployment(config: Path | None, names: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """Check the configuration file first, and if it is valid, what it configures.
+
+    Args:
+        config: The configuration file; None checks the defaults and the environment.
+        names: The checks of ``CHECKS`` to run; all of them if empty.
+
+    Returns:
+        One finding for each check, as soon as it is known.
+    """
+    try:
+        settings = Settings.load(config)
+        check_certificates(settings.policies)
+    except ConfigurationError as error:
+        yield Finding("config", ok=False, detail=str(error), fix="correct it; docs/configuration.md lists every key")
+        return
+    yield Finding("config", ok=True, detail=str(config) if config else "no file: defaults and environment")
+    yield from run_checks(settings, names)
+
+
 def run_checks(settings: Settings, names: tuple[str, ...] = ()) -> Iterator[Finding]:
-    """Run the named checks of ``CHECKS``, or all, one after the other."""
+    """Run the named checks of ``CHECKS``, or all of them, one after the other.
+
+    A check is reported as failed without being run if one that it needs has failed.
+    """
     failed = set[str]()
     for name, check in CHECKS.items():
         if names and name not in names:
             continue
         if needed := failed.intersection(_NEEDED.get(name, ())):
-            yield Finding(name, ok=False, detail="not checked", fix=f"mend first: {', '.join(sorted(needed))}")
+            yield Finding(name, ok=False, detail="not checked", fix=f"fix first: {', '.join(sorted(needed))}")
             continue
         try:
             yield Finding(name, ok=True, detail=check(settings))
@@ -72,7 +98,7 @@ def _broker(settings: Settings) -> str:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             if not speaks_redis(settings.queue.broker_url):
                 return shown
-            # Its client connects only when it is used.
+            # The Redis client connects lazily.
             connection.default_channel.client.ping()
     except Exception as error:
         raise CheckError(f"{shown}: {error}", "start the broker, or correct queue.broker_url") from error
@@ -82,9 +108,9 @@ def _broker(settings: Settings) -> str:
 def _results(settings: Settings) -> str:
     shown = redacted_url(settings.queue.result_backend)
     try:
-        _redis(make_celery(settings)).ping()
+        _results_client(make_celery(settings)).ping()
     except (RedisError, OSError) as error:
-        raise CheckError(f"{shown}: {error}", "start the server of results, or correct queue.result_backend") from error
+        raise CheckError(f"{shown}: {error}", "start the result backend, or correct queue.result_backend") from error
     return shown
 
 
@@ -93,9 +119,9 @@ def _database(settings: Settings) -> str:
     for name in names:
         try:
             with open_adapter(settings, name) as adapter:
-                _touch(adapter)
+                _query(adapter)
         except SchemaError:
-            # It was reached; the next check tells.
+            # The database answered. The schema check reports this error.
             pass
         except KVStoreError as error:
             raise CheckError(f"{name}: {error}", f"start it, or correct tools.kv_store.adapters.{name}") from error
@@ -111,7 +137,7 @@ def _check_providers(settings: Settings) -> None:
             raise CheckError(str(error), f"correct the provider of the persona {name!r} in policies") from error
 
 
-def _touch(adapter: KeyValueStoreAdapter) -> None:
+def _query(adapter: KeyValueStoreAdapter) -> None:
     if isinstance(adapter, SqlAdapter):
         adapter.schema_version()
     else:
@@ -119,10 +145,10 @@ def _touch(adapter: KeyValueStoreAdapter) -> None:
 
 
 def _schema(settings: Settings) -> str:
-    return ", ".join(dict.fromkeys(_schema_of(settings, name) for name in adapters_in_use(settings)))
+    return ", ".join(dict.fromkeys(_adapter_schema(settings, name) for name in adapters_in_use(settings)))
 
 
-def _schema_of(settings: Settings, name: str) -> str:
+def _adapter_schema(settings: Settings, name: str) -> str:
     try:
         with open_adapter(settings, name) as adapter:
             if not isinstance(adapter, SqlAdapter):
@@ -132,8 +158,8 @@ def _schema_of(settings: Settings, name: str) -> str:
         raise CheckError(f"{name}: {error}", "run `kvworker migrate`") from error
     if version != SCHEMA_VERSION:
         raise CheckError(
-            f"{name}: version {version}; this program works with {SCHEMA_VERSION}",
-            "run `kvworker migrate`, or this program's newest version",
+            f"{name}: version {version}; this program needs version {SCHEMA_VERSION}",
+            "run `kvworker migrate`, or upgrade kvworker",
         )
     return f"version {version}"
 
@@ -143,45 +169,45 @@ def _clocks(settings: Settings) -> str:
     try:
         with open_adapter(settings) as adapter:
             if isinstance(adapter, SqlAdapter):
-                adapter.schema_version()  # So that connecting is not counted as a difference.
-                differences["database"] = _difference(adapter.clock)
-        client = _redis(make_celery(settings))
+                adapter.schema_version()  # Connects, so that the difference below excludes the connection time.
+                differences["database"] = _difference_seconds(adapter.clock)
+        client = _results_client(make_celery(settings))
         client.ping()
-        differences["results"] = _difference(lambda: _redis_clock(client))
+        differences["results"] = _difference_seconds(lambda: _redis_clock(client))
     except (KVStoreError, RedisError, OSError) as error:
-        raise CheckError(f"cannot be compared: {error}", "mend what failed above") from error
+        raise CheckError(f"the clocks cannot be compared: {error}", "fix the failed checks above first") from error
     shown = ", ".join(f"{name} {seconds:+.3f} s" for name, seconds in differences.items())
     if any(abs(seconds) > MAX_CLOCK_DIFFERENCE_SECONDS for seconds in differences.values()):
-        raise CheckError(f"{shown} from this machine's", "synchronize the clocks of all machines (NTP)")
+        raise CheckError(f"{shown} from this machine's clock", "synchronize the clocks of all machines (NTP)")
     return shown
 
 
 def _worker(settings: Settings) -> str:
     started = time.monotonic()
-    timeout_seconds = max(_WORKER_SECONDS, settings.facade.timeout_seconds)
+    timeout_seconds = max(_MIN_WORKER_TIMEOUT_SECONDS, settings.facade.timeout_seconds)
     try:
         with KeyValueStore(settings) as store:
             store.probe(timeout_seconds).result()
     except PolicyDeniedError as error:
         if error.detail == UNSIGNED:
-            raise CheckError(str(error), "give the callers and the workers the same policies.signing_key") from error
+            raise CheckError(str(error), "set the same policies.signing_key for callers and workers") from error
     except OperationTimeoutError as error:
         queue_name = settings.queue.queue_name
-        unsigned = ", or its policies.security_cert_store lacks this certificate, as its log tells"
+        unknown_certificate = ", or its policies.security_cert_store lacks this certificate (see its log)"
         raise CheckError(
-            f"nobody answered on the queue {queue_name!r} within {timeout_seconds:g} s",
-            "start a worker: `kvworker worker`; if one runs, it is busy, or has another broker or queue"
-            + (unsigned if settings.policies.has_certificates else ""),
+            f"no worker answered on the queue {queue_name!r} within {timeout_seconds:g} s",
+            "start a worker with `kvworker worker`; a running one is busy, or uses another broker or queue"
+            + (unknown_certificate if settings.policies.has_certificates else ""),
         ) from error
     except KVStoreError as error:
-        raise CheckError(str(error), "mend what failed above, or see the worker's log") from error
+        raise CheckError(str(error), "fix the failed checks above first, or see the worker's log") from error
     return f"answered in {(time.monotonic() - started) * 1000:.0f} ms"
 
 
-def _difference(clock: Callable[[], float]) -> float:
+def _difference_seconds(clock: Callable[[], float]) -> float:
     before = time.time()
-    there = clock()
-    return there - (before + time.time()) / 2
+    remote = clock()
+    return remote - (before + time.time()) / 2
 
 
 def _redis_clock(client: Redis) -> float:
@@ -189,11 +215,12 @@ def _redis_clock(client: Redis) -> float:
     return float(seconds) + float(microseconds) / 1e6
 
 
-def _redis(app: Celery) -> Redis:
+def _results_client(app: Celery) -> Redis:
     client: Redis = app.backend.client
     return client
 
 
+#: The checks by name, in the order in which they run. Each gives the detail of its finding, or raises ``CheckError``.
 CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
     "broker": _broker,
     "results": _results,

@@ -1,4 +1,4 @@
-"""Import and export as JSON lines: ``{"namespace": …, "key": …, "value": …, "ttl_seconds": …}``, one entry a line."""
+"""Imports and exports entries as JSON lines: ``{"namespace": …, "key": …, "value": …, "ttl_seconds": …}`` each."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from kvworker.errors import (
 from kvworker.model import GetResult, SetResult
 from kvworker.tools import check_arguments, find_tool
 
-# Enough to keep every worker busy, few enough that none waits until its deadline.
-_WINDOW = 64
+# Enough calls in flight to keep every worker busy, and few enough that none reaches its deadline in the queue.
+_MAX_IN_FLIGHT = 64
 _ATTEMPTS = 3
 _CHUNK_BYTES = 1 << 20
 _FIELDS = ("namespace", "key", "value", "ttl_seconds")
-# What another attempt with the same idempotency key settles.
+# After these errors, another attempt with the same idempotency key can succeed.
 _TRANSIENT = (OperationTimeoutError, OperationExpiredError, StoreUnavailableError)
 
 
 @dataclass(frozen=True)
 class LineError:
-    """A line that was not imported; lines count from 1."""
+    """A line that was not imported, counted from 1, and the reason."""
 
     line: int
     error: str
@@ -41,33 +41,38 @@ class LineError:
 
 @dataclass
 class ImportReport:
-    """What an import did. A replayed line had been applied by an earlier import of the same file."""
+    """The outcome of an import. A replayed line was applied by an earlier import of the same file."""
 
     applied: int = 0
     replayed: int = 0
     errors: list[LineError] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able data."""
+        """Return the report as JSON-able data."""
         errors = [{"line": error.line, "error": error.error} for error in self.errors]
         return {"applied": self.applied, "replayed": self.replayed, "failed": len(errors), "errors": errors}
 
 
 @dataclass
-class _Sent:
+class _LineInFlight:
     line: int
     arguments: dict[str, Any]
     pending: QueuedResult
 
     @property
-    def name(self) -> tuple[str, str]:
+    def entry(self) -> tuple[str, str]:
         return self.arguments["namespace"], self.arguments["key"]
 
 
 class Importer:
-    """Sends the lines of a file as ``kv_set``, many at a time, each with an idempotency key of its own.
+    """Sends the lines of a file as ``kv_set`` calls, many at a time, each with its own idempotency key.
 
-    ``import_id`` makes the keys: the same file with the same id again applies no line twice.
+    Args:
+        store: The facade to send them through.
+        import_id: The prefix of the idempotency keys. Importing the same file again with the same id applies no line
+            twice.
+        timeout: The bound on each call, in seconds; None takes the facade's.
+        stop_on_error: Stop at the first line that fails.
     """
 
     def __init__(self, store: KeyValueStore, import_id: str, *, timeout: float | None, stop_on_error: bool) -> None:
@@ -76,13 +81,17 @@ class Importer:
         self._import_id = import_id
         self._timeout = timeout
         self._stop_on_error = stop_on_error
-        self._sent: deque[_Sent] = deque()
+        self._in_flight: deque[_LineInFlight] = deque()
 
     def run(self, lines: Iterable[bytes], on_line: Callable[[int], object]) -> ImportReport:
-        """Import every line, or up to the first error; ``on_line`` hears the bytes of each line read.
+        """Import every line, or stop at the first error if the importer was told to.
+
+        Args:
+            lines: The lines, each a JSON object. Blank lines are skipped.
+            on_line: Called with the size of each line in bytes, once the line has been read and sent.
 
         Raises:
-            QueueUnavailableError: there is no broker, so that no further line would be imported either.
+            QueueUnavailableError: No broker answers, so the remaining lines would fail too.
         """
         for number, line in enumerate(lines, start=1):
             if self._stop_on_error and self.report.errors:
@@ -90,8 +99,8 @@ class Importer:
             if line.strip():
                 self._send(number, line)
             on_line(len(line))
-        while self._sent:
-            self._settle()
+        while self._in_flight:
+            self._await_oldest()
         return self.report
 
     def _send(self, number: int, line: bytes) -> None:
@@ -101,28 +110,27 @@ class Importer:
             self._fail(number, error)
             return
         arguments["idempotency_key"] = f"import-{self._import_id}-{number}"
-        # Two lines for one key must be applied in their order, which two workers would not keep.
-        name = (arguments["namespace"], arguments["key"])
-        while len(self._sent) >= _WINDOW or any(sent.name == name for sent in self._sent):
-            self._settle()
+        # Lines for one key must be applied in order, and two workers would not keep the order of calls in flight.
+        entry = (arguments["namespace"], arguments["key"])
+        while len(self._in_flight) >= _MAX_IN_FLIGHT or any(line.entry == entry for line in self._in_flight):
+            self._await_oldest()
         try:
-            self._sent.append(_Sent(number, arguments, self._submit(arguments)))
+            self._in_flight.append(_LineInFlight(number, arguments, self._submit(arguments)))
         except PolicyDeniedError as error:
             self._fail(number, error)
 
-    def _settle(self) -> None:
-        """Await the oldest line that is on its way."""
-        sent = self._sent.popleft()
+    def _await_oldest(self) -> None:
+        oldest = self._in_flight.popleft()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                result = sent.pending.result()
+                result = oldest.pending.result()
             except QueueUnavailableError:
                 raise
             except KVStoreError as error:
                 if attempt == _ATTEMPTS or not isinstance(error, _TRANSIENT):
-                    self._fail(sent.line, error)
+                    self._fail(oldest.line, error)
                     return
-                sent.pending = self._submit(sent.arguments)
+                oldest.pending = self._submit(oldest.arguments)
             else:
                 self._count(result)
                 return
@@ -141,24 +149,24 @@ class Importer:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """The arguments of ``kv_set`` that a line asks for.
+    """Parse a line into the arguments of ``kv_set``.
 
     Raises:
-        InvalidRequestError: it is not such a line.
+        InvalidRequestError: The line is not a JSON object with these fields.
     """
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"not JSON: {getattr(error, 'msg', None) or error}") from None
     if not isinstance(data, dict):
-        raise InvalidRequestError(f"a line should be an object, not a {type(data).__name__}")
+        raise InvalidRequestError(f"a line must be an object, not a {type(data).__name__}")
     if unknown := [name for name in data if name not in _FIELDS]:
-        raise InvalidRequestError(f"unknown field {unknown[0]!r}; a line has {', '.join(_FIELDS)}")
+        raise InvalidRequestError(f"unknown field {unknown[0]!r}; the fields are {', '.join(_FIELDS)}")
     return check_arguments(find_tool("kv_set"), data)
 
 
 def format_line(entry: GetResult) -> str:
-    """An entry as a line."""
+    """Format an entry as a line, with its newline."""
     data = {"namespace": entry.namespace, "key": entry.key, "value": entry.value}
     if entry.ttl_seconds is not None:
         data["ttl_seconds"] = entry.ttl_seconds
@@ -166,7 +174,7 @@ def format_line(entry: GetResult) -> str:
 
 
 def content_id(file: IO[bytes]) -> str:
-    """What identifies a file's content; the file is read from where it stands, and put back there."""
+    """Compute an id of a file's content from its current position on, and restore that position."""
     start = file.tell()
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK_BYTES):

@@ -24,10 +24,10 @@ class Absent:
 
 ABSENT = set(sys.argv[1:])
 sys.meta_path.insert(0, Absent())
-from importlib import import_module
-from kvworker.cli.group import HOMES
-for home in sorted(set(HOMES.values())):
-    import_module(f"kvworker.cli.{home}")
+from pkgutil import resolve_name
+from kvworker.cli.group import COMMANDS
+for place in COMMANDS.values():
+    resolve_name(place)
 import kvworker.adapters.postgres, kvworker.adapters.sqlite, kvworker.client, kvworker.inline, tasks
 import celery.bin.celery, celery.backends.redis, kombu.transport.redis, kombu.transport.pyamqp
 """

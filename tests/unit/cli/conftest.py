@@ -18,7 +18,7 @@ from kvworker.cli import main, tool_command
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command gave."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ Kvworker = Callable[..., Ran]
 
 @pytest.fixture
 def kvworker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kvworker:
-    """Runs a command; its tools run in this process, on a SQLite file of the test's own."""
+    """Runs a command whose tools run in this process, on the test's own SQLite file."""
     config = tmp_path / "kvworker.yaml"
     block = {"url": f"sqlite:///{tmp_path}/kv.sqlite", "migrate_on_start": True}
     config.write_text(
@@ -45,7 +45,7 @@ def kvworker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(tool_command, "KeyValueStore", InlineKeyValueStore)
 
     def run(*arguments: str, stdin: bytes = b"", typed: str | None = None) -> Ran:
-        """``stdin`` comes through a pipe; ``typed`` is an answer at a terminal."""
+        """Run a command with ``stdin`` through a pipe, or with ``typed`` at a terminal."""
         with _piped(stdin) if typed is None else _terminal(typed) as source, monkeypatch.context() as patch:
             patch.setattr("sys.stdin", source)
             with pytest.raises(SystemExit) as exit_info:
@@ -64,7 +64,7 @@ def _piped(data: bytes) -> Iterator[IO[str]]:
 
 @contextmanager
 def _terminal(typed: str) -> Iterator[IO[str]]:
-    person, terminal = os.openpty()
-    os.write(person, typed.encode())
-    with os.fdopen(person), os.fdopen(terminal) as source:
+    user, terminal = os.openpty()
+    os.write(user, typed.encode())
+    with os.fdopen(user), os.fdopen(terminal) as source:
         yield source

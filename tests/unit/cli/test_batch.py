@@ -1,4 +1,4 @@
-"""``batch``: operations from a file or a pipe, all or each on its own."""
+"""``batch``: operations from a file or a pipe, atomic or per item."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ operations[4] kv_get none: no entry
 operations[5] kv_touch c: expires in 5 s
 operations[6] kv_persist a: does not expire
 operations[7] kv_delete a: deleted
-operations[8] kv_delete 'odd\\x1b': was not there
+operations[8] kv_delete 'odd\\x1b': no entry
 9 operations, 0 refused
 """
 _LINES = "\r\n\n".join(json.dumps(operation) for operation in _OPERATIONS).encode()
@@ -43,13 +43,13 @@ _LINES = "\r\n\n".join(json.dumps(operation) for operation in _OPERATIONS).encod
         pytest.param(b"\xef\xbb\xbf" + _LINES, id="byte-order mark"),
     ],
 )
-def test_a_file_is_an_array_or_lines(kvworker: Kvworker, tmp_path: Path, data: bytes) -> None:
+def test_a_file_can_be_an_array_or_lines(kvworker: Kvworker, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "operations").write_bytes(data)
     ran = kvworker("batch", "n", str(tmp_path / "operations"))
     assert (ran.code, ran.out, ran.err) == (0, _PRINTED, "")
 
 
-def test_a_batch_is_applied_once_for_its_key(kvworker: Kvworker) -> None:
+def test_a_batch_is_applied_once_per_idempotency_key(kvworker: Kvworker) -> None:
     batch = ("batch", "n", "-", "--idempotency-key", "b")
     line = b'{"tool": "kv_increment", "key": "c"}'
     first = kvworker(*batch, "--json", stdin=line).json
@@ -72,7 +72,7 @@ def test_an_atomic_batch_applies_all_or_nothing(kvworker: Kvworker) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
-def test_refusals_of_a_batch_that_is_not_atomic_are_lines(kvworker: Kvworker, options: list[str]) -> None:
+def test_each_refusal_of_a_batch_that_is_not_atomic_is_a_line(kvworker: Kvworker, options: list[str]) -> None:
     ran = kvworker("batch", "n", "-", "--not-atomic", *options, stdin=_HALF_REFUSED)
     assert ran.code == 1
     refusals = ran.err.splitlines()
@@ -89,7 +89,7 @@ def test_refusals_of_a_batch_that_is_not_atomic_are_lines(kvworker: Kvworker, op
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "a batch has 1 to 1000 operations, not 0"),
         (b"[]", "a batch has 1 to 1000 operations, not 0"),
@@ -103,10 +103,10 @@ def test_refusals_of_a_batch_that_is_not_atomic_are_lines(kvworker: Kvworker, op
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--not-atomic"]])
-def test_what_is_no_batch_is_one_line(kvworker: Kvworker, data: bytes, said: str, options: list[str]) -> None:
+def test_an_invalid_batch_is_one_line(kvworker: Kvworker, data: bytes, message: str, options: list[str]) -> None:
     ran = kvworker("batch", "n", "-", *options, stdin=data)
     assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
-    assert said in ran.err
+    assert message in ran.err
 
 
 def test_a_missing_file_is_one_line(kvworker: Kvworker) -> None:

@@ -1,4 +1,4 @@
-"""Commands that work on the database itself, on a real SQLite."""
+"""Commands that work on the database directly, with a real SQLite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kvworker.settings import Settings
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A migrated store with an entry that lives, one that has expired, and a ledger that is wrong."""
+    """The configuration of an empty SQLite store."""
     path = tmp_path / "kvworker.yaml"
     block = {"url": f"sqlite:///{tmp_path}/kv.sqlite", "global_quota_bytes": 1000}
     path.write_text(
@@ -30,6 +30,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def filled(config: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A migrated store with two live entries and an expired one."""
     run("migrate")
     capsys.readouterr()
     with open_adapter(Settings.load(config)) as adapter:
@@ -51,18 +52,18 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_migrate_tells_the_version_and_may_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_migrate_prints_the_version_and_can_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output(capsys, "migrate") == "the schema is at version 0003\n"
     assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0003"}
 
 
-@pytest.mark.parametrize(("version", "said"), [(None, "no schema to migrate"), ("7", "at version 7")])
+@pytest.mark.parametrize(("version", "message"), [(None, "no schema to migrate"), ("7", "at version 7")])
 def test_an_adapter_that_is_not_bundled_is_migrated_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     version: str | None,
-    said: str,
+    message: str,
 ) -> None:
     path = tmp_path / "kvworker.yaml"
     path.write_text(yaml.safe_dump({"tools": {"kv_store": {"default_adapter": "mine"}}}))
@@ -70,12 +71,12 @@ def test_an_adapter_that_is_not_bundled_is_migrated_too(
     adapter.__enter__.return_value = adapter
     adapter.schema_version.return_value = version
     monkeypatch.setitem(registry._factories, "mine", lambda _config: adapter)
-    assert said in output(capsys, "migrate", "--config", str(path))
+    assert message in output(capsys, "migrate", "--config", str(path))
     assert json.loads(output(capsys, "migrate", "--json", "--config", str(path))) == {"schema_version": version}
     assert adapter.migrate.call_count == 2
 
 
-def test_a_database_without_a_schema_says_what_to_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_schema_the_error_says_what_to_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("namespaces") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -92,12 +93,12 @@ def test_namespaces_shows_usage_against_quota(filled: Path, capsys: pytest.Captu
     assert "(all)" in table
 
 
-def test_sweep_deletes_what_expired(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_deletes_expired_entries(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(output(capsys, "sweep", "--json")) == {"deleted_rows": 1, "freed_bytes": 1}
     assert output(capsys, "sweep") == "deleted 0 expired entries, 0 bytes\n"
 
 
-def test_recompute_shows_and_mends_a_drift(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recompute_shows_and_corrects_a_drift(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output(capsys, "sweep")
     connection = sqlite3.connect(filled.parent / "kv.sqlite")
     with connection:
@@ -107,7 +108,7 @@ def test_recompute_shows_and_mends_a_drift(filled: Path, capsys: pytest.CaptureF
     assert report["checked_namespaces"] == 2
     assert report["drifts"][0]["namespace"] == "plain"
     assert (report["drifts"][0]["recorded_bytes"], report["drifts"][0]["actual_bytes"]) == (99, 5)
-    assert output(capsys, "recompute") == "checked 2 namespaces, mended 0 ledgers\n"
+    assert output(capsys, "recompute") == "checked 2 namespaces, corrected 0 ledgers\n"
 
 
 def test_export_writes_live_entries_as_lines(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:

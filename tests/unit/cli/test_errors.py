@@ -1,4 +1,4 @@
-"""What goes wrong is one clear line on stderr, and never a password."""
+"""Every error is one clear line on standard error, and never shows a password."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from kvworker.cli import main
-from kvworker.cli.group import HOMES
+from kvworker.cli.group import COMMANDS
 
-PASSWORD = "hunter2-s3cret"  # noqa: S105 - what must not be printed
+PASSWORD = "hunter2-s3cret"  # noqa: S105 - a password that must not be printed
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_a_mistake_is_one_line(
     assert message in captured.err
 
 
-def test_without_a_broker_it_says_so_within_the_timeout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_broker_is_reported_within_the_timeout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path, queue={"broker_url": f"redis://user:{PASSWORD}@127.0.0.1:1/0"})
     assert run("get", "n", "k", "--timeout", "0.5", "--config", config) == 1
     captured = capsys.readouterr()
@@ -72,7 +72,7 @@ def test_without_a_broker_it_says_so_within_the_timeout(tmp_path: Path, capsys: 
     assert PASSWORD not in captured.out + captured.err
 
 
-def test_doctor_says_what_to_mend_and_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_what_to_fix_and_shows_no_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(
         tmp_path,
         queue={"broker_url": f"redis://user:{PASSWORD}@127.0.0.1:1/0"},
@@ -88,7 +88,7 @@ def test_doctor_says_what_to_mend_and_no_password(tmp_path: Path, capsys: pytest
     assert PASSWORD not in captured.out + captured.err
 
 
-def test_doctor_tells_a_wrong_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path, queue={"broker_url": "http://x"}, facade={"timeout_seconds": -1})
     assert run("doctor", "--config", config) == 1
     out = capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_doctor_tells_a_wrong_configuration(tmp_path: Path, capsys: pytest.Captu
     assert "facade.timeout_seconds" in out
 
 
-def test_a_module_that_hides_ours_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_names_a_module_that_hides_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tasks.py").write_text("")
     assert run("worker") == 1
     assert f"{tmp_path / 'tasks.py'} hides the module 'tasks'" in capsys.readouterr().err
@@ -106,5 +106,5 @@ def test_a_module_that_hides_ours_is_named(tmp_path: Path, capsys: pytest.Captur
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     out = capsys.readouterr().out
-    for name in HOMES:
+    for name in COMMANDS:
         assert f"\n  {name} " in out

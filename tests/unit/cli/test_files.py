@@ -1,4 +1,4 @@
-"""Files that commands read and write: pipes and links stay what they are, and a failure is one line."""
+"""Files that commands read and write: pipes and links are kept, and a failure is one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE = '{"namespace":"ναμε","key":"key","value":"\u2028 é 😀"}\n'
 
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store with one entry, whose names and value no 8-bit encoding holds."""
+    """A store with one entry, whose names and value do not fit into any 8-bit encoding."""
     config = tmp_path / "kvworker.yaml"
     block = {"url": f"sqlite:///{tmp_path}/kv.sqlite", "migrate_on_start": True}
     config.write_text(
@@ -41,11 +41,11 @@ def run(*arguments: str) -> int:
     return exit_info.value.code
 
 
-def test_export_into_a_named_pipe_leaves_it_a_pipe(tmp_path: Path) -> None:
+def test_export_keeps_a_named_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(1) as reader:
-        # Opened for both, so that nobody waits for the other end.
+        # Open it for reading and writing, so that neither end waits for the other.
         descriptor = os.open(pipe, os.O_RDWR)
         read = reader.submit(os.read, descriptor, 10_000)
         try:
@@ -57,7 +57,7 @@ def test_export_into_a_named_pipe_leaves_it_a_pipe(tmp_path: Path) -> None:
             os.close(descriptor)
 
 
-def test_export_through_a_link_writes_the_file_it_names(tmp_path: Path) -> None:
+def test_export_through_a_link_writes_its_target(tmp_path: Path) -> None:
     link, file = tmp_path / "link.jsonl", tmp_path / "file.jsonl"
     link.symlink_to(file)
     assert run("export", str(link)) == 0
@@ -65,14 +65,14 @@ def test_export_through_a_link_writes_the_file_it_names(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == _LINE
 
 
-def test_export_is_utf_8_whatever_the_output_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_is_utf_8_whatever_the_encoding_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
     assert run("export") == 0
     assert written.getvalue().decode() == _LINE
 
 
-def test_json_is_json_in_an_output_that_lacks_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_escaped_if_the_output_cannot_encode_it(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
     assert run("namespaces", "--json") == 0
@@ -89,7 +89,7 @@ def test_import_reads_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "applied 0, replayed 0, failed 0\n"
 
 
-def test_a_file_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_created_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     for command in (("export", f"{tmp_path}/none/out.jsonl"), ("up", "--state", f"{tmp_path}/file/state")):
         assert run(*command) == 1

@@ -1,4 +1,4 @@
-"""``list``: pages that can be followed to their end, and tables that leave the terminal alone."""
+"""``list``: pages with cursors, and tables that cannot disturb the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOSTILE = "[red]\x1b[31m'\\\u202e é"
 
 @pytest.fixture
 def filled(kvworker: Kvworker) -> Kvworker:
-    """Three keys, of which one is hostile, in one namespace, one in another."""
+    """Three keys in one namespace, one of them hostile, and one key in another namespace."""
     for namespace, key, value in (
         ("n", "a1", "1"),
         ("n", "a2", '"[red]\u009b"'),
@@ -28,7 +28,7 @@ def filled(kvworker: Kvworker) -> Kvworker:
     return kvworker
 
 
-def test_a_page_tells_how_to_go_on(filled: Kvworker) -> None:
+def test_a_page_shows_the_cursor_of_the_next(filled: Kvworker) -> None:
     first = filled("list", "n", "--prefix", "a", "--limit", "1").out.splitlines()
     assert "a1" in first[3]
     assert first[-1] == "more: --cursor a1"
@@ -57,9 +57,7 @@ def test_names_and_values_do_not_disturb_the_terminal(filled: Kvworker) -> None:
     assert r'"[red]\u009b"' in out
 
 
-def test_a_table_is_printed_in_an_output_that_lacks_its_characters(
-    kvworker: Kvworker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_is_escaped_if_the_output_cannot_encode_it(kvworker: Kvworker, monkeypatch: pytest.MonkeyPatch) -> None:
     kvworker("set", "ναμε", "κεψ", '"ü€"')
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
@@ -96,7 +94,7 @@ def test_all_follows_the_pages(kvworker: Kvworker) -> None:
     assert kvworker("list", "many").out.splitlines()[-1] == "more: --cursor 0099"
 
 
-def test_a_long_value_is_cut_and_says_so(kvworker: Kvworker) -> None:
+def test_a_long_value_is_cut_and_marked(kvworker: Kvworker) -> None:
     kvworker("set", "n", "k", json.dumps("x" * 500), "--ttl", "60")
     cells = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in kvworker("list", "n", "--values").out.split("\n")
@@ -115,19 +113,19 @@ def test_without_a_namespace_it_lists_namespaces(filled: Kvworker) -> None:
     out = filled("list", "--limit", "1").out
     assert "1,048,576" in out
     assert out.splitlines()[-1] == "more: --cursor m"
-    assert [one["namespace"] for one in filled("list", "--all", "--json").json["namespaces"]] == ["m", "n"]
-    assert [one["namespace"] for one in filled("list", "--prefix", "n", "--json").json["namespaces"]] == ["n"]
+    assert [entry["namespace"] for entry in filled("list", "--all", "--json").json["namespaces"]] == ["m", "n"]
+    assert [entry["namespace"] for entry in filled("list", "--prefix", "n", "--json").json["namespaces"]] == ["n"]
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (["--values"], 2, "--values needs a NAMESPACE"),
         (["n", "--all", "--limit", "5"], 2, "--all and --limit exclude each other"),
         (["n", "--limit", "0"], 1, "limit must be"),
     ],
 )
-def test_a_mistake_is_one_line(kvworker: Kvworker, options: list[str], code: int, said: str) -> None:
+def test_a_mistake_is_one_line(kvworker: Kvworker, options: list[str], code: int, message: str) -> None:
     ran = kvworker("list", *options)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1)
-    assert said in ran.err
+    assert message in ran.err

