@@ -37,7 +37,7 @@ def valkey_node(tmp_path: Path) -> Iterator[ValkeyNode]:
 
 @pytest.fixture
 def config_overrides() -> dict[str, Any]:
-    """Blocks of the configuration that a test wants otherwise."""
+    """Blocks of the configuration that a test changes."""
     return {}
 
 
@@ -55,7 +55,7 @@ def broker_url(valkey_node: ValkeyNode) -> str:
 def kv_config(
     tmp_path: Path, postgres_url: str, broker_url: str, valkey_node: ValkeyNode, config_overrides: Mapping[str, Any]
 ) -> Path:
-    """The configuration file of the test's store: PostgreSQL, and Valkey for results at least."""
+    """The configuration file of the test's store: PostgreSQL, and Valkey at least for results."""
     data: dict[str, Any] = {
         "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": {"url": postgres_url}}}},
         "queue": {"broker_url": broker_url, "result_backend": valkey_node.url},
@@ -94,7 +94,7 @@ def worker_node(tmp_path: Path, kv_environ: Mapping[str, str], worker_arguments:
 
 @pytest.fixture
 def other_worker(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[WorkerNode]:
-    """A second worker, of another pool, that the test starts."""
+    """A second worker with another pool, which the test must start."""
     node = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
     yield node
     node.teardown()

@@ -1,4 +1,4 @@
-"""Beat: sweeps really happen, two beats do no harm, a pause piles nothing up."""
+"""Beat: it really sweeps, a second beat does no harm, and stale messages do not pile up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _rows(postgres_url: str) -> int:
     return found[0] if found else -1
 
 
-def test_two_beats_sweep_mend_and_prune(
+def test_two_beats_sweep_recompute_and_prune(
     store: KeyValueStore, worker_node: WorkerNode, beats: list[ProcessNode], postgres_url: str
 ) -> None:
     for number in range(50):
@@ -72,7 +72,7 @@ def test_two_beats_sweep_mend_and_prune(
     assert "ERROR" not in log
 
 
-def test_a_pause_of_the_workers_piles_nothing_up(
+def test_maintenance_does_not_pile_up_while_no_worker_runs(
     valkey_node: ValkeyNode, beats: list[ProcessNode], tmp_path: Path, kv_environ: Mapping[str, str]
 ) -> None:
     with valkey_node.client() as client:
@@ -91,7 +91,7 @@ def test_a_pause_of_the_workers_piles_nothing_up(
         worker.teardown()
 
 
-def test_no_result_of_beat_is_left(
+def test_maintenance_leaves_no_results(
     worker_node: WorkerNode, beats: list[ProcessNode], valkey_node: ValkeyNode, store: KeyValueStore
 ) -> None:
     wait_until(lambda: "sweep:" in worker_node.logs(), what="a sweep")

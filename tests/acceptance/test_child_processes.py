@@ -1,4 +1,4 @@
-"""A store that reaches another process: at an unlucky moment of a fork, or pickled for a fresh interpreter."""
+"""A store in another process: inherited by a fork at an unlucky moment, or pickled for a new interpreter."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def _increment(store: KeyValueStore, values: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_store_passed_to_a_fresh_process_works_there(
-    store: KeyValueStore, worker_node: WorkerNode, method: str
-) -> None:
+def test_a_pickled_store_works_in_a_new_process(store: KeyValueStore, worker_node: WorkerNode, method: str) -> None:
     store.increment("n", "c")
     context: Any = multiprocessing.get_context(method)
     values = context.Queue()
@@ -33,7 +31,7 @@ def test_a_store_passed_to_a_fresh_process_works_there(
     assert store.increment("n", "c").value == 3
 
 
-# Python warns of threads and fork together; that very case is what the store promises to survive.
+# Python warns about threads combined with fork, but the store promises to survive exactly that.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_fork_while_another_thread_makes_its_first_call(settings: Settings, worker_node: WorkerNode) -> None:
     exit_codes = []
@@ -45,13 +43,13 @@ def test_a_fork_while_another_thread_makes_its_first_call(settings: Settings, wo
         if not child:
             signal.alarm(10)
             os._exit(store.get("n", "k", timeout=8).found)
-        exit_codes.append(_exit_code_of(child))
+        exit_codes.append(_wait_for_exit_code(child))
         thread.join()
         store.close()
     assert exit_codes == [0] * 5
 
 
-def _exit_code_of(child: int) -> int:
+def _wait_for_exit_code(child: int) -> int:
     found: list[tuple[int, int]] = []
     wait_until(lambda: found.append(os.waitpid(child, os.WNOHANG)) or found[-1][0], what="the child's end")  # type: ignore[func-returns-value]
     return os.waitstatus_to_exitcode(found[-1][1])

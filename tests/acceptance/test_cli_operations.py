@@ -1,4 +1,4 @@
-"""The commands for what is more than get and set, through the queue of a running worker."""
+"""The commands beyond get and set, through the queue of a running worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_commands_through_a_worker(
     assert "ttl_seconds" not in run("persist", "n", "k1")
     assert run("touch", "n", "k1", "60")["ttl_seconds"] == 60
 
-    # One of them as a process, as a user has it.
+    # Run one of them as a process, as a user does.
     batch = ("batch", "n", "-", "--not-atomic", "--config", str(kv_config))
     done = kvworker(*batch, cwd=tmp_path, stdin=_BATCH)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "3 operations, 1 refused")

@@ -1,4 +1,4 @@
-"""The compose file, without a container engine: its own commands and checks, as processes on real servers."""
+"""The compose file without a container engine: its commands and health checks run as processes on real servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
 def load_compose(environ: dict[str, str]) -> dict[str, Any]:
-    """The compose file with its variables filled in, as Compose does it."""
+    """Load the compose file and fill in its variables, as Compose does."""
 
     def fill(match: re.Match[str]) -> str:
         name, operator, text = match.groups()
@@ -49,7 +49,7 @@ def services() -> dict[str, Any]:
 
 
 class Container:
-    """Where a service's command runs: its environment and mounted files, with hosts and paths of this machine."""
+    """Runs a service's commands with its environment and mounted files, but with this machine's hosts and paths."""
 
     def __init__(self, service: dict[str, Any], home: Path, config: Path, database_url: str) -> None:
         self.service = service
@@ -89,7 +89,7 @@ class Container:
 
 
 class Deployment:
-    """The services of the compose file on a database and a broker of this machine."""
+    """The services of the compose file, on this machine's database and broker."""
 
     def __init__(self, services: dict[str, Any], directory: Path, database_url: str, broker_url: str) -> None:
         self._services = services
@@ -117,7 +117,7 @@ def deployment(services: dict[str, Any], tmp_path: Path, empty_postgres_url: str
     return Deployment(services, tmp_path, empty_postgres_url, valkey_url)
 
 
-def test_what_it_declares_runs_and_serves(deployment: Deployment) -> None:
+def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
     migrate, worker, beat = (deployment.container(name) for name in ("migrate", "worker", "beat"))
     for _ in range(2):
         done = migrate.run(["kvworker", *migrate.service["command"]])
@@ -141,7 +141,7 @@ def test_what_it_declares_runs_and_serves(deployment: Deployment) -> None:
     assert codes == [0, 0], worker.log() + beat.log()
 
 
-def test_flower_watches_the_broker_and_asks_for_a_password(deployment: Deployment, unused_port: int) -> None:
+def test_flower_watches_the_broker_and_requires_a_password(deployment: Deployment, unused_port: int) -> None:
     container = deployment.container("flower")
     words = [word.replace("5555", str(unused_port)) for word in container.service["command"]]
     words = [re.sub(r"^--address=.*", "--address=127.0.0.1", word) for word in words]
@@ -179,7 +179,7 @@ def test_a_healthcheck_fails_without_a_broker(
     assert "FAIL broker" in done.stdout
 
 
-def test_the_servers_answer_their_healthchecks(
+def test_the_servers_match_their_clients_and_healthchecks(
     services: dict[str, Any], postgres_server: PostgresServer, valkey_server: ValkeyServer
 ) -> None:
     database = make_url(services["worker"]["environment"]["ATLAS_KV_STORE_URL"])
@@ -195,13 +195,13 @@ def test_the_servers_answer_their_healthchecks(
     assert given == {"--appendonly": "yes", "--save": "", "--maxmemory-policy": "noeviction"}
 
 
-def test_there_is_no_default_secret() -> None:
+def test_secrets_have_no_default() -> None:
     for name in SECRETS:
         with pytest.raises(KeyError, match=name):
             load_compose({other: value for other, value in SECRETS.items() if other != name})
 
 
-def test_ports_are_this_machines_own_and_workers_scale(services: dict[str, Any]) -> None:
+def test_ports_are_bound_to_loopback_and_workers_scale(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -212,7 +212,7 @@ def test_ports_are_this_machines_own_and_workers_scale(services: dict[str, Any])
     assert grace > Settings().queue.soft_shutdown_seconds
 
 
-def test_the_image_runs_as_nobody_special_and_finds_its_configuration() -> None:
+def test_the_image_runs_without_privileges_and_finds_its_configuration() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert f"KVWORKER_CONFIG={MOUNTED}" in dockerfile
     assert "USER kvworker" in dockerfile

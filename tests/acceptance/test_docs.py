@@ -1,4 +1,4 @@
-"""Every block of the README and of docs/ is run, by a reader in a process of its own, next to one ``kvworker up``."""
+"""Runs every block of the README and of docs/, each document in its own process, beside one ``kvworker up``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.support.documents import DOCUMENTS, ROOT, read_blocks
 from tests.support.servers import free_port
 from tests.support.terminal import activated_path
 
-#: LangChain sends nothing anywhere, and a pytest in a document loads none of this suite's plugins, which take seconds.
-#: Unbuffered: a server is ready once its banner is in its log.
+#: Keeps LangChain from sending traces, and pytest from loading this suite's slow plugins. Output is unbuffered so that
+#: a server's banner appears in its log as soon as it is ready.
 ENVIRON = {"LANGSMITH_TRACING": "false", "PYTHONUNBUFFERED": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The repository's folder as a reader has it, and the file that docs/deployment.md supposes."""
+    """A copy of the repository's files that the documents use, and the file that docs/deployment.md assumes."""
     home = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "config", home / "config")
     with running_up(home):
@@ -50,7 +50,7 @@ def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> No
 
 
 def anchors(document: Path) -> set[str]:
-    """What GitHub makes of a document's headings."""
+    """Make the anchors that GitHub gives to a document's headings."""
     text = document.read_text(encoding="utf-8")
     for block in read_blocks(document):
         text = text.replace(block.text, "")
@@ -60,7 +60,7 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_python_can_be_pasted_into_an_interactive_interpreter(document: Path) -> None:
-    """It takes a compound statement to its end only at a blank line."""
+    """An interactive interpreter needs a blank line after a compound statement."""
     for block in read_blocks(document):
         if block.language != "python":
             continue

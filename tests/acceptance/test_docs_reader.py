@@ -1,4 +1,4 @@
-"""The reader of the documents notices what is wrong with one."""
+"""The reader of the documents detects their errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", activated_path())
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.syspath_prepend(tmp_path)
-    # What a document exports is taken back.
+    # Restores the variable that a document exports.
     monkeypatch.setenv("NAME", "")
 
 
@@ -40,13 +40,13 @@ def read(directory: Path, text: str) -> None:
         "```yaml\nfacade:\n  timeout_seconds: 3\n```",
         "```yaml file=kept.yaml\nfacade:\n  timeout_seconds: 3\n```",
         "```json\n[1]\n```",
-        "```text\na drawing\n```",
+        "```text\na diagram\n```",
         "```sh\nmake demo     # a remark\npip install 'kvworker[mcp]'\n```",
         "```sh\nexport NAME=$(printf a)b   # a remark\n```\n```python\nimport os\nprint(os.environ['NAME'])  # ab\n```",
         "```console\n$ kvworker --version\nkvworker ...\n$ kvworker get\nError: ...\n```",
     ],
 )
-def test_what_is_right(tmp_path: Path, text: str) -> None:
+def test_correct_blocks_pass(tmp_path: Path, text: str) -> None:
     read(tmp_path, text)
 
 
@@ -58,30 +58,30 @@ def test_what_is_right(tmp_path: Path, text: str) -> None:
         ("```python\nif False:\n    print(1)  # 1\n```", r"\(nothing\)"),
         ("```python\nprint(10)  # 1\n```", "document.md:2"),
         ("```python\nprint(1)  # 10\n```", "document.md:2"),
-        ("text\n```\nx\n```", "document.md:2: there is no rule for the language ''"),
-        ("```rust\nx\n```", "no rule for the language 'rust'"),
-        ("```sh\nrm -r important\n```", "document.md:1: there is no rule for the command 'rm -r important'"),
+        ("text\n```\nx\n```", "document.md:2: no rule matches the language ''"),
+        ("```rust\nx\n```", "no rule matches the language 'rust'"),
+        ("```sh\nrm -r important\n```", "document.md:1: no rule matches the command 'rm -r important'"),
         ("```sh\nkvworker no-such-command\n```", "exit code 2"),
-        ("```sh\nkvworker up\n```", "was checked, not run: The test has given"),
-        ("```sh\nmake no-such-target\n```", "was checked, not run: A target"),
+        ("```sh\nkvworker up\n```", "was checked, not run: The test has already run"),
+        ("```sh\nmake no-such-target\n```", "was checked, not run: Some targets"),
         ("```sh\npip install 'kvworker[no-such-extra]'\n```", "was checked, not run: It needs a package index"),
-        ("```sh\ndocker compose up --scale nobody=2\n```", "was checked, not run: It needs a container engine"),
+        ("```sh\ndocker compose up --scale unknown=2\n```", "was checked, not run: It needs a container engine"),
         ("```console\n$ kvworker --version\nkvworker nine\n```", r"\$ kvworker --version: the document shows"),
         ("```console\n$ kvworker --version\nError: it has none\n```", "exit code 0"),
     ],
 )
-def test_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_blocks_are_reported(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ReadingError, match=message):
         read(tmp_path, text)
 
 
 @pytest.mark.parametrize("text", ["text\n\n    indented", "```python\nno end"])
-def test_blocks_that_are_none(tmp_path: Path, text: str) -> None:
+def test_malformed_blocks_are_reported(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"document.md:\d: "):
         read(tmp_path, text)
 
 
-def test_every_rule_for_a_command_is_for_one_that_is_documented() -> None:
+def test_every_rule_matches_a_documented_command() -> None:
     blocks = [block for document in DOCUMENTS for block in read_blocks(document) if block.language in ("sh", "console")]
     commands = [line.removeprefix("$ ") for block in blocks for line in block.text.splitlines()]
     for pattern in (*CHECKED, *SERVERS, *RUN):

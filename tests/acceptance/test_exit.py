@@ -1,4 +1,4 @@
-"""A program that ends while operations are on their way: they are sent if they can be, and nothing waits for them."""
+"""A program that ends while operations are in flight: it sends them if it can, and does not wait for results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ for number in range(20):
     store.submit("kv_set", {"namespace": "n", "key": str(number), "value": number}, timeout=600)
 """
 
-THREADS_CALL_ON = """
+THREADS_OUTLIVE_MAIN = """
 import threading
 from kvworker import KeyValueStore
 store = KeyValueStore.from_config()
@@ -33,7 +33,7 @@ def _run(environ: Mapping[str, str], program: str = SUBMITS_AND_ENDS) -> subproc
     return subprocess.run(command, env=dict(environ), capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_what_was_submitted_is_sent_before_the_program_ends(
+def test_submitted_operations_are_sent_before_the_program_ends(
     kv_environ: Mapping[str, str], valkey_node: ValkeyNode
 ) -> None:
     ended = _run(kv_environ)
@@ -42,7 +42,7 @@ def test_what_was_submitted_is_sent_before_the_program_ends(
         assert client.llen("kv") == 20
 
 
-def test_a_program_ends_long_before_the_deadline_when_there_is_no_broker(
+def test_without_a_broker_a_program_ends_long_before_the_deadline(
     kv_environ: Mapping[str, str], valkey_node: ValkeyNode
 ) -> None:
     valkey_node.kill()
@@ -50,8 +50,10 @@ def test_a_program_ends_long_before_the_deadline_when_there_is_no_broker(
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-def test_threads_may_go_on_when_the_main_one_has_ended(kv_environ: Mapping[str, str], worker_node: WorkerNode) -> None:
+def test_threads_can_continue_after_the_main_thread_has_ended(
+    kv_environ: Mapping[str, str], worker_node: WorkerNode
+) -> None:
     assert worker_node.ready()
-    ended = _run(kv_environ, THREADS_CALL_ON)
+    ended = _run(kv_environ, THREADS_OUTLIVE_MAIN)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert sorted(map(int, ended.stdout.split())) == list(range(1, 81))

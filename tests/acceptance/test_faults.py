@@ -1,4 +1,4 @@
-"""Workers and brokers that die in the middle: nothing lost, nothing applied twice."""
+"""Workers and brokers that die in the middle of operations: nothing is lost, and nothing is applied twice."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_message_that_kills_its_worker_is_given_up(
         worker.teardown()
 
 
-def test_a_refusal_that_its_caller_heard_of_stays_one_though_its_message_comes_again(
+def test_a_reported_refusal_stays_refused_when_its_message_is_delivered_again(
     store: KeyValueStore, request: pytest.FixtureRequest, valkey_node: ValkeyNode
 ) -> None:
     pending = store.submit("kv_set", {"namespace": "n", "key": "late", "value": "x" * 50}, timeout=60)
@@ -99,7 +99,7 @@ def test_a_refusal_that_its_caller_heard_of_stays_one_though_its_message_comes_a
 
 
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=2"], ["--pool=threads", "--concurrency=2"]], ids=str)
-def test_broker_restarts_end_no_worker_and_lose_nothing(
+def test_broker_restarts_stop_no_worker_and_lose_nothing(
     celery_setup: CeleryTestSetup, store: KeyValueStore, worker_node: WorkerNode
 ) -> None:
     acknowledged = 0
@@ -116,7 +116,7 @@ def test_broker_restarts_end_no_worker_and_lose_nothing(
 
 
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=2"], ["--pool=threads", "--concurrency=2"]], ids=str)
-def test_a_broker_that_refuses_for_a_while_ends_no_worker(
+def test_a_broker_that_refuses_for_a_while_stops_no_worker(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     store.set("n", "k", 1)
@@ -144,7 +144,7 @@ def _losses(worker: WorkerNode) -> int:
     return worker.logs().count("Connection to broker lost")
 
 
-def test_a_result_that_could_not_be_stored_at_first_arrives(
+def test_a_result_arrives_although_it_could_not_be_stored_at_first(
     store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, valkey_node: ValkeyNode
 ) -> None:
     store.set("n", "c", 1)
@@ -165,7 +165,9 @@ def _committed(connection: psycopg.Connection) -> bool:
     return value == ("2",)
 
 
-def test_a_warm_shutdown_finishes_what_runs(store: KeyValueStore, worker_node: WorkerNode, postgres_url: str) -> None:
+def test_a_warm_shutdown_finishes_running_operations(
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str
+) -> None:
     store.set("n", "c", 1)
     with locked_entry(postgres_url, "c") as blocker:
         pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=30)
@@ -178,7 +180,7 @@ def test_a_warm_shutdown_finishes_what_runs(store: KeyValueStore, worker_node: W
     assert worker_node.exit_code == 0
 
 
-def test_a_soft_shutdown_hands_on_what_does_not_end_in_time(
+def test_a_soft_shutdown_returns_unfinished_operations_to_the_queue(
     store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, other_worker: WorkerNode
 ) -> None:
     store.set("n", "c", 1)

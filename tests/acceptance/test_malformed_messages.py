@@ -1,4 +1,4 @@
-"""Messages that no client of ours makes: each is refused, and the worker goes on."""
+"""Malformed messages: the worker refuses each of them, and keeps running."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 MALFORMED: dict[str, dict[str, Any]] = {
     "no id": {"headers": {"id": None}},
-    "an id that is no string": {"headers": {"id": 5}},
+    "an id that is not a string": {"headers": {"id": 5}},
     "a body of null": {"body": b"null"},
-    "a body that is no list": {"body": b'{"value": "the-secret"}'},
+    "a body that is not a list": {"body": b'{"value": "the-secret"}'},
     "a short body": {"body": b'["the-secret"]'},
-    "keywords that are no object": {"body": b'[[], ["the-secret"], {}]'},
-    "a chain that is none": {"body": b'[[], {"value": "the-secret"}, {"chain": [1]}]'},
-    "a chord that is none": {"body": b'[[], {"value": "the-secret"}, {"chord": 3}]'},
-    "bytes that are no text": {"body": b"\xff\xfe"},
+    "keyword arguments that are not an object": {"body": b'[[], ["the-secret"], {}]'},
+    "a chain of a wrong type": {"body": b'[[], {"value": "the-secret"}, {"chain": [1]}]'},
+    "a chord of a wrong type": {"body": b'[[], {"value": "the-secret"}, {"chord": 3}]'},
+    "bytes that are not text": {"body": b"\xff\xfe"},
     "an unknown tagged type": {"body": b'[[], {"value": {"__type__": "no-such", "__value__": "the-secret"}}, {}]'},
     "no content type": {"content-type": None},
     "a content type that runs code": {"content-type": "application/x-python-serialize"},
-    "time limits that are no numbers": {"headers": {"timelimit": "soon"}},
-    "an expiry that is no time": {"headers": {"expires": "soon"}},
-    "an eta that is no text": {"headers": {"eta": {}}},
-    "stamps that are no list": {"headers": {"stamped_headers": 5}},
-    "a name that is no text": {"headers": {"shadow": {"a": 1}}},
+    "time limits that are not numbers": {"headers": {"timelimit": "soon"}},
+    "an expiry that is not a time": {"headers": {"expires": "soon"}},
+    "an eta that is not text": {"headers": {"eta": {}}},
+    "stamps that are not a list": {"headers": {"stamped_headers": 5}},
+    "a name that is not text": {"headers": {"shadow": {"a": 1}}},
     "a header with the name of a method": {"headers": {"get": 5}},
-    "a header with a name of Celery's own": {"headers": {"_children": 5}},
+    "a header that Celery uses itself": {"headers": {"_children": 5}},
     "a chain in the headers": {"headers": {"chain": 5}},
     "a callback without arguments": {"body": b'[[], {"value": "the-secret"}, {"callbacks": [{"task": "no.such"}]}]'},
     "a chain without options": {
@@ -40,7 +40,7 @@ MALFORMED: dict[str, dict[str, Any]] = {
 }
 
 _PROPERTIES = '{"properties": {"delivery_tag": "x", "delivery_info": {"exchange": "", "routing_key": "kv"}}'
-NO_MESSAGES: list[bytes] = [
+NOT_MESSAGES: list[bytes] = [
     b"the-secret",
     b"\xff\xfe",
     b"{",
@@ -57,7 +57,7 @@ NO_MESSAGES: list[bytes] = [
 
 
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=1"], ["--pool=threads", "--concurrency=1"]], ids=str)
-def test_a_malformed_message_is_refused_and_the_worker_goes_on(
+def test_a_malformed_message_is_refused_and_the_worker_keeps_running(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     with valkey_node.client() as client:
@@ -72,7 +72,7 @@ def test_a_malformed_message_is_refused_and_the_worker_goes_on(
     assert "the-secret" not in worker_node.logs()
 
 
-def test_a_task_that_is_not_ours_is_refused_without_its_body(
+def test_an_unknown_task_is_refused_without_logging_its_body(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     with valkey_node.client() as client:
@@ -80,7 +80,7 @@ def test_a_task_that_is_not_ours_is_refused_without_its_body(
         push(client, {"headers": {"task": "celery.chain", "stamped_headers": 5}})
         push(client, {"headers": {"compression": "no-such"}})
         push(client, {"headers": {"task": ["the-name"]}})
-        push(client, {"headers": {"task": "kvworker.kv_of_nobody", "id": ["the-id"]}})
+        push(client, {"headers": {"task": "kvworker.kv_unknown", "id": ["the-id"]}})
         assert store.get("n", "k", timeout=20).found is False
         wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="every message settled")
     assert worker_node.status == "running"
@@ -90,14 +90,14 @@ def test_a_task_that_is_not_ours_is_refused_without_its_body(
 
 
 @pytest.mark.parametrize("worker_arguments", [["--concurrency=1"], ["--pool=solo"]], ids=str)
-def test_an_item_that_is_no_message_is_dropped_and_the_worker_goes_on(
+def test_an_item_that_is_not_a_message_is_dropped_and_the_worker_keeps_running(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     with valkey_node.client() as client:
-        for item in NO_MESSAGES:
+        for item in NOT_MESSAGES:
             client.lpush("kv", item)
             assert store.get("n", "k", timeout=20).found is False, item
     assert worker_node.status == "running"
-    assert worker_node.logs().count("is dropped from") == len(NO_MESSAGES)
+    assert worker_node.logs().count("is dropped from") == len(NOT_MESSAGES)
     assert "Connection to broker lost" not in worker_node.logs()
     assert "the-secret" not in worker_node.logs()

@@ -1,4 +1,4 @@
-"""RabbitMQ as the broker, Valkey for results. Runs where a ``rabbitmq-server`` is found."""
+"""RabbitMQ as the broker, and Valkey for results. Runs only if a ``rabbitmq-server`` is installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.tls import make_authority, tls_before_port
 
 
 def _server_script() -> str | None:
-    # Debian's wrapper in PATH changes to another user; the script that it wraps runs as anybody.
+    # Debian's wrapper in PATH switches to another user; the script that it wraps runs as any user.
     debian = "/usr/lib/rabbitmq/bin/rabbitmq-server"
     return debian if Path(debian).exists() else shutil.which("rabbitmq-server")
 
@@ -40,17 +40,17 @@ pytestmark = [
 
 
 class RabbitNode(ProcessNode):
-    """A RabbitMQ server on loopback, with a node name, ports and a data directory of its own."""
+    """A RabbitMQ server on loopback, with its own node name, ports and data directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.port, distribution, self.mapper_port = (free_port() for _ in range(3))
+        self.port, distribution, self.epmd_port = (free_port() for _ in range(3))
         environ = {
             "HOME": str(directory),
             "RABBITMQ_NODENAME": f"kvworker{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(distribution),
-            "ERL_EPMD_PORT": str(self.mapper_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
@@ -73,7 +73,7 @@ class RabbitNode(ProcessNode):
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
         number = signals.Signals[str(signal)]
-        family = self.children()  # the server runs below its start script
+        family = self.children()  # The server is a child of its start script.
         for child in family:
             child.send_signal(number)
         super().kill(signal)
@@ -82,14 +82,14 @@ class RabbitNode(ProcessNode):
 
     def teardown(self) -> None:
         super().teardown()
-        port = str(self.mapper_port)
+        port = str(self.epmd_port)
         subprocess.run(["epmd", "-port", port, "-kill"], env={**os.environ, "ERL_EPMD_PORT": port}, check=False)
 
     def _answers(self) -> bool:
         try:
             with Connection(self.url, connect_timeout=1) as connection:
                 connection.ensure_connection(max_retries=0)
-        except Exception:  # noqa: BLE001 - a broker on its way up refuses in many ways
+        except Exception:  # noqa: BLE001 - a starting broker refuses in many ways
             return False
         return True
 
@@ -138,7 +138,7 @@ def test_round_trips(celery_setup: CeleryTestSetup, store: KeyValueStore) -> Non
 
 @pytest.fixture
 def tls_urls(rabbit_node: RabbitNode, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The broker's URLs over TLS: one that works, and those that must be refused."""
+    """The broker's TLS URLs: one that works, and two that must fail."""
     ours, stranger = make_authority(tmp_path, "ours"), make_authority(tmp_path, "stranger")
     with tls_before_port(ours.context, rabbit_node.port) as proxy:
         start = f"amqps://guest:guest@{proxy.address}//?ssl_ca_certs="

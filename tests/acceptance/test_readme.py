@@ -1,4 +1,4 @@
-"""What the README lists is all that there is: operations, errors and commands. test_docs.py runs its blocks."""
+"""The README's tables list every operation, error and command. test_docs.py runs its code blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.documents import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-#: Of every method and of every write, as the README says below its table.
+#: Parameters of every method or every write. The README names them below its table instead.
 COMMON = {"self", "timeout", "idempotency_key"}
 OPERATIONS = {
     tool: (ast.parse(method, mode="eval").body, set(re.findall(r"`(\w+)`", result)))
@@ -50,7 +50,7 @@ def test_an_operation_is_listed_as_it_is(name: str) -> None:
 
 
 def raised(cls: type[KVStoreError] = KVStoreError) -> Iterator[str]:
-    """The errors that are raised as themselves; the others are what they have in common."""
+    """Yield the errors that are raised; the others are only their base classes."""
     children = [child for child in cls.__subclasses__() if child.__module__ == errors.__name__]
     if not children or cls is errors.InvalidRequestError:
         yield cls.__name__

@@ -1,4 +1,4 @@
-"""A tool caller's view: plain function calls, through a real broker, worker and database."""
+"""The caller's view: plain function calls through a real broker, worker and database."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_four_operations(store: KeyValueStore) -> None:
     assert not store.delete("session", "token").deleted
 
 
-def test_a_value_comes_back_as_it_went_in(store: KeyValueStore) -> None:
+def test_a_value_comes_back_unchanged(store: KeyValueStore) -> None:
     for value in HOSTILE_VALUES:
         assert repr(store.set("n", "k", value).value) == repr(value)
         assert repr(store.get("n", "k").value) == repr(value)
@@ -97,7 +97,7 @@ class TestErrors:
         adapters = {"postgres": {"url": postgres_url, "namespace_quota_bytes": 100}}
         return {"tools": {"kv_store": {"default_adapter": "postgres", "adapters": adapters}}}
 
-    def test_a_workers_errors_arrive_as_themselves(self, store: KeyValueStore) -> None:
+    def test_a_workers_errors_keep_their_class_and_attributes(self, store: KeyValueStore) -> None:
         store.set("n", "k", "x" * 50)
         with pytest.raises(NamespaceQuotaExceededError) as quota:
             store.set("n", "other", "x" * 60)
@@ -189,7 +189,7 @@ def _increment_in_child(store: KeyValueStore, values: Any) -> None:
     values.put(store.increment("n", "c").value)
 
 
-# Python warns of threads and fork together; that very case is what the store promises to survive.
+# Python warns about threads combined with fork, but the store promises to survive exactly that.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_store_survives_a_fork(store: KeyValueStore) -> None:
     store.increment("n", "c")
@@ -216,7 +216,7 @@ def test_a_store_survives_a_plain_fork(store: KeyValueStore) -> None:
     assert store.increment("n", "c").value == 3
 
 
-def test_a_message_made_by_hand(celery_setup: CeleryTestSetup) -> None:
+def test_a_handmade_message(celery_setup: CeleryTestSetup) -> None:
     app: Celery = celery_setup.app
     arguments = {"namespace": "n", "key": "k", "value": [1, 2]}
     sent = app.send_task("kvworker.kv_set", kwargs=arguments, queue="kv")
@@ -230,7 +230,7 @@ def test_a_message_made_by_hand(celery_setup: CeleryTestSetup) -> None:
         positional.get(timeout=10)
 
 
-def test_a_worker_that_is_older_than_its_caller_is_named(
+def test_the_error_says_that_the_worker_is_older_than_its_caller(
     kv_environ: dict[str, str], tmp_path: Path, store: KeyValueStore, worker_node: WorkerNode
 ) -> None:
     worker_node.stop()
@@ -260,7 +260,7 @@ def test_a_worker_answers_celerys_own_inspection(celery_setup: CeleryTestSetup, 
     assert [name for tasks in answers.values() for name in tasks if name.endswith("kv_get")] == ["kvworker.kv_get"]
 
 
-def test_values_stay_out_of_the_log(store: KeyValueStore, worker_node: WorkerNode, kv_config: Path) -> None:
+def test_values_are_not_logged(store: KeyValueStore, worker_node: WorkerNode, kv_config: Path) -> None:
     store.set("n", "k", {"password": "hunter2-in-a-value"})
     store.get("n", "k")
     with pytest.raises(InvalidValueTypeError):

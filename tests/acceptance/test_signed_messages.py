@@ -1,4 +1,4 @@
-"""Celery's message signing, with a real worker and a beat: what is signed works, and nothing else is believed."""
+"""Celery's message signing, with a real worker and a beat: they accept signed messages, and no others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ENTRY = {"namespace": "n", "key": "k"}
 
 @pytest.fixture
 def signers(tmp_path: Path) -> dict[str, Signer]:
-    """Three who sign; the directory ``trusted`` has the certificates of two."""
+    """Three signers. The directory ``trusted`` holds the certificates of two of them."""
     (tmp_path / "trusted").mkdir()
     signers = {name: make_signer(tmp_path, name) for name in ("caller", "worker", "stranger")}
     for name in ("caller", "worker"):
@@ -61,7 +61,7 @@ def config_overrides(signers: dict[str, Signer]) -> dict[str, Any]:
 def kv_environ(
     tmp_path: Path, kv_config: Path, kv_environ: dict[str, str], signers: dict[str, Signer]
 ) -> dict[str, str]:
-    """Worker and beat have a key of their own."""
+    """The environment of worker and beat, which have their own key."""
     data = yaml.safe_load(kv_config.read_text())
     data["policies"] = policies_of(signers["worker"])
     path = tmp_path / "worker.yaml"
@@ -81,7 +81,7 @@ def broker(valkey_node: ValkeyNode) -> Iterator[Redis]:
         yield client
 
 
-def test_what_is_signed_works_and_nothing_else_is_believed(
+def test_signed_messages_work_and_others_are_refused(
     settings: Settings,
     store: KeyValueStore,
     worker_node: WorkerNode,
@@ -90,23 +90,23 @@ def test_what_is_signed_works_and_nothing_else_is_believed(
     stranger: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One worker for all of it: its start takes longer than everything here."""
-    what_is_signed(settings, store)
+    """All checks share one worker, because its start takes longer than the checks."""
+    check_signed_calls(settings, store)
     wait_until(lambda: "sweep: " in worker_node.logs(), what="beat's sweep")
     beat.stop()
-    what_is_refused(settings, stranger, store, broker, worker_node)
-    a_read_that_became_a_delete(settings, store, broker)
-    a_copy_of_a_write(settings, store, broker)
-    an_order_that_is_not_signed(settings, worker_node)
-    a_forged_result(settings, broker)
-    monkeypatch.setattr("kvworker.ops.doctor._WORKER_SECONDS", 0.5)
-    a_stranger(stranger)
+    check_refused_messages(settings, stranger, store, broker, worker_node)
+    check_signature_of_another_task(settings, store, broker)
+    check_copied_write(settings, store, broker)
+    check_unsigned_remote_control(settings, worker_node)
+    check_forged_result(settings, broker)
+    monkeypatch.setattr("kvworker.ops.doctor._MIN_WORKER_TIMEOUT_SECONDS", 0.5)
+    check_doctor_of_a_stranger(stranger)
     assert worker_node.status == "running"
     assert "Connection to broker lost" not in worker_node.logs()
     assert "the-secret" not in worker_node.logs()
 
 
-def what_is_signed(settings: Settings, store: KeyValueStore) -> None:
+def check_signed_calls(settings: Settings, store: KeyValueStore) -> None:
     values: list[JSONValue] = [{"__type__": "datetime", "__value__": "no date"}, "\u0000ü", 2**70, "x" * 500_000]
     for value in values:
         store.set("n", "k", value)
@@ -126,12 +126,12 @@ def what_is_signed(settings: Settings, store: KeyValueStore) -> None:
 
 
 def signed(settings: Settings, payload: dict[str, Any]) -> str:
-    """A body as these settings' own sender signs it."""
+    """Make a body that is signed with the key of these settings."""
     make_celery(settings)
     return str(serialization.dumps([[], payload, {}], serializer="auth")[2])
 
 
-def what_is_refused(
+def check_refused_messages(
     settings: Settings, stranger: Settings, store: KeyValueStore, broker: Redis, worker: WorkerNode
 ) -> None:
     payload = {**ENTRY, "value": "the-secret", "v": 1, "task": "kvworker.kv_set"}
@@ -140,10 +140,10 @@ def what_is_refused(
     store.set("n", "k", "kept")
     refused = {
         "not signed": ("application/json", unsigned),
-        "text, which kombu always takes": ("application/text", unsigned),
-        "what runs code": ("application/x-python-serialize", pickle.dumps([[], payload, {}])),
-        "signed by nobody who is trusted": ("application/data", forged.encode()),
-        "changed": ("application/data", replaced(body, b"the-secret", b"THE-SECRET")),
+        "text, which kombu always accepts": ("application/text", unsigned),
+        "a pickle, which could run code": ("application/x-python-serialize", pickle.dumps([[], payload, {}])),
+        "signed by an untrusted key": ("application/data", forged.encode()),
+        "changed after it was signed": ("application/data", replaced(body, b"the-secret", b"THE-SECRET")),
         "another content type beside the signature": (
             "application/data",
             replaced(body, b"application/json", b"application/x-python-serialize"),
@@ -166,8 +166,8 @@ def replaced(body: str, old: bytes, new: bytes) -> bytes:
     return base64.b64encode(inner.replace(old, new))
 
 
-def a_read_that_became_a_delete(settings: Settings, store: KeyValueStore, broker: Redis) -> None:
-    """What Celery signs does not hold the task's name, so our own body does."""
+def check_signature_of_another_task(settings: Settings, store: KeyValueStore, broker: Redis) -> None:
+    """Celery's signature does not cover the task's name, so our body repeats the name."""
     store.set("n", "k", "kept")
     body = signed(settings, {**ENTRY, "v": 1, "task": "kvworker.kv_get"}).encode()
     error = answer(settings, broker, "kvworker.kv_delete", body)
@@ -176,7 +176,7 @@ def a_read_that_became_a_delete(settings: Settings, store: KeyValueStore, broker
     assert store.get("n", "k").value == "kept"
 
 
-def a_copy_of_a_write(settings: Settings, store: KeyValueStore, broker: Redis) -> None:
+def check_copied_write(settings: Settings, store: KeyValueStore, broker: Redis) -> None:
     store.submit("kv_increment", {"namespace": "n", "key": "once"}, timeout=20).result()
     payload = {"namespace": "n", "key": "once", "v": 1, "task": "kvworker.kv_increment", "idempotency_key": "step-1"}
     body = signed(settings, payload).encode()
@@ -191,14 +191,14 @@ def answer(settings: Settings, broker: Redis, task: str, body: bytes) -> Any:
     return make_celery(settings).AsyncResult(task_id).get(timeout=20, propagate=False)
 
 
-def an_order_that_is_not_signed(settings: Settings, worker: WorkerNode) -> None:
+def check_unsigned_remote_control(settings: Settings, worker: WorkerNode) -> None:
     Celery(broker=settings.queue.broker_url, set_as_current=False).control.shutdown()
-    wait_until(lambda: "Can't decode message body: ContentDisallowed" in worker.logs(), what="the order's refusal")
+    wait_until(lambda: "Can't decode message body: ContentDisallowed" in worker.logs(), what="the refused command")
 
 
-def a_forged_result(settings: Settings, broker: Redis) -> None:
-    """Nobody takes from this queue; who can write to the server of results answers instead."""
-    queue = settings.queue.model_copy(update={"queue_name": "kv.nobody"})
+def check_forged_result(settings: Settings, broker: Redis) -> None:
+    """No worker consumes this queue. An attacker who can write to the result backend answers instead."""
+    queue = settings.queue.model_copy(update={"queue_name": "kv.unused"})
     with KeyValueStore(settings.model_copy(update={"queue": queue})) as store:
         pending = store.submit("kv_get", ENTRY, timeout=1.0)
         task_id = pending._reply.message.task_id
@@ -212,7 +212,7 @@ def a_forged_result(settings: Settings, broker: Redis) -> None:
             pending.result()
 
 
-def a_stranger(stranger: Settings) -> None:
+def check_doctor_of_a_stranger(stranger: Settings) -> None:
     (finding,) = run_checks(stranger, ("worker",))
     assert "policies.security_cert_store" in finding.fix
 
@@ -229,7 +229,7 @@ def a_stranger(stranger: Settings) -> None:
         ({"security_cert_store": None}, "security_cert_store", "it is missing"),
     ],
 )
-def test_files_that_cannot_be_used_are_told_before_anything_starts(
+def test_unusable_files_are_reported_before_anything_starts(
     signers: dict[str, Signer],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""Broker and results behind TLS and a password, with real workers: what works, what is refused, what is shown."""
+"""Broker and results behind TLS and a password, with real workers: valid access works, and errors show no secret."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRETS = (PASSWORD, "not-the-password")
 
 @dataclass(frozen=True)
 class Broker:
-    """A Valkey with one user, and the TLS before it."""
+    """A Valkey with one user, and the TLS proxy in front of it."""
 
     proxy: TlsProxy
     authority: Authority
@@ -67,13 +67,13 @@ def test_everything_works_over_tls_with_a_password(
     assert [count.result().value for count in counts] == list(range(1, 501))
     findings = list(run_checks(settings))
     assert all(finding.ok for finding in findings), findings
-    reconnects(broker, store)
+    check_reconnection(broker, store)
     wait_until(lambda: "sweep:" in worker_node.logs(), what="beat's sweep")
     assert worker_node.status == "running"
-    shows_no_secret(worker_node.logs(), beat.logs(), repr(settings), repr(store), str(findings))
+    check_no_secret(worker_node.logs(), beat.logs(), repr(settings), repr(store), str(findings))
 
 
-def reconnects(broker: Broker, store: KeyValueStore) -> None:
+def check_reconnection(broker: Broker, store: KeyValueStore) -> None:
     assert broker.proxy.cut() >= 3
     assert store.increment("m", "count", idempotency_key="after", timeout=20).value == 501
     assert store.get("m", "count", timeout=20).value == 501
@@ -87,7 +87,7 @@ def reconnects(broker: Broker, store: KeyValueStore) -> None:
         ("host", "Hostname mismatch"),
     ],
 )
-def test_what_is_refused_is_told_in_time_without_a_secret(
+def test_a_refused_connection_is_reported_in_time_without_a_secret(
     broker: Broker, kv_config: Path, tmp_path: Path, case: str, reason: str
 ) -> None:
     url = {
@@ -101,15 +101,15 @@ def test_what_is_refused_is_told_in_time_without_a_secret(
     worker = WorkerNode(tmp_path, {"KVWORKER_CONFIG": str(kv_config), "PYTHONPATH": str(ROOT)}, ["--pool=solo"])
     worker.start()
     try:
-        shown = what_a_caller_is_told(Settings.load(kv_config), reason)
-        wait_until(lambda: "Cannot connect to redis" in worker.logs(), what="the worker's complaint")
+        shown = errors_shown_to_a_caller(Settings.load(kv_config), reason)
+        wait_until(lambda: "Cannot connect to redis" in worker.logs(), what="the worker's error")
         assert reason in worker.logs()
-        shows_no_secret(worker.logs(), *shown)
+        check_no_secret(worker.logs(), *shown)
     finally:
         worker.teardown()
 
 
-def what_a_caller_is_told(settings: Settings, reason: str) -> list[str]:
+def errors_shown_to_a_caller(settings: Settings, reason: str) -> list[str]:
     with KeyValueStore(settings) as store, within(2.5), pytest.raises(QueueUnavailableError) as caught:
         store.get("n", "k", timeout=1.5)
     findings = list(run_checks(settings, ("broker", "results")))
@@ -120,18 +120,18 @@ def what_a_caller_is_told(settings: Settings, reason: str) -> list[str]:
 
 
 def documented_rights() -> list[str]:
-    """What docs/security.md gives to the user."""
+    """Read from docs/security.md the rights that the user needs."""
     document = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     found = re.search(r"^user kvworker on >password (.+)$", document, re.MULTILINE)
     assert found is not None
     return found[1].split()
 
 
-def shows_no_secret(*texts: str) -> None:
+def check_no_secret(*texts: str) -> None:
     assert not [text for text in texts if any(secret in text for secret in SECRETS)]
 
 
-def test_the_user_can_do_nothing_but_that(broker: Broker) -> None:
+def test_the_user_has_no_other_rights(broker: Broker) -> None:
     with Redis.from_url(broker.url()) as client:
         for command in (("CONFIG", "GET", "*"), ("FLUSHALL",), ("SHUTDOWN",), ("ACL", "LIST"), ("KEYS", "*")):
             with pytest.raises(Exception, match="no permissions"):

@@ -1,4 +1,4 @@
-"""The database behind TLS and a password, with a real worker: what works, what is refused, what is shown."""
+"""The database behind TLS and a password, with a real worker: valid access works, and errors show no secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROLE, PASSWORD, WRONG = "kv_tls", "the-databases-password", "not-the-password"
 
 @dataclass(frozen=True)
 class Database:
-    """A database that one role may use with its password, and the TLS before its server."""
+    """A database that one role may use with its password, and the TLS proxy in front of its server."""
 
     name: str
     proxy: TlsProxy
@@ -79,7 +79,7 @@ def test_everything_works_over_tls_with_a_password(
     assert database.proxy.cut() >= 1
     assert store.increment("n", "count", timeout=20).value == 1
     assert make_celery(settings).control.ping(timeout=0.5) == []
-    shows_no_secret(worker_node.logs(), repr(settings))
+    check_no_secret(worker_node.logs(), repr(settings))
 
 
 REFUSALS = {
@@ -100,16 +100,16 @@ def refused_url(database: Database, case: str) -> str:
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_the_doctor_says_what_is_wrong(database: Database, kv_config: Path, case: str) -> None:
+def test_the_doctor_reports_the_reason(database: Database, kv_config: Path, case: str) -> None:
     settings = settings_with(kv_config, refused_url(database, case))
     with within(1.0):
         (finding,) = run_checks(settings, ("database",))
     assert not finding.ok
     assert all(part in finding.detail for part in REFUSALS[case]), finding
-    shows_no_secret(repr(finding))
+    check_no_secret(repr(finding))
 
 
-def test_a_worker_that_is_refused_tells_its_callers_at_once(
+def test_a_worker_reports_refused_credentials_to_its_callers_at_once(
     database: Database, kv_config: Path, tmp_path: Path
 ) -> None:
     settings = settings_with(kv_config, database.url(WRONG))
@@ -123,7 +123,7 @@ def test_a_worker_that_is_refused_tells_its_callers_at_once(
         make_celery(settings).send_task(SWEEP_TASK, queue="kv.maintenance")
         wait_until(lambda: "sweep_expired" in worker.logs() and "Traceback" in worker.logs(), what="the sweep's error")
         assert "kv_set failed: the database lets nobody in like this" in worker.logs()
-        shows_no_secret(worker.logs(), str(caught.value), repr(caught.value), repr(settings))
+        check_no_secret(worker.logs(), str(caught.value), repr(caught.value), repr(settings))
     finally:
         worker.teardown()
 
@@ -135,5 +135,5 @@ def settings_with(kv_config: Path, url: str) -> Settings:
     return Settings.load(kv_config)
 
 
-def shows_no_secret(*texts: str) -> None:
+def check_no_secret(*texts: str) -> None:
     assert not [text for text in texts if PASSWORD in text or WRONG in text]

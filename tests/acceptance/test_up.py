@@ -1,4 +1,4 @@
-"""``kvworker up``: the whole store in one command, used from other processes."""
+"""``kvworker up`` runs the whole store, and other processes use it."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def up(home: Path) -> Iterator[Up]:
         yield running
 
 
-def test_another_terminal_finds_the_stack_by_itself(up: Up, home: Path) -> None:
+def test_another_terminal_finds_the_stack_without_options(up: Up, home: Path) -> None:
     assert kvworker("set", "demo", "greeting", '{"text":"grüß dich"}', cwd=home).stdout == "stored\n"
     assert kvworker("get", "demo", "greeting", cwd=home).stdout == '{"text": "grüß dich"}\n'
 
 
-def test_a_counter_is_incremented_once_for_an_idempotency_key(up: Up, home: Path) -> None:
+def test_a_counter_is_incremented_once_per_idempotency_key(up: Up, home: Path) -> None:
     arguments = ("increment", "demo", "calls", "--delta", "-2", "--idempotency-key", "step-1")
     first = kvworker_json(*arguments, cwd=home)
     assert (first["value"], first["replayed"]) == (-2, False)
     assert kvworker_json(*arguments, cwd=home) == {**first, "replayed": True}
 
 
-def test_doctor_finds_everything_well(up: Up, home: Path) -> None:
+def test_doctor_reports_no_failure(up: Up, home: Path) -> None:
     report = kvworker_json("doctor", cwd=home)
     assert report["ok"] is True
     names = [check["name"] for check in report["checks"]]
     assert names == ["config", "broker", "results", "database", "schema", "clocks", "worker"]
 
 
-def test_what_was_imported_is_exported(up: Up, home: Path) -> None:
+def test_export_writes_the_imported_entries(up: Up, home: Path) -> None:
     lines = [f'{{"namespace":"imported","key":"k{i}","value":[{i},"é"]}}\n' for i in range(60)]
     (home / "in.jsonl").write_text("".join(lines))
     first = kvworker_json("import", "in.jsonl", cwd=home)
@@ -63,7 +63,7 @@ def test_what_was_imported_is_exported(up: Up, home: Path) -> None:
     assert usage[0]["entry_count"] == 60
 
 
-def test_an_import_names_bad_lines_and_goes_on(up: Up, home: Path) -> None:
+def test_an_import_reports_bad_lines_and_continues(up: Up, home: Path) -> None:
     text = 'nonsense\n\n{"namespace":"n","key":"k","value":1}\n{"namespace":"n","key":"k","value":2,"ttl":3}\n'
     done = kvworker("import", "-", cwd=home, stdin=text)
     assert done.returncode == 1
@@ -73,7 +73,7 @@ def test_an_import_names_bad_lines_and_goes_on(up: Up, home: Path) -> None:
     assert stopped.stdout == "applied 0, replayed 0, failed 1\n"
 
 
-def test_lines_of_one_key_are_applied_in_their_order(up: Up, home: Path) -> None:
+def test_lines_for_one_key_are_applied_in_order(up: Up, home: Path) -> None:
     text = "".join(f'{{"namespace":"order","key":"k","value":{i}}}\n' for i in range(30))
     assert kvworker("import", "-", cwd=home, stdin=text).returncode == 0
     assert kvworker("get", "order", "k", cwd=home).stdout == "29\n"
@@ -86,7 +86,7 @@ def test_a_second_stack_in_the_same_directory_is_refused(up: Up, home: Path) -> 
     assert f"another stack is running in {home / '.kvworker'} (process {up.process.pid})" in done.stderr
 
 
-def test_the_workers_warnings_are_seen(up: Up, home: Path) -> None:
+def test_up_prints_the_workers_warnings(up: Up, home: Path) -> None:
     with (home / ".kvworker" / "logs" / "worker.log").open("a") as log:
         log.write("[2025-12-21 10:00:00,000: INFO/MainProcess] usual\n")
         log.write("[2025-12-21 10:00:00,001: WARNING/MainProcess] a ledger was wrong\nand more of it\n")
@@ -95,7 +95,7 @@ def test_the_workers_warnings_are_seen(up: Up, home: Path) -> None:
     assert "usual" not in up.text()
 
 
-def test_nothing_of_it_is_open_to_others(up: Up, home: Path) -> None:
+def test_other_users_and_machines_have_no_access(up: Up, home: Path) -> None:
     for name in ("kvworker.yaml", "kv.sqlite"):
         assert stat.S_IMODE((home / ".kvworker" / name).stat().st_mode) & 0o077 == 0, name
     assert not any(connection for child in up.family for connection in child.net_connections("inet"))
@@ -108,14 +108,14 @@ def test_nothing_of_it_is_open_to_others(up: Up, home: Path) -> None:
         pytest.param(["--postgres"], id="postgres"),
     ],
 )
-def test_it_stops_cleanly_and_goes_on_where_it_was(tmp_path: Path, arguments: list[str]) -> None:
+def test_it_stops_cleanly_and_continues_at_the_next_start(tmp_path: Path, arguments: list[str]) -> None:
     with running_up(tmp_path, *arguments) as up:
         with KeyValueStore.from_config(tmp_path / CONFIG) as store:
             store.set("kept", "key", [1, 2])
-            # Held, so that it does not stop the broker before the message is there.
+            # Freeze the parent, so that it does not stop the broker before the message is queued.
             os.kill(up.process.pid, signal.SIGSTOP)
             os.kill(up.child(" worker ").pid, signal.SIGKILL)
-            # Until the broker has noticed, it would hand the message to the dead worker.
+            # Before the broker notices that the worker is dead, it would deliver the message to it.
             wait_until(lambda: not _consumers(store), what="the end of the worker's connection")
             store.submit("kv_increment", {"namespace": "kept", "key": "queued"}, timeout=120)
             wait_until(lambda: _redis(store).llen("kv"), what="the message in the queue")
@@ -135,7 +135,7 @@ def test_it_stops_cleanly_and_goes_on_where_it_was(tmp_path: Path, arguments: li
 def test_a_killed_parent_leaves_nothing_running(tmp_path: Path) -> None:
     settings = {"tools": {"kv_store": {"adapters": {"sqlite": {"namespace_quota_bytes": 77}}}}}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
-    # Longer than a Unix socket's path may be.
+    # This path is too long for a Unix socket.
     state = tmp_path / ("s" * 60) / ("t" * 60)
     with running_up(tmp_path, "--config", "base.yaml", "--state", str(state)) as up:
         usage = kvworker_json("namespaces", "any", "--config", str(state / "kvworker.yaml"), cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A worker that is told to stop while an operation is on its way to a pool child: it ends soon, nothing is lost."""
+"""A worker that stops while an operation is on its way to a pool child: it ends soon, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from kvworker import KeyValueStore
 from tests.support.processes import WorkerNode, wait_until
 
-#: A child that waits in vain for its result to be read does so for 30 s.
+#: Less than the 30 s that a child waits if the worker never reads its result.
 SOON_SECONDS = 15.0
 
 
@@ -17,7 +17,7 @@ def worker_arguments() -> list[str]:
     return ["--pool=prefork", "--concurrency=1"]
 
 
-def test_an_operation_that_a_child_takes_after_the_worker_gave_it_up(
+def test_a_child_starts_an_operation_after_its_worker_was_stopped(
     store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode
 ) -> None:
     store.set("n", "c", 10, timeout=20)

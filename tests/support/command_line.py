@@ -1,4 +1,4 @@
-"""The command line as a user has it: real processes, and what they leave behind."""
+"""Runs the command line as a user does: in real processes, which it can stop and inspect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OWN_VARIABLES = ("ATLAS_KV_", "KVWORKER_")
 
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without configuration, and with this checkout to import from."""
+    """The environment without kvworker's variables, with this checkout on the import path."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
     return {**environ, "PYTHONPATH": str(ROOT), **(extra or {})}
 
@@ -31,7 +31,7 @@ def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def kvworker(
     *arguments: str, cwd: Path, stdin: str = "", environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command and wait until it ends."""
     return subprocess.run(
         [*KVWORKER, *arguments],
         cwd=cwd,
@@ -45,7 +45,7 @@ def kvworker(
 
 
 def kvworker_json(*arguments: str, cwd: Path) -> Any:
-    """What a command prints with ``--json``."""
+    """Run a command with ``--json`` and parse what it prints."""
     done = kvworker(*arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -53,7 +53,7 @@ def kvworker_json(*arguments: str, cwd: Path) -> Any:
 
 @dataclass
 class Up:
-    """A running ``kvworker up`` and all the processes that belong to it."""
+    """A running ``kvworker up`` and all its child processes."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -75,7 +75,7 @@ class Up:
 
 @contextmanager
 def running_up(cwd: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Up]:
-    """Start ``kvworker up`` and wait until it says that it runs; whatever is left at the end is killed."""
+    """Start ``kvworker up`` and wait until it reports that it runs. Kill all remaining processes at the end."""
     output = cwd / "up.out"
     with output.open("wb") as out:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Holding a worker in the middle of an operation, by the lock of the entry that it writes."""
+"""Stops a worker in the middle of an operation, by locking the entry that it writes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def locked_entry(postgres_url: str, key: str) -> Iterator[psycopg.Connection]:
 
 
 def waits_for_lock(connection: psycopg.Connection) -> bool:
+    """True if any session of the database waits for a lock."""
     found = connection.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     ).fetchone()
@@ -29,7 +30,7 @@ def waits_for_lock(connection: psycopg.Connection) -> bool:
 def kill_in_the_middle_of_an_increment(
     store: KeyValueStore, worker: WorkerNode, postgres_url: str, other_worker: WorkerNode
 ) -> None:
-    """Kill a worker, main process and children, while its increment waits in the database; another one goes on."""
+    """Kill a worker and its children while its increment waits in the database, and let another worker complete it."""
     store.set("n", "c", 10)
     with locked_entry(postgres_url, "c") as blocker:
         pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)

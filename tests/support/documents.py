@@ -1,4 +1,4 @@
-"""The code blocks of the documentation."""
+"""Reads the code blocks of the documentation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _FENCE = "```"
 
 @dataclass(frozen=True)
 class Block:
-    """A block between fences: ``language`` is the first word behind the fence, ``options`` are the others.
+    """A fenced block. ``language`` is the first word after the opening fence, ``options`` are the other words.
 
-    ``line`` is that of the fence, counted from 1, so line n of the text is line ``line + n`` of the document.
+    ``line`` is the line of the opening fence, counted from 1, so line n of the text is line ``line + n`` of the
+    document.
     """
 
     document: Path
@@ -32,10 +33,10 @@ class Block:
 
 
 def read_blocks(document: Path) -> list[Block]:
-    """Every block of a document, in order.
+    """Read every block of a document, in order.
 
     Raises:
-        ValueError: a block is only indented, so nobody knows what language it is, or it has no end.
+        ValueError: A block is indented instead of fenced, which hides its language, or has no closing fence.
     """
     return list(_blocks(document, enumerate(document.read_text(encoding="utf-8").splitlines(), start=1)))
 
@@ -49,7 +50,7 @@ def _blocks(document: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Block]
             text = _until_fence(document, number, lines)
             yield Block(document, number, language, text, {name: value for name, _, value in pairs})
         elif line.startswith("    ") and not before.strip():
-            raise ValueError(f"{document.name}:{number}: an indented block; put it between fences, with its language")
+            raise ValueError(f"{document.name}:{number}: an indented block; use fences, and name its language")
         before = line
 
 
@@ -59,4 +60,4 @@ def _until_fence(document: Path, start: int, lines: Iterator[tuple[int, str]]) -
         if line.startswith(_FENCE):
             return text
         text += line + "\n"
-    raise ValueError(f"{document.name}:{start}: the block has no end")
+    raise ValueError(f"{document.name}:{start}: the block has no closing fence")

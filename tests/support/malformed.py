@@ -1,4 +1,4 @@
-"""Messages that are put into a queue by hand, without any client."""
+"""Puts handmade messages into a queue, without a client."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 from redis import Redis
 
-SOUND: list[Any] = [[], {"namespace": "n", "key": "k", "value": "the-secret"}, {}]
+#: The body of a valid ``kv_set`` message.
+VALID_BODY: list[Any] = [[], {"namespace": "n", "key": "k", "value": "the-secret"}, {}]
 
 
 def push(client: Redis, changes: dict[str, Any]) -> None:
-    """Push a sound kv_set, but for the headers, the body and the content type that are given."""
+    """Push a ``kv_set`` message that is valid except for the given headers, body and content type."""
     headers = {"task": "kvworker.kv_set", "id": "by-hand", "lang": "py", **changes.get("headers", {})}
     message = {
-        "body": base64.b64encode(changes.get("body", json.dumps(SOUND).encode())).decode(),
+        "body": base64.b64encode(changes.get("body", json.dumps(VALID_BODY).encode())).decode(),
         "content-type": changes.get("content-type", "application/json"),
         "content-encoding": "utf-8",
         "headers": headers,

@@ -1,4 +1,4 @@
-"""Processes in the place of pytest-celery's containers: started, killed and restarted by the tests."""
+"""Processes instead of pytest-celery's containers. Tests start, kill and restart them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], object], *, timeout_seconds: float = 20.0, what: str = "") -> None:
-    """Poll until the condition holds; fails the test when it does not in time."""
+    """Poll until the condition holds; fail the test after the timeout."""
     give_up_at = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < give_up_at, f"not within {timeout_seconds} s: {what or condition}"
@@ -73,7 +73,7 @@ class ProcessNode:
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
-        """Send a signal; after a deadly one, wait until the process is gone."""
+        """Send a signal. After SIGKILL, wait until the process has ended."""
         assert self._process is not None
         number = signals.Signals[signal] if isinstance(signal, str) else signals.Signals(signal)
         self._process.send_signal(number)
@@ -81,7 +81,7 @@ class ProcessNode:
             self._process.wait(timeout=20)
 
     def stop(self, timeout_seconds: float = 30.0) -> int:
-        """SIGTERM, then wait for the exit code."""
+        """Send SIGTERM, then wait for the exit code."""
         assert self._process is not None
         self._process.terminate()
         return self._process.wait(timeout=timeout_seconds)
@@ -92,7 +92,7 @@ class ProcessNode:
         self.start()
 
     def reload(self) -> None:
-        """A container's state is fetched; a process's is always current."""
+        """Do nothing: a container must fetch its state, but a process knows it."""
 
     def teardown(self) -> None:
         if self._process is None:
@@ -123,7 +123,7 @@ class WorkerNode(ProcessNode):
 
 
 class ValkeyNode(ProcessNode):
-    """A Valkey server that keeps its port and, unless told otherwise, its data over a restart."""
+    """A Valkey server that keeps its port and its data across restarts."""
 
     def __init__(self, directory: Path, name: str = "valkey") -> None:
         super().__init__(name, [], directory=directory, environ={})
@@ -134,7 +134,7 @@ class ValkeyNode(ProcessNode):
         options = {"appendonly": "yes", "appendfsync": "always", "save": ""}
         self._server = ValkeyServer(port=self._port, data_dir=self._directory, config=options)
         self._server.start()
-        self._process = self._server._process  # to kill it as the system would
+        self._process = self._server._process  # Lets `kill` bypass the library's shutdown.
         url = f"redis://127.0.0.1:{self._port}/0"
         self.celeryconfig = {"url": url, "host_url": url}
 
@@ -143,7 +143,7 @@ class ValkeyNode(ProcessNode):
         return str(self.celeryconfig["url"])
 
     def forget_data(self) -> None:
-        """Remove what a server that does not run has kept."""
+        """Delete the data of a stopped server."""
         assert self.status == "exited"
         shutil.rmtree(self._directory / "appendonlydir")
 

@@ -1,7 +1,7 @@
-"""A reader who follows a document: runs its blocks in their order, and compares what they print with what it shows.
+"""Follows a document as a reader would: runs its blocks in order, and compares their output with the document.
 
-``python -m tests.support.reader DOCUMENT REPLACEMENTS`` does it in the working directory, where ``kvworker up``
-is running. It fails at the first block that does something else than the document shows, or that no rule is for.
+``python -m tests.support.reader DOCUMENT REPLACEMENTS`` does this in the working directory, where ``kvworker up`` must
+be running. It fails at the first block whose output differs from the document, or that matches no rule.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from kvworker import Settings
 from tests.support.documents import Block, read_blocks
 from tests.support.terminal import Terminal
 
-#: Between what a line prints and a remark of the document on it.
+#: In a comment, these separate a line's output from the document's remark on it.
 _BEFORE_REMARK = (": ", "; ")
 
 
 class ReadingError(AssertionError):
-    """A block did something else than the document shows."""
+    """A block behaved differently from what the document shows."""
 
 
 class Reader:
     """Follows one document in a directory.
 
-    ``replacements`` are texts that are others here, such as a port that is free. A block with the option ``file``
-    is saved under that name.
+    ``replacements`` maps texts of the document to those that the test needs, such as a free port. A block with the
+    option ``file`` is saved under that name.
     """
 
     def __init__(self, directory: Path, terminal: Terminal, replacements: Mapping[str, str]) -> None:
         self._directory = directory
         self._terminal = terminal
         self._replacements = replacements
-        # All that is typed into one interpreter; what is defined there is looked up by its module's name.
+        # All Python blocks share this module, as if they were typed into one interpreter. It is registered so that
+        # libraries find their definitions by the module's name.
         self._module = sys.modules["document"] = ModuleType("document")
         self._rules: Mapping[str, Callable[[Block, str], None]] = {
             "python": self._run_python,
@@ -51,28 +52,28 @@ class Reader:
             "console": self._run_session,
             "yaml": self._load_settings,
             "json": lambda _block, text: json.loads(text),
-            # Drawings: there is nothing to run.
+            # Diagrams.
             "text": lambda _block, _text: None,
         }
 
     def read(self, document: Path) -> None:
-        """Do what the document says.
+        """Run every block of the document.
 
         Raises:
-            ReadingError: something came out otherwise, or there is no rule for a block.
+            ReadingError: A block's output differs from the document, or the block matches no rule.
         """
         for block in read_blocks(document):
             if block.language not in self._rules:
-                raise ReadingError(f"{block.place}: there is no rule for the language {block.language!r}")
+                raise ReadingError(f"{block.place}: no rule matches the language {block.language!r}")
             text = block.text
-            for shown, here in self._replacements.items():
-                text = text.replace(shown, here)
+            for shown, replacement in self._replacements.items():
+                text = text.replace(shown, replacement)
             if name := block.options.get("file"):
                 (self._directory / name).write_text(text, encoding="utf-8")
             self._rules[block.language](block, text)
 
     def _run_python(self, block: Block, text: str) -> None:
-        # A file is run by what imports it.
+        # Other blocks import or run a file.
         if "file" not in block.options:
             run_python(block, text, vars(self._module))
 
@@ -100,12 +101,14 @@ class Reader:
 
 
 def run_python(block: Block, text: str, namespace: dict[str, Any]) -> None:
-    """Run a block, each print of which shows in a comment what it prints; what it prints in a loop with commas.
+    """Run a block and compare the output of each print with the comment behind it.
+
+    If a print runs several times, the comment lists its outputs, separated by commas.
 
     Raises:
-        ReadingError: one prints something else, or nothing at all, or has no comment.
+        ReadingError: An output differs from its comment, or a print has no output or no comment.
     """
-    # So that a traceback names the document's lines.
+    # Shift the lines so that a traceback names those of the document.
     tree = ast.increment_lineno(ast.parse(text), block.line)
     comments = {line + block.line: comment for line, comment in _comments(text).items()}
     printed: dict[int, list[str]] = defaultdict(list)
@@ -114,7 +117,7 @@ def run_python(block: Block, text: str, namespace: dict[str, Any]) -> None:
         printed[sys._getframe(1).f_lineno].append(" ".join(map(str, values)))
 
     namespace["print"] = record
-    exec(compile(tree, block.document.name, "exec"), namespace)  # noqa: S102 - it is our own document
+    exec(compile(tree, block.document.name, "exec"), namespace)  # noqa: S102 - our own document
     for first, last in _prints(tree):
         outputs = [output for line in range(first, last + 1) for output in printed[line]]
         shown = comments.get(last, "(no comment)")
@@ -122,10 +125,10 @@ def run_python(block: Block, text: str, namespace: dict[str, Any]) -> None:
 
 
 def check_shown(place: str, shown: str, printed: str) -> None:
-    """Compare what was printed with what is shown, in which ``...`` is anything, and which may end in a remark.
+    """Compare the output with what the document shows. There ``...`` matches anything, and a remark may follow.
 
     Raises:
-        ReadingError: they differ.
+        ReadingError: They differ.
     """
     with_remark = any(shown.startswith(printed + mark) for mark in _BEFORE_REMARK)
     if not with_remark and not doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS):
@@ -138,7 +141,7 @@ def _comments(text: str) -> dict[int, str]:
 
 
 def _prints(tree: ast.AST) -> Iterator[tuple[int, int]]:
-    """The first and the last line of every call of ``print``."""
+    """Yield the first and the last line of every call of ``print``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             yield node.lineno, node.end_lineno or node.lineno
@@ -147,7 +150,7 @@ def _prints(tree: ast.AST) -> Iterator[tuple[int, int]]:
 def main() -> None:
     """Read a document in the working directory."""
     document, replacements = Path(sys.argv[1]), json.loads(sys.argv[2])
-    # As in an interpreter that is started there.
+    # An interactive interpreter puts the working directory first too.
     sys.path.insert(0, "")
     with Terminal(Path.cwd()) as terminal:
         Reader(Path.cwd(), terminal, replacements).read(document)

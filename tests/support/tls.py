@@ -1,4 +1,4 @@
-"""TLS in front of servers that were built without it, as the ones from packages are, and keys that sign messages."""
+"""TLS proxies for the packaged servers, which are built without TLS, and keys that sign messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trustme
 
-#: The eight bytes with which a PostgreSQL client asks for TLS: their number, and a code.
+#: The eight bytes with which a PostgreSQL client asks for TLS: their length, and a code.
 _SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
@@ -21,14 +21,14 @@ Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWrite
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority of the test's own: its file, and a server's context for 127.0.0.1."""
+    """A certificate authority for a test: its certificate file, and the TLS context of a server on 127.0.0.1."""
 
     file: Path
     context: ssl.SSLContext
 
 
 def make_authority(directory: Path, name: str) -> Authority:
-    """Make an authority, and have it sign a certificate for 127.0.0.1, but not for localhost."""
+    """Make an authority that signs a certificate for 127.0.0.1, but not for localhost."""
     authority = trustme.CA(organization_name=name)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -38,13 +38,13 @@ def make_authority(directory: Path, name: str) -> Authority:
 
 
 class TlsProxy:
-    """Ends TLS on a loopback port and passes everything on, in a thread of its own."""
+    """Terminates TLS on a loopback port and forwards everything to a server, in its own thread."""
 
-    def __init__(self, context: ssl.SSLContext, connect: Connect, *, asks_first: bool = False) -> None:
+    def __init__(self, context: ssl.SSLContext, connect: Connect, *, client_asks_first: bool = False) -> None:
         self.port = 0
         self._context = context
         self._connect = connect
-        self._asks_first = asks_first
+        self._client_asks_first = client_asks_first
         self._loop = asyncio.new_event_loop()
         self._open: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
@@ -53,26 +53,26 @@ class TlsProxy:
 
     @property
     def address(self) -> str:
-        """Where the proxy listens, for a URL."""
+        """The host and port that the proxy listens on."""
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._thread.start()
         assert self._ready.wait(10)
 
     def cut(self) -> int:
-        """Cut every connection, and give how many there were; new ones are taken as before."""
+        """Cut every connection and return their number. The proxy still accepts new ones."""
         return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
 
     def stop(self) -> None:
-        """Cut every connection and end."""
+        """Cut every connection and end the thread."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         self._loop.close()
 
     async def _serve(self) -> None:
-        context = None if self._asks_first else self._context
+        context = None if self._client_asks_first else self._context
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=context)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -90,20 +90,20 @@ class TlsProxy:
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            async with self._noted(writer):
-                if self._asks_first:
-                    await self._agree(reader, writer)
+            async with self._tracked(writer):
+                if self._client_asks_first:
+                    await self._accept_tls(reader, writer)
                 server_reader, server_writer = await self._connect()
-                async with self._noted(server_writer):
-                    await asyncio.gather(_pass(reader, server_writer), _pass(server_reader, writer))
+                async with self._tracked(server_writer):
+                    await asyncio.gather(_forward(reader, server_writer), _forward(server_reader, writer))
 
-    async def _agree(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readexactly(len(_SSL_REQUEST)) == _SSL_REQUEST
         writer.write(b"S")
         await writer.start_tls(self._context)
 
     @asynccontextmanager
-    async def _noted(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    async def _tracked(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
         self._open.add(writer)
         try:
             yield
@@ -112,26 +112,26 @@ class TlsProxy:
             writer.transport.abort()
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
-    # A half that ends takes the other with it.
+    # If one direction ends, end the other one too.
     writer.transport.abort()
 
 
 @contextmanager
 def tls_before_port(context: ssl.SSLContext, port: int) -> Iterator[TlsProxy]:
-    """A proxy before a server on a loopback port."""
+    """Run a proxy in front of a server on a loopback port."""
     yield from _running(TlsProxy(context, lambda: asyncio.open_connection("127.0.0.1", port)))
 
 
 @contextmanager
 def tls_before_postgres(context: ssl.SSLContext, socket_directory: str) -> Iterator[TlsProxy]:
-    """A proxy before a PostgreSQL server on a Unix socket, whose clients ask for TLS before they start it."""
+    """Run a proxy in front of a PostgreSQL server on a Unix socket. Its clients ask for TLS before the handshake."""
     path = f"{socket_directory}/.s.PGSQL.5432"
-    yield from _running(TlsProxy(context, lambda: asyncio.open_unix_connection(path), asks_first=True))
+    yield from _running(TlsProxy(context, lambda: asyncio.open_unix_connection(path), client_asks_first=True))
 
 
 def _running(proxy: TlsProxy) -> Iterator[TlsProxy]:
@@ -144,14 +144,14 @@ def _running(proxy: TlsProxy) -> Iterator[TlsProxy]:
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signs messages: the files of a key and of its certificate."""
+    """The files of a signing key and of its certificate."""
 
     key: Path
     certificate: Path
 
 
 def make_signer(directory: Path, name: str) -> Signer:
-    """A key and its certificate, of the only kind that Celery knows (RSA)."""
+    """Make a key and its certificate. They are RSA, the only kind that Celery supports."""
     authority = trustme.CA(organization_name=name, key_type=trustme.KeyType.RSA)
     issued = authority.issue_cert(f"{name}.invalid", key_type=trustme.KeyType.RSA)
     signer = Signer(directory / f"{name}.key", directory / f"{name}.pem")

@@ -1,4 +1,4 @@
-"""A user's own Celery application, which uses the store from inside its tasks."""
+"""A user's own Celery application, whose tasks use the store."""
 
 from __future__ import annotations
 
