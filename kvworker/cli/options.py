@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from kvworker.settings import Settings
-from kvworker.settings.root import CONFIG_VARIABLE
+from kvworker.settings.environment import CONFIG_VARIABLE
 
 #: The configuration file that ``kvworker up`` writes, relative to the working directory.
 UP_CONFIG = Path(".kvworker") / "kvworker.yaml"

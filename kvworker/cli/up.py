@@ -21,7 +21,7 @@ from kvworker.cli.output import console
 from kvworker.ops.local.log_warnings import LogWarnings
 from kvworker.ops.local.stack import Stack, running_stack
 from kvworker.settings import PoliciesSettings, Settings
-from kvworker.settings.root import CONFIG_VARIABLE
+from kvworker.settings.environment import CONFIG_VARIABLE
 
 _WATCH_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

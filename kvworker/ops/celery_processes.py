@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kvworker.errors import ConfigurationError
-from kvworker.settings.root import CONFIG_VARIABLE
+from kvworker.settings.environment import CONFIG_VARIABLE
 
 #: The directory that holds the distribution's modules: ``kvworker``, ``tasks`` and ``beat_schedule`` side by side.
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,77 +1,81 @@
-"""The blocks that are kvworker's own, and what must hold between them. Times are in seconds."""
+"""The blocks that are kvworker's own, and the rules that hold between them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from kvworker.model import MAX_BATCH_ROWS
-from kvworker.settings.adapters import drop_omitted
-from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, redacted_url, speaks_redis
+from kvworker.settings.base import Block
+from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, speaks_redis
 
-# Ten years: beyond that a number of seconds is a mistake, and sums with today's date still work.
+# Ten years: a longer time is a mistake, and any shorter one can be added to today's date.
 _MAX_SECONDS = 315_360_000
 
-Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
-WholeSeconds = Annotated[int, Field(ge=1, le=_MAX_SECONDS)]
-Rows = Annotated[int, Field(ge=1, le=MAX_BATCH_ROWS)]
-# A name that every broker takes and that fits into a comma-separated list of queues.
-QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
-
-
-class Block(BaseModel):
-    """A block of the file: unknown keys and wrong types are refused, blank values count as omitted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _omit_blank(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            return drop_omitted({str(key): value for key, value in data.items()})
-        return data
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            yield name, redacted_url(value) if isinstance(value, str) else value
+_Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
+_WholeSeconds = Annotated[int, Field(ge=1, le=_MAX_SECONDS)]
+_Rows = Annotated[int, Field(ge=1, le=MAX_BATCH_ROWS)]
+# Every broker accepts such a name, and it fits into a comma-separated list of queues.
+_QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
 
 
 class ConversationStoreSettings(Block):
     """The host program's conversation store, whose database the key-value store may share."""
 
-    url: SecretStr | None = None
+    url: SecretStr | None = Field(
+        default=None,
+        description="URL of the host program's database, for adapters that reuse it. A host may hand over its engine"
+        " at run time instead.",
+    )
 
 
 class QueueSettings(Block):
-    """The broker, the result backend and how messages are treated.
+    """The broker, the result backend and how messages are treated."""
 
-    ``result_backend`` is the broker's URL when that speaks Redis. A message that a lost worker had taken
-    is delivered again ``visibility_timeout_seconds`` later, at most ``max_redeliveries`` times.
-    ``retry_seconds`` bounds the retries of transient database errors for a message without a deadline.
-    ``remote_control`` lets whoever reaches the broker ask workers and stop them (``celery inspect``, ``control``).
-    """
-
-    broker_url: str = "redis://127.0.0.1:6379/0"
-    result_backend: str = Field(default="", validate_default=True)
-    queue_name: QueueName = "kv"
-    maintenance_queue_name: QueueName = "kv.maintenance"
-    visibility_timeout_seconds: int = Field(default=60, ge=5, le=_MAX_SECONDS)
-    max_redeliveries: int = Field(default=5, ge=1, le=1000)
-    result_expires_seconds: WholeSeconds = 3600
-    soft_shutdown_seconds: Seconds = 10.0
-    retry_seconds: Seconds = 15.0
-    connect_timeout_seconds: Seconds = 2.0
-    remote_control: bool = True
+    broker_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="redis://, rediss:// (TLS), redis+socket://path (a relative path starts at the working directory),"
+        " amqp://, amqps:// or pyamqp://. valkey:// and valkeys:// mean redis:// and rediss://.",
+    )
+    result_backend: str = Field(
+        default="",
+        validate_default=True,
+        description="URL of the Redis that keeps results. Default: the broker's. Required with a RabbitMQ broker.",
+    )
+    queue_name: _QueueName = Field(default="kv", description="The queue of the operations.")
+    maintenance_queue_name: _QueueName = Field(
+        default="kv.maintenance", description="The queue of the periodic tasks. It must differ from queue_name."
+    )
+    visibility_timeout_seconds: int = Field(
+        default=60,
+        ge=5,
+        le=_MAX_SECONDS,
+        description="Seconds after which Redis delivers the message of a lost worker again.",
+    )
+    max_redeliveries: int = Field(
+        default=5, ge=1, le=1000, description="How often a message is delivered again before it is given up."
+    )
+    result_expires_seconds: _WholeSeconds = Field(
+        default=3600, description="Seconds that an unread result is kept. At least facade.timeout_seconds."
+    )
+    soft_shutdown_seconds: _Seconds = Field(
+        default=10.0, description="Seconds that a stopping worker gives its running tasks."
+    )
+    retry_seconds: _Seconds = Field(
+        default=15.0,
+        description="Seconds that a worker retries transient database errors, never past the message's deadline."
+        " Below visibility_timeout_seconds.",
+    )
+    connect_timeout_seconds: _Seconds = Field(
+        default=2.0, description="Seconds of one attempt to connect to the broker, or to read from it."
+    )
+    remote_control: bool = Field(
+        default=True,
+        description="Whether workers answer `celery inspect` and obey `celery control`, from anyone who reaches the"
+        " broker.",
+    )
 
     @field_validator("broker_url")
     @classmethod
@@ -90,36 +94,52 @@ class QueueSettings(Block):
 
 
 class FacadeSettings(Block):
-    """The caller's side. ``timeout_seconds`` bounds sending and waiting of one call together.
+    """The caller's side."""
 
-    ``coalesce_calls`` lets calls that many threads of a process make at a time go in one message.
-    """
-
-    timeout_seconds: Seconds = 5.0
-    sender_threads: int = Field(default=8, ge=1, le=1000)
-    coalesce_calls: bool = True
+    timeout_seconds: _Seconds = Field(
+        default=5.0,
+        description="Seconds that bound sending and waiting of one call together. At most half of"
+        " maintenance.operation_retention_seconds.",
+    )
+    sender_threads: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="Threads of one process that connect to the broker and send. It keeps as many connections.",
+    )
+    coalesce_calls: bool = Field(
+        default=True,
+        description="Whether calls that several threads or coroutines of a process make at the same time may share a"
+        " message. False gives each call a task of its own in monitors, at half the rate or less.",
+    )
 
 
 class MaintenanceSettings(Block):
-    """The periodic tasks: how often, how many rows in one transaction, how long one run may take.
+    """The periodic tasks. Each budget is at most its interval and below ``queue.visibility_timeout_seconds``."""
 
-    ``operation_retention_seconds`` is how long the record of a write is kept: within it the same
-    operation id is applied once.
-    """
-
-    sweep_interval_seconds: Seconds = 60.0
-    sweep_batch_rows: Rows = 200
-    sweep_budget_seconds: Seconds = 20.0
-    recompute_interval_seconds: Seconds = 3600.0
-    recompute_budget_seconds: Seconds = 20.0
-    prune_interval_seconds: Seconds = 600.0
-    prune_batch_rows: Rows = 1000
-    prune_budget_seconds: Seconds = 20.0
-    operation_retention_seconds: WholeSeconds = 86_400
+    sweep_interval_seconds: _Seconds = Field(
+        default=60.0, description="Seconds between sweeps, which delete expired entries. These are invisible before."
+    )
+    sweep_batch_rows: _Rows = Field(default=200, description="Rows that a sweep deletes in one transaction.")
+    sweep_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one sweep may run.")
+    recompute_interval_seconds: _Seconds = Field(
+        default=3600.0, description="Seconds between recomputes, which check the ledgers against the entries."
+    )
+    recompute_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one recompute may run.")
+    prune_interval_seconds: _Seconds = Field(
+        default=600.0, description="Seconds between prunes, which delete operation records past their retention."
+    )
+    prune_batch_rows: _Rows = Field(default=1000, description="Rows that a prune deletes in one transaction.")
+    prune_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one prune may run.")
+    operation_retention_seconds: _WholeSeconds = Field(
+        default=86_400,
+        description="Seconds that a write's operation id is remembered, and the write applied once. At least twice"
+        " queue.visibility_timeout_seconds x (queue.max_redeliveries + 1).",
+    )
 
 
 def queue_problems(queue: QueueSettings) -> Iterator[str]:
-    """What contradicts itself within the queue block, one line each."""
+    """Yield one line for each contradiction within the queue block."""
     if queue.queue_name == queue.maintenance_queue_name:
         yield (
             "queue.maintenance_queue_name: it should differ from queue.queue_name, so that a long sweep"
@@ -129,12 +149,31 @@ def queue_problems(queue: QueueSettings) -> Iterator[str]:
         yield _too_long("queue.retry_seconds", queue.retry_seconds, queue.visibility_timeout_seconds)
 
 
-def maintenance_problems(maintenance: MaintenanceSettings, queue: QueueSettings | None) -> Iterator[str]:
-    """Which task could still run when it is sent, or delivered, again; one line each."""
-    for task in ("sweep", "recompute", "prune"):
+def facade_problems(facade: FacadeSettings, queue: QueueSettings | None) -> Iterator[str]:
+    """Yield a line if a result could expire while its caller still waits. An invalid ``queue`` is None."""
+    if queue and queue.result_expires_seconds < facade.timeout_seconds:
+        yield (
+            f"queue.result_expires_seconds: it should be at least facade.timeout_seconds"
+            f" ({facade.timeout_seconds:g}), not {queue.result_expires_seconds}"
+        )
+
+
+def maintenance_problems(
+    maintenance: MaintenanceSettings, queue: QueueSettings | None, facade: FacadeSettings | None
+) -> Iterator[str]:
+    """Yield one line for each rule between these blocks that is broken. An invalid block is None."""
+    yield from _budget_problems(maintenance, queue)
+    yield from _retention_problems(maintenance.operation_retention_seconds, queue, facade)
+
+
+def _budget_problems(maintenance: MaintenanceSettings, queue: QueueSettings | None) -> Iterator[str]:
+    """Yield a line for each task that could still run when it is sent, or delivered, again."""
+    for task, budget_seconds, interval_seconds in (
+        ("sweep", maintenance.sweep_budget_seconds, maintenance.sweep_interval_seconds),
+        ("recompute", maintenance.recompute_budget_seconds, maintenance.recompute_interval_seconds),
+        ("prune", maintenance.prune_budget_seconds, maintenance.prune_interval_seconds),
+    ):
         path = f"maintenance.{task}_budget_seconds"
-        budget_seconds = getattr(maintenance, f"{task}_budget_seconds")
-        interval_seconds = getattr(maintenance, f"{task}_interval_seconds")
         if budget_seconds > interval_seconds:
             yield (
                 f"{path}: it should be at most maintenance.{task}_interval_seconds"
@@ -144,11 +183,10 @@ def maintenance_problems(maintenance: MaintenanceSettings, queue: QueueSettings 
             yield _too_long(path, budget_seconds, queue.visibility_timeout_seconds)
 
 
-def retention_problems(
-    maintenance: MaintenanceSettings, queue: QueueSettings | None, facade: FacadeSettings | None
+def _retention_problems(
+    retention_seconds: int, queue: QueueSettings | None, facade: FacadeSettings | None
 ) -> Iterator[str]:
-    """Whether a message could outlive the record that keeps it from being applied twice, one line each."""
-    retention_seconds = maintenance.operation_retention_seconds
+    """Yield a line if a message could outlive the record that keeps it from being applied twice."""
     if queue:
         lifetime_seconds = queue.visibility_timeout_seconds * (queue.max_redeliveries + 1)
         if lifetime_seconds * 2 > retention_seconds:
@@ -162,22 +200,6 @@ def retention_problems(
         yield (
             "facade.timeout_seconds: it should be at most half of maintenance.operation_retention_seconds"
             f" ({retention_seconds}), not {facade.timeout_seconds:g}"
-        )
-
-
-def cross_problems(
-    queue: QueueSettings | None, facade: FacadeSettings | None, maintenance: MaintenanceSettings | None
-) -> Iterator[str]:
-    """What does not hold between the blocks, one line each; a block that could not be read is left out."""
-    if queue:
-        yield from queue_problems(queue)
-    if maintenance:
-        yield from maintenance_problems(maintenance, queue)
-        yield from retention_problems(maintenance, queue, facade)
-    if queue and facade and queue.result_expires_seconds < facade.timeout_seconds:
-        yield (
-            f"queue.result_expires_seconds: it should be at least facade.timeout_seconds"
-            f" ({facade.timeout_seconds:g}), not {queue.result_expires_seconds}"
         )
 
 

@@ -3,52 +3,60 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import BaseModel, SecretStr, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, SecretStr, ValidationInfo, field_validator, model_validator
 
 from kvworker.errors import ConfigurationError
-from kvworker.settings.adapters import configuration_error
+from kvworker.settings.base import Block
 from kvworker.settings.blocks import (
-    Block,
     ConversationStoreSettings,
     FacadeSettings,
     MaintenanceSettings,
     QueueSettings,
-    cross_problems,
+    facade_problems,
+    maintenance_problems,
+    queue_problems,
 )
-from kvworker.settings.kv_store_block import read_kv_store
-from kvworker.settings.policies import PoliciesSettings, read_policies
-from kvworker.settings.store import KvStoreSettings, Store
-from kvworker.settings.yaml_file import mapping_at, near_misses, read_file
-
-CONFIG_VARIABLE = "KVWORKER_CONFIG"
-
-_TOP_LEVEL_KEYS = ("tools", "conversation_store", "queue", "facade", "maintenance", "policies")
-
-B = TypeVar("B", bound=BaseModel)
+from kvworker.settings.environment import CONFIG_VARIABLE, value_at, with_fallbacks
+from kvworker.settings.policies import PoliciesSettings
+from kvworker.settings.problems import refuse, translated
+from kvworker.settings.store import ADAPTERS_PATH, AdaptersSettings, KvStoreSettings, Store, ToolsSettings
+from kvworker.settings.yaml_file import near_misses, read_file
 
 
 class Settings(Block):
-    """The whole configuration. ``Settings()`` is the defaults; ``load`` reads a file and the environment."""
+    """The whole configuration. ``Settings()`` is the defaults; ``load`` reads a file and the environment.
 
-    kv_store: KvStoreSettings = KvStoreSettings()
-    conversation_store: ConversationStoreSettings = ConversationStoreSettings()
-    queue: QueueSettings = QueueSettings()
-    facade: FacadeSettings = FacadeSettings()
-    maintenance: MaintenanceSettings = MaintenanceSettings()
-    policies: PoliciesSettings = PoliciesSettings()
+    It is valid or not constructed: a wrong value raises a ``ConfigurationError``.
+    """
+
+    tools: ToolsSettings = Field(default=ToolsSettings(), description="The tools of the host program.")
+    conversation_store: ConversationStoreSettings = Field(
+        default=ConversationStoreSettings(), description="The host program's conversation store."
+    )
+    queue: QueueSettings = Field(
+        default=QueueSettings(), description="The broker, the results and how messages are treated."
+    )
+    # These have rules with the blocks above them, which hold for their defaults too.
+    facade: FacadeSettings = Field(default=FacadeSettings(), validate_default=True, description="The caller's side.")
+    maintenance: MaintenanceSettings = Field(
+        default=MaintenanceSettings(), validate_default=True, description="The periodic tasks."
+    )
+    policies: PoliciesSettings = Field(
+        default=PoliciesSettings(),
+        description="Who may do what, and what signs messages. Everything is allowed while there are no personas.",
+    )
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Self:
         """Read the file at ``path``, or the one that ``KVWORKER_CONFIG`` names, or none; then the environment.
 
         Raises:
-            ConfigurationError: the file cannot be read, or something in it or in the environment is wrong.
-
+            ConfigurationError: The file cannot be read, or something in it or in the environment is wrong.
         """
         named_by = "config file"
         if path is None or not str(path).strip():
@@ -62,39 +70,58 @@ class Settings(Block):
     def from_mapping(
         cls, data: Mapping[Any, Any], *, environ: Mapping[str, str] | None = None, directory: Path | None = None
     ) -> Self:
-        """Read a mapping laid out like the file; of the environment only what ``environ`` holds.
+        """Read a mapping laid out like the file.
 
-        ``directory`` is where a relative ``policies.personas_file`` starts; by default the working directory.
+        Args:
+            data: The mapping. Top-level keys and tools of a host program are left alone.
+            environ: The environment variables; by default none.
+            directory: Where relative paths in ``policies`` start; by default the working directory.
 
         Raises:
-            ConfigurationError: one line per problem: the path, the value and the fix.
-
+            ConfigurationError: One line for each problem: the path, the value and the fix.
         """
-        problems = [*near_misses(data.keys(), _TOP_LEVEL_KEYS)]
-        kv_store = read_kv_store(data, environ or {}, problems)
-        conversation_store = _read_block(ConversationStoreSettings, data, "conversation_store", problems)
-        queue = _read_block(QueueSettings, data, "queue", problems)
-        facade = _read_block(FacadeSettings, data, "facade", problems)
-        maintenance = _read_block(MaintenanceSettings, data, "maintenance", problems)
-        policies = read_policies(data, environ or {}, directory or Path(), problems)
-        problems.extend(cross_problems(queue, facade, maintenance))
-        if problems or not (kv_store and conversation_store and queue and facade and maintenance and policies):
-            raise ConfigurationError("\n".join(problems))
-        return cls(
-            kv_store=kv_store,
-            conversation_store=conversation_store,
-            queue=queue,
-            facade=facade,
-            maintenance=maintenance,
-            policies=policies,
-        )
+        lines = list(_misspelled_keys(data))
+        block = {key: data[key] for key in cls.model_fields if key in data}
+        try:
+            block = dict(with_fallbacks(block, environ or {}))
+        except ConfigurationError as error:
+            lines.append(str(error))
+        try:
+            settings = cls.model_validate(block, context=directory or Path())
+        except ConfigurationError as error:
+            lines.append(str(error))
+        if lines:
+            raise ConfigurationError("\n".join(lines))
+        return settings
 
-    @model_validator(mode="after")
-    def _check_across(self) -> Self:
-        problems = list(cross_problems(self.queue, self.facade, self.maintenance))
-        if problems:
-            raise ConfigurationError("\n".join(problems))
-        return self
+    @field_validator("queue")
+    @classmethod
+    def _check_queue(cls, queue: QueueSettings) -> QueueSettings:
+        refuse(queue_problems(queue))
+        return queue
+
+    @field_validator("facade")
+    @classmethod
+    def _check_facade(cls, facade: FacadeSettings, info: ValidationInfo) -> FacadeSettings:
+        refuse(facade_problems(facade, info.data.get("queue")))
+        return facade
+
+    @field_validator("maintenance")
+    @classmethod
+    def _check_maintenance(cls, maintenance: MaintenanceSettings, info: ValidationInfo) -> MaintenanceSettings:
+        refuse(maintenance_problems(maintenance, info.data.get("queue"), info.data.get("facade")))
+        return maintenance
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _translate(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        with translated("", cls):
+            return handler(data)
+
+    @property
+    def kv_store(self) -> KvStoreSettings:
+        """The ``tools.kv_store`` block."""
+        return self.tools.kv_store
 
     @cached_property
     def store(self) -> Store:
@@ -103,26 +130,28 @@ class Settings(Block):
 
     def to_mapping(self) -> dict[str, Any]:
         """The configuration laid out like the file, defaults written out. It holds the passwords."""
-        adapters = {
-            "postgres": self.kv_store.postgres.model_dump(exclude={"operation_retention_seconds"}),
-            "sqlite": self.kv_store.sqlite.model_dump(exclude={"operation_retention_seconds"}),
-            **self.kv_store.others,
-        }
-        blocks = {
-            name: getattr(self, name).model_dump() for name in ("conversation_store", "queue", "facade", "maintenance")
-        }
-        kv_store = {"default_adapter": self.kv_store.default_adapter, "adapters": adapters}
-        blocks["policies"] = self.policies.to_mapping()
-        plain: dict[str, Any] = _revealed({"tools": {"kv_store": kv_store}, **blocks})
-        return plain
+        unset = {"operation_retention_seconds"}
+        adapters = {"postgres": unset, "sqlite": unset}
+        mapping = self.model_dump(exclude={"tools": {"kv_store": {"adapters": adapters}}, "policies": True})
+        revealed: dict[str, Any] = _revealed({**mapping, "policies": self.policies.to_mapping()})
+        return revealed
 
 
-def _read_block(model: type[B], data: Mapping[Any, Any], name: str, problems: list[str]) -> B | None:
-    try:
-        return model.model_validate(mapping_at(data, name, name, problems))
-    except ValidationError as error:
-        problems.extend(str(configuration_error(name, error, model)).splitlines())
-        return None
+def _misspelled_keys(data: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield a line for each key that looks like one of ours where the host program's keys may stand too."""
+    yield from near_misses(data, tuple(Settings.model_fields))
+    yield from near_misses(_mapping_at(data, "tools"), tuple(ToolsSettings.model_fields), "tools.")
+    store = _mapping_at(data, "tools", "kv_store")
+    adapters = _mapping_at(store, "adapters")
+    # An adapter that is chosen by its name exists under that name, however close it is to a bundled one.
+    names = [name for name in adapters if name != store.get("default_adapter")]
+    absent = [name for name in AdaptersSettings.model_fields if name not in adapters]
+    yield from near_misses(names, absent, f"{ADAPTERS_PATH}.")
+
+
+def _mapping_at(data: Mapping[Any, Any], *path: str) -> Mapping[Any, Any]:
+    block = value_at(data, path)
+    return block if isinstance(block, Mapping) else {}
 
 
 def _revealed(value: object) -> Any:

@@ -1,38 +1,81 @@
-"""The ``tools.kv_store`` block: which adapter is used, and what each is told."""
+"""The ``tools.kv_store`` block: which adapter is used, and the settings of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import PostgresSettings, SqlAdapterSettings, SqliteSettings
-from kvworker.settings.blocks import Block
+from kvworker.settings.base import Block, is_blank
 from kvworker.settings.environment import REUSE_VARIABLE, URL_VARIABLE
+from kvworker.settings.problems import refuse
 from kvworker.settings.urls import DATABASE_URL_EXAMPLES, database_url_problem
 
+#: A provider is an adapter's name after this prefix.
+PROVIDER_PREFIX: Final = "kv_store_"
 ADAPTERS_PATH = "tools.kv_store.adapters"
-BUNDLED_ADAPTERS: dict[str, type[SqlAdapterSettings]] = {"postgres": PostgresSettings, "sqlite": SqliteSettings}
+
+_BUNDLED = ("postgres", "sqlite")
+
+_AsGiven = Annotated[dict[str, Any], BeforeValidator(lambda block: {} if is_blank(block) else block)]
+_S = TypeVar("_S", bound=SqlAdapterSettings)
+
+
+class AdaptersSettings(Block):
+    """One block for each adapter, by name. Blocks of adapters that are not bundled reach their factory as given."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _AsGiven] = Field(init=False)
+
+    postgres: PostgresSettings = Field(default=PostgresSettings(), description="The bundled PostgreSQL adapter.")
+    sqlite: SqliteSettings = Field(default=SqliteSettings(), description="The bundled SQLite adapter.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _omit_blank(cls, data: object) -> object:
+        # A blank block stays: it names an adapter.
+        return {} if is_blank(data) else data
+
+    @field_validator(*_BUNDLED)
+    @classmethod
+    def _check_database(cls, settings: _S, info: ValidationInfo) -> _S:
+        refuse(_database_problems(str(info.field_name), settings))
+        return settings
+
+    @property
+    def others(self) -> dict[str, dict[str, Any]]:
+        """The blocks of adapters that are not bundled, by name."""
+        return self.__pydantic_extra__
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield from ((name, getattr(self, name)) for name in _BUNDLED)
+        yield "others", sorted(self.others)
 
 
 class KvStoreSettings(Block):
-    """The block as it was given: the bundled adapters' settings, and other adapters' blocks unread."""
+    """The key-value store: its adapters, and the one that workers use."""
 
-    default_adapter: str = Field(default="postgres", min_length=1)
-    postgres: PostgresSettings = PostgresSettings()
-    sqlite: SqliteSettings = SqliteSettings()
-    others: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
+    default_adapter: str = Field(
+        default="postgres",
+        min_length=1,
+        description="The adapter that workers use: postgres, sqlite or a registered one.",
+    )
+    adapters: AdaptersSettings = Field(default=AdaptersSettings(), description="One block for each adapter, by name.")
 
-    @model_validator(mode="after")
-    def _check_adapters(self) -> Self:
-        problems = [*adapter_problems("postgres", self.postgres), *adapter_problems("sqlite", self.sqlite)]
-        if problems:
-            raise ConfigurationError("\n".join(problems))
-        return self
+
+class ToolsSettings(Block):
+    """The tools of the host program. All but ``kv_store`` are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kv_store: KvStoreSettings = Field(
+        default=KvStoreSettings(), description="The key-value store: its adapters, and the one that workers use."
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +94,8 @@ class Store:
     @property
     def adapters(self) -> Mapping[str, SqlAdapterSettings | Mapping[str, Any]]:
         """Every configured adapter by name: the bundled ones' settings, other ones' blocks as given."""
-        return {"postgres": self.block.postgres, "sqlite": self.block.sqlite, **self.block.others}
+        adapters = self.block.adapters
+        return {"postgres": adapters.postgres, "sqlite": adapters.sqlite, **adapters.others}
 
     def adapter_config(self, name: str | None = None) -> tuple[str, dict[str, Any]]:
         """The name of an adapter (by default the default one) and the mapping to make it from.
@@ -92,8 +136,7 @@ class Store:
         return url
 
 
-def adapter_problems(name: str, settings: SqlAdapterSettings) -> Iterator[str]:
-    """What is wrong with a bundled adapter's database, one line each."""
+def _database_problems(name: str, settings: SqlAdapterSettings) -> Iterator[str]:
     if settings.url is None:
         return
     path = f"{ADAPTERS_PATH}.{name}"

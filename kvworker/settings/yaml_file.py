@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +82,6 @@ def near_misses(keys: Collection[object], known: Collection[str], path_prefix: s
             # A name much longer or shorter is another word, such as `conversation`, rather than a slip.
             if abs(len(name) - len(folded)) <= 2:
                 yield f"{path_prefix}{key}: unknown key; did you mean {path_prefix}{name}?"
-
-
-def mapping_at(data: Mapping[Any, Any], key: str, path: str, problems: list[str]) -> Mapping[Any, Any]:
-    """The block under a key; empty if it is left out or blank, or (a problem) no mapping."""
-    block = data.get(key)
-    if block is None or (isinstance(block, str) and not block.strip()):
-        return {}
-    if isinstance(block, Mapping):
-        return block
-    problems.append(f"{path}: it should be a mapping (key: value), not a {type(block).__name__}")
-    return {}
 
 
 def _where(error: yaml.YAMLError) -> str:

@@ -14,7 +14,8 @@ from kvworker.adapters.conversation import conversation_engine
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import HostEngine, ProcessEngine
 from kvworker.errors import ConfigurationError
-from kvworker.settings.adapters import SqlAdapterSettings, configuration_error
+from kvworker.settings.adapters import SqlAdapterSettings
+from kvworker.settings.problems import configuration_error
 
 _Settings = TypeVar("_Settings", bound=SqlAdapterSettings)
 

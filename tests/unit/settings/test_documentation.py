@@ -14,11 +14,11 @@ from kvworker.settings import (
     FacadeSettings,
     MaintenanceSettings,
     PersonaSettings,
+    PoliciesSettings,
     QueueSettings,
     Settings,
 )
 from kvworker.settings.adapters import PoolSettings, PostgresSettings, SqliteSettings
-from kvworker.settings.policies import PoliciesBlock
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,7 +33,7 @@ BLOCKS: dict[str, type[BaseModel]] = {
     "queue": QueueSettings,
     "facade": FacadeSettings,
     "maintenance": MaintenanceSettings,
-    "policies": PoliciesBlock,
+    "policies": PoliciesSettings,
     "policies.personas.NAME": PersonaSettings,
 }
 DESCRIBED_IN_WORDS = {

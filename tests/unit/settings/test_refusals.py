@@ -41,7 +41,7 @@ def postgres(**block: object) -> dict[str, Any]:
         ({"queue": [1]}, "queue: it should be a mapping (key: value), not a list"),
         (
             {"tools": {"kv_store": {"adapters": {"sqlite": 3}}}},
-            "tools.kv_store.adapters.sqlite: it should be a mapping (key: value), not a int",
+            "tools.kv_store.adapters.sqlite: it should be a mapping (key: value), not 3",
         ),
         (
             postgres(operation_retention_seconds=5),

@@ -1,0 +1,46 @@
+"""``Block``: what every block of the configuration file has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from kvworker.settings.urls import redacted_url
+
+
+def is_blank(value: object) -> bool:
+    """Whether a value counts as omitted: null, or a string without a visible character."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+class Block(BaseModel):
+    """A block of the file. It refuses unknown keys and wrong types; a blank value counts as omitted.
+
+    Validators get the directory of the configuration file as their context; it is None for settings that a program
+    makes by hand.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    #: The keys where null has a meaning of its own.
+    nullable_keys: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _omit_blank(cls, data: object) -> object:
+        if is_blank(data):
+            return {}
+        if not isinstance(data, Mapping):
+            return data
+        kept = {str(key): value for key, value in data.items()}
+        return {
+            key: value
+            for key, value in kept.items()
+            if not is_blank(value) or (value is None and key in cls.nullable_keys)
+        }
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redacted_url(value) if isinstance(value, str) else value

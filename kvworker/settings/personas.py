@@ -1,0 +1,160 @@
+"""Personas: what each may do, given in the ``policies`` block or in a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
+
+from kvworker.errors import ConfigurationError
+from kvworker.settings.base import Block, is_blank
+from kvworker.settings.problems import problem, problem_at, problem_lines, refuse
+from kvworker.settings.yaml_file import near_misses, read_file
+
+
+def _listed(example: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"it should be a list, such as {example}")  # noqa: TRY004 - pydantic reports only these
+        return value
+
+    return BeforeValidator(check)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it should not be blank")
+    return text
+
+
+def _is_mapping(value: object) -> object:
+    if not isinstance(value, Mapping | None):
+        raise ValueError('it should be a mapping of patterns to rights, such as "research.*": [read, write]')  # noqa: TRY004
+    return value
+
+
+def _persona_name(name: object) -> object:
+    if not isinstance(name, str) or is_blank(name):
+        raise problem(f"a persona's name should be a string that is not blank, not {name!r}; quote it")
+    return name
+
+
+def _not_empty(personas: object, info: ValidationInfo) -> object:
+    if personas is None:
+        return {}
+    # Without personas everything is allowed, which is hardly what a {} in a file means.
+    if info.context is not None and isinstance(personas, Mapping) and not personas:
+        raise problem("there is none; name at least one, or leave the key out to allow everything")
+    return personas
+
+
+_Name = Annotated[str, AfterValidator(_not_blank)]
+# Not strict itself, so that YAML's lists become tuples; their items are.
+_Flags = Annotated[tuple[_Name, ...], Field(strict=False), _listed("[type.system.kv_store_access]")]
+_Rights = Annotated[tuple[Literal["read", "write"], ...], Field(strict=False), _listed("[read, write]")]
+_Namespaces = Annotated[dict[_Name, _Rights] | None, BeforeValidator(_is_mapping)]
+
+
+class PersonaSettings(Block):
+    """What one persona may do."""
+
+    flags: _Flags = Field(
+        default=(), description="The flags that the persona is granted. Flags of other tools do no harm."
+    )
+    namespaces: _Namespaces = Field(
+        default=None,
+        description="Lists of `read` and `write` by pattern. A pattern's * is any run of characters, everything else is"
+        " literal; put patterns in quotes. All patterns that match a namespace count together. Omit it for every"
+        " namespace; {} is none.",
+    )
+    provider: _Name | None = Field(
+        default=None,
+        description="The adapter that the persona's operations run on: kv_store_<adapter>, or the adapter's own name."
+        " Default: the default adapter.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_blank_namespaces(cls, data: object, info: ValidationInfo) -> object:
+        if info.context is not None and isinstance(data, Mapping) and is_blank(data.get("namespaces", {})):
+            raise problem_at("namespaces", "it is blank; leave it out for every namespace, or write {} for none")
+        return data
+
+
+Personas = Annotated[dict[Annotated[str, BeforeValidator(_persona_name)], PersonaSettings], BeforeValidator(_not_empty)]
+
+
+class PersonasBlock(Block):
+    """The content of a personas file. Its other keys are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    personas: Personas = Field(description="One block for each persona, by name.")
+
+
+@dataclass(frozen=True)
+class PersonasFile:
+    """A file that was read, and its personas."""
+
+    path: Path
+    personas: Mapping[str, PersonaSettings]
+
+    setting: ClassVar[str] = "policies.personas_file"
+
+
+def path_in(directory: Path | None, file: str) -> Path:
+    """The absolute path of a file that the configuration names.
+
+    Args:
+        directory: Where a relative path starts; by default the working directory.
+        file: The path as given; ``~`` is the home directory.
+    """
+    try:
+        return ((directory or Path()) / Path(file).expanduser()).absolute()
+    except RuntimeError:
+        raise problem("it starts in the home directory of an unknown user") from None
+
+
+def _read_personas_file(value: object, info: ValidationInfo) -> PersonasFile:
+    if isinstance(value, PersonasFile):
+        return value
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    path = path_in(info.context, value)
+    try:
+        data = read_file(path, PersonasFile.setting)
+    except ConfigurationError as error:
+        refuse([str(error)])
+        raise
+    lines = list(near_misses(data, ("personas",)))
+    if is_blank(data.get("personas")):
+        lines = lines or [f"personas: there is none; name at least one, or leave {PersonasFile.setting} out"]
+    refuse(f"{path}: {line}" for line in lines)
+    try:
+        return PersonasFile(path, PersonasBlock.model_validate(data, context=path.parent).personas)
+    except ValidationError as error:
+        refuse(f"{path}: {line}" for line in problem_lines("", error, PersonasBlock))
+        raise
+
+
+PersonasFileSetting = Annotated[
+    Any,
+    PlainValidator(_read_personas_file),
+    PlainSerializer(lambda file: str(file.path) if file else None),
+    WithJsonSchema({"type": "string"}),
+]

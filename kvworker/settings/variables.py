@@ -1,0 +1,113 @@
+"""The typed form of the environment variables, read by pydantic-settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from kvworker.settings.adapters import PoolOverflow, PoolSize, QuotaBytes, TimeoutSeconds
+from kvworker.settings.environment import REUSE_VARIABLE, URL_VARIABLE
+from kvworker.settings.policies import check_signing_key
+from kvworker.settings.problems import refuse, translated
+from kvworker.settings.urls import database_url_problem
+
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
+
+def _check_url(text: str) -> str:
+    if problem := database_url_problem("postgres", text):
+        raise ValueError(problem)
+    return text
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError("it should be true or false")
+    return _BOOLEANS[text.lower()]
+
+
+# Pydantic also reads 1_0 and 10.0 as whole numbers, and inf and nan as numbers.
+def _whole_number(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
+        raise ValueError("it should be a whole number, written in digits")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"[+-]?[0-9]{1,40}(\.[0-9]*)?", text):
+        raise ValueError("it should be a number, such as 30 or 0.5")
+    return float(text)
+
+
+class _Variables(BaseSettings):
+    model_config = SettingsConfigDict(case_sensitive=True, validate_default=False, hide_input_in_errors=True)
+
+    signing_key: Annotated[str | None, AfterValidator(check_signing_key)] = Field(
+        default=None, alias="KVWORKER_SIGNING_KEY"
+    )
+    url: Annotated[str | None, AfterValidator(_check_url)] = Field(default=None, alias="ATLAS_KV_STORE_URL")
+    reuse: Annotated[bool | None, BeforeValidator(_boolean)] = Field(default=None, alias="ATLAS_KV_REUSE_CONVERSATION")
+    namespace_quota: Annotated[QuotaBytes | None, BeforeValidator(_whole_number)] = Field(
+        default=None, alias="ATLAS_KV_NAMESPACE_QUOTA_BYTES"
+    )
+    global_quota: Annotated[QuotaBytes | None, BeforeValidator(_whole_number)] = Field(
+        default=None, alias="ATLAS_KV_GLOBAL_QUOTA_BYTES"
+    )
+    pool_size: Annotated[PoolSize | None, BeforeValidator(_whole_number)] = Field(
+        default=None, alias="ATLAS_KV_POOL_SIZE"
+    )
+    max_overflow: Annotated[PoolOverflow | None, BeforeValidator(_whole_number)] = Field(
+        default=None, alias="ATLAS_KV_MAX_OVERFLOW"
+    )
+    pool_timeout: Annotated[TimeoutSeconds | None, BeforeValidator(_number)] = Field(
+        default=None, alias="ATLAS_KV_POOL_TIMEOUT"
+    )
+
+    @model_validator(mode="after")
+    def _check_contradiction(self) -> Self:
+        if self.reuse and self.url:
+            refuse(
+                [f"{REUSE_VARIABLE}: true contradicts {URL_VARIABLE}, which names another database; unset one of them"]
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - see above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment that ``read_variables`` is given, not always the process's."""
+        assert isinstance(env_settings, EnvSettingsSource)  # noqa: S101 - tells the type checker
+        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101
+        env_settings.env_vars = init_settings.init_kwargs["environ"]
+        return (env_settings,)
+
+
+def read_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the variables, by name.
+
+    Args:
+        environ: The variables to read; others in it are ignored.
+
+    Raises:
+        ConfigurationError: A variable has an impossible value, or two contradict each other.
+    """
+    with translated("", _Variables):
+        return _Variables.model_validate({"environ": environ}).model_dump(by_alias=True, exclude_unset=True)
