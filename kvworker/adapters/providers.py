@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters, create_kv_store_adapter
 from kvworker.errors import ConfigurationError
+from kvworker.settings.store import PROVIDER_PREFIX
 
 if TYPE_CHECKING:
     from kvworker.settings import Settings
-
-PROVIDER_PREFIX: Final = "kv_store_"
 
 
 class Adapters:

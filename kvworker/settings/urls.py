@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -23,8 +24,8 @@ _VALKEY_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+socket": "red
 #: How a TLS URL says whether the server's certificate is verified, as kombu and Celery understand it.
 _CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-# Longer paths do not fit into the kernel's address of a Unix socket.
-_MAX_SOCKET_PATH_BYTES = 107
+# sizeof(sun_path) of the kernel's sockaddr_un, less a byte for the NUL: 108 on Linux, 104 on macOS and the BSDs.
+MAX_SOCKET_PATH_BYTES = (108 if sys.platform == "linux" else 104) - 1
 # Up to the last @ of the whole text: a password with an unescaped / or ? or @ must not survive.
 _USER_INFO = re.compile(r"://([^:@]*):.*@", re.DOTALL)
 _SECRET_PARAMETER = re.compile(
@@ -87,9 +88,9 @@ def _absolute_socket(rest: str) -> str:
         raise ValueError("it should name the socket's file: redis+socket:///path/to/valkey.sock")
     if not path.startswith("/"):
         path = quote(str(Path.cwd())).rstrip("/") + "/" + path
-    if len(unquote(path).encode()) > _MAX_SOCKET_PATH_BYTES:
+    if len(unquote(path).encode()) > MAX_SOCKET_PATH_BYTES:
         raise ValueError(
-            f"a socket's path should be at most {_MAX_SOCKET_PATH_BYTES} bytes long, made absolute; use a shorter one"
+            f"a socket's path should be at most {MAX_SOCKET_PATH_BYTES} bytes long, made absolute; use a shorter one"
         )
     return path + question_mark + query
 

@@ -29,11 +29,10 @@ from sqlalchemy import URL
 
 from kvworker.errors import ConfigurationError
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
+from kvworker.settings.urls import MAX_SOCKET_PATH_BYTES
 
 DATABASE = "kvworker"
 
-# The kernel's limit for the path of a Unix socket, on every system where the servers run.
-_MAX_SOCKET_PATH_BYTES = 103
 _START_SECONDS = 60.0
 _LEFTOVER_SECONDS = 10.0
 _POSTGRES_USER = "postgres"
@@ -156,7 +155,7 @@ def _logs(directory: Path) -> Path:
 @contextmanager
 def _socket_path(wanted: Path, user: str | None = None) -> Iterator[Path]:
     """Give the wanted socket path, or one in a short private directory if the wanted path is too long."""
-    if len(os.fsencode(wanted)) <= _MAX_SOCKET_PATH_BYTES:
+    if len(os.fsencode(wanted)) <= MAX_SOCKET_PATH_BYTES:
         yield wanted
         return
     short = Path(tempfile.mkdtemp(prefix="kvworker-"))

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from kvworker.__version__ import __version__
 from kvworker.settings import Settings
+from kvworker.settings.store import PROVIDER_PREFIX
 from kvworker.tools import TOOLS, Tool
 from kvworker.tools.manifest.schemas import input_schema, output_schema
 from kvworker.tools.policy import Policy
 
-_PROVIDER_PREFIX: Final = "kv_store_"
 _READ: Final = "This tool changes nothing, so calls may be repeated."
 _REPEATABLE: Final = (
     "A repeated call leaves the same state as a single one. With an idempotency_key, it is applied once and later calls"
@@ -84,8 +84,8 @@ def _providers(settings: Settings, persona: str | None) -> list[dict[str, Any]]:
     name = persona or settings.policies.default_persona
     provider = Policy(settings.policies).provider_of(name) if name else None
     # A provider may also have its adapter's plain name.
-    default = provider.removeprefix(_PROVIDER_PREFIX) if provider else settings.store.default_adapter
+    default = provider.removeprefix(PROVIDER_PREFIX) if provider else settings.store.default_adapter
     return [
-        {"name": _PROVIDER_PREFIX + adapter, "adapter": adapter, "default": adapter == default}
+        {"name": PROVIDER_PREFIX + adapter, "adapter": adapter, "default": adapter == default}
         for adapter in dict.fromkeys([default, *settings.store.adapters])
     ]
