@@ -1,7 +1,7 @@
-"""What beat sends, as data: name, task, interval and expiry in seconds, all from the settings.
+"""What beat sends, as data: name, task, interval and expiry. Both times are in seconds and come from the settings.
 
-Each message expires with its interval, so that a pause of the workers piles nothing up, and stores no
-result, since nobody waits for it; the worker logs what was done.
+A message expires with its interval, so messages do not pile up while the workers pause. It stores no result, because
+no caller waits for one. The worker logs what it did.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kvworker.settings import Settings
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Celery's ``beat_schedule`` for these settings."""
+    """Return Celery's ``beat_schedule`` for these settings."""
     maintenance = settings.maintenance
     intervals = {
         "sweep-expired": (SWEEP_TASK, maintenance.sweep_interval_seconds),

@@ -1,7 +1,8 @@
-"""What a process that forks must do about connections, locks and threads: one mechanism for all who hold some.
+"""One mechanism for everything that must not survive a fork: connections, locks and threads.
 
-A forked child inherits the parent's sockets, which it must not use, and locks that a thread of the parent may have
-held at that moment, which nobody in the child can release. Imports nothing of the package.
+A forked child inherits the parent's sockets, which it must not use. It also inherits locks that another thread of
+the parent may have held at that moment, and no thread of the child can release those. This module imports nothing
+from the package.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import os
 import threading
 from abc import ABC
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 _Value = TypeVar("_Value")
+_Class = TypeVar("_Class", bound=type)
 
 
 class ForkAware(ABC):  # noqa: B024 - each hook has a default
-    """An object that hears of forks for as long as it lives, once ``watch_forks`` was called with it."""
+    """An object whose hooks run at every fork, from the call of ``watch_forks`` until the object is collected."""
 
     def before_fork(self) -> None:  # noqa: B027 - optional
         """Prepare for a fork, in the thread that forks."""
@@ -33,15 +36,19 @@ _watching: WeakSet[ForkAware] = WeakSet()
 
 
 def watch_forks(observer: ForkAware) -> None:
-    """Call the observer's hooks at every fork from now on. It is not kept alive by this."""
+    """Call the observer's hooks at every fork from now on.
+
+    Args:
+        observer: The object to notify. Only a weak reference to it is kept.
+    """
     _watching.add(observer)
 
 
 class ProcessLocal(ForkAware, Generic[_Value]):
     """A value that each process makes for itself on first use. Thread-safe.
 
-    No fork happens while ``make`` runs: the child would inherit locks that ``make`` held. A child never uses
-    or closes its parent's value, it only keeps it from being collected, since a finalizer could disturb the parent.
+    A fork waits while ``make`` runs, because the child would inherit the locks that ``make`` holds. A child never
+    uses or closes its parent's value. It keeps a reference to it, because a finalizer could disturb the parent.
     """
 
     def __init__(self, make: Callable[[], _Value]) -> None:
@@ -52,7 +59,7 @@ class ProcessLocal(ForkAware, Generic[_Value]):
         watch_forks(self)
 
     def get(self) -> _Value:
-        """Return the value, making it if there is none."""
+        """Return this process's value, and make it first if there is none."""
         value = self._value
         if value is not None:
             return value
@@ -62,7 +69,7 @@ class ProcessLocal(ForkAware, Generic[_Value]):
             return self._value
 
     def pop(self) -> _Value | None:
-        """Remove the value and return it; None if this process has made none."""
+        """Remove this process's value and return it, or None if it was never made."""
         with self._lock:
             value, self._value = self._value, None
             return value
@@ -72,7 +79,7 @@ class ProcessLocal(ForkAware, Generic[_Value]):
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Let values be made again."""
+        """Allow the value to be made again."""
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -81,6 +88,54 @@ class ProcessLocal(ForkAware, Generic[_Value]):
         if self._value is not None:
             self._inherited.append(self._value)
             self._value = None
+
+
+class _PropertyLocks(ForkAware):
+    """Replaces the locks of cached properties in a forked child."""
+
+    def __init__(self) -> None:
+        self.properties: list[Any] = []
+        watch_forks(self)
+
+    def after_fork_in_child(self) -> None:
+        for attribute in self.properties:
+            attribute.lock = threading.RLock()
+
+
+_property_locks = _PropertyLocks()
+
+
+def with_own_property_locks(cls: _Class) -> _Class:
+    """Give a class its own copies of inherited cached properties, whose locks a forked child replaces.
+
+    A cached property of kombu, and one of ``functools`` before Python 3.12, has one lock for all instances of the
+    class that defines it. If another thread computes the property during a fork, the child waits for that lock
+    forever. A subclass with copies is safe from that, and leaves the base classes as they are.
+
+    Args:
+        cls: The class to decorate.
+
+    Returns:
+        The same class.
+    """
+    inherited: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[1:]):
+        inherited.update(vars(base))
+    for name, attribute in inherited.items():
+        if _has_lock(attribute) and name not in vars(cls):
+            # Not copy.copy, which would add an attribute to the property's class.
+            own = type(attribute).__new__(type(attribute))
+            vars(own).update(vars(attribute))
+            setattr(cls, name, own)
+    properties = [attribute for attribute in vars(cls).values() if _has_lock(attribute)]
+    for attribute in properties:
+        attribute.lock = threading.RLock()
+    _property_locks.properties += properties
+    return cls
+
+
+def _has_lock(attribute: object) -> bool:
+    return isinstance(attribute, cached_property) and hasattr(attribute, "lock")
 
 
 def _before_fork() -> None:
@@ -101,7 +156,7 @@ def _after_fork_in_child() -> None:
     _forking.clear()
 
 
-#: The observers of the fork that is under way: one that is made meanwhile hears of the next.
+#: The observers of the fork in progress. An object that starts watching meanwhile is notified of the next fork.
 _forking: list[ForkAware] = []
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

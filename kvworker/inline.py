@@ -1,7 +1,7 @@
 """The store without a queue: the same operations, run in the caller's process.
 
-For a user's tests and for single-process programs. There is no broker, no worker and no sweep: expired
-entries are invisible all the same, and purged when a quota needs their bytes.
+It is for a user's tests and for single-process programs. There is no broker, no worker and no sweep. Expired entries
+are still invisible, and are purged when a quota needs their bytes.
 """
 
 from __future__ import annotations
@@ -29,18 +29,26 @@ _IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"
 
 
 class InlineResult:
-    """A submitted operation that has already ended."""
+    """A submitted operation that has already ended.
+
+    Attributes:
+        operation_id: The idempotency key that it was run with.
+    """
 
     def __init__(self, operation_id: str, outcome: OperationResult | KVStoreError) -> None:
         self.operation_id = operation_id
         self._outcome = outcome
 
     def when_done(self, callback: Callable[[], object]) -> None:
-        """Call back at once."""
+        """Call ``callback`` immediately."""
         callback()
 
     def result(self, timeout: float | None = None) -> Any:
-        """The operation's result, at once."""
+        """Return the operation's result immediately, or raise its error.
+
+        Args:
+            timeout: Checked, and otherwise unused.
+        """
         check_timeout(timeout, 0.0)
         if isinstance(self._outcome, KVStoreError):
             raise self._outcome
@@ -48,11 +56,16 @@ class InlineResult:
 
 
 class InlineKeyValueStore(KeyValueOperations):
-    """The key-value store in this process, on the configured adapter; without settings, in memory.
+    """The key-value store in this process, on the configured adapter.
 
-    A persona's operations run on the adapter of its provider, if it has one, as they do in a worker.
-    ``timeout`` is checked and otherwise unused: an operation takes as long as the database lets it
-    (``statement_timeout_seconds``, ``busy_timeout_seconds``).
+    A persona's operations run on the adapter of its provider, if it has one, as they do in a worker. ``timeout`` is
+    checked and otherwise unused. The database bounds an operation's time (``statement_timeout_seconds``,
+    ``busy_timeout_seconds``).
+
+    Args:
+        settings: The store's settings. Without them, the store is in memory.
+        persona: Whose rights each operation needs.
+        adapter: The default adapter; without it, the one that the settings describe.
     """
 
     def __init__(
@@ -70,10 +83,14 @@ class InlineKeyValueStore(KeyValueOperations):
 
     @classmethod
     def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
-        """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
+        """Open the store that a configuration file describes.
+
+        Args:
+            path: The file; without it, the one that KVWORKER_CONFIG names.
+            persona: Whose rights each operation needs.
 
         Raises:
-            ConfigurationError: the file is missing or wrong.
+            ConfigurationError: The file is missing or invalid.
         """
         return cls(Settings.load(path), persona)
 
@@ -89,14 +106,14 @@ class InlineKeyValueStore(KeyValueOperations):
         return self._submit(find_tool(tool), arguments, timeout)
 
     def check_may_wait(self) -> None:
-        """Nothing is waited for."""
+        """Do nothing: an operation never waits for a worker."""
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
-        """The signature that ``KeyValueStore.signature`` makes; applying it needs a broker and a worker."""
+        """Make the signature that ``KeyValueStore.signature`` makes. Applying it needs a broker and a worker."""
         return make_signature(self, make_celery(self.settings), tool, arguments, valid_seconds)
 
     def close(self) -> None:
-        """Release the adapters' connections."""
+        """Close the adapters' connections."""
         self._adapters.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:

@@ -1,4 +1,4 @@
-"""How long to pause between attempts, everywhere. Imports nothing of the package."""
+"""How long to pause between attempts, everywhere in the package. Imports nothing from it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tenacity.wait import wait_base
 FIRST_PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 1.0
 
-#: For ``tenacity.Retrying(wait=BACKOFF, …)``: random pauses whose bound doubles from the first to the longest, so that
-#: processes that failed together do not come back together.
+#: For ``tenacity.Retrying(wait=BACKOFF, …)``. Pauses are random, so that processes that failed together do not retry
+#: together. The upper bound doubles from the first pause to the longest.
 BACKOFF: Final[wait_base] = wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=MAX_PAUSE_SECONDS)

@@ -1,6 +1,7 @@
 """The worker application: ``celery -A tasks worker`` and ``celery -A tasks beat``.
 
-Its settings come from the file that KVWORKER_CONFIG names, or else from defaults and environment.
+Its settings come from the file that KVWORKER_CONFIG names, or else from defaults and the environment. This package
+holds the application and the task bodies only, and may import everything in ``kvworker``. Nothing imports it.
 """
 
 from __future__ import annotations

@@ -1,37 +1,124 @@
-"""The operations as tasks: each body hands over to the runtime."""
+"""The operations as Celery tasks: one function for each tool, and one for coalesced calls.
+
+Each body delegates to the worker's runtime. ``parents`` holds the result that Celery passes on from the previous
+task of a chain, and ``payload`` what ``kvworker.messaging.wire`` describes. Each returns a result as a dict.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from celery import Celery, Task
 
 from kvworker.errors import KVStoreError
-from kvworker.messaging.wire import APPLY_MANY_TASK
-from kvworker.tools import TOOLS, Tool
+from kvworker.messaging import wire
+from kvworker.tools import TOOLS
 from kvworker.worker.runtime import Runtime
 
-
-def register_operations(app: Celery, runtime: Runtime) -> None:
-    """Register the task of each tool, and that of many calls at once."""
-    for tool in TOOLS.values():
-        _register(app, runtime, tool)
-
-    @app.task(bind=True, name=APPLY_MANY_TASK, typing=False, shared=False, resultrepr_maxsize=0)
-    def together(task: Task, /, **payload: Any) -> dict[str, Any]:
-        return runtime.run_coalesced(task.request, payload)
+Payload: TypeAlias = dict[str, Any]
 
 
-def _register(app: Celery, runtime: Runtime, tool: Tool) -> None:
-    # throws: a refusal is an answer, not a fault of the worker; Celery logs it without a traceback.
-    # resultrepr_maxsize: results hold stored values, which may be secrets, and Celery logs results.
-    @app.task(
-        bind=True,
-        name=tool.task_name,
-        typing=False,
-        shared=False,
-        throws=(KVStoreError,),
-        resultrepr_maxsize=0,
-    )
-    def operation(task: Task, /, *parents: Any, **payload: Any) -> dict[str, Any]:
-        return runtime.run_operation(task.request, tool, parents, payload)
+def kv_get(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Read an entry."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_get"], parents, payload)
+
+
+def kv_set(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Write an entry."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_set"], parents, payload)
+
+
+def kv_delete(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Remove an entry."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_delete"], parents, payload)
+
+
+def kv_increment(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Add to a counter."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_increment"], parents, payload)
+
+
+def kv_touch(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Set an entry's expiry."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_touch"], parents, payload)
+
+
+def kv_persist(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Remove an entry's expiry."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_persist"], parents, payload)
+
+
+def kv_list_keys(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """List a page of a namespace's entries."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_list_keys"], parents, payload)
+
+
+def kv_list_namespaces(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """List a page of namespaces."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_list_namespaces"], parents, payload)
+
+
+def kv_clear(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Remove every entry of a namespace."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_clear"], parents, payload)
+
+
+def kv_usage(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Tell how much of its quota a namespace or the store uses."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_usage"], parents, payload)
+
+
+def kv_set_quota(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Set a namespace's own quota."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_set_quota"], parents, payload)
+
+
+def kv_batch(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Apply many operations of a namespace in one transaction."""
+    return _runtime(task).run_operation(task.request, TOOLS["kv_batch"], parents, payload)
+
+
+def apply_many(task: Task, /, **payload: Any) -> Payload:
+    """Apply the coalesced calls of one process; the results are by the calls' task ids."""
+    return _runtime(task).run_coalesced(task.request, payload)
+
+
+OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
+    wire.GET_TASK: kv_get,
+    wire.SET_TASK: kv_set,
+    wire.DELETE_TASK: kv_delete,
+    wire.INCREMENT_TASK: kv_increment,
+    wire.TOUCH_TASK: kv_touch,
+    wire.PERSIST_TASK: kv_persist,
+    wire.LIST_KEYS_TASK: kv_list_keys,
+    wire.LIST_NAMESPACES_TASK: kv_list_namespaces,
+    wire.CLEAR_TASK: kv_clear,
+    wire.USAGE_TASK: kv_usage,
+    wire.SET_QUOTA_TASK: kv_set_quota,
+    wire.BATCH_TASK: kv_batch,
+}
+
+
+def register_operations(app: Celery) -> None:
+    """Register the task of each tool, and that of coalesced calls.
+
+    Args:
+        app: A worker's application, whose ``runtime`` the bodies use.
+    """
+    options: dict[str, Any] = {
+        "bind": True,
+        "typing": False,
+        "shared": False,
+        # Celery logs results, and ours hold stored values, which may be secrets.
+        "resultrepr_maxsize": 0,
+    }
+    for name, body in OPERATIONS.items():
+        # throws: a refusal is an answer and not a fault of the worker, so Celery logs it without a traceback.
+        app.task(name=name, throws=(KVStoreError,), **options)(body)
+    app.task(name=wire.APPLY_MANY_TASK, **options)(apply_many)
+
+
+def _runtime(task: Task) -> Runtime:
+    runtime: Runtime = task.app.runtime
+    return runtime

@@ -1,4 +1,5 @@
-"""What client and worker share: payloads, the Celery application, signatures, results, Redis connections, the clock.
+"""The wire format, the Celery application, signatures, results, Redis connections and the clock of deadlines.
 
-Nothing here sends an operation or runs one. May import ``tools``, ``settings``, ``model`` and ``errors``.
+Clients and workers share this package. It neither sends operations nor runs them. It may import ``tools``,
+``settings``, ``model``, ``errors``, ``fork_safety`` and ``retries``.
 """

@@ -1,8 +1,7 @@
-"""The Celery application that client and worker share; it registers no task.
+"""The configuration of the Celery application that clients and workers share.
 
-Each setting that differs from Celery's default says why. Sources: the Celery 5.7 configuration
-reference, kombu's Redis transport options, and what was seen when brokers and workers went away (what
-callers may rely on is in the README, "Guarantees").
+Each setting that differs from Celery's default says why. The sources are the Celery 5.7 configuration reference,
+kombu's Redis transport options, and tests in which brokers and workers fail.
 """
 
 from __future__ import annotations
@@ -14,18 +13,30 @@ from urllib.parse import urlsplit
 from celery import Celery
 from kombu import Exchange, Queue
 
-from kvworker.messaging import kombu_patches, wire
+from kvworker.messaging import wire
+from kvworker.messaging.application import Application
 from kvworker.messaging.certificates import sign_everything
 from kvworker.messaging.result_backend import use_result_backend
+from kvworker.retries import MAX_PAUSE_SECONDS
 from kvworker.settings import Settings
 from kvworker.settings.urls import speaks_redis, tls_parameters, without_tls_parameters
 
 
 def make_celery(settings: Settings) -> Celery:
-    """A Celery application for these settings, for a client or a worker."""
-    kombu_patches.apply()
+    """Make a client's Celery application for these settings. It has no tasks and is not the current application."""
+    app = Application("kvworker", set_as_current=False)
+    configure(app, settings)
+    return app
+
+
+def configure(app: Application, settings: Settings) -> None:
+    """Apply settings to an application of a client or a worker.
+
+    Args:
+        app: The application to configure.
+        settings: Where the broker, the results and the queues are, and how long to wait for them.
+    """
     queue = settings.queue
-    app = Celery("kvworker", set_as_current=False)
     app.conf.update(
         broker_url=without_tls_parameters(queue.broker_url) if _is_amqps(queue.broker_url) else queue.broker_url,
         result_backend=queue.result_backend,
@@ -35,7 +46,6 @@ def make_celery(settings: Settings) -> Celery:
         **_connection_settings(settings),
     )
     use_result_backend(app)
-    return app
 
 
 def _wire_settings(settings: Settings) -> dict[str, Any]:
@@ -52,8 +62,8 @@ def _wire_settings(settings: Settings) -> dict[str, Any]:
 
 def _queue_settings(settings: Settings) -> dict[str, Any]:
     names = (settings.queue.queue_name, settings.queue.maintenance_queue_name)
-    # Declared as Celery would create a missing queue by itself, so that a user's application that
-    # applies one of our signatures declares the very same queue (RabbitMQ refuses a different one).
+    # Declare the queues as Celery would create missing ones. A user's application that applies one of our
+    # signatures then declares the same queue; RabbitMQ refuses a different declaration.
     queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
     maintenance_tasks = (wire.SWEEP_TASK, wire.RECOMPUTE_TASK, wire.PRUNE_TASK)
     return {
@@ -65,25 +75,25 @@ def _queue_settings(settings: Settings) -> dict[str, Any]:
 
 def _worker_settings(settings: Settings) -> dict[str, Any]:
     return {
-        # A message is done when its result is stored, not when it is taken: a lost worker loses nothing.
+        # A message is acknowledged once its result is stored, so a lost worker loses no message.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
-        # With late acks a worker would hoard one message a slot behind slow ones (Redis only).
+        # With late acknowledgement a worker would hold one more message per slot behind slow ones (Redis only).
         "worker_disable_prefetch": speaks_redis(settings.queue.broker_url),
         "worker_soft_shutdown_timeout": settings.queue.soft_shutdown_seconds,
         "worker_enable_soft_shutdown_on_idle": False,
-        # Operations are idempotent, so what runs when the connection is lost may finish.
+        # Operations are idempotent, so a task may finish after the connection is lost.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_remote_control": settings.queue.remote_control,
         "worker_send_task_events": False,
         "task_send_sent_event": False,
         "task_track_started": False,
         "result_expires": settings.queue.result_expires_seconds,
-        # A result that could not be stored is lost, and its caller never hears of it (Celery's default).
+        # By default Celery drops a result that it could not store, and the caller waits until its timeout.
         "result_backend_always_retry": True,
         "result_backend_max_retries": 30,
-        "result_backend_max_sleep_between_retries_ms": 1000,
+        "result_backend_max_sleep_between_retries_ms": int(MAX_PAUSE_SECONDS * 1000),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "timezone": "UTC",
@@ -98,13 +108,13 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
         "broker_pool_acquire_timeout": timeout,
         "redis_socket_timeout": timeout,
         "redis_socket_connect_timeout": timeout,
-        # Celery hands it to Unix sockets too, which do not know it.
+        # Celery passes it to Unix sockets too, which do not support it.
         "redis_socket_keepalive": "socket" not in settings.queue.result_backend.partition("://")[0],
         "redis_backend_health_check_interval": 25,
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
         "result_backend_transport_options": {
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
-            # Celery's own waits (a user's AsyncResult.get) give up in seconds when the server is away.
+            # Celery's own waits, such as a user's AsyncResult.get, give up within seconds if the server is away.
             "retry_policy": {
                 "max_retries": 4,
                 "interval_start": 0,
@@ -116,7 +126,7 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
     }
     if speaks_redis(settings.queue.broker_url):
         return {**common, "broker_transport_options": _redis_options(settings)}
-    # Without confirms a message written to a dying connection is lost without a word.
+    # Without confirms, a message written to a failing connection is lost silently.
     amqp = {**common, "broker_transport_options": {"confirm_publish": True}}
     url = settings.queue.broker_url
     return {**amqp, "broker_use_ssl": _amqp_tls(url)} if _is_amqps(url) else amqp
@@ -127,13 +137,13 @@ def _is_amqps(url: str) -> bool:
 
 
 def _amqp_tls(url: str) -> dict[str, Any]:
-    """What py-amqp wants of the URL's TLS parameters, whose names it does not know."""
+    """Translate the URL's TLS parameters, whose names py-amqp does not know."""
     given = tls_parameters(url)
     reqs = given.pop("ssl_cert_reqs").removeprefix("CERT_").upper()
     options: dict[str, Any] = {name.removeprefix("ssl_"): value for name, value in given.items()}
     options["cert_reqs"] = ssl.VerifyMode[f"CERT_{reqs}"]
     if options["cert_reqs"] is ssl.CERT_REQUIRED:
-        # Without it the certificate of any host would do.
+        # Without a host name py-amqp accepts a certificate of any host.
         options["server_hostname"] = urlsplit(url).hostname
     return options
 
@@ -141,10 +151,10 @@ def _amqp_tls(url: str) -> dict[str, Any]:
 def _redis_options(settings: Settings) -> dict[str, Any]:
     return {
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
-        # The default interval of 10 s, acted on every 10th time, restores up to 100 s late.
+        # kombu checks every 10 s by default and acts on every 10th check, so it restores up to 100 s late.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
-        # Own keys: the shortest visibility timeout of all applications on a broker would win otherwise.
+        # Applications that share these keys share the shortest of their visibility timeouts, so use our own.
         "unacked_key": "kvworker.unacked",
         "unacked_index_key": "kvworker.unacked_index",
         "unacked_mutex_key": "kvworker.unacked_mutex",

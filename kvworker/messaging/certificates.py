@@ -1,7 +1,7 @@
-"""Celery's message signing: whoever sends signs with a key of its own, and whoever reads knows the certificates.
+"""Celery's message signing: each sender signs with its own key, and each reader has the senders' certificates.
 
-Celery signs the body of a message or of a result, and nothing beside it. So an operation's body names its task and its
-operation id too (``kvworker.tools.policy``): otherwise a read that was signed could be sent again as a delete.
+Celery signs only the body of a message or a result. So the body of an operation also names its task and its operation
+id (``kvworker.messaging.signing``). Otherwise a signed read could be sent again as a delete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvworker.errors import ConfigurationError
 if TYPE_CHECKING:
     from kvworker.settings import PoliciesSettings
 
-#: The name and the content type that Celery gives to it.
+#: Celery's name for its signing serializer. ``_CONTENT_TYPE`` is Celery's content type for it.
 SERIALIZER: Final = "auth"
 _CONTENT_TYPE: Final = "application/data"
 _JSON: Final = "application/json"
@@ -28,19 +28,25 @@ _Loaded = TypeVar("_Loaded")
 
 
 def sign_everything(policies: PoliciesSettings) -> dict[str, Any]:
-    """Have this process sign with its key, and give the settings of an application that takes nothing unsigned.
+    """Register the signing serializer, and return the settings of an application that accepts only signed messages.
 
-    Unlike ``Celery.setup_security`` it leaves the serializers of other applications in this process alone.
+    Unlike ``Celery.setup_security``, it does not disable the serializers of other applications in this process.
+
+    Args:
+        policies: The files of the key, its certificate and the senders' certificates.
+
+    Returns:
+        Celery's settings of serializers and accepted content.
 
     Raises:
-        ConfigurationError: a file cannot be used, or the package cryptography is missing.
+        ConfigurationError: A file cannot be used, or the package cryptography is not installed.
     """
     serializer = _make_serializer(policies)
 
     def deserialize(data: Any) -> Any:
-        # No signature covers how the body is to be read, and Celery would read it by whatever is named there.
+        # The signature does not cover the body's content type, and Celery would decode by whatever type it names.
         if serializer._unpack(data)["content_type"] != _JSON:
-            raise SecurityError("what was signed is not JSON")
+            raise SecurityError("the signed body is not JSON")
         return serializer.deserialize(data)
 
     register(SERIALIZER, serializer.serialize, deserialize, _CONTENT_TYPE, "utf-8")
@@ -50,10 +56,10 @@ def sign_everything(policies: PoliciesSettings) -> dict[str, Any]:
 
 
 def check_certificates(policies: PoliciesSettings) -> None:
-    """See that the files can be used, where any are configured.
+    """Check that the configured files of keys and certificates can be used, if there are any.
 
     Raises:
-        ConfigurationError: one cannot.
+        ConfigurationError: A file cannot be used, or the package cryptography is not installed.
     """
     if policies.has_certificates:
         _make_serializer(policies)
@@ -80,8 +86,8 @@ def _load(name: str, file: str | None, load: Callable[[Path], _Loaded]) -> _Load
     try:
         return load(Path(file or ""))
     except (OSError, SecurityError, ValueError, TypeError) as error:
-        # Its own text may quote what is in the file.
-        reason = error.strerror if isinstance(error, OSError) else f"it is no {_WANTED[name]}"
+        # The error's own text may quote the file.
+        reason = error.strerror if isinstance(error, OSError) else f"it is not {_WANTED[name]}"
         raise ConfigurationError(f"policies.{name}: {file} cannot be used: {reason}") from None
 
 
@@ -95,15 +101,15 @@ def _check_pair(key: Any, certificate: Any, policies: PoliciesSettings) -> None:
         try:
             certificate.verify(b"", key.sign(b"", digest), digest)
         except (SecurityError, TypeError):
-            # Celery means to raise the first, and the second comes of how it does.
-            reason = "it is not of policies.security_key"
+            # Celery raises SecurityError here, but constructs it wrongly, which raises TypeError.
+            reason = "it does not belong to policies.security_key"
     if reason:
         file = policies.security_certificate
         raise ConfigurationError(f"policies.security_certificate: {file} cannot be used: {reason}")
 
 
 _WANTED: Final = {
-    "security_key": "RSA private key in PEM form without a password",
-    "security_certificate": "RSA certificate in PEM form",
-    "security_cert_store": "directory or pattern of RSA certificates in PEM form, none of which has expired",
+    "security_key": "an RSA private key in PEM form without a password",
+    "security_certificate": "an RSA certificate in PEM form",
+    "security_cert_store": "a directory or pattern of RSA certificates in PEM form, none of which has expired",
 }

@@ -1,8 +1,8 @@
-"""One clock for deadlines: the one of the results' server, which every caller and every worker reaches.
+"""One clock for deadlines: that of the results' server, which every caller and every worker can reach.
 
-A machine's own clock may be wrong by an hour without anybody noticing. A caller that sets its deadlines by such a
-clock would be told that all its operations expired; a worker would refuse them all, or start them long after
-their callers have gone.
+A machine's own clock may be wrong by an hour unnoticed. If a caller set its deadlines by such a clock, all its
+operations would expire. A worker with such a clock would refuse every operation, or start operations long after their
+callers have given up.
 """
 
 from __future__ import annotations
@@ -13,51 +13,53 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-#: How long a comparison with the server holds.
+#: How long a comparison with the server is valid.
 COMPARED_SECONDS = 20.0
-#: Of a comparison that took longer, half of that may be wrong, and the one before is kept.
-_LONGEST_SECONDS = 1.0
-#: What is worth a line in the log.
+#: Slower comparisons are discarded: the error can be half the round trip.
+_MAX_ROUND_TRIP_SECONDS = 1.0
+#: A change of the difference by more than this is logged.
 _NOTABLE_SECONDS = 2.0
 
 
 class ServerClock:
-    """This machine's clock, corrected by how much a server's differed when they were last compared.
+    """This machine's clock, corrected by its difference from a server's clock at their last comparison.
 
-    ``read_server`` gives the server's time, in seconds since the epoch. Until it has answered once, this machine's
-    clock is taken as it is.
+    Until the first comparison succeeds, the clock is not corrected.
+
+    Args:
+        read_server: Returns the server's time, in seconds since the epoch.
+
+    Attributes:
+        ahead: By how many seconds the server's clock is ahead of this machine's.
     """
 
     def __init__(self, read_server: Callable[[], float]) -> None:
         self._read_server = read_server
         self._compare_at = 0.0
-        #: By how many seconds the server's clock was ahead.
         self.ahead = 0.0
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch by the server's clock."""
         return time.time() + self.ahead
 
     def keep(self) -> None:
-        """Compare, if the last comparison does not hold any more. Raises nothing; what failed is tried later."""
+        """Compare with the server if the last comparison is no longer valid. Raises nothing."""
         if time.monotonic() >= self._compare_at:
             self.compare()
 
     def compare(self) -> None:
-        """Compare with the server now. Raises nothing."""
+        """Compare with the server now. Raises nothing: a failed comparison keeps the last one."""
         self._compare_at = time.monotonic() + COMPARED_SECONDS
         before, began = time.time(), time.monotonic()
         try:
-            there = self._read_server()
-        except Exception as error:  # noqa: BLE001 - whatever it is, this machine's clock goes on
+            server_now = self._read_server()
+        except Exception as error:  # noqa: BLE001 - no failure may stop the caller
             logger.info("the server's clock could not be read: %s", type(error).__name__)
             return
-        took = time.monotonic() - began
-        if took > _LONGEST_SECONDS:
+        round_trip = time.monotonic() - began
+        if round_trip > _MAX_ROUND_TRIP_SECONDS:
             return
-        ahead = there - (before + took / 2)
+        ahead = server_now - (before + round_trip / 2)
         if abs(ahead - self.ahead) > _NOTABLE_SECONDS:
-            logger.warning(
-                "this machine's clock is %.1f s off the results' server's; deadlines are by that one", -ahead
-            )
+            logger.warning("this machine's clock is %.1f s off the results' server's, which deadlines go by", -ahead)
         self.ahead = ahead

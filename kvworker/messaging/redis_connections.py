@@ -1,14 +1,12 @@
 """Connections to a Redis server for a few packed commands at a time, without redis-py's client around them.
 
-The connections are redis-py's own, so TLS, credentials, sockets and parsing are what they are everywhere else.
-What is left out is what its client adds to every command (a pool's lock, retries, events, measurements), which
-costs more than the command itself.
+The connections are redis-py's own, so TLS, credentials, sockets and parsing work as usual. The client around them
+would add a pool's lock, retries, events and measurements to every command, which cost more than the command itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 import sys
@@ -20,33 +18,43 @@ from typing import Any, TypeAlias
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-#: A ``redis.connection.AbstractConnection``, of which redis-py types only half.
+from kvworker.fork_safety import ForkAware, watch_forks
+
+#: A ``redis.connection.AbstractConnection``, which redis-py types only in part.
 RedisConnection: TypeAlias = Any
 
-#: Where a connection remembers its socket and the limit that is set on it.
+#: The attribute in which a connection remembers its socket and that socket's time limit.
 _LIMIT = "_kvworker_limit"
-#: What was used so recently is taken to be open still; beyond, the system is asked.
+#: A connection that was used this recently counts as open. The system is asked about any other.
 _FRESH_SECONDS = 0.01
-#: What was idle for longer may have been cut on its way without a word, and is asked before it is used.
+#: A connection that was idle for longer may have been cut silently, so the server is asked before it is used.
 TRUSTED_IDLE_SECONDS = 20.0
 
 
-class RedisConnectionPool:
-    """Connections of one process that are ready for use; the last one used comes first. Thread-safe.
+class RedisConnectionPool(ForkAware):
+    """Idle connections of one process; the last one used comes first. Thread-safe.
 
-    At most ``max_idle`` are kept. A child process starts with none: those sockets belong to its parent.
+    A forked child starts with none, because the sockets belong to its parent.
+
+    Args:
+        make_connection: Makes a connection that is not connected yet.
+        max_idle: How many idle connections to keep at most.
     """
 
     def __init__(self, make_connection: Callable[[], RedisConnection], *, max_idle: int) -> None:
         self._make_connection = make_connection
         self._max_idle = max_idle
         self._idle: deque[tuple[RedisConnection, float]] = deque()
-        self._pid = os.getpid()
         self._closed = False
+        watch_forks(self)
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's connections. redis-py does not shut down a socket of another process."""
+        self._idle = deque()
 
     def acquire_ready(self) -> RedisConnection | None:
-        """A connection that works as far as can be told without waiting for anything, or None."""
-        while self._pid == os.getpid():
+        """Return a connection that appears to work, without waiting for anything, or None if there is none."""
+        while True:
             try:
                 connection, used_at = self._idle.pop()
             except IndexError:
@@ -58,16 +66,13 @@ class RedisConnectionPool:
             if idle_seconds < _FRESH_SECONDS or is_open(connection):
                 return connection
             connection.disconnect()
-        return None
 
     def acquire(self) -> RedisConnection:
-        """A connection that works; may wait for the server.
+        """Return a connection that works. May wait for the server.
 
         Raises:
-            redis.exceptions.RedisError: the server cannot be reached, or refuses.
+            redis.exceptions.RedisError: The server cannot be reached, or refuses the connection.
         """
-        if self._pid != os.getpid():
-            self._idle, self._pid = deque(), os.getpid()
         connection = self.acquire_ready()
         if connection is None:
             try:
@@ -81,34 +86,43 @@ class RedisConnectionPool:
         return connection
 
     def give_back(self, connection: RedisConnection) -> None:
-        """Keep a connection, on which nothing is outstanding, for whoever is next."""
+        """Return a connection that has no outstanding replies to the pool."""
         self._idle.append((connection, time.monotonic()))
         if self._closed or len(self._idle) > self._max_idle:
             with contextlib.suppress(IndexError):
                 self._idle.popleft()[0].disconnect()
 
     def close(self) -> None:
-        """Close what is idle, and from now on what is given back."""
+        """Close the idle connections, and from now on each connection that is given back."""
         self._closed = True
         with contextlib.suppress(IndexError):
-            while self._pid == os.getpid():
+            while True:
                 self._idle.popleft()[0].disconnect()
 
 
 def connect(connection: RedisConnection) -> None:
-    """Connect, if it is not connected, with the connection's own timeout as its limit."""
+    """Connect if necessary, and set the connection's own timeout as its limit.
+
+    Raises:
+        redis.exceptions.RedisError: The server cannot be reached, or refuses the connection.
+    """
     if not connection.is_connected:
         connection.connect()
         limit(connection, connection._sock.gettimeout())
 
 
 def limit(connection: RedisConnection, seconds: float | None, *, exactly: bool = False) -> None:
-    """Bound what a read or a write takes; ``timed_out`` tells whether it was this that ended one.
+    """Bound the time of each later read and write. ``timed_out`` tells whether an error came from this bound.
 
-    On Linux the kernel watches the time. Python would ask, before each of them, whether there is anything to wait
-    for: two system calls for one, and twice as many moments at which threads pass the interpreter's lock around.
-    TLS needs Python's way, and so do the sockets of gevent and eventlet, and whatever is larger than a socket takes
-    at once: the kernel bounds each of its parts, ``exactly`` all together.
+    On Linux the kernel keeps the time. Python's own timeout polls before each read or write. That doubles the system
+    calls, and the occasions on which threads hand over the interpreter's lock. TLS and the sockets of gevent and
+    eventlet need Python's timeout.
+
+    Args:
+        connection: A connection that is connected.
+        seconds: The bound; None for no bound.
+        exactly: Bound a write that is larger than the socket's buffer as a whole, by Python's timeout. The kernel
+            bounds each part of it separately.
     """
     plain = connection._sock
     if exactly or type(plain).__module__ != "socket" or sys.platform != "linux":
@@ -123,12 +137,12 @@ def limit(connection: RedisConnection, seconds: float | None, *, exactly: bool =
 
 
 def timed_out(error: BaseException) -> bool:
-    """Whether a read or a write failed because its time was up."""
+    """Tell whether a read or a write failed because its time was up."""
     return isinstance(error, RedisTimeoutError) or isinstance(error.__context__, BlockingIOError)
 
 
 def is_open(connection: RedisConnection) -> bool:
-    """Whether the server has neither closed the connection nor said anything on it."""
+    """Tell whether the connection is open and has nothing to read."""
     try:
         return not connection.can_read(timeout=0)
     except (RedisError, OSError):
@@ -136,20 +150,45 @@ def is_open(connection: RedisConnection) -> bool:
 
 
 def exchange(connection: RedisConnection, packed: Sequence[bytes], replies: int) -> list[Any]:
-    """Send packed commands and give as many replies.
+    """Send packed commands and read their replies.
+
+    Args:
+        connection: A connection that is connected and has no outstanding replies.
+        packed: What ``connection.pack_commands`` returned.
+        replies: How many replies to read.
+
+    Returns:
+        The replies in order.
 
     Raises:
-        redis.exceptions.ResponseError: one was refused; all replies are read and the connection can be used on.
-        redis.exceptions.RedisError: anything else, after which the connection is closed.
+        redis.exceptions.ResponseError: The server refused a command. All replies are read, so the connection can
+            still be used.
+        redis.exceptions.RedisError: Any other failure. The connection is closed.
     """
     refusal: ResponseError | None = None
-    given = []
+    received = []
     connection.send_packed_command(packed, check_health=False)
     for _ in range(replies):
         try:
-            given.append(connection.read_response())
+            received.append(connection.read_response())
         except ResponseError as error:
             refusal = refusal or error
     if refusal is not None:
         raise refusal
-    return given
+    return received
+
+
+def server_time(connection: RedisConnection) -> float:
+    """Ask the server for its clock.
+
+    Args:
+        connection: A connection that is connected and has no outstanding replies.
+
+    Returns:
+        Seconds since the epoch.
+
+    Raises:
+        redis.exceptions.RedisError: The server cannot be reached, or refuses the command.
+    """
+    ((seconds, microseconds),) = exchange(connection, connection.pack_commands([("TIME",)]), replies=1)
+    return int(seconds) + int(microseconds) / 1e6

@@ -1,14 +1,14 @@
 """Celery's Redis result backend with less work for each result; keys and contents are the same.
 
-A stock application reads and waits for these results (``AsyncResult``, canvas, Flower), and may store its own
-beside them. What differs, and why nothing is lost by it:
+A stock application can read these results, wait for them (``AsyncResult``, canvas, Flower), and store its own beside
+them. There are two differences:
 
-- A first delivery's SUCCESS is stored without reading first what is there. Celery reads so that a failure never
-  overwrites a success, and so that of two successes the first stays. Everything but a SUCCESS, and everything
-  of a redelivered message, still takes Celery's way; what is overwritten here is at most the success of
-  another delivery of the same operation, which is the same operation's result.
-- The result is stored and published by two commands in one packet instead of a transaction. If the connection
-  breaks between them, both are done again: Celery retries as before.
+- A first delivery's SUCCESS is stored without reading the stored result first. Celery reads it so that a failure
+  never overwrites a success, and so that the first of two successes stays. Every other state, and every result of a
+  redelivered message, is still stored in Celery's way. So at most the success of another delivery is overwritten,
+  which is the result of the same operation.
+- The result is stored and published by two commands in one packet, not in a transaction. If the connection breaks
+  between them, Celery retries both.
 """
 
 from __future__ import annotations
@@ -21,44 +21,48 @@ from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
-from kvworker.messaging.redis_connections import RedisConnectionPool, exchange
+from kvworker.fork_safety import with_own_property_locks
+from kvworker.messaging.redis_connections import RedisConnectionPool, exchange, server_time
 
 _MAX_IDLE = 64
 
 
 def use_result_backend(app: Celery) -> None:
-    """Have an application keep its results by this class, whatever its result backend's URL.
+    """Make an application use this backend for each Redis URL.
 
-    The class in the URL (``module:Class+redis://...``) would do as well, but not be masked where Celery shows URLs.
+    The URL could name the class instead (``module:Class+redis://...``), but Celery would then show its password.
+
+    Args:
+        app: An application of ours.
     """
     path = f"{__name__}:{ResultBackend.__name__}"
     app.loader.override_backends = dict.fromkeys(("redis", "rediss"), path)
 
 
+@with_own_property_locks
 class ResultBackend(RedisBackend):
     """The result backend of workers and clients."""
 
     @cached_property
     def connections(self) -> RedisConnectionPool:
-        """Connections for storing, made like those of the backend's own client."""
+        """The connections that results are stored on, made like those of the backend's own client."""
         pool = self.client.connection_pool
         return RedisConnectionPool(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
 
     def server_time(self) -> float:
-        """The server's clock, in seconds since the epoch.
+        """Ask the results' server for its clock, in seconds since the epoch.
 
         Raises:
-            redis.exceptions.RedisError: it cannot be asked.
+            redis.exceptions.RedisError: The server cannot be reached, or refuses the command.
         """
-        link = self.connections.acquire()
+        connection = self.connections.acquire()
         try:
-            link.send_command("TIME", check_health=False)
-            seconds, microseconds = link.read_response()
+            now = server_time(connection)
         except BaseException:
-            link.disconnect()
+            connection.disconnect()
             raise
-        self.connections.give_back(link)
-        return int(seconds) + int(microseconds) / 1e6
+        self.connections.give_back(connection)
+        return now
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
@@ -73,13 +77,13 @@ class ResultBackend(RedisBackend):
     def _set(self, key: bytes, value: str | bytes, expires: int | None = None) -> None:
         expires = self.expires if expires is None else expires
         store = ("SETEX", key, expires, value) if expires else ("SET", key, value)
-        link = self.connections.acquire()
+        connection = self.connections.acquire()
         try:
-            exchange(link, link.pack_commands([store, ("PUBLISH", key, value)]), replies=2)
+            exchange(connection, connection.pack_commands([store, ("PUBLISH", key, value)]), replies=2)
         except ResponseError:
-            self.connections.give_back(link)
+            self.connections.give_back(connection)
             raise
-        self.connections.give_back(link)
+        self.connections.give_back(connection)
 
 
 def _is_redelivered(request: Any) -> bool:

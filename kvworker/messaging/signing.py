@@ -1,7 +1,7 @@
-"""Signed messages: nobody without the key can make one, or change one.
+"""Signed messages, which cannot be made or changed without the key.
 
-The signature is an HMAC-SHA256 over the task's name and the whole payload but itself. What it cannot cover:
-the value that a chain's previous task hands to a ``kv_set``, and results, which workers do not sign.
+The signature is an HMAC-SHA256 over the task's name and the whole payload except the signature itself. It does not
+cover the value that the previous task of a chain passes to a ``kv_set``. Workers do not sign results.
 """
 
 from __future__ import annotations
@@ -17,29 +17,40 @@ from kvworker.settings import PoliciesSettings
 from kvworker.tools import Tool
 from kvworker.tools.denials import log_denial
 
-#: Why a worker refuses a message whose signature is not of its own key.
+#: Why a worker refuses a message that its own key did not sign.
 UNSIGNED = (
     "its message does not carry the signature of this worker's signing key; configure the same"
     " policies.signing_key where it is sent"
 )
-#: Why it refuses one that was signed for another task: what certificates sign does not hold the task's name by itself.
-MISNAMED = "what was signed does not name this task; send it with `task` among its arguments"
+#: Why a worker refuses a message that was signed for another task. A body that Celery signs by certificate does not
+#: name its task by itself.
+MISNAMED = "the signed body does not name this task; send it with `task` among its arguments"
 
-# Should the form of what is signed ever change, no old signature means anything in the new form.
+# Part of the signed text: if its format ever changes, change this too, so that old signatures become invalid.
 _PURPOSE: Final = "kvworker.message.1"
 
 
 class MessageSigner:
-    """Signs the messages of a configuration, and checks that a received one is authentic."""
+    """Signs messages, and checks that received ones are authentic.
+
+    Args:
+        settings: The signing key, and whether certificates are used.
+    """
 
     def __init__(self, settings: PoliciesSettings) -> None:
         self._settings = settings
 
     def sign(self, tool: Tool, payload: dict[str, Any], operation_id: str | None = None) -> dict[str, Any]:
-        """The payload with its signature; as it is where neither a signing key nor certificates are configured.
+        """Sign a payload, if a signing key or certificates are configured.
 
-        ``operation_id`` becomes part of it where a write has none of the caller's: a copy of the message
-        under another task id is then still the same operation.
+        Args:
+            tool: What the message requests.
+            payload: The payload to sign.
+            operation_id: Added to the payload of a write that has no operation id from its caller. A copy of the
+                message under another task id is then still the same operation.
+
+        Returns:
+            The signed payload, or the same payload if nothing is configured.
         """
         key = self._settings.signing_key
         if key is None and not self._settings.has_certificates:
@@ -51,12 +62,16 @@ class MessageSigner:
         return sign_payload(key.get_secret_value(), tool.task_name, payload) if key else payload
 
     def authenticate(self, tool: Tool, payload: Mapping[str, Any]) -> None:
-        """See that a message was signed, where a signing key or certificates are configured.
+        """Check that a message is authentic, if a signing key or certificates are configured.
 
-        By certificates Celery has verified it before; what is left is that it was signed for this task.
+        With certificates, Celery has verified the signature before. This checks that it was made for this task.
+
+        Args:
+            tool: What the message requests.
+            payload: The payload as it was received.
 
         Raises:
-            PolicyDeniedError: it was not, or something in it was changed.
+            PolicyDeniedError: The message is not signed, or was changed.
         """
         if self._settings.has_certificates and payload.get(TASK) != tool.task_name:
             raise log_denial(payload.get("persona"), tool.name, payload.get("namespace"), MISNAMED)
@@ -66,17 +81,25 @@ class MessageSigner:
 
 
 def sign_payload(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of a message, with their signature, for ``app.send_task`` or a signature of Celery's.
+    """Sign the keyword arguments of a message that you send yourself, by ``app.send_task`` or a Celery signature.
 
-    A message without an ``idempotency_key`` is a new operation under each task id that it is sent with, so
-    give one, and a ``deadline`` (seconds since the epoch), or whoever can read the queue can repeat it::
+    Give an ``idempotency_key`` and a ``deadline`` (seconds since the epoch). Without them, anyone who can read the
+    queue can repeat the message: under another task id it is a new operation::
 
         payload = {"namespace": "session", "key": "token", "value": "t", "persona": "researcher",
                    "idempotency_key": "run-7/step-3", "deadline": time.time() + 5}
         app.send_task("kvworker.kv_set", kwargs=sign_payload(key, "kvworker.kv_set", payload), queue="kv")
 
+    Args:
+        signing_key: The workers' ``policies.signing_key``.
+        task_name: The name of the task, such as ``kvworker.kv_set``.
+        payload: The arguments.
+
+    Returns:
+        The arguments with their signature.
+
     Raises:
-        ValueSerializationError: the payload is not JSON.
+        ValueSerializationError: The payload is not JSON.
     """
     unsigned = {name: value for name, value in payload.items() if name != SIGNATURE}
     try:
@@ -87,7 +110,7 @@ def sign_payload(signing_key: str, task_name: str, payload: Mapping[str, Any]) -
 
 
 def is_signed(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> bool:
-    """Whether the payload, as it was received, carries the signature that the key gives it."""
+    """Tell whether a received payload carries the signature that the key gives it for this task."""
     given = payload.get(SIGNATURE)
     if not isinstance(given, str) or not given.isascii():
         return False
@@ -95,20 +118,20 @@ def is_signed(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> b
     try:
         digest = _digest(signing_key, task_name, unsigned)
     except (TypeError, ValueError, RecursionError):
-        # It holds what no JSON of ours decodes to, so it was not signed here.
+        # The payload holds something that JSON cannot express, so ``sign_payload`` did not make it.
         return False
     return hmac.compare_digest(digest, given)
 
 
 def _digest(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> str:
-    # Arguments have no order, but the keys of a value do: they are stored as they came.
+    # The order of arguments does not matter, but the order of a value's keys is stored.
     arguments = [[name, payload[name]] for name in sorted(payload)]
     text = json.dumps([_PURPOSE, task_name, arguments], separators=(",", ":"), default=_plain)
     return hmac.digest(signing_key.encode(), text.encode("ascii"), "sha256").hex()
 
 
 def _plain(value: object) -> object:
-    """What a tagged value is when it arrives."""
+    """Return the value that a ``Literal`` decodes to."""
     if isinstance(value, Literal):
         return json.loads(value.text)
     raise TypeError(f"a {type(value).__name__} is not JSON")

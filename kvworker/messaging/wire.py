@@ -1,8 +1,8 @@
-"""What client and worker share: task names, the payload of a message, the dict of a result.
+"""The wire format: task names, the payload of a message, and the dict of a result.
 
-A payload is the tool's own arguments plus ``v`` (the version of the payload) and, from the facade,
-``deadline`` (seconds since the epoch); where policies are configured also ``persona``, where a signing key
-is also ``signature``, where certificates are also ``task``. A message made by hand needs the arguments alone::
+A payload holds the tool's own arguments and ``v``, the version of the payload. The facade adds ``deadline`` (seconds
+since the epoch). Policies add ``persona``, a signing key adds ``signature``, and certificates add ``task``. A message
+made by hand needs only the arguments::
 
     app.send_task("kvworker.kv_set", kwargs={"namespace": "session", "key": "token", "value": "t"}, queue="kv")
 """
@@ -22,30 +22,45 @@ from kvworker.model import MAX_NAMESPACE_BYTES, OperationResult, decode_value, s
 from kvworker.tools import TOOLS, Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
+GET_TASK: Final = "kvworker.kv_get"
+SET_TASK: Final = "kvworker.kv_set"
+DELETE_TASK: Final = "kvworker.kv_delete"
+INCREMENT_TASK: Final = "kvworker.kv_increment"
+TOUCH_TASK: Final = "kvworker.kv_touch"
+PERSIST_TASK: Final = "kvworker.kv_persist"
+LIST_KEYS_TASK: Final = "kvworker.kv_list_keys"
+LIST_NAMESPACES_TASK: Final = "kvworker.kv_list_namespaces"
+CLEAR_TASK: Final = "kvworker.kv_clear"
+USAGE_TASK: Final = "kvworker.kv_usage"
+SET_QUOTA_TASK: Final = "kvworker.kv_set_quota"
+BATCH_TASK: Final = "kvworker.kv_batch"
 SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
-#: What several callers of a process asked for, in one message.
+#: One message that holds the coalesced calls of several callers.
 APPLY_MANY_TASK: Final = "kvworker.apply_many"
 SIGNATURE: Final = "signature"
-#: Where a message's body names its task, which is otherwise in its headers alone.
+#: The argument that names a message's task in its body, for signatures that do not cover its headers.
 TASK: Final = "task"
 
-#: What holds values as they were given: arguments of operations and fields of results.
-_MAY_HOLD_VALUES: Final = frozenset({"value", "operations", "entries", "results"})
-
-
-#: What the result of a repetition tells otherwise.
-_OF_THE_MOMENT: Final = frozenset({"replayed", "ttl_seconds"})
-#: What a payload holds besides the tool's arguments.
+#: Arguments of operations and fields of results that may hold a caller's values.
+_VALUE_FIELDS: Final = frozenset({"value", "operations", "entries", "results"})
+#: Fields of a result that differ on replay.
+_REPLAY_FIELDS: Final = frozenset({"replayed", "ttl_seconds"})
+#: Fields of a payload that are not arguments of the tool.
 _ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE, TASK})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One operation as the worker understands it; ``deadline`` is in seconds since the epoch.
+    """One operation as a worker executes it.
 
-    ``persona`` is "" for a call without one.
+    Attributes:
+        tool: What to run.
+        arguments: The tool's arguments, checked.
+        operation_id: The idempotency key: the caller's, or else the task id.
+        deadline: When it may no longer start, in seconds since the epoch; None for no deadline.
+        persona: The caller's persona, or "" for a call without one.
     """
 
     tool: Tool
@@ -58,20 +73,32 @@ class Request:
 class Literal:
     """A value that kombu's JSON would otherwise mistake for one of its own tagged types.
 
-    kombu decodes ``{"__type__": ..., "__value__": ...}`` into dates, bytes and so on (kombu.utils.json),
-    which would change a stored value of that shape, or reject the message. Such a value travels as text
-    and arrives as itself wherever this module is imported.
+    kombu decodes ``{"__type__": ..., "__value__": ...}`` into dates, bytes and so on (``kombu.utils.json``). That
+    would change a stored value of this shape, or reject the message. Such a value travels as JSON text, with a tag of
+    ours, and is decoded wherever this module is imported.
+
+    Args:
+        text: The value as JSON.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
 
 
+# The tag is registered for the whole process, by kombu's public extension point. It adds one tag and changes no other.
+# A serializer of our own would be registered process-wide too, and would change the messages' content type. A decoder
+# in our own classes would not do: a user's stock application reads our results and passes them on in chains.
 register_type(Literal, "kvworker.literal", lambda literal: literal.text, decode_value)
 
 
 def encode_request(arguments: Mapping[str, Any], *, deadline: float | None, persona: str = "") -> dict[str, Any]:
-    """The payload of a message from checked arguments, not signed yet."""
+    """Make the payload of a message, not signed yet.
+
+    Args:
+        arguments: The tool's arguments, checked.
+        deadline: When the operation may no longer start, in seconds since the epoch.
+        persona: The caller's persona, or "" for none.
+    """
     payload: dict[str, Any] = {**arguments, "v": PAYLOAD_VERSION}
     if deadline is not None:
         payload["deadline"] = deadline
@@ -81,15 +108,18 @@ def encode_request(arguments: Mapping[str, Any], *, deadline: float | None, pers
 
 
 def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, Any], *, task_id: str) -> Request:
-    """The operation that a message asks for.
+    """Decode the operation that a message requests.
 
-    ``parents`` is what Celery passes on from the previous task of a chain: the value to set, if the
-    message names none; of an operation's result, what it is however often the chain is run. The operation id
-    is the caller's, or else the task's id.
+    Args:
+        tool: What the message's task runs.
+        parents: What Celery passes on from the previous task of a chain: the value to set, if the message has none.
+            Of an operation's result, only the part that is stable across replays is set.
+        payload: The message's keyword arguments.
+        task_id: The operation id, if the caller gave none.
 
     Raises:
-        UnsupportedMessageError: the message is of a newer version.
-        InvalidRequestError: it is not what the tool takes.
+        UnsupportedMessageError: The message is of a newer version.
+        InvalidRequestError: The message does not fit the tool.
     """
     version = payload.get("v", PAYLOAD_VERSION)
     if version != PAYLOAD_VERSION:
@@ -109,7 +139,7 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
 
 
 def encode_many(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Any]:
-    """The payload of one message from those of several, by their task ids."""
+    """Combine the payloads of several calls, by their task ids, into the payload of one message."""
     return {
         "v": PAYLOAD_VERSION,
         "calls": {task_id: {"tool": tool.name, "payload": payload} for task_id, (tool, payload) in calls.items()},
@@ -117,7 +147,7 @@ def encode_many(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, A
 
 
 def decode_many(payload: Mapping[str, Any]) -> dict[str, tuple[Tool, dict[str, Any]]]:
-    """The payloads of several messages, by their task ids; what this worker does not understand is left out."""
+    """Split the payload of coalesced calls, by their task ids. Calls that this worker cannot decode are omitted."""
     calls = payload.get("calls")
     if payload.get("v") != PAYLOAD_VERSION or not isinstance(calls, dict):
         return {}
@@ -134,15 +164,20 @@ def _is_call(call: object) -> bool:
 
 
 def encode_result(result: OperationResult) -> dict[str, Any]:
-    """The dict that a task returns."""
+    """Return the dict that a task returns for a result."""
     return with_literals(result.to_dict())
 
 
 def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResult:
-    """The result from the dict that a task returned.
+    """Decode the dict that a task returned.
+
+    Args:
+        tool: What the task ran.
+        data: What the task returned.
+        operation_id: The operation id, for the error.
 
     Raises:
-        OperationFailedError: it is not such a dict.
+        OperationFailedError: The data is not a result of this tool.
     """
     if not isinstance(data, dict):
         raise OperationFailedError(operation_id, f"a {type(data).__name__} is not a result")
@@ -153,16 +188,16 @@ def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResul
 
 
 def described(tool: Tool, arguments: Mapping[str, Any]) -> str:
-    """The arguments for logs and monitors: the value, which may be a secret, is left out."""
+    """Describe a call for logs and monitors, without the value, which may be a secret."""
     shown = ", ".join(f"{k}={v!r}" for k, v in arguments.items() if k in {"namespace", "key"})
     return f"{tool.name}({shown})"
 
 
 def check_persona(persona: object) -> str | None:
-    """The name of a persona as it is given, or None for none.
+    """Check the name of a persona and return it; None stands for no persona.
 
     Raises:
-        InvalidRequestError: it is not a non-blank string of at most 255 characters.
+        InvalidRequestError: The name is not a non-blank string of at most 255 characters.
     """
     if persona is None:
         return None
@@ -172,20 +207,19 @@ def check_persona(persona: object) -> str | None:
 
 
 def with_literals(data: dict[str, Any]) -> dict[str, Any]:
-    """What is sent: values that kombu would mistake are made literal; done twice it changes nothing."""
-    return {name: _literal(value) if name in _MAY_HOLD_VALUES else value for name, value in data.items()}
+    """Replace the values that kombu would misread by ``Literal``. Applying it twice changes nothing more."""
+    return {name: _literal(value) if name in _VALUE_FIELDS else value for name, value in data.items()}
 
 
 def _as_recorded(result: object) -> object:
-    """An operation's result without what a repetition tells otherwise: that it is one, and the time that is left.
-
-    A chord passes on a list of results.
-    """
+    """Return the part of an operation's result that is stable across replays. A chord passes on a list of results."""
     if isinstance(result, list):
-        return [_as_recorded(one) for one in result]
+        return [_as_recorded(element) for element in result]
     if isinstance(result, dict) and "replayed" in result and "namespace" in result:
-        kept = {name: value for name, value in result.items() if name not in _OF_THE_MOMENT}
-        return {**kept, "results": [_as_recorded(one) for one in kept["results"]]} if "results" in kept else kept
+        kept = {name: value for name, value in result.items() if name not in _REPLAY_FIELDS}
+        return (
+            {**kept, "results": [_as_recorded(element) for element in kept["results"]]} if "results" in kept else kept
+        )
     return result
 
 
@@ -204,7 +238,7 @@ def _shown_version(version: object) -> str:
 def _check_deadline(deadline: object) -> float | None:
     if deadline is None:
         return None
-    # Compared first: math.isfinite and float() raise for an integer that is larger than any float.
+    # Compare first: math.isfinite and float() raise for an integer that is larger than any float.
     if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not abs(deadline) <= sys.float_info.max:
         raise InvalidRequestError("deadline must be a number of seconds since the epoch")
     return float(deadline)

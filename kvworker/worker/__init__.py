@@ -1,5 +1,5 @@
-"""What runs a message: the runtime, the execution of an operation, and the worker's Celery classes.
+"""Running messages: the runtime, the execution of an operation, and the Celery classes of our workers.
 
-May import ``messaging``, ``adapters`` and everything below them, never ``client``. The application and its task
-bodies are in ``tasks``.
+The application and its task bodies are in ``tasks``. This package may import ``messaging``, ``adapters`` and
+everything below them, but never ``client``.
 """

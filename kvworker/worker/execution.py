@@ -1,11 +1,26 @@
-"""The operations on an adapter: what a worker runs, and what the inline facade runs."""
+"""The operations on an adapter, as workers and the inline facade run them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from kvworker.model import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS, LedgerUsage, NamespaceList, Operation
+from kvworker.model import (
+    DEFAULT_PAGE_ROWS,
+    MAX_PAGE_ROWS,
+    BatchResult,
+    ClearResult,
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    KeyList,
+    LedgerUsage,
+    NamespaceList,
+    Operation,
+    QuotaResult,
+    SetResult,
+    TouchResult,
+)
 from kvworker.tools import make_steps
 
 if TYPE_CHECKING:
@@ -13,35 +28,39 @@ if TYPE_CHECKING:
     from kvworker.messaging.wire import Request
     from kvworker.model import OperationResult
 
-#: Tells whether a caller may see a namespace; None is that it may see all.
-Visible = Callable[[str], bool] | None
+#: Tells whether a caller may see a namespace. None means that it may see all of them.
+Visible: TypeAlias = Callable[[str], bool] | None
 
 
 def execute(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = None) -> OperationResult:
     """Apply a checked request to the store, once for its operation id.
 
+    Args:
+        adapter: The store.
+        request: The tool, its checked arguments and the operation id.
+        visible: Which namespaces the caller may see in a list of namespaces.
+
+    Returns:
+        The result of the adapter's method.
+
     Raises:
-        KVStoreError: whatever the adapter's method raises.
+        KVStoreError: Whatever the adapter's method raises.
     """
-    arguments = dict(request.arguments)
-    match request.tool.method:
-        case "usage":
-            namespace = arguments.get("namespace")
-            return adapter.total_usage() if namespace is None else adapter.usage(namespace)[0]
-        case "list_namespaces":
-            return _list_namespaces(adapter, visible, **arguments)
-        case "batch":
-            arguments["steps"] = make_steps(arguments.pop("operations"))
-        case "set_quota":
-            arguments.setdefault("quota_bytes", None)
-    if request.tool.writes:
-        arguments["operation_id"] = request.operation_id
-    result: OperationResult = getattr(adapter, request.tool.method)(**arguments)
-    return result
+    if request.tool.name == "kv_list_namespaces":
+        return _list_namespaces(adapter, request, visible)
+    return _METHODS[request.tool.name](adapter, request)
 
 
 def apply_many(adapter: KeyValueStoreAdapter, requests: Sequence[Request]) -> list[OperationResult | None]:
-    """Apply checked requests that each are of one key in one go; None for each that is to be performed on its own."""
+    """Apply checked requests, each of a single key, in one call of the adapter.
+
+    Args:
+        adapter: The store of all the requests.
+        requests: What to apply, in any order.
+
+    Returns:
+        A result for each request. None means that it was not applied and must be executed individually.
+    """
     return list(adapter.apply_many([_operation(request) for request in requests]))
 
 
@@ -52,18 +71,124 @@ def _operation(request: Request) -> Operation:
     return Operation(namespace, step, request.operation_id)
 
 
-def _list_namespaces(
-    adapter: KeyValueStoreAdapter, visible: Visible, *, limit: int = DEFAULT_PAGE_ROWS, **arguments: Any
-) -> NamespaceList:
-    """A page of those namespaces that the caller may see; the others do not even show in its cursor."""
+def _get(adapter: KeyValueStoreAdapter, request: Request) -> GetResult:
+    arguments = request.arguments
+    return adapter.get(arguments["namespace"], arguments["key"])
+
+
+def _set(adapter: KeyValueStoreAdapter, request: Request) -> SetResult:
+    arguments = request.arguments
+    return adapter.set(
+        arguments["namespace"],
+        arguments["key"],
+        arguments["value"],
+        ttl_seconds=arguments.get("ttl_seconds"),
+        expected_version=arguments.get("expected_version"),
+        if_absent=arguments.get("if_absent", False),
+        keep_ttl=arguments.get("keep_ttl", False),
+        operation_id=request.operation_id,
+    )
+
+
+def _delete(adapter: KeyValueStoreAdapter, request: Request) -> DeleteResult:
+    arguments = request.arguments
+    return adapter.delete(
+        arguments["namespace"],
+        arguments["key"],
+        expected_version=arguments.get("expected_version"),
+        operation_id=request.operation_id,
+    )
+
+
+def _increment(adapter: KeyValueStoreAdapter, request: Request) -> IncrementResult:
+    arguments = request.arguments
+    return adapter.increment(
+        arguments["namespace"],
+        arguments["key"],
+        delta=arguments.get("delta", 1),
+        initial_value=arguments.get("initial_value", 0),
+        ttl_seconds=arguments.get("ttl_seconds"),
+        operation_id=request.operation_id,
+    )
+
+
+def _touch(adapter: KeyValueStoreAdapter, request: Request) -> TouchResult:
+    arguments = request.arguments
+    return adapter.touch(
+        arguments["namespace"], arguments["key"], arguments["ttl_seconds"], operation_id=request.operation_id
+    )
+
+
+def _persist(adapter: KeyValueStoreAdapter, request: Request) -> TouchResult:
+    arguments = request.arguments
+    return adapter.persist(arguments["namespace"], arguments["key"], operation_id=request.operation_id)
+
+
+def _batch(adapter: KeyValueStoreAdapter, request: Request) -> BatchResult:
+    arguments = request.arguments
+    return adapter.batch(
+        arguments["namespace"],
+        make_steps(arguments["operations"]),
+        atomic=arguments.get("atomic", True),
+        operation_id=request.operation_id,
+    )
+
+
+def _clear(adapter: KeyValueStoreAdapter, request: Request) -> ClearResult:
+    return adapter.clear(request.arguments["namespace"], operation_id=request.operation_id)
+
+
+def _set_quota(adapter: KeyValueStoreAdapter, request: Request) -> QuotaResult:
+    arguments = request.arguments
+    return adapter.set_quota(arguments["namespace"], arguments.get("quota_bytes"), operation_id=request.operation_id)
+
+
+def _usage(adapter: KeyValueStoreAdapter, request: Request) -> LedgerUsage:
+    namespace = request.arguments.get("namespace")
+    return adapter.total_usage() if namespace is None else adapter.usage(namespace)[0]
+
+
+def _list_keys(adapter: KeyValueStoreAdapter, request: Request) -> KeyList:
+    arguments = request.arguments
+    return adapter.list_keys(
+        arguments["namespace"],
+        prefix=arguments.get("prefix", ""),
+        limit=arguments.get("limit", DEFAULT_PAGE_ROWS),
+        cursor=arguments.get("cursor"),
+        include_values=arguments.get("include_values", False),
+    )
+
+
+def _list_namespaces(adapter: KeyValueStoreAdapter, request: Request, visible: Visible) -> NamespaceList:
+    """List a page of the namespaces that the caller may see; hidden ones do not appear in its cursor either."""
+    arguments = request.arguments
+    prefix: str = arguments.get("prefix", "")
+    limit: int = arguments.get("limit", DEFAULT_PAGE_ROWS)
+    cursor: str | None = arguments.get("cursor")
     if visible is None:
-        return adapter.list_namespaces(limit=limit, **arguments)
+        return adapter.list_namespaces(prefix=prefix, limit=limit, cursor=cursor)
     found: list[LedgerUsage] = []
     while True:
-        page = adapter.list_namespaces(limit=MAX_PAGE_ROWS, **arguments)
+        page = adapter.list_namespaces(prefix=prefix, limit=MAX_PAGE_ROWS, cursor=cursor)
         found += [usage for usage in page.namespaces if visible(str(usage.namespace))]
         if len(found) > limit:
             return NamespaceList(tuple(found[:limit]), found[limit - 1].namespace)
         if page.next_cursor is None:
             return NamespaceList(tuple(found))
-        arguments["cursor"] = page.next_cursor
+        cursor = page.next_cursor
+
+
+#: How each tool calls the adapter, except ``kv_list_namespaces``, which also needs to know what the caller may see.
+_METHODS: Final[Mapping[str, Callable[[KeyValueStoreAdapter, Request], OperationResult]]] = {
+    "kv_get": _get,
+    "kv_set": _set,
+    "kv_delete": _delete,
+    "kv_increment": _increment,
+    "kv_touch": _touch,
+    "kv_persist": _persist,
+    "kv_batch": _batch,
+    "kv_clear": _clear,
+    "kv_set_quota": _set_quota,
+    "kv_usage": _usage,
+    "kv_list_keys": _list_keys,
+}

@@ -1,22 +1,23 @@
-"""What a message must be before Celery takes it. Pure.
+"""Checks of a message before Celery handles it. Pure.
 
-Celery trusts a message's headers and the shape of its body. What is wrong in them raises in the worker's main
-process, or in a pool between two steps, and costs a worker or one of its slots.
+Celery trusts a message's headers and the shape of its body. An error in them raises in the worker's main process, or
+in a pool between two steps, and ends the worker or blocks one of its slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from celery.app.task import Context
 
 from kvworker.model import depth_of
 
-#: Of lists and objects in a body. Beyond some 450 the pool's pickling of it ends the worker's main process.
+#: How deep lists and objects in a body may nest. Beyond some 450 levels, pickling the body for the pool ends the
+#: worker's main process.
 MAX_DEPTH: Final = 400
 
-#: The headers that Celery works with, by their types; each may be absent or null.
+#: The types of the headers that Celery uses. Each header may be absent or null.
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     **dict.fromkeys(("eta", "expires", "shadow", "root_id", "parent_id", "group", "origin", "argsrepr"), (str,)),
     **dict.fromkeys(("kwargsrepr", "lang"), (str,)),
@@ -25,36 +26,81 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "ignore_result": (bool,),
     "stamped_headers": (list,),
 }
-#: A header of such a name would stand in for a method of the task's request, or for something of its own.
+#: A header with such a name would replace a method or a private attribute of the task's request.
 _RESERVED: Final = frozenset(name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name)))
+
+Headers: TypeAlias = Mapping[str, Any]
 
 
 def problem_of(message: Any) -> str | None:
-    """What is wrong with a message, without what it holds; None if nothing is."""
-    problem = _problem_of_headers(message.headers)
-    if problem is not None:
-        return problem
+    """Find what is wrong with a message.
+
+    Args:
+        message: A ``kombu.Message``. Its body is decoded.
+
+    Returns:
+        A description that does not quote the message, or None if the message is sound.
+    """
+    for check in _HEADER_CHECKS:
+        problem = check(message.headers)
+        if problem is not None:
+            return problem
     try:
         body = message.payload
     except Exception as error:  # noqa: BLE001 - decoders fail in as many ways as there are content types
-        # kombu makes one error of all that decoders raise; which it was tells more.
+        # kombu wraps every decoder's error in its own; the original says more.
         return f"its body cannot be decoded ({type(error.__context__ or error).__name__})"
     return _problem_of_body(body)
 
 
-def _problem_of_headers(headers: Mapping[str, Any]) -> str | None:
-    if not isinstance(headers.get("id"), str) or not headers["id"]:
-        return "its id is no string"
-    if not _are_time_limits(headers.get("timelimit")):
-        return "its time limits are no pair of numbers"
+def _problem_of_id(headers: Headers) -> str | None:
+    return None if isinstance(headers.get("id"), str) and headers["id"] else "its id is not a string"
+
+
+def _problem_of_time_limits(headers: Headers) -> str | None:
+    limits = headers.get("timelimit")
+    if not limits:
+        return None
+    is_pair = isinstance(limits, list) and len(limits) == 2 and all(isinstance(x, int | float | None) for x in limits)
+    return None if is_pair else "its time limits are not a pair of numbers"
+
+
+def _problem_of_types(headers: Headers) -> str | None:
     for name, types in _TYPES.items():
         if not isinstance(headers.get(name), (*types, type(None))):
             return f"its header {name} is of a wrong type"
-    if not all(isinstance(stamp, str) for stamp in headers.get("stamped_headers") or ()):
-        return "its header stamped_headers is no list of names"
-    if any(name.startswith("_") or name in _RESERVED for name in headers):
-        return "it has a header of a name that is not a header's"
-    return _problem_of_options(headers)
+    return None
+
+
+def _problem_of_stamps(headers: Headers) -> str | None:
+    are_names = all(isinstance(stamp, str) for stamp in headers.get("stamped_headers") or ())
+    return None if are_names else "its header stamped_headers is not a list of names"
+
+
+def _problem_of_names(headers: Headers) -> str | None:
+    is_reserved = any(name.startswith("_") or name in _RESERVED for name in headers)
+    return "it has a header with a reserved name" if is_reserved else None
+
+
+def _problem_of_options(options: Mapping[str, Any]) -> str | None:
+    for name in ("callbacks", "errbacks", "chain"):
+        signatures = options.get(name)
+        if signatures and not (isinstance(signatures, list) and all(map(_is_signature, signatures))):
+            return "its callbacks or its chain are not a list of signatures"
+    if options.get("chord") is not None and not _is_signature(options["chord"]):
+        return "its chord is not a signature"
+    return None
+
+
+#: In order: a later check relies on the types that an earlier one has checked.
+_HEADER_CHECKS: Final[tuple[Callable[[Headers], str | None], ...]] = (
+    _problem_of_id,
+    _problem_of_time_limits,
+    _problem_of_types,
+    _problem_of_stamps,
+    _problem_of_names,
+    _problem_of_options,
+)
 
 
 def _problem_of_body(body: object) -> str | None:
@@ -62,29 +108,13 @@ def _problem_of_body(body: object) -> str | None:
         return "its body is not a list of arguments, keywords and options"
     args, kwargs, options = body
     if not (isinstance(args, list | tuple) and isinstance(kwargs, dict) and isinstance(options, dict)):
-        return "its arguments are no list, or its keywords or options are no object"
+        return "its arguments are not a list, or its keywords or options are not an object"
     if depth_of(body, MAX_DEPTH) > MAX_DEPTH:
         return f"its body is nested deeper than {MAX_DEPTH} levels"
     return _problem_of_options(options)
 
 
-def _problem_of_options(options: Mapping[str, Any]) -> str | None:
-    for name in ("callbacks", "errbacks", "chain"):
-        signatures = options.get(name)
-        if signatures and not (isinstance(signatures, list) and all(map(_is_signature, signatures))):
-            return "its callbacks or its chain are no list of signatures"
-    if options.get("chord") is not None and not _is_signature(options["chord"]):
-        return "its chord is no signature"
-    return None
-
-
-def _is_signature(one: object) -> bool:
-    """Whether it is a signature as Celery sends it: it takes all four parts for granted."""
+def _is_signature(candidate: object) -> bool:
+    """Tell whether it has all four parts that Celery sends in a signature and expects of one."""
     parts = {"task": str, "args": list | tuple, "kwargs": dict, "options": dict}
-    return isinstance(one, dict) and all(isinstance(one.get(name), type_) for name, type_ in parts.items())
-
-
-def _are_time_limits(limits: object) -> bool:
-    if not limits:
-        return True
-    return isinstance(limits, list) and len(limits) == 2 and all(isinstance(x, int | float | None) for x in limits)
+    return isinstance(candidate, dict) and all(isinstance(candidate.get(name), type_) for name, type_ in parts.items())

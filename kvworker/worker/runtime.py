@@ -1,9 +1,7 @@
-"""How a worker runs an operation: if policy allows it, within its deadline, a bounded number of times."""
+"""Running an operation in a worker: if policy allows it, before its deadline, a bounded number of times."""
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import Any
 from celery import Celery
 from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from kvworker.adapters import KeyValueStoreAdapter
 from kvworker.adapters.providers import Adapters
@@ -30,6 +29,7 @@ from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.wire import Request, decode_many, decode_request, encode_result
 from kvworker.model import OperationResult
+from kvworker.retries import BACKOFF
 from kvworker.settings import Settings
 from kvworker.tools import STEP_TOOLS, Tool
 from kvworker.tools.policy import Policy
@@ -37,14 +37,17 @@ from kvworker.worker.execution import apply_many, execute
 
 logger = get_task_logger(__name__)
 
-_OF_ONE_KEY = frozenset(tool.name for tool in STEP_TOOLS)
-
-_FIRST_PAUSE_SECONDS = 0.05
-_MAX_PAUSE_SECONDS = 2.0
+_SINGLE_KEY_TOOLS = frozenset(tool.name for tool in STEP_TOOLS)
 
 
 class Runtime:
-    """What the task bodies share in a worker process."""
+    """What the task bodies share in a worker process.
+
+    Attributes:
+        app: The worker's application.
+        settings: Its settings.
+        adapters: The adapters of this process.
+    """
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self.app = app
@@ -57,7 +60,20 @@ class Runtime:
     def run_operation(
         self, task_request: Any, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any]
     ) -> dict[str, Any]:
-        """Run the operation that a message asks for, and return its result as a dict."""
+        """Run the operation that a message requests.
+
+        Args:
+            task_request: Celery's request of the task.
+            tool: What to run.
+            parents: The result of the previous task of a chain, if there is one.
+            payload: The message's keyword arguments.
+
+        Returns:
+            The result as a dict.
+
+        Raises:
+            KVStoreError: The operation was refused, was too late, or failed.
+        """
         request = self._admitted(tool, parents, payload, task_request.id)
         redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
@@ -66,33 +82,40 @@ class Runtime:
             if self._is_late(request):
                 self._refuse_late(request, redelivered=redelivered)
             with attempt(task_request.id, partial(self._check_in_time, request)):
-                return encode_result(self._retrying(request))
+                return encode_result(self._execute(request))
         except (ConfigurationError, SchemaError) as error:
-            # No fault of the caller's: whoever runs the worker should see it.
-            logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback would tell nothing more
+            # Not the caller's fault: the worker's operator should see it.
+            logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback adds nothing
             raise
         except StoreUnavailableError as error:
             operation_id = request.operation_id if tool.writes else ""
             raise StoreUnavailableError(error.detail, operation_id) from error
 
     def run_coalesced(self, task_request: Any, payload: dict[str, Any]) -> dict[str, Any]:
-        """Apply what several callers asked for, as far as it can be done at once: results by the calls' task ids.
+        """Apply the coalesced calls of several callers, as far as one call of an adapter can.
 
-        What is left out, for whatever reason, comes again as a message of its own: there its error is told, or it is
-        tried until its deadline. So a second delivery need not look what became of the first.
+        A call without a result here is sent again individually. That message reports its error, or retries until
+        its deadline. So a redelivery can ignore the first attempt and apply nothing.
+
+        Args:
+            task_request: Celery's request of the task.
+            payload: The message's keyword arguments.
+
+        Returns:
+            A dict whose ``results`` holds results by the calls' task ids.
         """
         requests: dict[str, Request] = {}
         if not (task_request.delivery_info or {}).get("redelivered"):
             for task_id, (tool, call) in decode_many(payload).items():
                 with suppress(KVStoreError):
                     request = self._admitted(tool, (), call, task_id)
-                    if tool.name in _OF_ONE_KEY and not self._is_late(request):
+                    if tool.name in _SINGLE_KEY_TOOLS and not self._is_late(request):
                         requests[task_id] = request
         results: dict[str, Any] = {}
         for adapter, task_ids in self._by_adapter(requests).items():
             with suppress(KVStoreError):
-                taken = apply_many(adapter, [requests[task_id] for task_id in task_ids])
-                done = zip(task_ids, taken, strict=True)
+                applied = apply_many(adapter, [requests[task_id] for task_id in task_ids])
+                done = zip(task_ids, applied, strict=True)
                 results |= {task_id: encode_result(result) for task_id, result in done if result is not None}
         return {"results": results}
 
@@ -104,7 +127,7 @@ class Runtime:
         return groups
 
     def _admitted(self, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any], task_id: str) -> Request:
-        """The operation of a message that is authentic and allowed, whatever its sender has checked."""
+        """Return the operation of a message after checking that it is authentic and allowed."""
         self._signer.authenticate(tool, payload)
         request = decode_request(tool, parents, payload, task_id=task_id)
         return replace(request, persona=self._policy.admit(request.persona, tool, request.arguments))
@@ -112,21 +135,42 @@ class Runtime:
     def _adapter(self, request: Request) -> KeyValueStoreAdapter:
         return self.adapters.of(self._policy.provider_of(request.persona))
 
-    def _retrying(self, request: Request) -> OperationResult:
-        """Try until the deadline, or for ``retry_seconds`` when there is none, while the database is away."""
+    def _execute(self, request: Request) -> OperationResult:
         give_up_at = self._clock.now() + self.settings.queue.retry_seconds
         if request.deadline is not None:
             give_up_at = min(give_up_at, request.deadline)
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return execute(self._adapter(request), request, self._policy.visible(request.persona))
-            except StoreUnavailableError as error:
-                pause = min(pause * 2, _MAX_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                if self._clock.now() + pause >= give_up_at:
-                    raise
-                logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, pause)
-            time.sleep(pause)
+        try:
+            return self._execute_once(request)
+        except StoreUnavailableError as error:
+            return self._retry(request, error, give_up_at)
+
+    def _execute_once(self, request: Request) -> OperationResult:
+        return execute(self._adapter(request), request, self._policy.visible(request.persona))
+
+    def _retry(self, request: Request, first_error: StoreUnavailableError, give_up_at: float) -> OperationResult:
+        """Retry while the database is unavailable, until ``give_up_at``: the deadline, or ``retry_seconds`` at most."""
+
+        def attempt_again() -> OperationResult:
+            if retrying.statistics["attempt_number"] == 1:
+                # The first attempt was made before: most operations succeed and never pay for a retry policy.
+                raise first_error
+            return self._execute_once(request)
+
+        def is_too_late(state: RetryCallState) -> bool:
+            return self._clock.now() + state.upcoming_sleep >= give_up_at
+
+        def log(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, state.upcoming_sleep)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            wait=BACKOFF,
+            stop=is_too_late,
+            before_sleep=log,
+            reraise=True,
+        )
+        return retrying(attempt_again)
 
     def _is_late(self, request: Request) -> bool:
         if request.deadline is None:
@@ -139,10 +183,10 @@ class Runtime:
             raise OperationTimeoutError(request.operation_id, "its worker stood still, and its deadline has passed")
 
     def _refuse_late(self, request: Request, *, redelivered: bool) -> None:
-        """Settle a message that is past its deadline; returns if its operation was applied already.
+        """Refuse a message past its deadline, unless its operation was already applied.
 
-        An earlier delivery may have applied it, or may still be about to: only a first delivery without
-        a record is known not to be applied.
+        An earlier delivery may have applied it, or may still do so. Only a first delivery without a record is known
+        not to be applied.
         """
         writes = request.tool.writes
         if writes and self._adapter(request).was_applied(request.arguments["namespace"], request.operation_id):
@@ -158,7 +202,7 @@ class Runtime:
             raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
 
     def _count_redelivery(self, task_id: str) -> int:
-        """Count in the result backend's Redis, where every worker sees it."""
+        """Count in the result backend's Redis, which every worker can read."""
         key = f"kvworker.redelivered.{task_id}"
         try:
             with self.app.backend.client.pipeline() as pipeline:

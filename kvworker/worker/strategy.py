@@ -1,4 +1,4 @@
-"""How a worker takes messages: a malformed one is refused before Celery looks at it."""
+"""The strategy of our tasks, Celery's term for how a worker starts a message: malformed ones are refused first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from celery import Celery, Task
 from celery.utils.log import get_task_logger
-from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.strategy import default
 
 from kvworker.worker.message_checks import problem_of
@@ -15,23 +14,16 @@ from kvworker.worker.unacked import acknowledging
 
 logger = get_task_logger(__name__)
 
-_PATH = "kvworker.worker.strategy:refusing_malformed"
-
-
-def use_strategy(app: Celery) -> None:
-    """Have every task of the application, Celery's own included, take only sound messages.
-
-    What Celery itself refuses, such as a task that this worker does not know, it logs without the body.
-    """
-    for task in app.tasks.values():
-        task.Strategy = _PATH
-    celery_consumer.dump_body = _size_of_body
-
 
 def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., None]:
-    """Celery's default strategy behind a check of the message."""
-    handle = default(task, app, consumer)
+    """Return Celery's default message handler behind a check of the message.
 
+    Args:
+        task: The task that the messages are for.
+        app: Its application.
+        consumer: The worker's consumer.
+    """
+    handle = default(task, app, consumer)
     acknowledging_here = acknowledging(consumer)
 
     def handle_if_sound(message: Any, body: Any, ack: Any, *arguments: Any) -> None:
@@ -41,7 +33,7 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
                 handle(message, body, acknowledging_here(message, ack), *arguments)
             except consumer.connection_errors:
                 raise
-            except Exception as error:  # noqa: BLE001 - before Celery's own handler, which would log headers and body
+            except Exception as error:  # noqa: BLE001 - Celery's own handler would log headers and body
                 problem = f"Celery cannot take it ({type(error).__name__})"
         if problem is not None:
             # Celery would log the body as well, which holds the value.
@@ -51,5 +43,8 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
     return handle_if_sound
 
 
-def _size_of_body(message: Any, _body: object) -> str:
-    return f"(not shown, {len(message.body)} bytes)"
+class CheckedTask(Task):
+    """The base class of every task of a worker, Celery's own included: it accepts sound messages only."""
+
+    abstract = True
+    Strategy = staticmethod(refusing_malformed)

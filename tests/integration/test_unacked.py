@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kombu import Connection, Queue
-from kombu.transport.redis import Channel, QoS
+from kombu import Queue
+from kombu.transport.redis import QoS
 from redis import Redis
 
-from kvworker.worker.unacked import UnackedRecord
+from kvworker.worker.celery_worker import WorkerConnection
 from tests.support.processes import wait_until
 
 
@@ -29,9 +29,8 @@ def prefix(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def channel(valkey_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(Channel, "QoS", UnackedRecord)
-    with Connection(valkey_url, transport_options={"global_keyprefix": prefix}) as connection:
+def channel(valkey_url: str, prefix: str) -> Iterator[Any]:
+    with WorkerConnection(valkey_url, transport_options={"global_keyprefix": prefix}) as connection:
         yield connection.channel()
 
 
@@ -51,7 +50,7 @@ def notes(client: Redis, prefix: str) -> tuple[int, int]:
 
 def test_a_note_is_kombus(channel: Any, client: Redis, prefix: str, valkey_url: str) -> None:
     message = take(channel)
-    channel.qos._line.read()
+    channel.qos._pipelined.read()
     mine = json.loads(client.hget(f"{prefix}unacked", message.delivery_tag))  # type: ignore[arg-type]
     client.delete(f"{prefix}unacked")
     stock = QoS(channel)
@@ -68,7 +67,7 @@ def test_acknowledging_strikes_it_out_from_any_thread(channel: Any, client: Redi
         thread.start()
     for thread in threads:
         thread.join()
-    channel.qos._line.read()
+    channel.qos._pipelined.read()
     assert notes(client, prefix) == (0, 0)
 
 
@@ -100,7 +99,7 @@ def test_a_wrong_clock_puts_back_neither_its_own_messages_nor_anothers(
     monkeypatch.setattr("kombu.transport.redis.time", wrong_time)
     monkeypatch.setattr("kvworker.messaging.clock.time.time", wrong_time)
     message = take(channel)
-    channel.qos._line.read()
+    channel.qos._pipelined.read()
     assert client.zscore(index, message.delivery_tag) == pytest.approx(wrong_time() - hours * 3600, abs=1)
     channel.qos.restore_visible(interval=1)
     assert notes(client, prefix) == (1, 1)
@@ -112,14 +111,14 @@ def test_a_wrong_clock_puts_back_neither_its_own_messages_nor_anothers(
 
 def test_a_lost_connection_is_replaced(channel: Any, client: Redis, prefix: str) -> None:
     first = take(channel)
-    channel.qos._line.read()
+    channel.qos._pipelined.read()
     client.client_kill_filter(_type="normal", skipme=True)
     second = take(channel)
-    channel.qos._line.read()
+    channel.qos._pipelined.read()
     assert notes(client, prefix) == (2, 2)
     first.ack()
     second.ack()
-    channel.qos._line.read()
+    channel.qos._pipelined.read()
     assert notes(client, prefix) == (0, 0)
 
 
@@ -131,7 +130,7 @@ def test_a_refusal_ends_nothing_and_is_logged(
     try:
         channel.qos.append(message, "another tag")
         with caplog.at_level(logging.ERROR):
-            channel.qos._line.read()
+            channel.qos._pipelined.read()
     finally:
         client.config_set("maxmemory", "0")
     assert "refuses" in caplog.text

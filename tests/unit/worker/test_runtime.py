@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from kvworker import SchemaError, Settings
+from kvworker import SchemaError, Settings, StoreUnavailableError
 from kvworker.messaging.celery_app import make_celery
+from kvworker.model import GetResult
 from kvworker.tools import TOOLS
 from kvworker.worker.runtime import Runtime
 
 
-def test_what_only_an_operator_can_mend_is_in_the_workers_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_that_only_an_operator_can_fix_is_in_the_workers_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     adapters = {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": f"sqlite:///{tmp_path}/kv.sqlite"}}}
     settings = Settings.from_mapping({"tools": {"kv_store": adapters}})
     runtime = Runtime(make_celery(settings), settings)
@@ -22,3 +26,28 @@ def test_what_only_an_operator_can_mend_is_in_the_workers_log(tmp_path: Path, ca
         runtime.run_operation(request, TOOLS["kv_get"], (), {"namespace": "n", "key": "k"})
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "kvworker migrate" in caplog.text
+
+
+def test_an_unavailable_store_is_retried_until_the_deadline_and_not_longer(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.from_mapping({"queue": {"retry_seconds": 30}})
+    runtime = Runtime(make_celery(settings), settings)
+    outcomes: list[Exception | None] = [StoreUnavailableError("gone")] * 3 + [None]
+
+    class Store:
+        def get(self, namespace: str, key: str) -> GetResult:
+            outcome = outcomes.pop(0)
+            if outcome is not None:
+                raise outcome
+            return GetResult(namespace, key, found=False)
+
+    runtime.adapters = SimpleNamespace(of=lambda _: Store())  # type: ignore[assignment]
+    request = SimpleNamespace(id="task", delivery_info={})
+    payload = {"namespace": "n", "key": "k", "deadline": time.time() + 30}
+    assert runtime.run_operation(request, TOOLS["kv_get"], (), payload)["found"] is False
+    assert [record.getMessage().count("trying again in") for record in caplog.records] == [1] * 3
+    outcomes += [StoreUnavailableError("gone")] * 100
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match="gone"):
+        runtime.run_operation(request, TOOLS["kv_get"], (), {**payload, "deadline": time.time() + 0.5})
+    assert 0 < time.monotonic() - started < 5
+    assert 90 < len(outcomes) < 100

@@ -1,0 +1,68 @@
+"""The Celery application class of clients and workers, and the connections that it makes.
+
+Everything that differs from stock Celery and kombu hangs on this class: its connections select our Redis transport,
+and its cached properties have locks that a forked child replaces. Other applications in the process see none of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.amqp import AMQP
+from kombu import Connection
+from kombu.connection import ConnectionPool, PooledConnection
+from kombu.transport.redis import Transport
+from kombu.utils.collections import HashedSeq
+
+from kvworker.fork_safety import with_own_property_locks
+from kvworker.messaging.redis_transport import RedisTransport
+
+
+@with_own_property_locks
+class BrokerConnection(Connection):
+    """A connection that uses our transport for Redis, and kombu's own for every other broker.
+
+    kombu's setting ``broker_transport`` would not do: kombu ignores it for ``redis+socket`` URLs, and shows it in
+    place of the URL's scheme.
+    """
+
+    redis_transport: type[Transport] = RedisTransport
+
+    def get_transport_cls(self) -> Any:
+        """Return the transport class; it replaces kombu's Redis transport, but not subclasses such as Sentinel's."""
+        transport = super().get_transport_cls()
+        return self.redis_transport if transport is Transport else transport
+
+    def __eqhash__(self) -> HashedSeq:
+        """Return the key of this connection's pool: kombu shares pools between all applications of a process."""
+        return HashedSeq(self.redis_transport, *super().__eqhash__())
+
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> ConnectionPool:  # noqa: N802 - kombu's name
+        """Return a pool of connections that use our transport too."""
+        return _BrokerConnectionPool(self, limit, **kwargs)
+
+
+class _PooledBrokerConnection(PooledConnection, BrokerConnection):
+    def __init__(self, pool: ConnectionPool, **kwargs: Any) -> None:
+        self.redis_transport = pool.connection.redis_transport
+        super().__init__(pool, **kwargs)
+
+
+class _BrokerConnectionPool(ConnectionPool):
+    def new(self) -> PooledConnection:
+        return _PooledBrokerConnection(self, **dict(self.connection._info(resolve=False)))
+
+
+@with_own_property_locks
+class BrokerAMQP(AMQP):
+    """Celery's messaging with our connections."""
+
+    Connection = BrokerConnection
+
+
+@with_own_property_locks
+class Application(Celery):
+    """The Celery application of clients; ``kvworker.worker.celery_worker`` extends it for workers."""
+
+    amqp_cls = BrokerAMQP

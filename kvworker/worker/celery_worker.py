@@ -1,0 +1,108 @@
+"""The Celery application, worker and connections that our workers use: the place where all our subclasses meet."""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from celery.apps.worker import Worker
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool
+from celery.signals import worker_init
+
+from kvworker.adapters import preload_kv_store_adapter
+from kvworker.adapters.providers import adapters_in_use
+from kvworker.fork_safety import with_own_property_locks
+from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
+from kvworker.messaging.celery_app import configure
+from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
+from kvworker.worker.consumer import RobustConsumer
+from kvworker.worker.prefork import PreforkPool
+from kvworker.worker.runtime import Runtime
+from kvworker.worker.strategy import CheckedTask
+from kvworker.worker.unacked import UnackedRecord
+
+if TYPE_CHECKING:
+    from kvworker.settings import Settings
+
+
+class WorkerChannel(RedisChannel):
+    """A channel that records unacknowledged messages without waiting for the server."""
+
+    QoS = UnackedRecord
+
+
+class WorkerTransport(RedisTransport):
+    """The Redis transport of workers."""
+
+    Channel = WorkerChannel
+
+
+class WorkerConnection(BrokerConnection):
+    """A connection to the broker that a worker consumes from."""
+
+    redis_transport = WorkerTransport
+
+
+class WorkerAMQP(BrokerAMQP):
+    """Celery's messaging with a worker's connections."""
+
+    Connection = WorkerConnection
+
+
+class QuietWorker(Worker):
+    """A worker that sends nothing to other workers: no gossip, no mingle, no event heartbeat.
+
+    Operations need none of it, and every worker would pay for every other one. ``celery inspect`` and
+    Flower's control panel still work: they cause traffic only when they ask.
+    """
+
+    pool_cls: Any
+
+    def setup_defaults(self, **kwargs: Any) -> None:
+        """Set Celery's defaults, with our prefork pool in place of Celery's."""
+        super().setup_defaults(**kwargs)
+        if get_implementation(self.pool_cls) is TaskPool:
+            self.pool_cls = PreforkPool
+
+    def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Return Celery's worker arguments with the traffic between workers turned off."""
+        quiet = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
+        return {**super().prepare_args(**kwargs), **quiet}
+
+
+@with_own_property_locks
+class WorkerApplication(Application):
+    """The Celery application of workers and beat.
+
+    Attributes:
+        runtime: What the task bodies share.
+    """
+
+    amqp_cls = WorkerAMQP
+    task_cls = CheckedTask
+    runtime: Runtime
+
+
+def make_worker_application(settings: Settings) -> WorkerApplication:
+    """Make the current Celery application for a worker with these settings; it has no tasks of ours yet."""
+    app = WorkerApplication("kvworker", set_as_current=False)
+    configure(app, settings)
+    app.set_current()
+    app.Worker = app.subclass_with_self(QuietWorker)
+    app.conf.worker_consumer = f"{RobustConsumer.__module__}:{RobustConsumer.__name__}"
+    app.runtime = Runtime(app, settings)
+    worker_init.connect(partial(_share_with_children, settings), weak=False, dispatch_uid="kvworker.share")
+    return app
+
+
+def _share_with_children(settings: Settings, **_: object) -> None:
+    """Load what every child of the pool needs into the parent's memory, and exempt it from garbage collection.
+
+    A child copies each page that it writes to, and the collector writes to every object that it visits.
+    """
+    for name in adapters_in_use(settings):
+        preload_kv_store_adapter(name)
+    gc.collect()
+    gc.freeze()

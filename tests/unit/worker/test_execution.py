@@ -1,0 +1,52 @@
+"""Every tool reaches its method of the adapter."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from kvworker import InlineKeyValueStore
+from kvworker.messaging import wire
+from kvworker.messaging.wire import Request
+from kvworker.tools import TOOLS, Tool, check_arguments
+from kvworker.worker.execution import execute
+from tasks import operations
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "kv_get": {"namespace": "n", "key": "k"},
+    "kv_set": {"namespace": "n", "key": "k", "value": 1, "ttl_seconds": 5, "if_absent": True},
+    "kv_delete": {"namespace": "n", "key": "k"},
+    "kv_increment": {"namespace": "n", "key": "k", "delta": 3, "initial_value": 4},
+    "kv_touch": {"namespace": "n", "key": "k", "ttl_seconds": 5},
+    "kv_persist": {"namespace": "n", "key": "k"},
+    "kv_list_keys": {"namespace": "n", "limit": 1, "include_values": True},
+    "kv_list_namespaces": {"prefix": "n"},
+    "kv_clear": {"namespace": "n"},
+    "kv_usage": {},
+    "kv_set_quota": {"namespace": "n", "quota_bytes": 100},
+    "kv_batch": {"namespace": "n", "operations": [{"tool": "kv_get", "key": "k"}]},
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_a_tool_gives_its_result(tool: Tool) -> None:
+    with InlineKeyValueStore() as store:
+        request = Request(tool, check_arguments(tool, ARGUMENTS[tool.name]), "operation")
+        assert isinstance(execute(store.adapter, request), tool.result)
+
+
+def test_every_tool_has_a_task_of_its_name() -> None:
+    assert {name: body.__name__ for name, body in operations.OPERATIONS.items()} == {
+        tool.task_name: tool.name for tool in TOOLS.values()
+    }
+    names = {value for name, value in vars(wire).items() if name.endswith("_TASK")}
+    assert names == {*operations.OPERATIONS, *(wire.SWEEP_TASK, wire.RECOMPUTE_TASK, wire.PRUNE_TASK)} | {
+        wire.APPLY_MANY_TASK
+    }
+
+
+@pytest.mark.parametrize(("name", "body"), operations.OPERATIONS.items(), ids=operations.OPERATIONS)
+def test_a_task_runs_the_tool_of_its_name(name: str, body: Any) -> None:
+    assert f'TOOLS["{name.removeprefix("kvworker.")}"]' in inspect.getsource(body)
