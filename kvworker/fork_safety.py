@@ -124,7 +124,7 @@ def with_own_property_locks(cls: _Class) -> _Class:
     for name, attribute in inherited.items():
         if _has_lock(attribute) and name not in vars(cls):
             # Not copy.copy, which would add an attribute to the property's class.
-            own = type(attribute).__new__(type(attribute))
+            own = object.__new__(type(attribute))
             vars(own).update(vars(attribute))
             setattr(cls, name, own)
     properties = [attribute for attribute in vars(cls).values() if _has_lock(attribute)]

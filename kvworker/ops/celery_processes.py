@@ -8,7 +8,6 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Sequence
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,18 +16,20 @@ from kvworker.settings.environment import CONFIG_VARIABLE
 
 #: The directory that holds the distribution's modules: ``kvworker``, ``tasks`` and ``beat_schedule`` side by side.
 ROOT = Path(__file__).resolve().parents[2]
-_MODULES = ("tasks", "beat_schedule")
 
 
 def celery_command(name: str, arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
-    """Build the command line of ``celery -A tasks NAME`` with this interpreter.
+    """Build the command line of a Celery process with the application that ships with kvworker.
+
+    It works in a directory that holds a ``tasks.py`` of its own, unlike ``celery -A tasks``.
 
     Args:
         name: Celery's command, ``worker`` or ``beat``.
         arguments: Celery's options for that command.
         quiet: Omit Celery's banner.
     """
-    return [sys.executable, "-m", "celery", "-A", "tasks", *(["--quiet"] if quiet else []), name, *arguments]
+    launcher = [sys.executable, "-P", "-m", "kvworker.ops.celery_main"]
+    return [*launcher, *(["--quiet"] if quiet else []), name, *arguments]
 
 
 def celery_environment(config: Path | None) -> dict[str, str]:
@@ -48,11 +49,7 @@ def become_celery(name: str, arguments: Sequence[str], config: Path | None) -> N
         name: Celery's command, ``worker`` or ``beat``.
         arguments: Celery's options for that command.
         config: The configuration file; None uses the defaults and the environment.
-
-    Raises:
-        ConfigurationError: Another module hides one of ours in the working directory.
     """
-    check_modules_are_ours(Path.cwd())
     command = celery_command(name, arguments)
     os.execve(command[0], command, celery_environment(config))  # noqa: S606 - our own interpreter
 
@@ -66,25 +63,6 @@ def with_schedule(arguments: Sequence[str], directory: Path | None) -> Sequence[
     if any(argument.startswith(("-s", "--schedule")) for argument in arguments):
         return arguments
     return ("--schedule", str(schedule_directory(directory) / "beat-schedule"), *arguments)
-
-
-def check_modules_are_ours(directory: Path) -> None:
-    """Check that a process started in ``directory`` imports the ``tasks`` that ships with kvworker.
-
-    Raises:
-        ConfigurationError: Python finds another module of that name first.
-    """
-    for module in _MODULES:
-        # Celery puts the working directory first on the path.
-        found = PathFinder.find_spec(module, [str(directory), *_absolute_paths(sys.path)])
-        if found is None or found.origin is None:
-            continue
-        origin = Path(found.origin).resolve()
-        if origin not in {ROOT / f"{module}.py", ROOT / module / "__init__.py"}:
-            raise ConfigurationError(
-                f"{origin} hides the module {module!r} that ships with kvworker ({ROOT});"
-                " start the process from another directory, or remove that module from PYTHONPATH"
-            )
 
 
 def schedule_directory(wanted: Path | None) -> Path:

@@ -97,12 +97,6 @@ def test_doctor_reports_an_invalid_configuration(tmp_path: Path, capsys: pytest.
     assert "facade.timeout_seconds" in out
 
 
-def test_the_error_names_a_module_that_hides_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "tasks.py").write_text("")
-    assert run("worker") == 1
-    assert f"{tmp_path / 'tasks.py'} hides the module 'tasks'" in capsys.readouterr().err
-
-
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     out = capsys.readouterr().out

@@ -5,26 +5,39 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from kvworker.errors import ConfigurationError
-from kvworker.ops.celery_processes import ROOT, celery_environment, check_modules_are_ours, schedule_directory
+from kvworker.ops.celery_processes import ROOT, celery_command, celery_environment, schedule_directory
+
+HIDING = ["tasks.py", "tasks/__init__.py", "beat_schedule.py", "kvworker.py", "kvworker/__init__.py", "celery.py"]
 
 
-def test_our_own_modules_pass(tmp_path: Path) -> None:
-    check_modules_are_ours(tmp_path)
+def started(directory: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Let Celery load our application in a directory and report on it."""
+    return subprocess.run(
+        celery_command("report", []), cwd=directory, env=environ, capture_output=True, text=True, check=False
+    )
 
 
-@pytest.mark.parametrize("name", ["tasks/__init__.py", "beat_schedule.py"])
-def test_a_module_in_the_working_directory_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", HIDING)
+def test_a_module_of_the_working_directory_hides_none_of_ours(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
-    with pytest.raises(ConfigurationError, match="start the process from another directory"):
-        check_modules_are_ours(tmp_path)
+    (tmp_path / name).write_text("raise SystemExit('the wrong module')")
+    done = started(tmp_path, celery_environment(None))
+    assert "transport:redis" in done.stdout, done.stderr
+
+
+def test_a_module_on_the_python_path_hides_no_task(tmp_path: Path) -> None:
+    for name in ("tasks.py", "beat_schedule.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')")
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    done = started(tmp_path, {**celery_environment(None), "PYTHONPATH": path})
+    assert "transport:redis" in done.stdout, done.stderr
 
 
 def test_a_relative_python_path_survives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,12 +71,7 @@ def test_a_schedule_directory_that_others_can_write_is_refused(tmp_path: Path, m
 
 def test_an_installation_starts_from_any_directory(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    code = (
-        "from pathlib import Path; from kvworker.ops.celery_processes import check_modules_are_ours as c; c(Path.cwd())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
-    )
+    done = started(tmp_path, environ)
     if "No module named 'kvworker'" in done.stderr:
         pytest.skip("kvworker is not installed here, only importable from its own directory")
-    assert done.stderr == ""
+    assert "transport:redis" in done.stdout, done.stderr
