@@ -30,6 +30,7 @@ COMMANDS = {
     "recompute": "kvworker.cli.database:recompute_command",
     "import": "kvworker.cli.transfer:import_command",
     "export": "kvworker.cli.transfer:export_command",
+    "config": "kvworker.cli.config:config_command",
     "doctor": "kvworker.cli.doctor:doctor_command",
     "tools": "kvworker.cli.tools:tools_command",
     "mcp": "kvworker.cli.mcp:mcp_command",

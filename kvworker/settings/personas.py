@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticKnownError
 
 from kvworker.errors import ConfigurationError
@@ -63,7 +64,12 @@ def _not_empty(personas: object, info: ValidationInfo) -> object:
     return personas
 
 
-_Name = Annotated[str, AfterValidator(_not_blank)]
+#: Tells the generator of the JSON Schema whether a blank value counts as omitted.
+MAY_BE_BLANK: Final = "x-may-be-blank"
+AT_LEAST_ONE: Final[JsonDict] = {"minProperties": 1}
+
+_VISIBLE = Field(json_schema_extra={"pattern": r"\S"})
+_Name = Annotated[str, AfterValidator(_not_blank), _VISIBLE]
 # Not strict itself, so that YAML's lists become tuples; their items are.
 _Flags = Annotated[tuple[_Name, ...], Field(strict=False), _listed("[type.system.kv_store_access]")]
 _Rights = Annotated[tuple[Literal["read", "write"], ...], Field(strict=False), _listed("[read, write]")]
@@ -78,6 +84,7 @@ class PersonaSettings(Block):
     )
     namespaces: _Namespaces = Field(
         default=None,
+        json_schema_extra={MAY_BE_BLANK: False},
         description="Lists of `read` and `write` by pattern. A pattern's * is any run of characters, everything else is"
         " literal; put patterns in quotes. All patterns that match a namespace count together. Omit it for every"
         " namespace; {} is none.",
@@ -104,7 +111,7 @@ class PersonasBlock(Block):
 
     model_config = ConfigDict(extra="ignore")
 
-    personas: Personas = Field(description="One block for each persona, by name.")
+    personas: Personas = Field(description="One block for each persona, by name.", json_schema_extra=AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from kvworker.settings.base import Block
-from kvworker.settings.personas import Personas, PersonasFile, PersonasFileSetting, path_in
+from kvworker.settings.personas import AT_LEAST_ONE, Personas, PersonasFile, PersonasFileSetting, path_in
 from kvworker.settings.problems import problem, refuse, translated
 
 MIN_SIGNING_KEY_BYTES = 16
@@ -85,7 +85,10 @@ class PoliciesSettings(Block):
         default=None, description="A YAML file with more personas, such as config/personas.yaml."
     )
     personas: Personas = Field(
-        default=_OMITTED, validate_default=True, description="One block for each persona, by name."
+        default=_OMITTED,
+        validate_default=True,
+        description="One block for each persona, by name.",
+        json_schema_extra=AT_LEAST_ONE,
     )
 
     @field_validator("security_cert_store")

@@ -58,13 +58,8 @@ class Settings(Block):
         Raises:
             ConfigurationError: The file cannot be read, or something in it or in the environment is wrong.
         """
-        named_by = "config file"
-        if path is None or not str(path).strip():
-            path, named_by = environ.get(CONFIG_VARIABLE, "").strip(), CONFIG_VARIABLE
-        if not path:
-            return cls.from_mapping({}, environ=environ)
-        file = Path(path)
-        return cls.from_mapping(read_file(file, named_by), environ=environ, directory=file.expanduser().parent)
+        data, file = read_configuration(path, environ)
+        return cls.from_mapping(data, environ=environ, directory=file.parent if file else None)
 
     @classmethod
     def from_mapping(
@@ -128,13 +123,33 @@ class Settings(Block):
         """The adapters, each with what it needs from the other blocks."""
         return Store(self.kv_store, self.conversation_store.url, self.maintenance.operation_retention_seconds)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """The configuration laid out like the file, defaults written out. It holds the passwords."""
+    def to_mapping(self, *, reveal_secrets: bool = True) -> dict[str, Any]:
+        """The configuration laid out like the file, defaults written out.
+
+        Args:
+            reveal_secrets: Whether passwords and keys are plain text. If not, those that are a ``SecretStr`` stay one.
+        """
         unset = {"operation_retention_seconds"}
         adapters = {"postgres": unset, "sqlite": unset}
         mapping = self.model_dump(exclude={"tools": {"kv_store": {"adapters": adapters}}, "policies": True})
-        revealed: dict[str, Any] = _revealed({**mapping, "policies": self.policies.to_mapping()})
+        mapping["policies"] = self.policies.to_mapping()
+        revealed: dict[str, Any] = _revealed(mapping) if reveal_secrets else mapping
         return revealed
+
+
+def read_configuration(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Mapping[Any, Any], Path | None]:
+    """The data of the file that ``Settings.load`` reads, and the file's path; empty and None without a file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is not a YAML mapping.
+    """
+    named_by = "config file"
+    if path is None or not str(path).strip():
+        path, named_by = environ.get(CONFIG_VARIABLE, "").strip(), CONFIG_VARIABLE
+    if not path:
+        return {}, None
+    data = read_file(Path(path), named_by)
+    return data, Path(path).expanduser()
 
 
 def _misspelled_keys(data: Mapping[Any, Any]) -> Iterator[str]:

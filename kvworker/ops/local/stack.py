@@ -21,6 +21,7 @@ from kvworker.ops.database import migrate_store
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
 from kvworker.ops.local.servers import embedded_postgres, embedded_valkey
 from kvworker.settings import Settings
+from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text
 
 CONFIG_NAME = "kvworker.yaml"
 
@@ -132,11 +133,13 @@ def _write_config(state: Path, settings: Settings, broker_url: str, database_url
         # The stack has only this one database, so it ignores the providers that personas name.
         persona.pop("provider", None)
     mapping["queue"] |= {"broker_url": broker_url, "result_backend": broker_url}
+    (state / SCHEMA_NAME).write_text(schema_text(configuration_schema()), encoding="utf-8")
     path = state / CONFIG_NAME
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     unfinished.touch(mode=0o600, exist_ok=False)
     with unfinished.open("w", encoding="utf-8") as file:
+        file.write(f"# yaml-language-server: $schema={SCHEMA_NAME}\n")
         file.write("# `kvworker up` writes this file at each start. Other processes use it to reach the stack.\n")
         yaml.safe_dump(mapping, file, sort_keys=False)
     unfinished.replace(path)
