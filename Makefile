@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test chaos upstream lint format bench clean
+.PHONY: help setup demo test chaos upstream lint format docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -13,7 +13,7 @@ help: ## Show this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvworker needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,docs]'
 	@touch $@
 
 setup: $(READY) ## Make the virtual environment
@@ -40,8 +40,11 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY) ## Build the documentation in site/; a broken link or reference fails it
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . site
+
 bench: $(READY) ## Measure against floors in the same run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site

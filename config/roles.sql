@@ -1,4 +1,4 @@
--- The three roles of a store in PostgreSQL; docs/security.md tells what each is for. A superuser runs it once, in the
+-- The three roles of a store in PostgreSQL; docs/how-to/secure.md tells what each is for. A superuser runs it once, in the
 -- store's database, before the first `kvworker migrate`:
 --
 --   psql --dbname kvworker --file config/roles.sql

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import clean_environ, running_up
-from tests.support.documents import DOCUMENTS, ROOT, read_blocks
+from tests.support.documents import DOCUMENTS, PROJECT_FILES, ROOT, document_id, read_blocks
 from tests.support.servers import free_port
 from tests.support.terminal import activated_path
 
@@ -23,9 +23,13 @@ from tests.support.terminal import activated_path
 ENVIRON = {"LANGSMITH_TRACING": "false", "PYTHONUNBUFFERED": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
+#: Ports in the documents. Each is replaced by a free one.
+SHOWN_PORTS = ("8765", "8123", "8124", "8125")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the repository's files that the documents use, and the file that docs/deployment.md assumes."""
+    """A copy of the repository's files that the documents use, and the file that docs/how-to/deployment.md assumes."""
     home = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "config", home / "config")
     with running_up(home):
@@ -34,9 +38,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=document_id)
 def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> None:
-    replacements = {"8765": str(free_port()), "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
+    ports = {shown: str(free_port()) for shown in SHOWN_PORTS}
+    replacements = {**ports, "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.support.reader", str(document), json.dumps(replacements)],
         cwd=home,
@@ -58,7 +63,7 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=document_id)
 def test_python_can_be_pasted_into_an_interactive_interpreter(document: Path) -> None:
     """An interactive interpreter needs a blank line after a compound statement."""
     for block in read_blocks(document):
@@ -70,10 +75,24 @@ def test_python_can_be_pasted_into_an_interactive_interpreter(document: Path) ->
             assert not is_compound or not lines[statement.end_lineno or 0].strip(), block.place
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=lambda document: document.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PROJECT_FILES], ids=document_id)
 def test_every_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
         name, _, anchor = target.partition("#")
         linked = document.parent / name if name else document
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PROJECT_FILES], ids=document_id)
+def test_every_test_file_that_is_named_exists(document: Path) -> None:
+    """A claim of the documentation names the test that shows it."""
+    text = document.read_text(encoding="utf-8")
+    for path in re.findall(r"`(?:tests/)?((?:acceptance|chaos|conformance|integration|unit)/[\w/]+\.py)`", text):
+        assert (ROOT / "tests" / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS[1:], ids=document_id)
+def test_every_document_is_in_the_contents_of_the_site(document: Path) -> None:
+    contents = (ROOT / "docs/index.rst").read_text(encoding="utf-8").split()
+    assert str(document.relative_to(ROOT / "docs").with_suffix("")) in contents

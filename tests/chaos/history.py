@@ -105,7 +105,7 @@ UNKNOWNS: tuple[type[KVStoreError], ...] = (
 
 
 def classify(error: BaseException) -> Outcome:
-    """What a caller knows after an error: by what the README says of its class, else nothing."""
+    """What a caller knows after an error: by what docs/reference/operations.md says of its class, else nothing."""
     return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), Outcome.UNKNOWN)
 
 

@@ -39,7 +39,7 @@ def make_adapter(url: str, **config: Any) -> KeyValueStoreAdapter:
 
 @pytest.fixture(scope="module")
 def granted(postgres_server: PostgresServer) -> Iterator[str]:
-    """A database that was set up as docs/security.md says."""
+    """A database that was set up as docs/how-to/secure.md says."""
     database = postgres_server.create_database(template=None)
     postgres_server.run_file(ROOT / "config" / "roles.sql", database)
     with make_adapter(url_as(postgres_server, OWNER, database)) as adapter:

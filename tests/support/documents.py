@@ -8,9 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+#: They have nothing to run, but their links must lead somewhere.
+PROJECT_FILES = tuple(ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"))
 
 _FENCE = "```"
+
+
+def document_id(document: Path) -> str:
+    """Name a document by its path in the repository, for a test's id."""
+    return str(document.relative_to(ROOT))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ SERVERS: Mapping[str, str] = {
     r"kvworker worker ": "ready.",
     r"kvworker beat ": "Configuration ->",
     r"celery -A \w+ worker ": "ready.",
+    r"uvicorn web:app ": "Application startup complete.",
+    r"gunicorn \w+:\w+ ": "Booting worker with pid",
 }
 
 
@@ -80,6 +82,8 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
 #: Commands that end on their own, and the options that the test adds to them.
 RUN: Mapping[str, str] = {
     r"kvworker ": "",
+    r"printf ": "",
+    r"_KVWORKER_COMPLETE=": "",
     # The whole suite takes seconds, and tests/conformance runs it anyway.
     r"python -m pytest test_cloud_adapter\.py$": " --quiet -k increment",
 }
