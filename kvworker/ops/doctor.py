@@ -65,7 +65,9 @@ def check_deployment(config: Path | None, names: tuple[str, ...] = ()) -> Iterat
         settings = Settings.load(config)
         check_certificates(settings.policies)
     except ConfigurationError as error:
-        yield Finding("config", ok=False, detail=str(error), fix="correct it; docs/reference/configuration.md lists every key")
+        yield Finding(
+            "config", ok=False, detail=str(error), fix="correct it; docs/reference/configuration.md lists every key"
+        )
         return
     yield Finding("config", ok=True, detail=str(config) if config else "no file: defaults and environment")
     yield from run_checks(settings, names)

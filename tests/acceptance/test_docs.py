@@ -78,6 +78,8 @@ def test_python_can_be_pasted_into_an_interactive_interpreter(document: Path) ->
 @pytest.mark.parametrize("document", [*DOCUMENTS, *PROJECT_FILES], ids=document_id)
 def test_every_link_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        if target.startswith("https:"):
+            continue  # the tests have no network
         name, _, anchor = target.partition("#")
         linked = document.parent / name if name else document
         assert linked.exists(), target

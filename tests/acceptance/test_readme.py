@@ -1,4 +1,4 @@
-"""The README is short, and the reference lists every operation, error and command. test_docs.py runs the code blocks."""
+"""The README is short, and the reference lists every operation, error and command. test_docs.py runs the blocks."""
 
 from __future__ import annotations
 

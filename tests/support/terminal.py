@@ -69,6 +69,16 @@ def _makes_an_rsa_key(command: str) -> bool:
     return "-newkey rsa:" in command
 
 
+def _names_a_shell(command: str) -> bool:
+    """It writes into the home directory; tests/unit/cli/test_completion.py generates the scripts."""
+    return re.match(r"_KVWORKER_COMPLETE=(bash|zsh|fish)_source kvworker > ", command) is not None
+
+
+def _sources_a_script(command: str) -> bool:
+    """It changes the start-up file of the user's shell."""
+    return re.search(r">> ~/\.(bash|zsh)rc$", command) is not None
+
+
 #: Commands that cannot run here. Each is checked instead; the docstring of the check says why.
 CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"kvworker up$": _runs_already,
@@ -77,13 +87,14 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"docker compose ": _names_services,
     r"psql ": _runs_sql_of_ours,
     r"openssl req ": _makes_an_rsa_key,
+    r"_KVWORKER_COMPLETE=": _names_a_shell,
+    r"echo ": _sources_a_script,
 }
 
 #: Commands that end on their own, and the options that the test adds to them.
 RUN: Mapping[str, str] = {
     r"kvworker ": "",
     r"printf ": "",
-    r"_KVWORKER_COMPLETE=": "",
     # The whole suite takes seconds, and tests/conformance runs it anyway.
     r"python -m pytest test_cloud_adapter\.py$": " --quiet -k increment",
 }
