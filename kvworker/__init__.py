@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         register_kv_store_adapter,
         use_conversation_engine,
     )
-    from kvworker.client.aio import AsyncKeyValueStore, AsyncPipeline
-    from kvworker.client.pipeline import Pipeline, PipelinedResult
+    from kvworker.client.aio import AsyncKeyValueStore
+    from kvworker.client.pipeline import AsyncPipeline, Pipeline, PipelinedResult
     from kvworker.client.sync import KeyValueStore
     from kvworker.errors import (
         BatchRefusedError,
@@ -131,7 +131,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 #: The module of each public name.
 _HOMES = {
     "AsyncKeyValueStore": "kvworker.client.aio",
-    "AsyncPipeline": "kvworker.client.aio",
+    "AsyncPipeline": "kvworker.client.pipeline",
     "BatchRefusedError": "kvworker.errors",
     "BatchResult": "kvworker.model",
     "ClearResult": "kvworker.model",

@@ -14,8 +14,10 @@ from celery.canvas import Signature
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.providers import Adapters
-from kvworker.client.base import KeyValueOperations, check_timeout, make_signature
+from kvworker.client.base import KeyValueOperations
 from kvworker.client.pipeline import open_pipeline
+from kvworker.client.signatures import make_signature
+from kvworker.client.timeouts import check_timeout
 from kvworker.errors import KVStoreError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.wire import Request, check_persona

@@ -1,10 +1,12 @@
-"""Calls of several threads in one message: those that come while others are under way.
+"""Coalescing: sends calls that several threads make at the same time as one message.
 
-A message costs the queue ten times what the database takes for a call. So where several threads of a process call,
-those that come while a message is under way wait for its answer, and then go together. A call that is alone is sent
-at once, and none waits longer than a moment. A worker takes what it can of such a message in one transaction; the
-rest comes back untaken, and each goes as the message of its own that it would have been in the first place. So
-nothing else changes: every call has its own operation id, deadline, policy check and result.
+A message costs the queue ten times what the call costs the database. So while messages are in flight, further calls are
+held back; the next answer that arrives sends them all as one message. A call that finds nothing in flight is sent at
+once, and no call is held for longer than ``MAX_DELAY_SECONDS``.
+
+A worker applies as many of the calls as it can in one transaction, and leaves out the others. Each of those is then
+sent individually. So callers notice no difference: every call keeps its own operation id, deadline, policy check and
+result.
 """
 
 from __future__ import annotations
@@ -14,55 +16,53 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from celery import states
 
+from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.messaging.wire import APPLY_MANY_TASK, encode_many
 from kvworker.tools import Tool
 
-#: How long a call waits for others at most.
+#: The longest time for which a call is held back.
 MAX_DELAY_SECONDS: Final = 0.01
-#: With fewer calls at a time each is sooner answered by itself: messages then overlap.
-_MANY: Final = 4
-#: For how long that many calls at a time let more be expected.
-_EXPECTED_SECONDS: Final = 0.1
-#: What one transaction holds at most.
+#: Below this number of concurrent calls, coalescing is slower, since their messages overlap.
+_MIN_CONCURRENT_CALLS: Final = 4
+#: How long a burst of concurrent calls is assumed to last.
+_BURST_SECONDS: Final = 0.1
+#: The most calls in one message, which are applied in one transaction.
 _MAX_CALLS: Final = 32
-#: How long calls go by themselves after a worker has taken none of those that went together.
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_MAX_PAUSE_SECONDS: Final = 60.0
-#: Of text in a value; what is larger goes by itself.
-_SMALL: Final = 4096
+#: How long the circuit breaker stays open: at first, and at most.
+_FIRST_OPEN_SECONDS: Final = 0.1
+_MAX_OPEN_SECONDS: Final = 60.0
+#: A call whose value has more characters than this is sent individually.
+_MAX_VALUE_CHARACTERS: Final = 4096
 
 _COALESCABLE: Final = frozenset({"kv_get", "kv_set", "kv_delete", "kv_increment"})
-#: What takes a look at the entry first, for which a worker needs a transaction of its own.
+#: Arguments that make a worker read the entry first, which takes a transaction of its own.
 _CONDITIONS: Final = frozenset({"expected_version", "if_absent", "keep_ttl"})
 
 
 def is_coalescable(tool: Tool, arguments: Mapping[str, Any]) -> bool:
-    """Whether a call with checked arguments is one that a worker takes together with others, and small."""
+    """Whether a worker can apply this call together with others.
+
+    Args:
+        tool: The tool.
+        arguments: Its checked arguments.
+    """
     if tool.name not in _COALESCABLE or not _CONDITIONS.isdisjoint(arguments):
         return False
-    return _left_of(_SMALL, arguments.get("value")) >= 0
-
-
-class Reply(Protocol):
-    """A call whose answer is awaited."""
-
-    tool: Tool
-    provider: str
-    message: Message
-    future: Future[Any]
+    return _remaining_budget(_MAX_VALUE_CHARACTERS, arguments.get("value")) >= 0
 
 
 class CoalescedMessage(Message):
-    """Several calls as one message. Whatever happens to it happens to those of them that are still wanted."""
+    """Several calls as one message. Whatever it records, it records in the messages of its calls."""
 
-    def __init__(self, task_id: str, replies: Sequence[Reply]) -> None:
+    def __init__(self, task_id: str, replies: Sequence[PendingReply]) -> None:
         self._replies = replies
-        self._written: list[Reply] = []
+        #: The calls that were not abandoned when writing began.
+        self._written: list[PendingReply] = []
         first = replies[0].message
         super().__init__(
             task_name=APPLY_MANY_TASK,
@@ -73,154 +73,181 @@ class CoalescedMessage(Message):
         )
 
     def body(self) -> dict[str, Any]:
-        """The payloads of those that are still wanted."""
-        return encode_many({one.message.task_id: (one.tool, one.message.payload) for one in self._written})
+        """Return the payloads of the calls to write."""
+        return encode_many({reply.message.task_id: (reply.tool, reply.message.payload) for reply in self._written})
 
-    def fail(self, problem: str) -> None:
-        """Note what went wrong with each."""
+    def record_problem(self, problem: str) -> None:
+        """Record in each call's message why an attempt failed."""
         for reply in self._replies:
-            reply.message.fail(problem)
+            reply.message.record_problem(problem)
 
-    def tag(self, delivery_tag: str) -> None:
-        """Note what the broker is to call the copy that is being sent."""
+    def record_delivery_tag(self, delivery_tag: str) -> None:
+        """Record the delivery tag in the message of each call that is about to be written."""
         for reply in self._written:
-            reply.message.tag(delivery_tag)
+            reply.message.record_delivery_tag(delivery_tag)
 
-    def begin_writing(self) -> bool:
-        """Note that the broker may have them from now on; False if all callers have given up."""
-        self._written = [reply for reply in self._replies if reply.message.begin_writing()]
-        # The answer may come before the end of this, and say that they were not taken.
-        self.end_sending()
+    def begin_write(self) -> bool:
+        """Count a copy of each call that was not abandoned. False if there is none."""
+        self._written = [reply for reply in self._replies if reply.message.begin_write()]
+        # The answer may come before this attempt returns, and send calls individually.
+        self.allow_resend()
         return bool(self._written)
 
-    def nothing_written(self) -> None:
-        """Take ``begin_writing`` back."""
+    def undo_write(self) -> None:
+        """Take back ``begin_write`` for each call."""
         for reply in self._written:
-            reply.message.nothing_written()
+            reply.message.undo_write()
 
-    def end_sending(self) -> None:
-        """Let each be sent by itself."""
+    def allow_resend(self) -> None:
+        """Let each call be sent individually."""
         for reply in self._replies:
-            reply.message.end_sending()
+            reply.message.allow_resend()
 
 
 class GroupReply:
-    """The answer to several calls, which hands each its own; ``on_answer`` hears how many of them were taken."""
+    """The awaited answer to a coalesced message. When it arrives, each call gets its own result.
+
+    Args:
+        message: The coalesced message.
+        replies: The calls in it.
+        send_individually: Sends a call that the worker did not apply.
+        on_answer: Called with the number of calls that the worker applied.
+    """
 
     def __init__(
         self,
         message: CoalescedMessage,
-        replies: Sequence[Reply],
-        send_alone: Callable[[Message], None],
+        replies: Sequence[PendingReply],
+        send_individually: Callable[[Message], None],
         on_answer: Callable[[int], None],
     ) -> None:
         self.message = message
         self.future: Future[Any] = Future()
         self._replies = replies
-        self._send_alone = send_alone
+        self._send_individually = send_individually
         self._on_answer = on_answer
-        self.future.add_done_callback(self._hand_out)
+        self.future.add_done_callback(self._distribute)
 
-    def _hand_out(self, answered: Future[Any]) -> None:
-        # What was answered refers back to this, and would keep it and all its calls for the collector.
+    def _distribute(self, answered: Future[Any]) -> None:
+        # The answered future refers to this object through the callback. Without these references dropped, both and
+        # all their calls would stay until the garbage collector finds the cycle.
         replies, self._replies, self.future = self._replies, (), Future()
-        results = _results_of(answered.result())
+        results = _applied_results(answered.result())
         self._on_answer(len(results))
         for reply in replies:
             result = results.get(reply.message.task_id)
             if result is None:
-                self._send_alone(reply.message)
+                self._send_individually(reply.message)
             else:
-                with contextlib.suppress(InvalidStateError):  # the answer to a copy of its own came first
+                with contextlib.suppress(InvalidStateError):  # the answer to an individual copy came first
                     reply.future.set_result({"status": states.SUCCESS, "result": result})
 
 
-class Coalescer:
-    """Decides which calls of a process wait for others, and has them sent. Thread-safe."""
+class _CircuitBreaker:
+    """Stops coalescing while workers apply none of the coalesced calls, as an older worker or a busy store would.
 
-    def __init__(self, send: Callable[[list[Any]], None]) -> None:
+    Each coalesced message without an applied call doubles the time for which it stays open.
+    """
+
+    def __init__(self) -> None:
+        self._open_until = 0.0
+        self._open_seconds = _FIRST_OPEN_SECONDS
+
+    def is_closed(self, now: float) -> bool:
+        return now >= self._open_until
+
+    def record_outcome(self, applied_calls: int) -> None:
+        if applied_calls:
+            self._open_seconds = _FIRST_OPEN_SECONDS
+            return
+        self._open_until = time.monotonic() + self._open_seconds
+        self._open_seconds = min(self._open_seconds * 2, _MAX_OPEN_SECONDS)
+
+
+class Coalescer:
+    """Decides which calls of a process are held back, and sends those. Thread-safe.
+
+    Args:
+        send: Sends the calls of a list as one message. Must not wait.
+    """
+
+    def __init__(self, send: Callable[[list[PendingReply]], None]) -> None:
         self._send = send
         self._lock = threading.Lock()
-        self._waiting: list[Reply] = []
-        #: What is not answered, by task id, and of how many calls each message is. Of the answer to several, this is
-        #: the only reference.
-        self._under_way: dict[str, tuple[Reply | GroupReply, int]] = {}
-        self._many_until = 0.0
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
-        self._paused_until = 0.0
+        self._held: list[PendingReply] = []
+        #: In-flight messages by task id, each with its number of calls. The only strong reference to a group's reply.
+        self._in_flight: dict[str, tuple[PendingReply | GroupReply, int]] = {}
+        self._burst_until = 0.0
+        self._breaker = _CircuitBreaker()
 
-    def holds(self, reply: Reply) -> bool:
-        """Whether a call waits here for others; else it is to be sent now."""
+    def hold(self, reply: PendingReply) -> bool:
+        """Hold a call back if that is worth it. False if it must be sent now; it then counts as in flight."""
         now = time.monotonic()
         with self._lock:
-            if self._expects_many(now) and self._under_way and now >= self._paused_until:
-                self._waiting.append(reply)
+            if self._is_burst(now) and self._in_flight and self._breaker.is_closed(now):
+                self._held.append(reply)
                 return True
-        self.begin(reply)
+        self.track(reply)
         return False
 
-    def begin(self, reply: Reply | GroupReply, calls: int = 1) -> None:
-        """Count a message as under way until it is answered, or its time is over."""
+    def track(self, reply: PendingReply | GroupReply, calls: int = 1) -> None:
+        """Count a message of so many calls as in flight, until it is answered or its deadline has passed."""
         task_id = reply.message.task_id
         with self._lock:
-            self._under_way[task_id] = reply, calls
-        reply.future.add_done_callback(lambda _: self._end(task_id))
+            self._in_flight[task_id] = reply, calls
+        reply.future.add_done_callback(lambda _: self._answered(task_id))
 
-    def send_waiting(self) -> None:
-        """Send all calls that wait."""
-        while replies := self._take_waiting():
+    def flush(self) -> None:
+        """Send every call that is held back."""
+        while replies := self._pop_held():
             try:
                 self._send(replies)
             except BaseException:
-                # It is one caller that was interrupted; the others' calls are to be sent all the same.
+                # Only this thread's caller was interrupted: the calls of the others must still be sent.
                 with self._lock:
-                    self._waiting[:0] = replies
+                    self._held[:0] = replies
                 raise
 
-    def learn(self, taken: int) -> None:
-        """Hear how many calls of a message were taken: a worker or a store that takes none is not soon asked again."""
-        if taken:
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
-            return
-        self._paused_until = time.monotonic() + self._pause_seconds
-        self._pause_seconds = min(self._pause_seconds * 2, _MAX_PAUSE_SECONDS)
+    def record_outcome(self, applied_calls: int) -> None:
+        """Record how many calls of a coalesced message a worker applied. None pauses coalescing for a while."""
+        self._breaker.record_outcome(applied_calls)
 
-    def _take_waiting(self) -> list[Reply]:
-        """Take calls that may go together: of one provider, since one that is stuck must not keep another's."""
+    def _pop_held(self) -> list[PendingReply]:
+        """Pop held calls for one message. All have the same provider, so a stuck one delays no other's calls."""
         with self._lock:
-            provider = self._waiting[0].provider if self._waiting else ""
-            taken = [reply for reply in self._waiting if reply.provider == provider][:_MAX_CALLS]
-            self._waiting = [reply for reply in self._waiting if reply not in taken]
-        return taken
+            provider = self._held[0].provider if self._held else ""
+            popped = [reply for reply in self._held if reply.provider == provider][:_MAX_CALLS]
+            self._held = [reply for reply in self._held if reply not in popped]
+        return popped
 
-    def _expects_many(self, now: float) -> bool:
-        calls = 1 + len(self._waiting) + sum(count for _, count in self._under_way.values())
-        if calls >= _MANY:
-            # What was never answered is under way no longer.
-            self._under_way = {i: one for i, one in self._under_way.items() if one[0].message.remaining_seconds()}
-            self._many_until = now + _EXPECTED_SECONDS
-        return now < self._many_until
+    def _is_burst(self, now: float) -> bool:
+        calls = 1 + len(self._held) + sum(count for _, count in self._in_flight.values())
+        if calls >= _MIN_CONCURRENT_CALLS:
+            # Messages that were never answered no longer count.
+            self._in_flight = {i: sent for i, sent in self._in_flight.items() if sent[0].message.remaining_seconds()}
+            self._burst_until = now + _BURST_SECONDS
+        return now < self._burst_until
 
-    def _end(self, task_id: str) -> None:
+    def _answered(self, task_id: str) -> None:
         with self._lock:
-            self._under_way.pop(task_id, None)
-        self.send_waiting()
+            self._in_flight.pop(task_id, None)
+        self.flush()
 
 
-def _results_of(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The results of the calls that were taken, by their task ids."""
-    given = meta["result"] if meta["status"] == states.SUCCESS else None
-    results = given.get("results") if isinstance(given, dict) else None
+def _applied_results(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the results of the calls that were applied, by task id."""
+    answer = meta["result"] if meta["status"] == states.SUCCESS else None
+    results = answer.get("results") if isinstance(answer, dict) else None
     return results if isinstance(results, dict) else {}
 
 
-def _left_of(budget: int, value: object) -> int:
-    """What is left of a number of characters when a value has taken its part; a negative number is too little."""
+def _remaining_budget(characters: int, value: object) -> int:
+    """Subtract a value's approximate length from a number of characters. Negative if the value is too long."""
     if isinstance(value, str):
-        return budget - len(value)
+        return characters - len(value)
     if isinstance(value, dict | list):
         for part in value.items() if isinstance(value, dict) else value:
-            if budget < 0:
+            if characters < 0:
                 break
-            budget = _left_of(budget - 1, list(part) if isinstance(part, tuple) else part)
-    return budget
+            characters = _remaining_budget(characters - 1, list(part) if isinstance(part, tuple) else part)
+    return characters

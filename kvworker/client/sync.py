@@ -1,9 +1,7 @@
-"""The synchronous facade: a plain function call for what a worker does."""
+"""The synchronous facade: a plain function call that a worker carries out."""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -12,25 +10,24 @@ from typing import Any, Self
 
 from celery.canvas import Signature
 
-from kvworker.client.base import KeyValueOperations, check_timeout, make_signature
+from kvworker.client.base import KeyValueOperations
 from kvworker.client.coalescing import MAX_DELAY_SECONDS
-from kvworker.client.dispatcher import Dispatcher, PendingReply
+from kvworker.client.dispatcher import Dispatcher
+from kvworker.client.pending_reply import PendingReply
 from kvworker.client.pipeline import open_pipeline
+from kvworker.client.signatures import make_signature
+from kvworker.client.timeouts import check_timeout
 from kvworker.errors import InvalidRequestError
+from kvworker.fork_safety import ProcessLocal
 from kvworker.messaging.wire import check_persona
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
 from kvworker.tools import Tool, check_arguments, find_tool
 from kvworker.tools.policy import Policy
 
-# A fork waits until no thread is making a dispatcher: the child would inherit locks, this one and kombu's own
-# (one for each cached property), that nobody there can ever release.
-_making = threading.RLock()
-os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
-
 
 class QueuedResult:
-    """A submitted operation whose result comes through the queue."""
+    """The result of an operation that was sent through the queue."""
 
     def __init__(self, reply: PendingReply, dispatcher: Dispatcher) -> None:
         self._reply = reply
@@ -38,72 +35,71 @@ class QueuedResult:
 
     @property
     def operation_id(self) -> str:
-        """The caller's idempotency key, or the task's id."""
+        """Your idempotency key, or else the task id. Repeat a call with it to apply it only once."""
         return self._reply.operation_id
 
     def when_done(self, callback: Callable[[], object]) -> None:
-        """Call back once there is an outcome, in the thread that reads it, or at once."""
+        """Call ``callback`` once there is an outcome: in the thread that reads it, or at once."""
         self._reply.future.add_done_callback(lambda _: callback())
 
     def result(self, timeout: float | None = None) -> Any:
-        """The operation's result, within ``timeout`` seconds, or else by the message's deadline.
+        """Wait for the operation's result and return it.
+
+        Args:
+            timeout: How many seconds to wait. Without it the wait ends at the message's deadline.
 
         Raises:
-            OperationTimeoutError: no result yet, outcome unknown; may be asked again.
-            OperationExpiredError: a worker reached it after its deadline, so it was not applied.
-            QueueUnavailableError: the broker never had it, so it was not applied.
-            KVStoreError: whatever the worker raised.
+            OperationTimeoutError: There is no result yet, so the outcome is unknown. You may call this again.
+            OperationExpiredError: A worker received the message after its deadline, so the operation was not applied.
+            QueueUnavailableError: The broker never had the message, so the operation was not applied.
+            KVStoreError: Any error that the worker raised.
         """
         self._dispatcher.check_not_nested()
         wait_seconds = check_timeout(timeout, self._reply.remaining_seconds())
         if self._reply.is_held:
-            wait_seconds -= self._wait_for_others(wait_seconds)
+            wait_seconds -= self._wait_while_held(wait_seconds)
         try:
             meta = self._reply.future.result(wait_seconds)
         except FutureTimeoutError:
-            raise self._reply.timed_out() from None
+            raise self._reply.timeout_error() from None
         return self._reply.outcome(meta)
 
-    def _wait_for_others(self, wait_seconds: float) -> float:
-        """Wait for a moment, and then have the call sent, if it was not; gives the seconds that it took at most."""
+    def _wait_while_held(self, wait_seconds: float) -> float:
+        """Wait for other calls to coalesce with, then have the call sent. Return the longest time that this took."""
         self._reply.is_held = False
         seconds = min(MAX_DELAY_SECONDS, wait_seconds)
         try:
             with suppress(FutureTimeoutError):
                 self._reply.future.exception(seconds)
         finally:
-            # An interrupted call goes too, rather than later, after others of its caller's.
+            # Even if interrupted: sent later, it could overtake a later call of the same caller.
             if not self._reply.future.done():
-                self._dispatcher.flush_coalesced()
+                self._dispatcher.flush_held()
         return seconds
 
 
-class _Connections:
-    """The ends of the queue that a store and its views share."""
+class _SharedDispatcher:
+    """The dispatcher that a store and its views share: one in each process, made on first use."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # By process: a child keeps what it inherited, untouched, since those sockets belong to its parent.
-        self._dispatchers: dict[int, Dispatcher] = {}
+        self._dispatcher = ProcessLocal(self._make)
         self._closed = False
 
-    def dispatcher(self) -> Dispatcher:
+    def get(self) -> Dispatcher:
         self._check_open()
-        found = self._dispatchers.get(os.getpid())
-        return found or self._make()
+        return self._dispatcher.get()
 
     def close(self) -> None:
-        with _making:
-            self._closed = True
-            dispatcher = self._dispatchers.pop(os.getpid(), None)
+        self._closed = True
+        # This waits for a thread that is making one.
+        dispatcher = self._dispatcher.pop()
         if dispatcher is not None:
             dispatcher.close()
 
     def _make(self) -> Dispatcher:
-        with _making:
-            self._check_open()
-            pid = os.getpid()
-            return self._dispatchers.get(pid) or self._dispatchers.setdefault(pid, Dispatcher(self._settings))
+        self._check_open()
+        return Dispatcher(self._settings)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -111,61 +107,70 @@ class _Connections:
 
 
 class KeyValueStore(KeyValueOperations):
-    """The key-value store, through the queue, for a persona or, without one, for the default persona.
+    """The key-value store, used through the queue.
 
-    Safe to share between threads, and after a fork: a child process makes its own connections on first
-    use. ``close`` it, or use it as a context manager, to end its threads.
+    You may share it between threads. A forked child process makes its own connections on first use. Call ``close``, or
+    use the store as a context manager, to stop its threads.
+
+    Args:
+        settings: The configuration.
+        persona: The name under which its calls are checked. None means the default persona.
     """
 
     def __init__(self, settings: Settings, persona: str | None = None) -> None:
         self.settings = settings
         self.persona = check_persona(persona)
         self._policy = Policy(settings.policies)
-        self._connections = _Connections(settings)
+        self._dispatcher = _SharedDispatcher(settings)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Settings, str | None]]:
-        """Pickled, copied or passed to a spawned process, it is a store of the same settings and persona."""
+        """Make a pickled or copied store a new one with the same settings and persona."""
         return type(self), (self.settings, self.persona)
 
     @classmethod
     def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
-        """The store that a configuration file describes; without a path, the one KVWORKER_CONFIG names.
+        """Make the store that a configuration file describes.
+
+        Args:
+            path: The file. None means the file that the environment variable KVWORKER_CONFIG names.
+            persona: The name under which the store's calls are checked.
 
         Raises:
-            ConfigurationError: the file is missing or wrong.
+            ConfigurationError: The file is missing or wrong.
         """
         return cls(Settings.load(path), persona)
 
     pipeline = open_pipeline
 
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> QueuedResult:
-        """Start an operation now, to await its result later."""
-        return self._submit(find_tool(tool), arguments, timeout)
+        """Send an operation now and return its pending result; see ``KeyValueOperations.submit``."""
+        return QueuedResult(*self.send(find_tool(tool), arguments, timeout))
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
-        """Run one operation and await its result."""
+        """Run one operation and wait for its result."""
         self.check_may_wait()
-        call = QueuedResult(*self.send(tool, arguments, timeout, may_coalesce=True))
-        result: OperationResult = call.result()
+        pending = QueuedResult(*self.send(tool, arguments, timeout, may_coalesce=True))
+        result: OperationResult = pending.result()
         return result
 
     def check_may_wait(self) -> None:
-        """Refuse to wait inside a task for a worker that may be this very one.
+        """Check that a wait for a result could end.
 
         Raises:
-            NestedCallError: the task runs on a worker that consumes the operations' queue.
-            InvalidRequestError: the store is closed.
+            NestedCallError: The caller is a task on a worker that consumes the operations' queue.
+            InvalidRequestError: The store is closed.
         """
         self.dispatcher().check_not_nested()
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
-        """A Celery signature, for chains, groups and chords of any application on the same broker."""
+        """Return a Celery signature of an operation; see ``KeyValueOperations.signature``."""
         return make_signature(self, self.dispatcher().app, tool, arguments, valid_seconds)
 
     def probe(self, timeout: float) -> QueuedResult:
-        """Ask a worker what there is, as nobody: any answer tells that it works, a ``PolicyDeniedError`` too.
+        """Send an operation that needs no persona, to see whether a worker answers.
 
-        One that is older than this program, and does not know what it is asked, is an ``UnsupportedMessageError``.
+        Any answer shows that a worker runs, even a ``PolicyDeniedError``, or the ``UnsupportedMessageError`` of a
+        worker that is older than this program.
         """
         dispatcher = self.dispatcher()
         arguments = {"namespace": "kvworker", "limit": 1}
@@ -173,15 +178,15 @@ class KeyValueStore(KeyValueOperations):
 
     def close(self) -> None:
         """Stop the threads and close the connections of this process."""
-        self._connections.close()
+        self._dispatcher.close()
 
     def dispatcher(self) -> Dispatcher:
-        """The queue's end in this process, made on first use.
+        """Return the dispatcher of this process, made on first use.
 
         Raises:
-            InvalidRequestError: the store is closed.
+            InvalidRequestError: The store is closed.
         """
-        return self._connections.dispatcher()
+        return self._dispatcher.get()
 
     def send(
         self,
@@ -192,13 +197,25 @@ class KeyValueStore(KeyValueOperations):
         may_wait: bool = True,
         may_coalesce: bool = False,
     ) -> tuple[PendingReply, Dispatcher]:
-        """Check a call and start it; the reply is resolved through the dispatcher, which see about the rest."""
+        """Check a call and send it.
+
+        Args:
+            tool: The tool to run.
+            arguments: Its arguments, not checked yet.
+            timeout: The message's deadline in seconds from now. None means the configured default.
+            may_wait: See ``Dispatcher.dispatch``.
+            may_coalesce: See ``Dispatcher.dispatch``.
+
+        Returns:
+            The pending reply, and the dispatcher that it is awaited with.
+
+        Raises:
+            InvalidRequestError: The arguments are wrong, or the store is closed.
+            PolicyDeniedError: The persona may not call this.
+        """
         checked = check_arguments(tool, arguments)
         persona = self._policy.admit(self.persona, tool, checked)
         dispatcher = self.dispatcher()
         seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
         reply = dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait, may_coalesce=may_coalesce)
         return reply, dispatcher
-
-    def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> QueuedResult:
-        return QueuedResult(*self.send(tool, arguments, timeout))

@@ -138,7 +138,7 @@ def test_what_died_with_the_one_who_took_it_is_sent_again(
     worker_node.stop()
     with ThreadPoolExecutor(CALLERS) as threads:
         counting = [threads.submit(store.increment, "n", "counter", timeout=30) for _ in range(CALLERS)]
-        wait_until(lambda: not store.dispatcher()._coalescer._waiting and broker.llen("kv") >= 4, what="all messages")
+        wait_until(lambda: not store.dispatcher()._coalescer._held and broker.llen("kv") >= 4, what="all messages")
         lost = [broker.rpop("kv") for _ in range(broker.llen("kv"))]
         other_worker.start()
         assert sorted(count.result().value for count in counting) == list(range(1, CALLERS + 1))

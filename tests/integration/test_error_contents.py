@@ -15,7 +15,7 @@ import pytest
 from celery.app.task import Context
 
 from kvworker import InlineKeyValueStore, KeyValueStore, Settings
-from kvworker.client.dispatcher import PendingReply
+from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.errors import (
     BatchRefusedError,

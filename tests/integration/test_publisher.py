@@ -68,7 +68,7 @@ def message(task_id: str = "id", value: object = 1, seconds: float = 10.0) -> Me
 
 
 def is_sent(sent: Message) -> Callable[[], bool]:
-    return lambda: not sent._sending
+    return lambda: not sent._is_sending
 
 
 def connected(publisher: Publisher) -> None:
@@ -81,7 +81,7 @@ def connected(publisher: Publisher) -> None:
 def _published(client: Redis, transport: Transport, sent: Message, key: str) -> dict[str, Any]:
     connection = transport.acquire()
     transport.publish(connection, sent)
-    transport.drop(connection)
+    transport.discard(connection)
     item: dict[str, Any] = json.loads(client.rpop(key))  # type: ignore[arg-type]
     assert len(item["properties"].pop("delivery_tag")) == 36
     return item
@@ -287,9 +287,9 @@ def test_what_is_queued_or_noted_is_not_lost(publisher: Publisher, client: Redis
     for one in sent:
         publisher.send(one, may_wait=True)
         wait_until(is_sent(one), what="a message")
-    assert list(publisher._transport.lost(sent)) == []
+    assert list(publisher._transport.find_lost(sent)) == []
     client.delete("kv")
     client.hset("kvworker.unacked", sent[1].delivery_tag, "noted")
-    assert [one.task_id for one in publisher._transport.lost(sent)] == ["message 0", "message 2"]
-    publisher.send_lost(sent)
+    assert [one.task_id for one in publisher._transport.find_lost(sent)] == ["message 0", "message 2"]
+    publisher.resend_lost(sent)
     wait_until(lambda: client.llen("kv") == 2, what="the lost ones again")

@@ -41,8 +41,8 @@ def asked_again() -> list[Any]:
 
 
 @pytest.fixture
-def reader(app: Celery, asked_again: list[Any]) -> Iterator[ReplyReader]:
-    reader = ReplyReader(
+def reader(app: Celery, asked_again: list[Any]) -> Iterator[ReplyReader[Waiter]]:
+    reader: ReplyReader[Waiter] = ReplyReader(
         app.backend, "prefix", asked_again.extend, lambda _: None, ServerClock(app.backend.server_time)
     )
     yield reader
@@ -64,9 +64,9 @@ def _result(app: Celery, task_id: str) -> bytes:
     return str(app.backend.encode(meta)).encode()
 
 
-def test_a_published_result_arrives_at_once(app: Celery, client: Redis, reader: ReplyReader) -> None:
+def test_a_published_result_arrives_at_once(app: Celery, client: Redis, reader: ReplyReader[Waiter]) -> None:
     waiter = Waiter()
-    reader.expect("prefix-1", waiter)
+    reader.register("prefix-1", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     app.backend.store_result("prefix-1", {"a": 1}, "SUCCESS")
     started = time.monotonic()
@@ -75,24 +75,26 @@ def test_a_published_result_arrives_at_once(app: Celery, client: Redis, reader: 
     wait_until(lambda: not client.exists("celery-task-meta-prefix-1"), what="the result forgotten")
 
 
-def test_a_result_whose_published_copy_was_lost_is_found(app: Celery, client: Redis, reader: ReplyReader) -> None:
+def test_a_result_whose_published_copy_was_lost_is_found(
+    app: Celery, client: Redis, reader: ReplyReader[Waiter]
+) -> None:
     waiter = Waiter()
-    reader.expect("prefix-1", waiter)
+    reader.register("prefix-1", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     client.set("celery-task-meta-prefix-1", _result(app, "prefix-1"))
     assert waiter.future.result(5)["result"] == "prefix-1"
 
 
 def test_a_lost_connection_is_subscribed_again_and_what_waits_is_sent_again(
-    app: Celery, client: Redis, reader: ReplyReader, asked_again: list[Any]
+    app: Celery, client: Redis, reader: ReplyReader[Waiter], asked_again: list[Any]
 ) -> None:
     waiter, other = Waiter(), Waiter()
-    reader.expect("prefix-1", waiter)
+    reader.register("prefix-1", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     client.client_kill_filter(_type="pubsub")
     wait_until(lambda: asked_again, what="the reconnection")
     assert asked_again == [waiter]
-    reader.expect("prefix-2", other)
+    reader.register("prefix-2", other)
     client.publish("celery-task-meta-prefix-1", _result(app, "prefix-1"))
     client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
     assert waiter.future.result(5)["result"] == "prefix-1"
@@ -100,7 +102,7 @@ def test_a_lost_connection_is_subscribed_again_and_what_waits_is_sent_again(
 
 
 def test_a_thread_that_could_not_start_is_started_by_the_next_call(
-    app: Celery, client: Redis, reader: ReplyReader, monkeypatch: pytest.MonkeyPatch
+    app: Celery, client: Redis, reader: ReplyReader[Waiter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -108,17 +110,17 @@ def test_a_thread_that_could_not_start_is_started_by_the_next_call(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         with pytest.raises(RuntimeError):
-            reader.expect("prefix-1", Waiter())
+            reader.register("prefix-1", Waiter())
     waiter = Waiter()
-    reader.expect("prefix-2", waiter)
+    reader.register("prefix-2", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     app.backend.store_result("prefix-2", 1, "SUCCESS")
     assert waiter.future.result(5)["result"] == 1
 
 
-def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: ReplyReader) -> None:
+def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: ReplyReader[Waiter]) -> None:
     waiter = Waiter()
-    reader.expect("prefix-1", waiter)
+    reader.register("prefix-1", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     for garbage in (b"", b"\xff", b"null", b'{"status": "SUCCESS"}', b"[1]"):
         client.publish("celery-task-meta-prefix-1", garbage)
@@ -127,13 +129,13 @@ def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: Rep
 
 
 def test_a_quiet_connection_is_kept_moving(
-    app: Celery, client: Redis, reader: ReplyReader, monkeypatch: pytest.MonkeyPatch
+    app: Celery, client: Redis, reader: ReplyReader[Waiter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kvworker.client.transport.replies.TRUSTED_IDLE_SECONDS", 0.0)
     client.config_resetstat()
-    reader.expect("prefix-1", Waiter())
+    reader.register("prefix-1", Waiter())
     wait_until(lambda: "cmdstat_ping" in client.info("commandstats"), what="a ping")
     waiter = Waiter()
-    reader.expect("prefix-2", waiter)
+    reader.register("prefix-2", waiter)
     client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
     assert waiter.future.result(5)["result"] == "prefix-2"

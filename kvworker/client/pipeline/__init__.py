@@ -1,4 +1,4 @@
-"""Many operations as a few messages.
+"""Pipelines: many operations as a few messages.
 
 ::
 
@@ -7,91 +7,47 @@
         calls = p.increment("metrics", "calls")
     calls.result().value
 
-``get``, ``set``, ``delete``, ``increment``, ``touch`` and ``persist`` take what the store's methods take, are checked
-at once, and collected; each gives a handle. A value is taken as it is at the call.
+``get``, ``set``, ``delete``, ``increment``, ``touch`` and ``persist`` have the parameters of the store's methods. Each
+checks its arguments at once, copies the value, collects the operation and returns a handle.
 
-What is sent. The operations of a namespace become ``kv_batch`` messages that are not atomic: each operation has its own
-result or its own error. They have the effects and the results that they have one after the other, though others may
-write between two messages; there is no order between namespaces. A message only reads or only writes, so that to read
-what the same pipeline wrote, write it again, read it again and so on costs a message each time. The first message of
-every namespace is published before any is awaited, the next of a namespace once the one before is answered.
+**Messages.** The operations of a namespace become ``kv_batch`` messages that are not atomic: each operation has its own
+result or its own error. Effects and results are the same as if you had called one operation after the other, except
+that other callers may write between two messages. Namespaces have no order among each other. A message either only
+reads or only writes, so reading back what the same pipeline wrote costs one more message each time. The first messages
+of all namespaces are sent before any is awaited; the next message of a namespace follows when its previous one is
+answered.
 
-When. At the end of the with block; by ``flush()``; and what a namespace has once that is 1000 operations, or 4 MiB of
-keys and values, without waiting: at once, or if a message of the namespace is under way, after its answer.
+**When.** Operations are sent at the end of the with block and by ``flush()``. A namespace that has collected 1000
+operations, or 4 MiB of keys and values, is sent without waiting for either: at once, or after the answer to its message
+in flight.
 
-Errors. A wrong argument, or a persona's lack of rights, is raised by the call itself, and nothing is collected. After a
-flush each handle has its result or raises its error. The flush, thus the end of the with block, awaits everything and
-then raises a ``PipelineError`` that names every operation which failed, but for those whose handle has raised it
-already: who asks no handle must not lose a write without a word. ``raise_on_error=False`` leaves them all to the
-handles, for operations whose refusal is an answer (``if_absent``). If a message fails as a whole (no answer in time,
-say), this pipeline sends nothing more of its namespace, which could overtake it: ``OperationNotSentError``.
+**Errors.** A call raises at once for wrong arguments or missing rights, and then collects nothing. After a flush each
+handle has its result or raises its error. A flush, and so the end of the with block, awaits everything and then raises
+a ``PipelineError`` that names every failed operation, except those whose handle has raised already. So no failed write
+goes unnoticed. With ``raise_on_error=False`` only the handles raise, which suits operations that you expect to be
+refused (``if_absent``). If a whole message fails, for example by a timeout, the pipeline sends nothing more of its
+namespace, because later messages could overtake it: ``OperationNotSentError``.
 
-If the with block raises, nothing further is sent, and nothing awaited: the handles of what was not sent raise
-``OperationNotSentError``, those of what is under way ``OperationTimeoutError``.
+If the with block raises, the pipeline sends nothing more and awaits nothing. Handles of unsent operations then raise
+``OperationNotSentError``, and handles of operations in flight raise ``OperationTimeoutError``.
 
-``timeout`` is in seconds and bounds each flush as a whole: then nothing is awaited any more, nor started by a worker.
+**Timeout.** ``timeout`` bounds each flush as a whole, in seconds. After it nothing is awaited, and no worker starts an
+operation of the flush.
 
-Exactly once. Every pipeline has an ``idempotency_key``, given or made, of which its messages' operation ids are made.
-After an error whose outcome is unknown, repeat the whole pipeline, the same operations and flushes in the same order,
-with ``idempotency_key=error.idempotency_key``: what was applied is not applied again and answers as it did, refusals
-included; reads are read anew. Other writes under the same key are an ``IdempotencyConflictError``. An operation has no
-key of its own.
+**Exactly once.** Every pipeline has an ``idempotency_key``, yours or a generated one, from which the operation ids of
+its messages are derived. After an error with an unknown outcome, repeat the whole pipeline, with the same operations
+and flushes in the same order and with ``idempotency_key=error.idempotency_key``. Operations that were applied are not
+applied again and give the same results, refusals included; reads are repeated. Different writes with the same key raise
+``IdempotencyConflictError``. Operations have no keys of their own.
 
-A pipeline belongs to one thread, or one asyncio task, and is used once. That of ``AsyncKeyValueStore`` is the same, but
-for ``async with`` and ``await p.flush()``: neither its other methods nor the handles are awaited.
+Use a pipeline once, in one thread or one asyncio task. For a pipeline of ``AsyncKeyValueStore`` write ``async with``
+and ``await p.flush()``; its other methods and its handles are not awaited.
+
+May import the rest of ``client``, except ``sync`` and ``aio``.
 """
 
-from __future__ import annotations
-
-from concurrent.futures import wait
-from contextlib import closing
-from typing import Self
-
-from kvworker.client.base import KeyValueOperations
+from kvworker.client.pipeline.aio import AsyncPipeline
 from kvworker.client.pipeline.batches import PipelinedResult
-from kvworker.client.pipeline.collector import Collector
-from kvworker.client.pipeline.delivery import LEFT_BY_AN_ERROR
+from kvworker.client.pipeline.sync import Pipeline, open_pipeline
 
-__all__ = ["LEFT_BY_AN_ERROR", "Collector", "Pipeline", "PipelinedResult", "open_pipeline"]
-
-
-class Pipeline(Collector):
-    """The pipeline of a synchronous store; the module's docstring tells all about it."""
-
-    def flush(self) -> None:
-        """Send what is collected, and await all that was sent.
-
-        Raises:
-            PipelineError: operations failed (all others were applied), unless ``raise_on_error`` is False.
-            NestedCallError: a task would wait for its own worker; nothing was sent.
-        """
-        with closing(self.flushing()) as flushing:
-            for news, seconds in flushing:
-                wait([news], seconds)
-
-    def __enter__(self) -> Self:
-        self.check_open()
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        try:
-            if exc_type is None:
-                self.flush()
-        finally:
-            self.end(LEFT_BY_AN_ERROR)
-
-
-def open_pipeline(
-    store: KeyValueOperations,
-    *,
-    idempotency_key: str | None = None,
-    raise_on_error: bool = True,
-    timeout: float | None = None,
-) -> Pipeline:
-    """A pipeline, to use as a context manager: it collects operations and sends them as a few messages.
-
-    ``timeout`` is in seconds and bounds each flush. With the same ``idempotency_key`` a repeated pipeline is applied
-    once. Unless ``raise_on_error`` is False, the end of the with block raises ``PipelineError`` if any failed.
-    ``kvworker.client.pipeline`` tells the rest.
-    """
-    return Pipeline(store, idempotency_key, raise_on_error=raise_on_error, timeout=timeout)
+__all__ = ["AsyncPipeline", "Pipeline", "PipelinedResult", "open_pipeline"]

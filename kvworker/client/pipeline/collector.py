@@ -1,4 +1,4 @@
-"""What a pipeline takes: the facade's methods, whose calls are checked and kept."""
+"""The collecting part of a pipeline: the facade's methods, whose calls are checked and kept for sending."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from concurrent.futures import Future
 from functools import update_wrapper
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from kvworker.client.base import KeyValueOperations, check_timeout
-from kvworker.client.calls import Call, call_of
+from kvworker.client.base import KeyValueOperations
+from kvworker.client.calls import Call, describe_call
+from kvworker.client.methods import FacadeMethods
 from kvworker.client.pipeline.batches import PipelinedResult
 from kvworker.client.pipeline.delivery import Delivery
+from kvworker.client.timeouts import check_timeout
 from kvworker.errors import InvalidRequestError
 from kvworker.model import (
     MAX_OPERATION_ID_BYTES,
@@ -26,33 +28,40 @@ from kvworker.tools.policy import Policy
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-#: What a batch's own name may add to the pipeline's key.
+#: How many bytes a batch's name may add to the pipeline's key.
 _BATCH_NAME_BYTES: Final = 15
 
 
 def _collected(
-    method: Callable[Concatenate[KeyValueOperations, _Arguments], _Result],
+    method: Callable[Concatenate[FacadeMethods, _Arguments], _Result],
 ) -> Callable[Concatenate[Collector, _Arguments], PipelinedResult[_Result]]:
-    """The facade's method, collected instead of called: one definition for both."""
+    """Turn a facade method into one that collects the call and returns a handle."""
 
     def collect(
         pipeline: Collector, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> PipelinedResult[_Result]:
-        return pipeline.collect(call_of(method, *args, **kwargs))
+        return pipeline.collect(describe_call(method, *args, **kwargs))
 
     update_wrapper(collect, method)
     return collect
 
 
 class Collector:
-    """A pipeline but for the waiting, which is another for coroutines."""
+    """A pipeline except for the waiting, which differs between threads and coroutines.
 
-    get = _collected(KeyValueOperations.get)
-    set = _collected(KeyValueOperations.set)
-    delete = _collected(KeyValueOperations.delete)
-    increment = _collected(KeyValueOperations.increment)
-    touch = _collected(KeyValueOperations.touch)
-    persist = _collected(KeyValueOperations.persist)
+    Args:
+        store: The store that sends the messages.
+        idempotency_key: The pipeline's key. None means a generated one.
+        raise_on_error: Whether a flush raises ``PipelineError``.
+        timeout: Bounds each flush, in seconds. None means the configured default.
+    """
+
+    get = _collected(FacadeMethods.get)
+    set = _collected(FacadeMethods.set)
+    delete = _collected(FacadeMethods.delete)
+    increment = _collected(FacadeMethods.increment)
+    touch = _collected(FacadeMethods.touch)
+    persist = _collected(FacadeMethods.persist)
 
     def __init__(
         self, store: KeyValueOperations, idempotency_key: str | None, *, raise_on_error: bool, timeout: float | None
@@ -67,7 +76,12 @@ class Collector:
         self._has_ended = False
 
     def collect(self, call: Call) -> PipelinedResult[Any]:
-        """Check a call of the facade and keep it for sending."""
+        """Check a call of a facade method and keep it for sending.
+
+        Raises:
+            InvalidRequestError: The arguments are wrong, or the pipeline has ended; nothing was collected.
+            PolicyDeniedError: The persona may not call this; nothing was collected.
+        """
         self.check_open()
         if call.timeout is not None:
             raise InvalidRequestError("an operation of a pipeline takes no timeout; give one to pipeline()")
@@ -79,30 +93,34 @@ class Collector:
         if "value" in arguments:
             text = encode_value(arguments["value"])
             size_bytes += len(text.encode())
-            # It is sent later, and by then its owner may have changed it.
+            # A copy, since the caller may change its value before it is sent.
             arguments["value"] = decode_value(text)
         handle: PipelinedResult[Any] = PipelinedResult(call.tool, arguments)
         self._delivery.add(handle, size_bytes)
         return handle
 
     def flushing(self) -> Generator[tuple[Future[None], float], None, None]:
-        """Flush; yields what to wait for, and how many seconds at most."""
+        """Flush in steps. Yields a future to wait for and the most seconds to wait."""
         self.check_open()
         self._store.check_may_wait()
         try:
-            yield from self._delivery.rounds()
+            yield from self._delivery.deliver()
         except BaseException:
             self.end("the pipeline's flush was interrupted")
             raise
-        self._delivery.report(is_error=self._raise_on_error)
+        self._delivery.report_failures(raise_on_error=self._raise_on_error)
 
     def end(self, reason: str) -> None:
-        """Send nothing more; what has no outcome gets one that tells the reason."""
+        """Send nothing more, and give the operations without an outcome an error with this reason."""
         self._has_ended = True
         self._delivery.end(reason)
 
     def check_open(self) -> None:
-        """Refuse to go on with a pipeline that has ended."""
+        """Check that the pipeline can still be used.
+
+        Raises:
+            InvalidRequestError: It has ended.
+        """
         if self._has_ended:
             raise InvalidRequestError("this pipeline has ended; make another with store.pipeline()")
 

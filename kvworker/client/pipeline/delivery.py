@@ -1,4 +1,4 @@
-"""How a pipeline's batches are sent, and what their answers mean for its operations."""
+"""Sends a pipeline's batches, and gives their answers to its operations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeAlias
 
 from kvworker.client.base import KeyValueOperations, PendingResult
-from kvworker.client.pipeline.batches import Batch, Group, PipelinedResult
-from kvworker.client.pipeline.mailbox import Bell
+from kvworker.client.pipeline.batches import Batch, NamespaceBatches, PipelinedResult
+from kvworker.client.pipeline.mailbox import Mailbox
 from kvworker.errors import (
     KVStoreError,
     OperationFailedError,
@@ -26,148 +26,153 @@ Answer: TypeAlias = Any
 LEFT_BY_AN_ERROR: Final = "the pipeline's with block was left by an error"
 
 
-def answer_of(pending: PendingResult) -> Answer:
-    """The result of a message, or its error."""
-    try:
-        return pending.result()
-    except KVStoreError as error:
-        return error
-
-
 class Delivery:
-    """The operations of one pipeline on their way, each namespace's one message after the other."""
+    """Delivers the operations of one pipeline. Each namespace has at most one message in flight.
+
+    Args:
+        store: The store that sends the messages.
+        idempotency_key: The pipeline's key.
+        timeout_seconds: Bound of each flush.
+    """
 
     def __init__(self, store: KeyValueOperations, idempotency_key: str, timeout_seconds: float) -> None:
         self._store = store
         self._idempotency_key = idempotency_key
         self._timeout_seconds = timeout_seconds
-        self._groups: dict[str, Group] = {}
-        self._under_way: dict[str, tuple[Batch, PendingResult]] = {}
-        self._answered: Bell[tuple[Group, PendingResult]] = Bell()
+        self._namespaces: dict[str, NamespaceBatches] = {}
+        self._in_flight: dict[str, tuple[Batch, PendingResult]] = {}
+        self._answered: Mailbox[tuple[NamespaceBatches, PendingResult]] = Mailbox()
         self._failed: list[PipelinedResult[Any]] = []
 
     def add(self, handle: PipelinedResult[Any], size_bytes: int) -> None:
-        """Take an operation, and send what may be sent without waiting."""
+        """Collect an operation, and send whatever can be sent without waiting."""
         give_up_at = time.monotonic() + self._timeout_seconds
         namespace = handle.arguments["namespace"]
-        group = self._groups.setdefault(namespace, Group(namespace))
-        group.add(handle, size_bytes)
-        self._send_next(group, give_up_at)
-        self._take_answers(give_up_at)
+        batches = self._namespaces.setdefault(namespace, NamespaceBatches(namespace))
+        batches.add(handle, size_bytes)
+        self._send_next(batches, give_up_at)
+        self._process_answers(give_up_at)
 
-    def rounds(self) -> Iterator[tuple[Future[None], float]]:
-        """Send everything; yields what to wait for, and how many seconds at most, until all is answered."""
+    def deliver(self) -> Iterator[tuple[Future[None], float]]:
+        """Send everything. Yields a future to wait for and the most seconds to wait, until all is answered."""
         give_up_at = time.monotonic() + self._timeout_seconds
-        for group in self._groups.values():
-            group.close()
-            self._send_next(group, give_up_at)
+        for batches in self._namespaces.values():
+            batches.make_batches()
+            self._send_next(batches, give_up_at)
         while True:
-            self._take_answers(give_up_at)
-            if not self._under_way:
+            self._process_answers(give_up_at)
+            if not self._in_flight:
                 return
             seconds = give_up_at - time.monotonic()
             if seconds <= 0:
                 self._give_up(give_up_at)
                 return
-            yield self._answered.expect(), seconds
+            yield self._answered.next_arrival(), seconds
 
-    def report(self, *, is_error: bool) -> None:
-        """Raise the errors since the last report that the caller has not met yet, if that is asked for.
+    def report_failures(self, *, raise_on_error: bool) -> None:
+        """Forget the failures since the last report, and raise those that no handle has raised.
 
         Raises:
-            PipelineError: there are some.
+            PipelineError: There are such failures, and ``raise_on_error`` is true.
         """
-        failed = [handle for handle in self._failed if not handle.is_told]
+        unnoticed = [handle for handle in self._failed if not handle.has_raised]
         self._failed = []
-        if failed and is_error:
-            raise self._error(failed)
+        if unnoticed and raise_on_error:
+            raise self._pipeline_error(unnoticed)
 
     def end(self, reason: str) -> None:
-        """Send nothing more, and give what has no outcome one that tells the reason."""
-        for group in self._groups.values():
-            self._fail(group.take_waiting(), OperationNotSentError(reason))
-        self._take_answers(0.0)
-        for namespace in list(self._under_way):
-            self._settle(self._groups[namespace], OperationTimeoutError(self._idempotency_key, reason))
+        """Send nothing more, and give the operations without an outcome an error with this reason."""
+        for batches in self._namespaces.values():
+            self._fail(batches.pop_unsent(), OperationNotSentError(reason))
+        self._process_answers(0.0)
+        for namespace in list(self._in_flight):
+            self._apply_answer(self._namespaces[namespace], OperationTimeoutError(self._idempotency_key, reason))
 
-    def _take_answers(self, give_up_at: float) -> None:
-        while answered := self._answered.take():
-            for group, pending in answered:
-                # A message that was given up may still be answered.
-                if pending is self._under_way.get(group.namespace, (None, None))[1]:
-                    self._settle(group, answer_of(pending))
-                    self._send_next(group, give_up_at)
+    def _process_answers(self, give_up_at: float) -> None:
+        while answered := self._answered.pop_all():
+            for batches, pending in answered:
+                # The answer may belong to a message that was given up.
+                if pending is self._in_flight.get(batches.namespace, (None, None))[1]:
+                    self._apply_answer(batches, _answer_of(pending))
+                    self._send_next(batches, give_up_at)
 
     def _give_up(self, give_up_at: float) -> None:
-        for namespace, (_, pending) in list(self._under_way.items()):
-            group = self._groups[namespace]
-            self._settle(group, answer_of(pending))
-            self._send_next(group, give_up_at)
+        for namespace, (_, pending) in list(self._in_flight.items()):
+            batches = self._namespaces[namespace]
+            self._apply_answer(batches, _answer_of(pending))
+            self._send_next(batches, give_up_at)
 
-    def _send_next(self, group: Group, give_up_at: float) -> None:
-        if not group.waiting or group.namespace in self._under_way:
+    def _send_next(self, batches: NamespaceBatches, give_up_at: float) -> None:
+        if not batches.ready or batches.namespace in self._in_flight:
             return
         remaining_seconds = give_up_at - time.monotonic()
-        if group.failure or remaining_seconds <= 0:
-            self._stop(group, OperationNotSentError("the time for the flush was over before its turn came"))
+        if batches.failure or remaining_seconds <= 0:
+            self._stop(batches, OperationNotSentError("the flush timed out before this operation's turn"))
             return
-        batch = group.waiting.popleft()
+        batch = batches.ready.popleft()
         try:
-            pending = self._store.submit(*batch.call(self._idempotency_key), timeout=remaining_seconds)
+            pending = self._store.submit(*batch.as_call(self._idempotency_key), timeout=remaining_seconds)
         except KVStoreError as error:
-            self._fail_batch(group, batch, error)
+            self._fail_batch(batches, batch, error)
             return
-        self._under_way[group.namespace] = batch, pending
-        pending.when_done(lambda: self._answered.ring((group, pending)))
+        self._in_flight[batches.namespace] = batch, pending
+        pending.when_done(lambda: self._answered.put((batches, pending)))
 
-    def _settle(self, group: Group, answer: Answer) -> None:
-        """Hand the answer of the message that is under way to its operations."""
-        batch, pending = self._under_way.pop(group.namespace)
-        if isinstance(answer, ReadTooLargeError) and (halves := batch.halves()):
-            group.waiting.extendleft(halves)
+    def _apply_answer(self, batches: NamespaceBatches, answer: Answer) -> None:
+        """Give the answer to the message in flight to its operations."""
+        batch, pending = self._in_flight.pop(batches.namespace)
+        if isinstance(answer, ReadTooLargeError) and (halves := batch.split()):
+            batches.ready.extendleft(halves)
         elif isinstance(answer, KVStoreError):
-            self._fail_batch(group, batch, self._as_own(answer, pending.operation_id))
+            self._fail_batch(batches, batch, self._with_pipeline_key(answer, pending.operation_id))
         else:
-            self._hand_out(group, batch, answer.results if isinstance(answer, BatchResult) else (answer,))
+            self._distribute(batches, batch, answer.results if isinstance(answer, BatchResult) else (answer,))
 
-    def _hand_out(self, group: Group, batch: Batch, results: Sequence[object]) -> None:
+    def _distribute(self, batches: NamespaceBatches, batch: Batch, results: Sequence[object]) -> None:
         if len(results) != len(batch.handles):
-            detail = f"{len(results)} results of {len(batch.handles)} operations"
-            self._fail_batch(group, batch, OperationFailedError(self._idempotency_key, detail))
+            detail = f"{len(results)} results for {len(batch.handles)} operations"
+            self._fail_batch(batches, batch, OperationFailedError(self._idempotency_key, detail))
             return
         for handle, result in zip(batch.handles, results, strict=True):
             handle.outcome = result
             if isinstance(result, KVStoreError):
                 self._failed.append(handle)
 
-    def _fail_batch(self, group: Group, batch: Batch, error: KVStoreError) -> None:
+    def _fail_batch(self, batches: NamespaceBatches, batch: Batch, error: KVStoreError) -> None:
         self._fail(batch.handles, error)
-        self._stop(group, error)
+        self._stop(batches, error)
 
-    def _stop(self, group: Group, failure: KVStoreError) -> None:
-        """Send nothing more of a namespace: it could overtake what failed, or come before its repetition."""
-        group.failure = group.failure or failure
-        unsent = group.failure
+    def _stop(self, batches: NamespaceBatches, failure: KVStoreError) -> None:
+        """Send nothing more of a namespace. It could overtake the failed message, or a repetition of it."""
+        batches.failure = batches.failure or failure
+        unsent = batches.failure
         if not isinstance(unsent, OperationNotSentError):
-            unsent = OperationNotSentError(f"an earlier message of namespace {group.namespace!r} failed: {unsent}")
-        self._fail(group.take_waiting(), unsent)
+            unsent = OperationNotSentError(f"an earlier message of namespace {batches.namespace!r} failed: {unsent}")
+        self._fail(batches.pop_unsent(), unsent)
 
     def _fail(self, handles: Iterable[PipelinedResult[Any]], error: KVStoreError) -> None:
         for handle in handles:
             handle.outcome = error
             self._failed.append(handle)
 
-    def _as_own(self, error: KVStoreError, operation_id: str) -> KVStoreError:
-        """The error with the pipeline's key, which the caller can use, in the place of the message's operation id."""
+    def _with_pipeline_key(self, error: KVStoreError, operation_id: str) -> KVStoreError:
+        """Replace the message's operation id by the pipeline's key, which is the one that the caller can use."""
         if operation_id not in error.args:
             return error
         return type(error)(*(self._idempotency_key if arg == operation_id else arg for arg in error.args))
 
-    def _error(self, failed: list[PipelinedResult[Any]]) -> PipelineError:
+    def _pipeline_error(self, failed: list[PipelinedResult[Any]]) -> PipelineError:
         failures = []
         for handle in failed:
             error = handle.outcome
             args = list(error.args) if isinstance(error, KVStoreError) else []
-            where = [handle.tool.name, handle.arguments["namespace"], handle.arguments["key"]]
-            failures.append([*where, type(error).__name__, args])
+            operation = [handle.tool.name, handle.arguments["namespace"], handle.arguments["key"]]
+            failures.append([*operation, type(error).__name__, args])
         return PipelineError(self._idempotency_key, failures)
+
+
+def _answer_of(pending: PendingResult) -> Answer:
+    try:
+        return pending.result()
+    except KVStoreError as error:
+        return error

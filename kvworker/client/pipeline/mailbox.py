@@ -1,4 +1,4 @@
-"""One who waits for what comes from other threads, be it a thread or a coroutine."""
+"""A mailbox into which other threads put items, for a thread or a coroutine that waits for them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Generic, TypeVar
 _Item = TypeVar("_Item")
 
 
-class Bell(Generic[_Item]):
-    """Items that any thread brings, for one that waits on a future."""
+class Mailbox(Generic[_Item]):
+    """Items from any threads, for one receiver. The receiver waits on a future, so it may be a coroutine."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._items: list[_Item] = []
-        self._news: Future[None] | None = None
+        self._arrival: Future[None] | None = None
 
-    def ring(self, item: _Item) -> None:
-        """Bring an item."""
+    def put(self, item: _Item) -> None:
+        """Add an item, and wake the receiver if it waits."""
         with self._lock:
             self._items.append(item)
-            news, self._news = self._news, None
-        if news is not None:
-            news.set_result(None)
+            arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.set_result(None)
 
-    def expect(self) -> Future[None]:
-        """What is done as soon as there is an item."""
-        news: Future[None] = Future()
+    def next_arrival(self) -> Future[None]:
+        """Return a future that is done as soon as there is an item, and done already if there is one now."""
+        arrival: Future[None] = Future()
         with self._lock:
             if not self._items:
-                self._news = news
-                return news
-        news.set_result(None)
-        return news
+                self._arrival = arrival
+                return arrival
+        arrival.set_result(None)
+        return arrival
 
-    def take(self) -> list[_Item]:
-        """All that have come; nobody waits any more."""
+    def pop_all(self) -> list[_Item]:
+        """Remove and return all items. Futures of earlier waits are no longer resolved."""
         with self._lock:
-            items, self._items, self._news = self._items, [], None
+            items, self._items, self._arrival = self._items, [], None
         return items

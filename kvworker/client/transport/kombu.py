@@ -1,4 +1,4 @@
-"""The way to any broker that kombu knows: its own connections, channels and producers."""
+"""Publishes to any broker that kombu supports, through kombu's own connections, channels and producers."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from celery import Celery
 from kvworker.client.transport.message import Message
 
 
-class _Way(NamedTuple):
+class _ConnectedProducer(NamedTuple):
     connection: Any
     producer: Any
 
 
 class KombuTransport:
-    """Publishes through Celery and kombu. Each step may block, so a caller's own thread never takes it."""
+    """Publishes through Celery and kombu. Each step may block, so a caller's own thread never runs one."""
 
     def __init__(self, app: Celery, *, queue_name: str, timeout_seconds: float) -> None:
         self._app = app
         self._queue_name = queue_name
         self._timeout_seconds = timeout_seconds
-        self._idle: deque[_Way] = deque()
+        self._idle: deque[_ConnectedProducer] = deque()
         self._closed = False
 
-    def acquire_ready(self) -> _Way | None:
-        """Nothing is ever ready: a confirm may not come."""
+    def acquire_ready(self) -> _ConnectedProducer | None:
+        """Return None: the broker's confirm may never come, so a caller must not wait for it in its own thread."""
         return None
 
-    def acquire(self) -> _Way:
-        """A producer that is connected; raises whatever the transport does."""
+    def acquire(self) -> _ConnectedProducer:
+        """Return a connected producer. May block; raises any of kombu's errors."""
         with contextlib.suppress(IndexError):
             while True:
-                way = self._idle.pop()
-                if not _was_closed(way.connection):
-                    return way
-                self.drop(way)
-        # Heartbeats need a thread that answers them; an idle connection here has none.
+                connected = self._idle.pop()
+                if not _was_closed(connected.connection):
+                    return connected
+                self.discard(connected)
+        # No heartbeat: no thread would send it while the connection is idle.
         connection = self._app.connection_for_write(heartbeat=0)
         try:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            return _Way(connection, self._app.amqp.Producer(connection.channel()))
+            return _ConnectedProducer(connection, self._app.amqp.Producer(connection.channel()))
         except BaseException:
-            _release(connection)
+            _close_quietly(connection)
             raise
 
-    def publish(self, way: _Way, message: Message) -> None:
-        """Send a message and await the broker's confirm, if it gives one."""
+    def publish(self, connected: _ConnectedProducer, message: Message) -> None:
+        """Send a message and await the broker's confirm, if it sends one."""
         self._app.amqp.send_task_message(
-            way.producer,
+            connected.producer,
             message.task_name,
             message.as_task(self._app),
             queue=self._queue_name,
@@ -60,43 +60,43 @@ class KombuTransport:
             confirm_timeout=self._timeout_seconds,
         )
 
-    def give_back(self, way: _Way) -> None:
+    def release(self, connected: _ConnectedProducer) -> None:
         """Keep a producer for the next message."""
         if self._closed:
-            self.drop(way)
+            self.discard(connected)
         else:
-            self._idle.append(way)
+            self._idle.append(connected)
 
-    def drop(self, way: _Way) -> None:
+    def discard(self, connected: _ConnectedProducer) -> None:
         """Close the connection of a producer that failed."""
-        _release(way.connection)
+        _close_quietly(connected.connection)
 
-    def lost(self, _messages: Sequence[Message]) -> Sequence[Message]:
-        """None: such a broker gives what a lost worker had to another one."""
+    def find_lost(self, _messages: Sequence[Message]) -> Sequence[Message]:
+        """Return none: such a broker delivers a lost worker's messages again by itself."""
         return ()
 
     def close(self) -> None:
-        """Close what is idle, and from now on what is given back."""
+        """Close idle connections now, and the others when they are released."""
         self._closed = True
         with contextlib.suppress(IndexError):
             while True:
-                self.drop(self._idle.pop())
+                self.discard(self._idle.pop())
 
 
-def _release(connection: Any) -> None:
-    # Closing a broken connection fails in as many ways as there are transports; it is gone either way.
+def _close_quietly(connection: Any) -> None:
+    # A broken connection raises a different error here for each of kombu's transports, and is closed all the same.
     with contextlib.suppress(Exception):
         connection.release()
 
 
 def _was_closed(connection: Any) -> bool:
-    """Whether an AMQP broker has closed the connection meanwhile (redis-py looks for itself).
+    """Whether an AMQP broker has closed an idle connection (redis-py checks this itself).
 
-    A connection that only publishes, with confirms awaited and no heartbeat, has nothing to read but its end.
+    The connection only publishes, awaits its confirms and has no heartbeat. So if it has data to read, it was closed.
     """
     amqp_socket = getattr(getattr(connection.connection, "transport", None), "sock", None)
     if amqp_socket is None:
         return False
-    with selectors.DefaultSelector() as selector:  # select() alone cannot watch a descriptor above 1023
+    with selectors.DefaultSelector() as selector:  # select.select() cannot watch a descriptor above 1023
         selector.register(amqp_socket, selectors.EVENT_READ)
         return bool(selector.select(timeout=0))

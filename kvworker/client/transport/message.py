@@ -1,28 +1,36 @@
-"""A task message on its way, and what can be said at any moment about whether the broker has it."""
+"""A task message, and what is known about whether the broker has it.
+
+Every attempt to publish may succeed without our hearing of it, and a broker or a worker may lose a message. So a
+message is sent again when its answer is overdue, and several copies of it may exist. This is safe, because all copies
+have the same operation id. What a message records about its copies decides which error a caller gets: with no copy
+written, the operation is known not to be applied; otherwise its outcome is unknown.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from redis.exceptions import ResponseError
 
-_DOUBTFUL_SECONDS = 2.0
-_FIRST_PAUSE_SECONDS = 0.05
-_MAX_PAUSE_SECONDS = 1.0
+#: For how long the first copy's answer may take until the message is doubtful.
+_DOUBTFUL_SECONDS: Final = 2.0
 
 
 @dataclass(eq=False)
 class Message:
-    """A task message on its way; ``give_up_at`` is by the monotonic clock.
+    """A task message from its first attempt until its answer or its deadline. Thread-safe.
 
-    ``copies`` counts how often the broker may have taken it: 0 is never, more than 1 is after an attempt
-    whose end is unknown, or after sending again.
+    Attributes:
+        give_up_at: The deadline, by the monotonic clock.
+        last_problem: What went wrong at the last attempt, for the caller's error.
+        copies: How many copies the broker may have taken. More than 1 after an attempt that ended in doubt, or after
+            the message was sent again.
+        delivery_tag: The broker's name for the last copy, where the transport gives one.
     """
 
     task_name: str
@@ -32,43 +40,58 @@ class Message:
     give_up_at: float
     last_problem: str = ""
     copies: int = 0
-    #: The broker's name for its last copy, where the route gives one.
     delivery_tag: str = ""
     _written_at: float = 0.0
-    _sending: bool = True
+    _is_sending: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _abandoned: threading.Event = field(default_factory=threading.Event)
 
     def as_task(self, app: Celery) -> Any:
-        """Celery's ``task_message`` of it, as ``app.send_task`` makes it: headers, properties, body, sent event."""
+        """Return Celery's ``task_message`` (headers, properties, body, sent event), as ``app.send_task`` makes it."""
         return app.amqp.create_task_message(
             self.task_id, self.task_name, kwargs=self.body(), argsrepr="()", kwargsrepr=self.description
         )
 
     def body(self) -> dict[str, Any]:
-        """The payload as it is to be sent now."""
+        """Return the payload to send now."""
         return self.payload
 
-    def fail(self, problem: str) -> None:
-        """Note what went wrong, for the error of a caller whose time is over."""
+    def record_problem(self, problem: str) -> None:
+        """Record why an attempt failed."""
         self.last_problem = problem
 
-    def tag(self, delivery_tag: str) -> None:
-        """Note what the broker is to call the copy that is being sent."""
+    def record_delivery_tag(self, delivery_tag: str) -> None:
+        """Record the delivery tag of the copy that is about to be written."""
         self.delivery_tag = delivery_tag
 
     def remaining_seconds(self) -> float:
-        """How long until its deadline; 0 if it has passed."""
+        """Seconds until the deadline; 0 once it has passed."""
         return max(0.0, self.give_up_at - time.monotonic())
 
     def abandon(self) -> bool:
-        """Give up waiting. True if the broker does not have the message and will not get it."""
+        """Stop sending, because the caller no longer waits.
+
+        Returns:
+            True if the broker does not have the message and will not get it.
+        """
         with self._lock:
             self._abandoned.set()
             return self.copies == 0
 
-    def begin_writing(self) -> bool:
-        """Note that the broker may have it from now on; False if the caller has given up."""
+    def is_over(self) -> bool:
+        """Whether the message was abandoned or its deadline has passed."""
+        return self._abandoned.is_set() or not self.remaining_seconds()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next attempt, at most until the deadline or until the message is abandoned."""
+        self._abandoned.wait(min(seconds, self.remaining_seconds()))
+
+    def begin_write(self) -> bool:
+        """Count a copy, which the broker may have from now on.
+
+        Returns:
+            False if the message was abandoned: do not write it.
+        """
         with self._lock:
             if self._abandoned.is_set():
                 return False
@@ -76,48 +99,45 @@ class Message:
             self._written_at = time.monotonic()
             return True
 
-    def nothing_written(self) -> None:
-        """Take ``begin_writing`` back: the attempt failed before anything was written."""
+    def undo_write(self) -> None:
+        """Take back ``begin_write``: the attempt failed before the broker took anything."""
         with self._lock:
             self.copies -= 1
 
-    def begin_sending(self) -> bool:
-        """Claim the message for sending again; False while it is still being sent, or in vain."""
+    def claim_resend(self) -> bool:
+        """Reserve the message for sending it again.
+
+        Returns:
+            False if it is being sent already, was abandoned, or is past its deadline.
+        """
         with self._lock:
-            if self._sending or self._abandoned.is_set() or not self.remaining_seconds():
+            if self._is_sending or self.is_over():
                 return False
-            self._sending = True
+            self._is_sending = True
             return True
 
-    def is_doubtful(self) -> bool:
-        """Whether it should have been answered by now: its last copy may have gone with the worker that took it.
+    def allow_resend(self) -> None:
+        """End the current attempts, so that ``claim_resend`` succeeds again."""
+        with self._lock:
+            self._is_sending = False
 
-        Each copy is given more time than the one before, since it may be the store that is slow.
+    def is_doubtful(self) -> bool:
+        """Whether the answer is overdue, so that the last copy may have been lost with its worker.
+
+        Each copy is given more time than the one before, since the store may just be slow.
         """
         return self.copies > 0 and time.monotonic() - self._written_at > _DOUBTFUL_SECONDS * self.copies
 
-    def end_sending(self) -> None:
-        """Let it be sent again, should the broker lose it."""
-        with self._lock:
-            self._sending = False
 
-    def attempts(self) -> Iterator[None]:
-        """Yield for each attempt, with a growing pause between them, until time is up."""
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            yield
-            pause = min(pause, self.remaining_seconds())
-            if pause <= 0 or self._abandoned.wait(pause):
-                return
-            pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+def failed_before_write(error: BaseException | None, already_handled: BaseException | None = None) -> bool:
+    """Whether an attempt failed before the broker took anything: it did not connect, or the broker refused.
 
-
-def was_nothing_written(error: BaseException | None, handled: BaseException | None = None) -> bool:
-    """Whether an attempt failed before the broker took anything: while reconnecting, or by its refusal.
-
-    ``handled`` is what the thread was handling before the attempt; Python makes it the last context of every error.
+    Args:
+        error: What the attempt raised.
+        already_handled: What the thread was handling before the attempt. Python makes it the last context of every
+            error, so the search ends there.
     """
-    while error is not None and error is not handled:
+    while error is not None and error is not already_handled:
         if isinstance(error, ConnectionRefusedError | FileNotFoundError | socket.gaierror | ResponseError):
             return True
         error = error.__cause__ or error.__context__

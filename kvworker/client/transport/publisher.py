@@ -1,57 +1,60 @@
-"""How messages leave a client: at once where a connection is ready, or else from a few threads.
+"""Sends messages: in the caller's thread if a connection is ready, or else in a few threads of its own.
 
-Connecting can block for longer than a caller may wait (a frozen broker, a name server, TLS), so callers
-never connect themselves. On a Redis broker a caller pushes its own message where a connection is ready, and
-waits for the answer no longer than for its result; in all other cases the threads publish, and the caller
-waits for the reply with its own timeout.
+Connecting can block for longer than a caller may wait (a frozen broker, a name server, TLS), so callers never connect
+themselves. On a Redis broker a caller publishes its own message if a connection is ready, and waits for the broker no
+longer than for its result. In every other case the threads publish, and the caller waits for the reply with its own
+timeout.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from celery import Celery
+from tenacity import Retrying, retry_if_result
 
 from kvworker.client.transport.kombu import KombuTransport
-from kvworker.client.transport.message import Message, was_nothing_written
+from kvworker.client.transport.message import Message, failed_before_write
 from kvworker.client.transport.redis import RedisTransport
+from kvworker.retries import BACKOFF
 from kvworker.settings.urls import speaks_redis
 
 logger = logging.getLogger(__name__)
 
 
 class Transport(Protocol):
-    """A way to the broker, over any number of connections that are used by one thread at a time."""
+    """A way to the broker, over any number of connections. One thread uses a connection at a time."""
 
     def acquire_ready(self) -> Any | None:
-        """A connection on which a caller may publish in its own thread, or None; never waits."""
+        """Return a connection on which a caller may publish in its own thread, or None. Never waits."""
 
     def acquire(self) -> Any:
-        """A connection that works; raises whatever the transport does."""
+        """Return a working connection. May block; raises any of the broker library's errors."""
 
     def publish(self, connection: Any, message: Message) -> None:
-        """Send a message; raises whatever the transport does."""
+        """Send a message. Raises any of the broker library's errors."""
 
-    def give_back(self, connection: Any) -> None:
+    def release(self, connection: Any) -> None:
         """Keep a connection for the next message."""
 
-    def drop(self, connection: Any) -> None:
+    def discard(self, connection: Any) -> None:
         """Close a connection that failed."""
 
-    def lost(self, messages: Sequence[Message], /) -> Sequence[Message]:
-        """Which of these unanswered messages the broker does not have, and no worker has noted."""
+    def find_lost(self, messages: Sequence[Message], /) -> Sequence[Message]:
+        """Return those of these unanswered messages that neither the broker nor a worker has."""
 
     def close(self) -> None:
-        """Close what is kept, and from now on what is given back."""
+        """Close idle connections now, and the others when they are released."""
 
 
 class Publisher:
-    """Publishes messages, each until it is sent or its time is up."""
+    """Sends each message, and tries again until it is sent or its time is up."""
 
     def __init__(self, app: Celery, *, threads: int, queue_name: str, timeout_seconds: float) -> None:
         self._transport: Transport = (
@@ -60,59 +63,73 @@ class Publisher:
             else KombuTransport(app, queue_name=queue_name, timeout_seconds=timeout_seconds)
         )
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="kvworker-send")
-        self._given_up = False
+        self._has_given_up = False
         self._closed = False
 
     def send(self, message: Message, *, may_wait: bool) -> None:
-        """Send, or start sending. Problems show in ``message.last_problem``.
+        """Send a message, or start to send it. Raises nothing: problems show in ``message.last_problem``.
 
-        ``may_wait`` allows to wait for the broker's answer here, at most until the message's deadline.
+        Args:
+            message: The message to send.
+            may_wait: Allows waiting for the broker's answer here, at most until the message's deadline.
         """
         connection = self._transport.acquire_ready() if may_wait else None
         if connection is not None and self._attempt(message, connection):
-            message.end_sending()
+            message.allow_resend()
             return
         try:
             self._executor.submit(self._send, message)
         except RuntimeError:
-            # After close() nothing is sent: the caller's wait ends with "no broker took it". Where the interpreter
-            # waits for the last threads of a program, which still call, no other thread starts: it is sent here.
+            # After close() nothing is sent, and the caller's wait ends with "no broker took it". While the interpreter
+            # waits for the program's last threads it starts no others, but those threads still call: send it here.
             if not self._closed:
                 self._attempt(message)
-                message.end_sending()
+                message.allow_resend()
 
-    def send_again(self, message: Message) -> None:
-        """Send a message once more that the broker may have lost; harmless if it has not."""
-        if message.begin_sending():
+    def resend(self, message: Message) -> None:
+        """Send another copy of a message that the broker may have lost. This is harmless if the broker has it."""
+        if message.claim_resend():
             self.send(message, may_wait=False)
 
-    def send_lost(self, messages: Sequence[Message]) -> None:
-        """Send those of these messages again that the broker has lost."""
+    def resend_lost(self, messages: Sequence[Message]) -> None:
+        """Find out which of these messages the broker has lost, and send those again. Does not wait."""
         with contextlib.suppress(RuntimeError):
-            self._executor.submit(self._send_lost, messages)
+            self._executor.submit(self._resend_lost, messages)
 
     def close(self) -> None:
-        """Let running attempts end, start no new ones, and close the connections."""
+        """Let running attempts end, start no others, and close the connections."""
         self._closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._transport.close()
 
     def _send(self, message: Message) -> None:
-        for _ in message.attempts():
-            if self._given_up or self._attempt(message):
-                break
-            self._given_up = self._is_ending()
-        message.end_sending()
+        if not self._has_given_up and not self._attempt(message):
+            self._retry(message)
+        message.allow_resend()
 
-    def _send_lost(self, messages: Sequence[Message]) -> None:
-        with contextlib.suppress(Exception):  # looked at again in a second
-            for message in self._transport.lost(messages):
-                self.send_again(message)
+    def _retry(self, message: Message) -> None:
+        """Repeat a failed attempt with growing pauses, until it succeeds, is pointless, or the deadline passes."""
+        retrying = Retrying(
+            before=lambda state: message.pause(BACKOFF(state)),
+            retry=retry_if_result(operator.not_),
+            stop=lambda _: message.is_over(),
+            retry_error_callback=lambda _: False,
+        )
+        retrying(self._attempt_again, message)
+
+    def _attempt_again(self, message: Message) -> bool:
+        self._has_given_up = self._has_given_up or self._is_ending()
+        return self._has_given_up or message.is_over() or self._attempt(message)
+
+    def _resend_lost(self, messages: Sequence[Message]) -> None:
+        with contextlib.suppress(Exception):  # the caller asks once more in a second
+            for message in self._transport.find_lost(messages):
+                self.resend(message)
 
     def _is_ending(self) -> bool:
         """Whether the store was closed or the interpreter is ending, which waits for these threads.
 
-        What is still queued is then sent if that works at once, and not tried again until its deadline.
+        Messages still in the queue then get one attempt instead of attempts until their deadline.
         """
         try:
             self._executor.submit(bool)
@@ -121,22 +138,22 @@ class Publisher:
         return False
 
     def _attempt(self, message: Message, connection: Any | None = None) -> bool:
-        """Try once, on a ready connection or on one that is made; True when there is nothing left to do."""
-        writing, handled = False, sys.exception()
+        """Try once, on a ready connection or on one acquired here. True if there is nothing left to do."""
+        writing, already_handled = False, sys.exception()
         try:
             if connection is None:
                 connection = self._transport.acquire()
-            writing = message.begin_writing()
+            writing = message.begin_write()
             if writing:
                 self._transport.publish(connection, message)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it when its time is up
+        except Exception as error:  # noqa: BLE001 - the caller gets any problem with the error for its timeout
             problem = f"{type(error).__name__}: {error}"
-            message.fail(problem)
+            message.record_problem(problem)
             logger.info("sending %s failed: %s", message.description, problem)
-            if writing and was_nothing_written(error, handled):
-                message.nothing_written()
+            if writing and failed_before_write(error, already_handled):
+                message.undo_write()
             if connection is not None:
-                self._transport.drop(connection)
+                self._transport.discard(connection)
             return False
-        self._transport.give_back(connection)
+        self._transport.release(connection)
         return True

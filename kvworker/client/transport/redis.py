@@ -1,7 +1,8 @@
-"""The way to a Redis broker: messages as kombu would put them on the queue's list, pushed on ready connections.
+"""Publishes to a Redis broker: pushes messages onto the queue's list as kombu would, on connections kept ready.
 
-kombu spends more on the way than a message takes: for each one a client, a pool's lock, a producer's and a virtual
-channel's layers. What arrives is the same, field by field (a test compares them), under the same key.
+kombu spends more time on a message than Redis does: each one passes through a client, a pool's lock, a producer and a
+virtual channel. This module skips those layers. The message that arrives is the same, field by field, under the same
+key; a test compares them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, signals
 from kombu import serialization
@@ -20,28 +21,28 @@ from kombu.utils.json import dumps
 from kvworker.client.transport.message import Message
 from kvworker.messaging.redis_connections import RedisConnection, RedisConnectionPool, exchange, limit
 
-#: A socket's timeout is above 0; at 0 it would not wait at all.
-_SHORTEST_SECONDS = 0.001
-#: Of Celery's persistent messages. Redis does nothing with it.
-_DELIVERY_MODE = 2
-#: Less than what the kernel keeps for a connection at once.
-_LARGE_BYTES = 32_768
+#: A socket with a timeout of 0 would not wait at all.
+_MIN_TIMEOUT_SECONDS: Final = 0.001
+#: Celery's value for persistent messages. Redis ignores it.
+_DELIVERY_MODE: Final = 2
+#: Below the size of a socket's send buffer: a smaller message is written in one part.
+_LARGE_BYTES: Final = 32_768
 
 
 @dataclass(frozen=True)
-class _Target:
-    """What kombu knows of a queue: its list's key, and how to make connections to its server."""
+class _QueueTarget:
+    """What kombu knows about a queue: the keys of its list and of the unacknowledged messages, and its server."""
 
     key: str
-    noted_key: str
+    unacked_key: str
     priority: int
     make_connection: Callable[[], RedisConnection]
 
 
 class RedisTransport:
-    """Pushes messages on connections that are kept open.
+    """Pushes messages onto a Redis list, over connections that are kept open.
 
-    What is ready can be used in a caller's own thread: it waits for the broker no longer than the message may.
+    A caller may use a ready connection in its own thread, since ``publish`` never waits beyond the message's deadline.
     """
 
     def __init__(self, app: Celery, *, queue_name: str, timeout_seconds: float, max_idle: int) -> None:
@@ -50,64 +51,70 @@ class RedisTransport:
         self._serializer = str(app.conf.task_serializer)
         self._timeout_seconds = timeout_seconds
         self._connections = RedisConnectionPool(self._make_connection, max_idle=max_idle)
-        self._target: _Target | None = None
+        self._target: _QueueTarget | None = None
 
     def acquire_ready(self) -> RedisConnection | None:
-        """A connection that can be used at once, or None."""
+        """Return a connection that can be used at once, or None."""
         return self._connections.acquire_ready()
 
     def acquire(self) -> RedisConnection:
-        """A connection that works; making one may block for long."""
+        """Return a working connection. Making one may block for long."""
         return self._connections.acquire()
 
-    def publish(self, link: RedisConnection, message: Message) -> None:
+    def publish(self, connection: RedisConnection, message: Message) -> None:
         """Push a message and await the broker's answer, within the socket's timeout and the message's deadline."""
-        assert self._target is not None  # noqa: S101 - there is no connection without it
+        assert self._target is not None  # noqa: S101 - making a connection sets it
         task = message.as_task(self._app)
-        self._announce(signals.before_task_publish, message, task, properties=task.properties)
+        self._send_signal(signals.before_task_publish, message, task, properties=task.properties)
         delivery_tag = str(uuid.uuid4())
-        message.tag(delivery_tag)
-        item = self._as_item(task, delivery_tag)
-        # A signal makes the system's wait begin anew, and signals come to the main thread.
+        message.record_delivery_tag(delivery_tag)
+        item = self._to_list_item(task, delivery_tag)
+        # A signal restarts the kernel's wait, and Python delivers signals to the main thread.
         exactly = threading.current_thread() is threading.main_thread()
-        limit(link, self._patience(message), exactly=exactly or len(item) > _LARGE_BYTES)
-        link.send_packed_command(link.pack_command("LPUSH", self._target.key, item), check_health=False)
-        limit(link, self._patience(message), exactly=exactly)
-        link.read_response()
-        self._announce(signals.after_task_publish, message, task)
+        limit(connection, self._timeout_for(message), exactly=exactly or len(item) > _LARGE_BYTES)
+        command = connection.pack_command("LPUSH", self._target.key, item)
+        connection.send_packed_command(command, check_health=False)
+        limit(connection, self._timeout_for(message), exactly=exactly)
+        connection.read_response()
+        self._send_signal(signals.after_task_publish, message, task)
 
-    def lost(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Which of these are neither in the queue nor noted: lost with the worker that they were handed to."""
-        link = self.acquire()
+    def find_lost(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return the messages that are neither queued nor recorded as unacknowledged: lost on the way to a worker.
+
+        Looking for a message in the queue would read all of it, so this returns none until the queue is empty.
+        """
+        connection = self.acquire()
         try:
-            assert self._target is not None  # noqa: S101 - there is no connection without it
-            limit(link, self._timeout_seconds)
-            noted = [("HEXISTS", self._target.noted_key, message.delivery_tag) for message in messages]
-            packed = link.pack_commands([("LLEN", self._target.key), *noted])
-            length, *held = exchange(link, packed, replies=1 + len(noted))
+            assert self._target is not None  # noqa: S101 - making a connection sets it
+            limit(connection, self._timeout_seconds)
+            is_unacked = [("HEXISTS", self._target.unacked_key, message.delivery_tag) for message in messages]
+            packed = connection.pack_commands([("LLEN", self._target.key), *is_unacked])
+            queue_length, *unacked = exchange(connection, packed, replies=1 + len(is_unacked))
         except BaseException:
-            self.drop(link)
+            self.discard(connection)
             raise
-        self.give_back(link)
-        return [] if length else [message for message, is_held in zip(messages, held, strict=True) if not is_held]
+        self.release(connection)
+        if queue_length:
+            return []
+        return [message for message, is_held in zip(messages, unacked, strict=True) if not is_held]
 
-    def give_back(self, link: RedisConnection) -> None:
+    def release(self, connection: RedisConnection) -> None:
         """Keep a connection for the next message."""
-        self._connections.give_back(link)
+        self._connections.give_back(connection)
 
-    def drop(self, link: RedisConnection) -> None:
+    def discard(self, connection: RedisConnection) -> None:
         """Close a connection that failed."""
-        link.disconnect()
+        connection.disconnect()
 
     def close(self) -> None:
-        """Close what is idle, and from now on what is given back."""
+        """Close idle connections now, and the others when they are released."""
         self._connections.close()
 
-    def _patience(self, message: Message) -> float:
-        return max(_SHORTEST_SECONDS, min(self._timeout_seconds, message.remaining_seconds()))
+    def _timeout_for(self, message: Message) -> float:
+        return max(_MIN_TIMEOUT_SECONDS, min(self._timeout_seconds, message.remaining_seconds()))
 
-    def _announce(self, signal: Any, message: Message, task: Any, **details: Any) -> None:
-        """Tell those who listen to Celery's signals, such as tracers, what Celery would tell them."""
+    def _send_signal(self, signal: Any, message: Message, task: Any, **details: Any) -> None:
+        """Give the receivers of Celery's signals, such as tracers, the arguments that Celery would give them."""
         if signal.receivers:
             if signal is signals.before_task_publish:
                 details["declare"] = [self._app.amqp.queues[self._queue_name]]
@@ -115,9 +122,9 @@ class RedisTransport:
             routing = {"exchange": "", "routing_key": self._queue_name}
             signal.send(sender=message.task_name, body=task.body, headers=task.headers, **routing, **details)
 
-    def _as_item(self, task: Any, delivery_tag: str) -> str:
-        """The message as kombu's virtual transport writes it, which see: ``prepare_message``, ``basic_publish``."""
-        assert self._target is not None  # noqa: S101 - there is no connection without it
+    def _to_list_item(self, task: Any, delivery_tag: str) -> str:
+        """Encode the message as kombu's virtual channel does in ``prepare_message`` and ``basic_publish``."""
+        assert self._target is not None  # noqa: S101 - making a connection sets it
         properties = {
             **task.properties,
             "delivery_mode": _DELIVERY_MODE,
@@ -126,7 +133,7 @@ class RedisTransport:
             "body_encoding": "base64",
             "delivery_tag": delivery_tag,
         }
-        content_type, body = self._encoded(task.body)
+        content_type, body = self._encode_body(task.body)
         item = {
             "body": base64.b64encode(body.encode()).decode(),
             "content-encoding": "utf-8",
@@ -136,8 +143,8 @@ class RedisTransport:
         }
         return str(dumps(item))
 
-    def _encoded(self, body: Any) -> tuple[str, str]:
-        """The content type and the text of a body. JSON needs no way through kombu's registry."""
+    def _encode_body(self, body: Any) -> tuple[str, str]:
+        """Return the content type and the text of a body. JSON skips kombu's registry, which costs more."""
         if self._serializer == "json":
             return "application/json", dumps(body)
         content_type, _, text = serialization.dumps(body, serializer=self._serializer)
@@ -148,16 +155,16 @@ class RedisTransport:
             self._target = self._find_target()
         return self._target.make_connection()
 
-    def _find_target(self) -> _Target:
-        """Ask kombu, which also declares the queue; raises whatever it does without the server."""
+    def _find_target(self) -> _QueueTarget:
+        """Declare the queue through kombu and read its keys. Raises kombu's errors if there is no server."""
         with self._app.connection_for_write(heartbeat=0) as connection:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             channel = connection.channel()
             self._app.amqp.queues[self._queue_name](channel).declare()
             pool, priority = channel.pool, channel.default_priority
-            return _Target(
+            return _QueueTarget(
                 key=f"{channel.global_keyprefix}{channel._q_for_pri(self._queue_name, priority)}",
-                noted_key=f"{channel.global_keyprefix}{channel.unacked_key}",
+                unacked_key=f"{channel.global_keyprefix}{channel.unacked_key}",
                 priority=priority,
                 make_connection=lambda: pool.connection_class(**pool.connection_kwargs),
             )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kvworker.client.coalescing import CoalescedMessage, Coalescer, GroupReply, is_coalescable
-from kvworker.client.dispatcher import PendingReply
+from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.messaging.wire import decode_many
 from kvworker.tools import TOOLS, check_arguments
@@ -39,17 +39,19 @@ class Scene:
         self.sent.append([one.message.task_id for one in replies])
         message = CoalescedMessage(f"group {len(self.sent)}", replies)
         self.messages.append(message)
-        self.coalescer.begin(GroupReply(message, replies, self._send_alone, self.coalescer.learn), len(replies))
+        self.coalescer.track(
+            GroupReply(message, replies, self._send_individually, self.coalescer.record_outcome), len(replies)
+        )
 
-    def _send_alone(self, message: Message) -> None:
+    def _send_individually(self, message: Message) -> None:
         self.alone.append(message.task_id)
 
     def call(self, *calls: PendingReply) -> list[bool]:
-        return [self.coalescer.holds(call) for call in calls]
+        return [self.coalescer.hold(call) for call in calls]
 
     def answer(self, results: object, status: str = "SUCCESS") -> None:
         gc.collect()
-        group, _ = self.coalescer._under_way[self.messages[-1].task_id]
+        group, _ = self.coalescer._in_flight[self.messages[-1].task_id]
         group.future.set_result({"status": status, "result": {"results": results}})
 
 
@@ -92,9 +94,9 @@ def test_a_call_that_finds_nothing_under_way_never_waits() -> None:
 def test_who_waits_too_long_is_sent() -> None:
     scene = Scene()
     scene.call(*replies(*"abcdefg"))
-    scene.coalescer.send_waiting()
+    scene.coalescer.flush()
     assert scene.sent == [["d", "e", "f", "g"]]
-    scene.coalescer.send_waiting()
+    scene.coalescer.flush()
     assert len(scene.sent) == 1
 
 
@@ -111,11 +113,11 @@ def test_what_is_never_answered_is_forgotten() -> None:
 def test_what_was_not_taken_goes_alone_and_so_do_others_for_a_while(results: object, status: str) -> None:
     scene = Scene()
     scene.call(*replies("a", "b", "c", "d", "e"))
-    scene.coalescer.send_waiting()
+    scene.coalescer.flush()
     scene.answer(results, status)
     assert scene.alone == ["d", "e"]
     assert scene.call(*replies("f", "g", "h", "i")) == [False] * 4
-    scene.coalescer._paused_until = 0.0
+    scene.coalescer._breaker._open_until = 0.0
     assert scene.call(*replies("j")) == [True]
 
 
@@ -123,7 +125,7 @@ def test_some_may_be_taken() -> None:
     scene = Scene()
     calls = replies("a", "b", "c", "d", "e")
     scene.call(*calls)
-    scene.coalescer.send_waiting()
+    scene.coalescer.flush()
     answered(calls[3])  # by a copy of its own
     scene.answer({"d": {}})
     assert scene.alone == ["e"]
@@ -147,9 +149,9 @@ def test_an_interrupted_caller_leaves_the_others_calls_waiting() -> None:
     scene.call(*replies("a", "b", "c", "d", "e"))
     scene.coalescer._send = interrupted
     with pytest.raises(KeyboardInterrupt):
-        scene.coalescer.send_waiting()
+        scene.coalescer.flush()
     scene.coalescer._send = scene._send
-    scene.coalescer.send_waiting()
+    scene.coalescer.flush()
     assert scene.sent == [["d", "e"]]
 
 
@@ -161,8 +163,8 @@ def test_answered_calls_are_not_left_to_the_collector() -> None:
         calls = replies("a", "b", "c", "d", "e")
         kept = weakref.WeakSet(calls)
         scene.call(*calls)
-        scene.coalescer.send_waiting()
-        group, _ = scene.coalescer._under_way[scene.messages[-1].task_id]
+        scene.coalescer.flush()
+        group, _ = scene.coalescer._in_flight[scene.messages[-1].task_id]
         group.future.set_result({"status": "SUCCESS", "result": {"results": {"d": {}, "e": {}}}})
         for call in calls[:3]:
             answered(call)
@@ -176,17 +178,17 @@ def test_a_message_holds_what_is_still_wanted() -> None:
     calls = replies("a", "b", "c")
     message = CoalescedMessage("group", calls)
     assert calls[1].message.abandon()
-    assert message.begin_writing()
+    assert message.begin_write()
     assert set(decode_many(message.body())) == {"a", "c"}
     assert [call.message.copies for call in calls] == [1, 0, 1]
-    assert calls[0].message.begin_sending()
-    message.nothing_written()
-    message.fail("no broker")
+    assert calls[0].message.claim_resend()
+    message.undo_write()
+    message.record_problem("no broker")
     assert [call.message.copies for call in calls] == [0, 0, 0]
     assert [call.message.last_problem for call in calls] == ["no broker"] * 3
     for call in calls:
         call.message.abandon()
-    assert not message.begin_writing()
+    assert not message.begin_write()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from kvworker import (
     OperationTimeoutError,
     UnsupportedMessageError,
 )
-from kvworker.client.dispatcher import PendingReply
+from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.tools import TOOLS
 
@@ -50,7 +50,7 @@ def test_each_copy_of_a_message_is_given_more_time(monkeypatch: pytest.MonkeyPat
     now += 60
     assert not message.is_doubtful()
     for seconds in (2, 4, 6):
-        assert message.begin_writing()
+        assert message.begin_write()
         now += seconds
         assert not message.is_doubtful()
         now += 0.1

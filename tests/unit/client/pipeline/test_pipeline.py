@@ -35,8 +35,8 @@ from kvworker import (
     VersionConflictError,
 )
 from kvworker.client.pipeline import batches
-from kvworker.client.pipeline.batches import Group
-from kvworker.client.pipeline.mailbox import Bell
+from kvworker.client.pipeline.batches import NamespaceBatches
+from kvworker.client.pipeline.mailbox import Mailbox
 from kvworker.model import MAX_READ_BYTES
 from kvworker.tools import find_tool
 from tests.support.policy_matrix import PERSONAS
@@ -179,7 +179,7 @@ class TestHandles:
     def test_before_it_is_sent_there_is_no_result(self, store: CountingStore) -> None:
         with store.pipeline() as p:
             handle = p.get("n", "k")
-            with pytest.raises(InvalidRequestError, match=r"this kv_get has no result yet: it comes by flush\(\)"):
+            with pytest.raises(InvalidRequestError, match=r"this kv_get has no result yet: call flush\(\)"):
                 handle.result()
         assert handle.result() == GetResult("n", "k", found=False)
 
@@ -438,7 +438,7 @@ def test_a_pipeline_is_as_one_call_after_the_other(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, CountingStore() as store, InlineKeyValueStore() as other:
         patch.setattr(batches, "MAX_BATCH_STEPS", most_steps)
-        patch.setattr(batches, "MAX_GROUP_BYTES", most_bytes)
+        patch.setattr(batches, "MAX_COLLECTED_BYTES", most_bytes)
         with store.pipeline(raise_on_error=False) as p:
             handles = [getattr(p, method)(name, key, **options) for name, key, (method, options) in work]
         for handle, (name, key, (method, options)) in zip(handles, work, strict=True):
@@ -454,18 +454,18 @@ def test_a_pipeline_is_as_one_call_after_the_other(
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60))
 def test_batches_keep_the_order_that_matters(work: list[tuple[str, bool]]) -> None:
     """The order of writes, and of a read and the writes of its key; a batch only reads or only writes."""
-    group = Group("n")
+    namespace = NamespaceBatches("n")
     handles: list[PipelinedResult[Any]] = []
     for key, is_write in work:
         handle: PipelinedResult[Any] = PipelinedResult(
             find_tool("kv_increment" if is_write else "kv_get"), {"namespace": "n", "key": key}
         )
         handles.append(handle)
-        group.add(handle, 1)
-    group.close()
-    for batch in group.waiting:
+        namespace.add(handle, 1)
+    namespace.make_batches()
+    for batch in namespace.ready:
         assert {handle.tool.writes for handle in batch.handles} == {batch.name is not None}
-    sent = [handle for batch in group.waiting for handle in batch.handles]
+    sent = [handle for batch in namespace.ready for handle in batch.handles]
     assert sorted(map(id, sent)) == sorted(map(id, handles))
     place = {id(handle): index for index, handle in enumerate(sent)}
     for index, one in enumerate(handles):
@@ -481,13 +481,13 @@ def test_the_facades_methods_are_the_pipelines() -> None:
 
 
 def test_no_news_is_lost_whichever_thread_brings_it() -> None:
-    bell: Bell[int] = Bell()
+    mailbox: Mailbox[int] = Mailbox()
     count, taken = 2000, 0
     with ThreadPoolExecutor(4) as threads:
         for number in range(count):
-            threads.submit(bell.ring, number)
+            threads.submit(mailbox.put, number)
         while taken < count:
-            bell.expect().result(timeout=10)
-            taken += len(bell.take())
+            mailbox.next_arrival().result(timeout=10)
+            taken += len(mailbox.pop_all())
     assert taken == count
-    assert not bell.expect().done()
+    assert not mailbox.next_arrival().done()

@@ -1,0 +1,86 @@
+"""A call that was sent: its future, and how its answer or the lack of one becomes a result or an error."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, Final
+
+from celery import states
+
+from kvworker.client.transport.message import Message
+from kvworker.errors import (
+    KVStoreError,
+    OperationExpiredError,
+    OperationFailedError,
+    OperationTimeoutError,
+    QueueUnavailableError,
+    UnsupportedMessageError,
+    rebuild_error,
+)
+from kvworker.messaging.wire import decode_result
+from kvworker.model import OperationResult
+from kvworker.tools import Tool
+
+#: Celery's error for a task that the worker does not define.
+_UNKNOWN_TASK: Final = "NotRegistered"
+#: Failures that a worker reports before it reaches the database. They say nothing about other copies of the message.
+_FAILURES_BEFORE_DATABASE: Final = frozenset({OperationExpiredError.__name__, _UNKNOWN_TASK})
+#: A wait may end this much before its time.
+_CLOCK_TOLERANCE_SECONDS: Final = 0.01
+
+
+class PendingReply:
+    """A call whose answer is awaited. Repeating it with ``operation_id`` is safe."""
+
+    def __init__(self, tool: Tool, operation_id: str, message: Message, provider: str = "") -> None:
+        self.tool = tool
+        self.provider = provider
+        self.operation_id = operation_id
+        self.message = message
+        self.future: Future[Any] = Future()
+        #: Whether the coalescer holds the call back, to send it with others.
+        self.is_held = False
+
+    def outcome(self, meta: dict[str, Any]) -> OperationResult:
+        """Return the result that Celery stored.
+
+        Args:
+            meta: The task's metadata, as Celery's backend decodes it.
+
+        Raises:
+            KVStoreError: The error that the worker raised.
+        """
+        if meta["status"] == states.SUCCESS:
+            return decode_result(self.tool, meta["result"], self.operation_id)
+        raise self._failure(meta)
+
+    def timeout_error(self) -> KVStoreError:
+        """Return the error for a wait that ended without an answer.
+
+        Once the deadline has passed, the message is abandoned: it is not sent any more. If the broker never had it,
+        the operation is known not to be applied.
+        """
+        detail = self.message.last_problem
+        if self.message.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS and self.message.abandon():
+            return QueueUnavailableError(self.operation_id, detail)
+        return OperationTimeoutError(self.operation_id, detail)
+
+    def remaining_seconds(self) -> float:
+        """Seconds until the message's deadline; 0 once it has passed."""
+        return self.message.remaining_seconds()
+
+    def _failure(self, meta: dict[str, Any]) -> KVStoreError:
+        failure = meta["result"]
+        if not isinstance(failure, dict) or "exc_type" not in failure:
+            return OperationFailedError(self.operation_id, f"task state {meta['status']}")
+        name, args = failure["exc_type"], failure.get("exc_message") or ()
+        if name in _FAILURES_BEFORE_DATABASE and self.message.copies > 1:
+            detail = f"one copy of its message ended as {name}, but another may be applied"
+            return OperationTimeoutError(self.operation_id, detail)
+        if name == _UNKNOWN_TASK:
+            return UnsupportedMessageError(
+                f"the worker does not know {self.tool.name}, so it was not applied; it is older than this program:"
+                " update the workers"
+            )
+        error = rebuild_error(name, args if isinstance(args, list | tuple) else (args,))
+        return error or OperationFailedError(self.operation_id, str(name))
