@@ -42,7 +42,7 @@ class AsyncQueuedResult:
         """Wait for the operation's result and return it.
 
         Args:
-            timeout: How many seconds to wait. Without it the wait ends at the message's deadline.
+            timeout: The longest wait in seconds. Without it the wait ends at the message's deadline.
 
         Raises:
             KVStoreError: The errors that ``kvworker.client.sync.QueuedResult.result`` raises.
@@ -76,8 +76,11 @@ class AsyncQueuedResult:
 
 def _coroutine(
     method: Callable[Concatenate[FacadeMethods, _Arguments], _Result],
-) -> Callable[Concatenate[AsyncKeyValueStore, _Arguments], Coroutine[Any, Any, _Result]]:
-    """Turn a facade method into a coroutine with the same parameters and result."""
+) -> Callable[Concatenate[AsyncKeyValueStore, _Arguments], Coroutine[object, None, _Result]]:
+    """Turn a facade method into a coroutine with the same parameters and result.
+
+    The coroutine's other types are not Any: with Any, mypy infers Any for ``asyncio.gather`` of different methods.
+    """
 
     async def run(store: AsyncKeyValueStore, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         return cast(_Result, await store.call_tool(*describe_call(method, *args, **kwargs)))

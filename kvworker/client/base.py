@@ -1,4 +1,4 @@
-"""What every synchronous store can do, with a queue or without one."""
+"""The interface that all synchronous stores share, with a queue or without one."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class PendingResult(Protocol):
         You may call it again after an ``OperationTimeoutError``.
 
         Args:
-            timeout: How many seconds to wait. Without it the wait ends at the message's deadline.
+            timeout: The longest wait in seconds. Without it the wait ends at the message's deadline.
         """
 
 
 class KeyValueOperations(FacadeMethods):
-    """The operations as plain function calls, and what goes with them: pending results, signatures, personas.
+    """The operations as plain function calls, together with pending results, signatures and personas.
 
     ``persona`` is the name under which calls are checked where policies are configured.
     """
@@ -69,8 +69,8 @@ class KeyValueOperations(FacadeMethods):
         Args:
             tool: A tool's name (``kv_get`` …).
             arguments: The tool's arguments.
-            valid_seconds: A worker does not start the operation later than this many seconds from now. None means that
-                there is no deadline.
+            valid_seconds: A worker does not start the operation later than this many seconds from now. None sets no
+                deadline.
         """
 
     @abstractmethod
@@ -88,8 +88,8 @@ class KeyValueOperations(FacadeMethods):
     def as_persona(self, persona: str) -> Self:
         """Return a view of this store for a persona.
 
-        The view shares the store's connections and threads. Closing one closes both. Whether the persona exists is
-        checked by each call.
+        The view shares the store's connections and threads. Closing one closes both. Each call
+        checks that the persona exists.
 
         Raises:
             InvalidRequestError: ``persona`` is not a valid name.

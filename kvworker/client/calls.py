@@ -12,7 +12,7 @@ _Arguments = ParamSpec("_Arguments")
 
 
 class Call(NamedTuple):
-    """What a facade method would run: a tool, its unchecked arguments, and the timeout."""
+    """The description of a facade method's call: a tool, its unchecked arguments, and the timeout."""
 
     tool: Tool
     arguments: Mapping[str, Any]

@@ -29,23 +29,23 @@ from kvworker.tools import Tool
 MAX_DELAY_SECONDS: Final = 0.01
 #: Below this number of concurrent calls, coalescing is slower, since their messages overlap.
 _MIN_CONCURRENT_CALLS: Final = 4
-#: How long a burst of concurrent calls is assumed to last.
+#: The assumed length of a burst of concurrent calls.
 _BURST_SECONDS: Final = 0.1
 #: The most calls in one message, which are applied in one transaction.
 _MAX_CALLS: Final = 32
-#: How long the circuit breaker stays open: at first, and at most.
+#: The time for which the circuit breaker opens, at first and at most.
 _FIRST_OPEN_SECONDS: Final = 0.1
 _MAX_OPEN_SECONDS: Final = 60.0
 #: A call whose value has more characters than this is sent individually.
 _MAX_VALUE_CHARACTERS: Final = 4096
 
 _COALESCABLE: Final = frozenset({"kv_get", "kv_set", "kv_delete", "kv_increment"})
-#: Arguments that make a worker read the entry first, which takes a transaction of its own.
+#: Arguments that make a worker read the entry first, which needs a separate transaction.
 _CONDITIONS: Final = frozenset({"expected_version", "if_absent", "keep_ttl"})
 
 
 def is_coalescable(tool: Tool, arguments: Mapping[str, Any]) -> bool:
-    """Whether a worker can apply this call together with others.
+    """Return whether a worker can apply this call together with others.
 
     Args:
         tool: The tool.

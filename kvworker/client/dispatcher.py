@@ -1,4 +1,4 @@
-"""A client's end of the queue: sends messages, receives their replies, and sends again what was lost.
+"""A client's end of the queue: sends messages, receives their replies, and sends lost messages again.
 
 Both facades use it. It belongs to one process: a forked child makes its own.
 """

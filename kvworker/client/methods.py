@@ -77,7 +77,7 @@ class FacadeMethods(ABC):
             value: Any JSON value.
             ttl_seconds: Seconds until the entry expires. Without it the entry never expires.
             expected_version: Write only if the entry still has this version.
-            if_absent: Write only if there is no such entry.
+            if_absent: Write only if the entry does not exist.
             keep_ttl: Leave the expiry of an existing entry as it is.
             idempotency_key: Identifies this write.
             timeout: Bound of the call in seconds.
@@ -111,7 +111,7 @@ class FacadeMethods(ABC):
         """Remove an entry; with ``expected_version``, only if it still has this version.
 
         Returns:
-            ``deleted=False`` if there was no such entry.
+            ``deleted=False`` if the entry did not exist.
 
         Raises:
             VersionConflictError: The entry has another version; nothing was changed.

@@ -38,7 +38,7 @@ class PendingReply:
         self.operation_id = operation_id
         self.message = message
         self.future: Future[Any] = Future()
-        #: Whether the coalescer holds the call back, to send it with others.
+        #: True while the coalescer holds the call back, to send it with others.
         self.is_held = False
 
     def outcome(self, meta: dict[str, Any]) -> OperationResult:

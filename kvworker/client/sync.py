@@ -46,10 +46,10 @@ class QueuedResult:
         """Wait for the operation's result and return it.
 
         Args:
-            timeout: How many seconds to wait. Without it the wait ends at the message's deadline.
+            timeout: The longest wait in seconds. Without it the wait ends at the message's deadline.
 
         Raises:
-            OperationTimeoutError: There is no result yet, so the outcome is unknown. You may call this again.
+            OperationTimeoutError: The result has not arrived, so the outcome is unknown. You may call this again.
             OperationExpiredError: A worker received the message after its deadline, so the operation was not applied.
             QueueUnavailableError: The broker never had the message, so the operation was not applied.
             KVStoreError: Any error that the worker raised.

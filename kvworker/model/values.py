@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 from kvworker.errors import ValueSerializationError
 
@@ -28,9 +28,16 @@ class JSONArray(Protocol[_Item_co]):
         """Reverses the list in place."""
 
 
+class AnyTypedDict(Protocol):
+    """Any ``TypedDict``, which type checkers refuse as a mapping of JSON values. They don't check what it holds."""
+
+    __required_keys__: ClassVar[frozenset[str]]
+    __optional_keys__: ClassVar[frozenset[str]]
+
+
 #: A value to store. Accepts variables of types such as ``dict[str, int]`` and ``list[str]``. At runtime, an array is
 #: a ``list`` and an object is a ``dict``: tuples and other mappings are refused, because they would come back changed.
-JSONValue: TypeAlias = "bool | int | float | str | JSONArray[JSONValue] | Mapping[str, JSONValue] | None"
+JSONValue: TypeAlias = "bool | int | float | str | JSONArray[JSONValue] | Mapping[str, JSONValue] | AnyTypedDict | None"
 
 #: A value as it comes back from the store: arrays are lists and objects are dicts, so ``isinstance`` narrows it.
 DecodedValue: TypeAlias = "bool | int | float | str | list[DecodedValue] | dict[str, DecodedValue] | None"

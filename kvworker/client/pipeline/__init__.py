@@ -38,7 +38,7 @@ operation of the flush.
 its messages are derived. After an error with an unknown outcome, repeat the whole pipeline, with the same operations
 and flushes in the same order and with ``idempotency_key=error.idempotency_key``. Operations that were applied are not
 applied again and give the same results, refusals included; reads are repeated. Different writes with the same key raise
-``IdempotencyConflictError``. Operations have no keys of their own.
+``IdempotencyConflictError``. You cannot give a key to a single operation.
 
 Use a pipeline once, in one thread or one asyncio task. For a pipeline of ``AsyncKeyValueStore`` write ``async with``
 and ``await p.flush()``; its other methods and its handles are not awaited.

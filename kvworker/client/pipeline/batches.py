@@ -2,8 +2,8 @@
 
 The batches of a namespace are sent one after the other: of two in flight, either could be applied first.
 
-A batch either only reads or only writes, for two reasons. What a batch reads beside its writes becomes part of its
-operation record, so a few kilobytes of values would get the writes refused. And a batch that only reads changes
+A batch either only reads or only writes, for two reasons. Values that a batch reads beside its writes become part of
+its operation record, so a few kilobytes of them would get the writes refused. And a batch that only reads changes
 nothing, so one whose answer would be too large can be split and sent again.
 """
 
@@ -32,14 +32,14 @@ class PipelinedResult(Generic[_Result]):
         self.tool = tool
         self.arguments = arguments
         self.outcome: object = None
-        #: Whether ``result`` has raised the operation's error, so that the caller knows it.
+        #: True once ``result`` has raised the operation's error, so that the caller knows it.
         self.has_raised = False
 
     def result(self) -> _Result:
         """Return what the facade's method of the same name returns. Never waits.
 
         Raises:
-            InvalidRequestError: There is no result yet, because the pipeline was not flushed.
+            InvalidRequestError: The pipeline was not flushed yet.
             OperationNotSentError: The operation was never sent, so it was not applied.
             KVStoreError: Any error that the facade's method raises. If it has an ``operation_id``, that is the
                 pipeline's ``idempotency_key``.

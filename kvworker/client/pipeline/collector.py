@@ -28,7 +28,7 @@ from kvworker.tools.policy import Policy
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-#: How many bytes a batch's name may add to the pipeline's key.
+#: The most bytes that a batch's name adds to the pipeline's key.
 _BATCH_NAME_BYTES: Final = 15
 
 
@@ -52,7 +52,7 @@ class Collector:
     Args:
         store: The store that sends the messages.
         idempotency_key: The pipeline's key. None means a generated one.
-        raise_on_error: Whether a flush raises ``PipelineError``.
+        raise_on_error: Makes a flush raise ``PipelineError`` if operations failed.
         timeout: Bounds each flush, in seconds. None means the configured default.
     """
 

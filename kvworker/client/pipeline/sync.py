@@ -51,7 +51,7 @@ def open_pipeline(
     Args:
         store: The store that sends the messages.
         idempotency_key: Identifies the pipeline. A repeated pipeline with the same key is applied only once.
-        raise_on_error: Whether a flush, and so the end of the with block, raises ``PipelineError`` if any operation
+        raise_on_error: Makes a flush, and so the end of the with block, raise ``PipelineError`` if any operation
             failed.
         timeout: Bounds each flush, in seconds. None means the configured default.
 

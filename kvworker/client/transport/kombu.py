@@ -72,7 +72,7 @@ class KombuTransport:
         _close_quietly(connected.connection)
 
     def find_lost(self, _messages: Sequence[Message]) -> Sequence[Message]:
-        """Return none: such a broker delivers a lost worker's messages again by itself."""
+        """Return an empty sequence: such a broker itself redelivers a lost worker's messages."""
         return ()
 
     def close(self) -> None:
@@ -84,13 +84,13 @@ class KombuTransport:
 
 
 def _close_quietly(connection: Any) -> None:
-    # A broken connection raises a different error here for each of kombu's transports, and is closed all the same.
+    # Each of kombu's transports raises a different error for a broken connection, which is closed nevertheless.
     with contextlib.suppress(Exception):
         connection.release()
 
 
 def _was_closed(connection: Any) -> bool:
-    """Whether an AMQP broker has closed an idle connection (redis-py checks this itself).
+    """Return whether an AMQP broker has closed an idle connection (redis-py checks this itself).
 
     The connection only publishes, awaits its confirms and has no heartbeat. So if it has data to read, it was closed.
     """

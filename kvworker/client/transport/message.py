@@ -1,9 +1,11 @@
-"""A task message, and what is known about whether the broker has it.
+"""A task message and its delivery state: may the broker have it, and must it be sent again?
 
-Every attempt to publish may succeed without our hearing of it, and a broker or a worker may lose a message. So a
-message is sent again when its answer is overdue, and several copies of it may exist. This is safe, because all copies
-have the same operation id. What a message records about its copies decides which error a caller gets: with no copy
-written, the operation is known not to be applied; otherwise its outcome is unknown.
+An attempt to publish may fail after the broker took the message. The broker or a worker may also lose a message. So a
+message whose answer is overdue is *doubtful* and may be sent again, and several copies of it may exist. This is safe
+because all copies have the same operation id.
+
+The number of copies decides which error a caller gets. If none was written, the operation is known not to be applied.
+Otherwise its outcome is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Final
 from celery import Celery
 from redis.exceptions import ResponseError
 
-#: For how long the first copy's answer may take until the message is doubtful.
+#: The age at which an unanswered first copy becomes doubtful.
 _DOUBTFUL_SECONDS: Final = 2.0
 
 
@@ -27,9 +29,9 @@ class Message:
 
     Attributes:
         give_up_at: The deadline, by the monotonic clock.
-        last_problem: What went wrong at the last attempt, for the caller's error.
-        copies: How many copies the broker may have taken. More than 1 after an attempt that ended in doubt, or after
-            the message was sent again.
+        last_problem: The last failure to send it, for the caller's error.
+        copies: The number of copies that the broker may have. More than 1 after an attempt with an unknown outcome, or
+            after the message was sent again.
         delivery_tag: The broker's name for the last copy, where the transport gives one.
     """
 
@@ -79,7 +81,7 @@ class Message:
             return self.copies == 0
 
     def is_over(self) -> bool:
-        """Whether the message was abandoned or its deadline has passed."""
+        """Return whether the message was abandoned or its deadline has passed."""
         return self._abandoned.is_set() or not self.remaining_seconds()
 
     def pause(self, seconds: float) -> None:
@@ -122,7 +124,7 @@ class Message:
             self._is_sending = False
 
     def is_doubtful(self) -> bool:
-        """Whether the answer is overdue, so that the last copy may have been lost with its worker.
+        """Return whether the answer is overdue, so that the last copy may have been lost with its worker.
 
         Each copy is given more time than the one before, since the store may just be slow.
         """
@@ -130,12 +132,12 @@ class Message:
 
 
 def failed_before_write(error: BaseException | None, already_handled: BaseException | None = None) -> bool:
-    """Whether an attempt failed before the broker took anything: it did not connect, or the broker refused.
+    """Return whether an attempt failed before the broker took anything: it did not connect, or the broker refused.
 
     Args:
-        error: What the attempt raised.
-        already_handled: What the thread was handling before the attempt. Python makes it the last context of every
-            error, so the search ends there.
+        error: The attempt's error.
+        already_handled: The exception that the thread was handling before the attempt. Python makes it the last
+            context of every error, so the search ends there.
     """
     while error is not None and error is not already_handled:
         if isinstance(error, ConnectionRefusedError | FileNotFoundError | socket.gaierror | ResponseError):

@@ -1,4 +1,4 @@
-"""Sends messages: in the caller's thread if a connection is ready, or else in a few threads of its own.
+"""Sends messages: in the caller's thread if a connection is ready, otherwise in a few background threads.
 
 Connecting can block for longer than a caller may wait (a frozen broker, a name server, TLS), so callers never connect
 themselves. On a Redis broker a caller publishes its own message if a connection is ready, and waits for the broker no
@@ -127,7 +127,7 @@ class Publisher:
                 self.resend(message)
 
     def _is_ending(self) -> bool:
-        """Whether the store was closed or the interpreter is ending, which waits for these threads.
+        """Return whether the store was closed or the interpreter is ending, which waits for these threads.
 
         Messages still in the queue then get one attempt instead of attempts until their deadline.
         """

@@ -31,7 +31,7 @@ _LARGE_BYTES: Final = 32_768
 
 @dataclass(frozen=True)
 class _QueueTarget:
-    """What kombu knows about a queue: the keys of its list and of the unacknowledged messages, and its server."""
+    """A queue as kombu stores it: the keys of its list and of the unacknowledged messages, and its server."""
 
     key: str
     unacked_key: str
@@ -156,7 +156,7 @@ class RedisTransport:
         return self._target.make_connection()
 
     def _find_target(self) -> _QueueTarget:
-        """Declare the queue through kombu and read its keys. Raises kombu's errors if there is no server."""
+        """Declare the queue through kombu and read its keys. Raises kombu's errors if the server does not answer."""
         with self._app.connection_for_write(heartbeat=0) as connection:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             channel = connection.channel()

@@ -35,7 +35,7 @@ from kvworker.retries import BACKOFF
 
 logger = logging.getLogger(__name__)
 
-#: How often the stored results are read, in case their published copies were lost.
+#: The interval at which the stored results are read, in case their published copies were lost.
 RECHECK_SECONDS: Final = 1.0
 #: Results that were read are deleted this many at a time, or with the next recheck.
 _DELETE_BATCH: Final = 100
@@ -118,7 +118,7 @@ class ReplyReader(Generic[_Reply]):
         self._backend.client.connection_pool.disconnect()
 
     def _read_until_closed(self) -> None:
-        # Every caller depends on this thread, so it goes on after any error.
+        # Every caller depends on this thread, so no error ends it.
         retrying = Retrying(
             wait=BACKOFF,
             sleep=sleep_using_event(self._closed),
