@@ -1,135 +1,19 @@
 """kvworker: a namespaced key-value store for AI-agent tools, run through a task queue.
 
-The public names, loaded on first use: the facade needs no database driver, the worker no facade.
+This module loads each public name on first use, so that the facade needs no database driver and the worker no facade.
+``__init__.pyi`` lists the same names for type checkers; a test compares the two.
 """
 
 from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvworker.__version__ import __version__
 
-if TYPE_CHECKING:
-    from kvworker.adapters import (
-        KeyValueStoreAdapter,
-        available_kv_store_adapters,
-        create_kv_store_adapter,
-        register_kv_store_adapter,
-        use_conversation_engine,
-    )
-    from kvworker.client.aio import AsyncKeyValueStore
-    from kvworker.client.pipeline import AsyncPipeline, Pipeline, PipelinedResult
-    from kvworker.client.sync import KeyValueStore
-    from kvworker.errors import (
-        BatchRefusedError,
-        ConfigurationError,
-        CounterOverflowError,
-        GlobalQuotaExceededError,
-        IdempotencyConflictError,
-        InvalidKeyError,
-        InvalidRequestError,
-        InvalidTTLError,
-        InvalidValueTypeError,
-        KVStoreError,
-        NamespaceQuotaExceededError,
-        NestedCallError,
-        OperationExpiredError,
-        OperationFailedError,
-        OperationNotSentError,
-        OperationTimeoutError,
-        PipelineError,
-        PolicyDeniedError,
-        QueueUnavailableError,
-        QuotaExceededError,
-        ReadTooLargeError,
-        RedeliveryLimitError,
-        SchemaError,
-        StoreUnavailableError,
-        UnsupportedMessageError,
-        ValueSerializationError,
-        VersionConflictError,
-    )
-    from kvworker.inline import InlineKeyValueStore
-    from kvworker.model import (
-        BatchResult,
-        ClearResult,
-        DeleteResult,
-        GetResult,
-        IncrementResult,
-        KeyList,
-        LedgerUsage,
-        ListedEntry,
-        NamespaceList,
-        QuotaResult,
-        SetResult,
-        Step,
-        TouchResult,
-    )
-    from kvworker.settings import Settings
-
-__all__ = [
-    "AsyncKeyValueStore",
-    "AsyncPipeline",
-    "BatchRefusedError",
-    "BatchResult",
-    "ClearResult",
-    "ConfigurationError",
-    "CounterOverflowError",
-    "DeleteResult",
-    "GetResult",
-    "GlobalQuotaExceededError",
-    "IdempotencyConflictError",
-    "IncrementResult",
-    "InlineKeyValueStore",
-    "InvalidKeyError",
-    "InvalidRequestError",
-    "InvalidTTLError",
-    "InvalidValueTypeError",
-    "KVStoreError",
-    "KeyList",
-    "KeyValueStore",
-    "KeyValueStoreAdapter",
-    "LedgerUsage",
-    "ListedEntry",
-    "NamespaceList",
-    "NamespaceQuotaExceededError",
-    "NestedCallError",
-    "OperationExpiredError",
-    "OperationFailedError",
-    "OperationNotSentError",
-    "OperationTimeoutError",
-    "Pipeline",
-    "PipelineError",
-    "PipelinedResult",
-    "PolicyDeniedError",
-    "QueueUnavailableError",
-    "QuotaExceededError",
-    "QuotaResult",
-    "ReadTooLargeError",
-    "RedeliveryLimitError",
-    "SchemaError",
-    "SetResult",
-    "Settings",
-    "Step",
-    "StoreUnavailableError",
-    "TouchResult",
-    "UnsupportedMessageError",
-    "ValueSerializationError",
-    "VersionConflictError",
-    "__version__",
-    "available_kv_store_adapters",
-    "create_kv_store_adapter",
-    "register_kv_store_adapter",
-    "use_conversation_engine",
-]
-
-# What a library logs is the program's to show; without this Python would print it where no logging is set up.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
-
 #: The module of each public name.
-_HOMES = {
+_MODULES = {
     "AsyncKeyValueStore": "kvworker.client.aio",
     "AsyncPipeline": "kvworker.client.pipeline",
     "BatchRefusedError": "kvworker.errors",
@@ -184,10 +68,17 @@ _HOMES = {
     "use_conversation_engine": "kvworker.adapters",
 }
 
+__all__ = ["__version__"]
+__all__ += list(_MODULES)
+
+# A library leaves it to the program to show its log. Without this handler, Python would print warnings to stderr in a
+# program that has not configured logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

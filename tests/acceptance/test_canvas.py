@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("celery_setup")
 
 @pytest.fixture
 def user_app(valkey_node: ValkeyNode) -> Celery:
-    """A user's own application on the same broker; its tasks are in user_tasks.py."""
+    """A user's own application on the same broker. Its tasks are in user_tasks.py."""
     app = Celery("user", broker=valkey_node.url, backend=valkey_node.url, set_as_current=False)
     app.conf.task_default_queue = "user"
     return app
@@ -98,7 +98,7 @@ def test_the_facade_inside_a_users_task(store: KeyValueStore, user_app: Celery, 
     assert sorted(task.get(timeout=20) for task in sent) == [1, 2, 3]
 
 
-def test_a_task_on_the_operations_own_worker_is_told_what_to_do(
+def test_a_task_on_the_operations_own_worker_gets_an_error_that_names_the_fix(
     tmp_path: Path, kv_environ: Mapping[str, str], valkey_node: ValkeyNode, user_app: Celery
 ) -> None:
     node = _user_worker(tmp_path, kv_environ, valkey_node.url, "both", "both,kv")

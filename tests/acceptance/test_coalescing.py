@@ -1,4 +1,4 @@
-"""Calls of many threads, which go together: fewer messages, and nothing else that a caller could tell."""
+"""Coalesced calls of many threads need fewer messages, and callers notice no other difference."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def messages_of(broker: Redis) -> int:
 
 
 def outcome_of(store: KeyValueStore, number: int) -> object:
-    """What comes of one call of many kinds, in a form that can be compared."""
+    """Make one of several kinds of calls, and return its outcome in a comparable form."""
     own = f"key {number}"
     calls: list[Callable[[], object]] = [
         lambda: store.increment("n", "counter", timeout=30).value,
@@ -101,7 +101,7 @@ def test_each_call_has_its_own_outcome(store: KeyValueStore, worker_node: Worker
     assert set(outcomes[5::6]) == {60}
 
 
-def test_an_operation_id_is_applied_once_by_all(store: KeyValueStore, worker_node: WorkerNode) -> None:
+def test_an_operation_id_is_applied_once_by_all_callers(store: KeyValueStore, worker_node: WorkerNode) -> None:
     assert worker_node.ready()
 
     def count(number: int) -> object:
@@ -132,7 +132,7 @@ def test_a_worker_that_is_killed_loses_nothing(
         assert {count.result().value for count in counting} == set(range(1, CALLS + 1))
 
 
-def test_what_died_with_the_one_who_took_it_is_sent_again(
+def test_messages_that_a_lost_worker_had_received_are_sent_again(
     store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode, broker: Redis
 ) -> None:
     worker_node.stop()
@@ -145,7 +145,7 @@ def test_what_died_with_the_one_who_took_it_is_sent_again(
     assert len(lost) < CALLERS
 
 
-def test_a_worker_that_knows_nothing_of_it_gets_single_calls(
+def test_a_worker_that_does_not_know_coalescing_gets_single_calls(
     kv_environ: dict[str, str], tmp_path: Path, store: KeyValueStore, worker_node: WorkerNode
 ) -> None:
     worker_node.stop()
@@ -161,7 +161,7 @@ def test_a_worker_that_knows_nothing_of_it_gets_single_calls(
         older.teardown()
 
 
-def test_without_a_worker_each_call_ends_when_its_time_is_over(
+def test_without_a_worker_each_call_ends_at_its_deadline(
     settings: Settings, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     worker_node.stop()
@@ -176,12 +176,12 @@ def test_without_a_worker_each_call_ends_when_its_time_is_over(
     with KeyValueStore(settings) as store, ThreadPoolExecutor(CALLERS) as threads:
         assert set(threads.map(lambda number: call(store, number), range(CALLERS * 3))) == {OperationTimeoutError}
         valkey_node.kill()
-        told = set(threads.map(lambda number: call(store, number), range(CALLERS * 3)))
-        assert QueueUnavailableError in told
-        assert told <= {QueueUnavailableError, OperationTimeoutError}
+        errors = set(threads.map(lambda number: call(store, number), range(CALLERS * 3)))
+        assert QueueUnavailableError in errors
+        assert errors <= {QueueUnavailableError, OperationTimeoutError}
 
 
-def test_a_cancelled_call_does_not_come_after_a_later_one(
+def test_a_cancelled_call_does_not_overtake_a_later_one(
     settings: Settings, postgres_url: str, worker_node: WorkerNode
 ) -> None:
     assert worker_node.ready()
@@ -204,7 +204,7 @@ def test_a_cancelled_call_does_not_come_after_a_later_one(
     assert asyncio.run(use()) == "later"
 
 
-def test_calls_together_made_by_hand(settings: Settings, store: KeyValueStore, worker_node: WorkerNode) -> None:
+def test_a_coalesced_message_made_by_hand(settings: Settings, store: KeyValueStore, worker_node: WorkerNode) -> None:
     assert worker_node.ready()
     app = make_celery(settings)
 
@@ -232,7 +232,7 @@ def test_calls_together_made_by_hand(settings: Settings, store: KeyValueStore, w
 
 
 def redelivered(app: Celery) -> Any:
-    """What comes of calls that may have been taken before."""
+    """The results of a message that is marked as redelivered."""
     payload = encode_many({"again": (TOOLS["kv_increment"], {"namespace": "n", "key": "again"})})
     with app.connection_for_write() as connection:
         message = app.amqp.create_task_message("message", APPLY_MANY_TASK, kwargs=payload)

@@ -1,4 +1,4 @@
-"""Pipelines through a real broker, worker and database: few messages, in order, applied once, never a hang."""
+"""Pipelines through a real broker, worker and database: few messages, in order, applied once, and no call hangs."""
 
 # ruff: noqa: PT012 - what a with block of several statements raises at its end is the subject
 
@@ -31,17 +31,17 @@ from tests.support.database import locked_entry
 from tests.support.processes import ValkeyNode, WorkerNode
 
 NAMESPACES = [f"n{number}" for number in range(4)]
-#: How much longer than its timeout a flush may take.
+#: The most by which a flush may exceed its timeout.
 GRACE_SECONDS = 1.0
 
 
 def fill(p: Pipeline | AsyncPipeline, count: int) -> list[PipelinedResult[Any]]:
-    """Collect as many increments of one counter in each namespace, the values of which tell their order."""
+    """Collect so many increments of one counter in each namespace. Their values show their order."""
     return [p.increment(namespace, "c") for _ in range(count) for namespace in NAMESPACES]
 
 
 def in_order(handles: list[PipelinedResult[Any]]) -> bool:
-    """Whether each namespace's counter was counted in the order of the calls."""
+    """Return whether each namespace's counter was incremented in the order of the calls."""
     counted = [[h.result().value for h in handles if h.result().namespace == name] for name in NAMESPACES]
     return all(values == list(range(1, len(values) + 1)) for values in counted)
 
@@ -66,7 +66,7 @@ def test_many_operations_are_few_messages_and_each_namespace_is_in_order(
     assert [type(error) for error in caught.value.errors] == [InvalidValueTypeError]
     with pytest.raises(InvalidValueTypeError):
         refused.result()
-    # 10,005 operations: in each namespace 1000, 1000 and the rest, and the reads after them.
+    # 10,005 operations: for each namespace 1000, 1000, the rest, and the reads.
     assert messages(valkey_node) == 4 * 4
 
 
@@ -94,7 +94,7 @@ def test_coroutines(settings: Settings, worker_node: WorkerNode) -> None:
     asyncio.run(use())
 
 
-def test_the_loop_goes_on_while_a_pipeline_waits(settings: Settings, valkey_node: ValkeyNode) -> None:
+def test_the_event_loop_keeps_running_while_a_pipeline_waits(settings: Settings, valkey_node: ValkeyNode) -> None:
     async def use() -> int:
         async with AsyncKeyValueStore(settings) as store:
             p = store.pipeline(timeout=1.0)
@@ -153,7 +153,7 @@ def test_a_pipeline_repeated_after_a_timeout_is_applied_once(
         assert [store.get(name, "held").value for name in NAMESPACES] == [1] * 4
 
 
-def test_without_a_worker_what_waits_for_an_answer_is_not_sent(
+def test_without_a_worker_only_the_first_message_is_sent(
     store: KeyValueStore, valkey_node: ValkeyNode, request: pytest.FixtureRequest
 ) -> None:
     started = time.monotonic()
@@ -171,7 +171,9 @@ def test_without_a_worker_what_waits_for_an_answer_is_not_sent(
     assert [handle.result().value for handle in handles] == list(range(1, 1501))
 
 
-def test_a_slow_namespace_holds_no_other_back(store: KeyValueStore, worker_node: WorkerNode, postgres_url: str) -> None:
+def test_a_slow_namespace_does_not_delay_others(
+    store: KeyValueStore, worker_node: WorkerNode, postgres_url: str
+) -> None:
     store.set("slow", "held", 0)
     with locked_entry(postgres_url, "held") as blocker:
         with store.pipeline(raise_on_error=False, timeout=2.0) as p:
@@ -196,7 +198,7 @@ def test_a_block_that_raises_does_not_wait(store: KeyValueStore, valkey_node: Va
         handles[0].result()
 
 
-def test_an_answer_that_came_in_time_counts_however_late_it_is_asked_for(
+def test_an_answer_that_arrived_in_time_counts_even_if_it_is_read_late(
     settings: Settings, worker_node: WorkerNode
 ) -> None:
     async def use() -> None:
@@ -223,7 +225,7 @@ class TestPolicies:
         }
         return {"policies": {"signing_key": "the-key-of-this-acceptance-test", "personas": personas}}
 
-    def test_a_worker_refuses_what_its_own_policies_do_not_allow(self, settings: Settings) -> None:
+    def test_a_worker_applies_its_own_policies(self, settings: Settings) -> None:
         migrate_store(settings)
         allowed_here = changed(settings, {"reader": {"flags": settings.policies.personas["writer"].flags}})
         with KeyValueStore(settings, "writer") as store:
@@ -241,7 +243,7 @@ class TestPolicies:
 
 
 def changed(settings: Settings, personas: Mapping[str, Any]) -> Settings:
-    """The same settings with other policies, as a caller with another configuration has them."""
+    """The same settings with other policies, like those of a caller with another configuration."""
     mapping = settings.to_mapping()
     key = "the-key-of-this-acceptance-test"
     return Settings.from_mapping({**mapping, "policies": {"signing_key": key, "personas": dict(personas)}})

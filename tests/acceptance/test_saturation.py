@@ -1,4 +1,4 @@
-"""A worker whose slots are all taken goes on as soon as one is free."""
+"""A worker whose slots are all busy continues as soon as one is free."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_more_callers_than_slots(store: KeyValueStore, worker_node: WorkerNode, 
     with ThreadPoolExecutor(8) as threads:
         values = list(threads.map(lambda _: store.increment("n", "c", timeout=60).value, range(CALLS)))
     assert sorted(values) == list(range(2, CALLS + 2))
-    # The loop looks at its slots once a second in any case; an unnoticed free slot would cost that much for each call.
+    # The worker checks its slots once a second anyway, so a missed free slot would cost a second for each call.
     assert time.monotonic() - started < CALLS / 4
     with valkey_node.client() as client:
         wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="messages acknowledged")

@@ -1,4 +1,4 @@
-"""What a timeout means: unknown, known not applied, or never sent; and never a hang."""
+"""The meaning of a timeout: outcome unknown, known not applied, or never sent. And no call hangs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.database import locked_entry
 from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 from tests.support.servers import PostgresServer
 
-#: How much longer than its timeout a call may take.
+#: The most by which a call may exceed its timeout.
 GRACE_SECONDS = 1.0
 
 
@@ -39,7 +39,7 @@ def within(timeout_seconds: float) -> Iterator[None]:
     assert time.monotonic() - started < timeout_seconds + GRACE_SECONDS
 
 
-def test_without_a_worker_the_outcome_is_unknown_and_asking_again_applies_once(
+def test_without_a_worker_the_outcome_is_unknown_and_repeating_applies_once(
     store: KeyValueStore, request: pytest.FixtureRequest
 ) -> None:
     with within(2.0), pytest.raises(OperationTimeoutError) as caught:
@@ -103,7 +103,7 @@ def test_a_broker_that_comes_back_in_time(
     assert sorted(reply.result().value for reply in pending) == [1, 2, 3, 4, 5]
 
 
-def test_asking_for_a_result_too_early_gives_nothing_up(
+def test_a_short_wait_for_a_result_does_not_abandon_it(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     valkey_node.kill()
@@ -115,7 +115,9 @@ def test_asking_for_a_result_too_early_gives_nothing_up(
     assert pending.result().value == 1
 
 
-def test_a_frozen_broker_hangs_nobody(store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode) -> None:
+def test_no_call_hangs_on_a_frozen_broker(
+    store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
+) -> None:
     store.set("n", "k", 1)
     valkey_node.kill("SIGSTOP")
     try:
@@ -133,13 +135,13 @@ def test_a_frozen_broker_hangs_nobody(store: KeyValueStore, worker_node: WorkerN
 def _error_of(store: KeyValueStore, timeout: float) -> Exception | None:
     try:
         store.set("n", "k", 2, timeout=timeout)
-    except Exception as error:  # noqa: BLE001 - the test looks at whatever it is
+    except Exception as error:  # noqa: BLE001 - the test checks its class
         return error
     return None
 
 
 def test_an_unroutable_broker(settings: Settings) -> None:
-    # 192.0.2.0/24 is reserved for documentation (RFC 5737): nothing answers, or the network refuses.
+    # 192.0.2.0/24 is reserved for documentation (RFC 5737): either no host answers or the network refuses.
     far = settings.model_copy(
         update={"queue": settings.queue.model_copy(update={"broker_url": "redis://192.0.2.1:6379/0"})}
     )
@@ -147,7 +149,7 @@ def test_an_unroutable_broker(settings: Settings) -> None:
         store.get("n", "k", timeout=0.5)
 
 
-def test_coroutines_time_out_alike(settings: Settings, valkey_node: ValkeyNode) -> None:
+def test_coroutines_time_out_in_the_same_way(settings: Settings, valkey_node: ValkeyNode) -> None:
     async def use() -> None:
         async with AsyncKeyValueStore(settings) as store:
             with within(2.0), pytest.raises(OperationTimeoutError):
@@ -159,12 +161,12 @@ def test_coroutines_time_out_alike(settings: Settings, valkey_node: ValkeyNode) 
     asyncio.run(use())
 
 
-def test_a_database_that_is_away_is_retried_within_the_deadline(
+def test_an_unavailable_database_is_retried_within_the_deadline(
     store: KeyValueStore, worker_node: WorkerNode, postgres_url: str, postgres_server: PostgresServer
 ) -> None:
     store.set("n", "c", 0)
     database = make_url(postgres_url).database
-    # New connections are refused and the workers' own are cut: for them the database is away.
+    # Refusing new connections and cutting the workers' own makes the database unavailable to them.
     postgres_server.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
     cut = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {}")
     postgres_server.execute(cut.format(sql.Literal(database)))
@@ -205,7 +207,7 @@ def test_a_closed_store_says_so(store: KeyValueStore, worker_node: WorkerNode) -
 
 
 @pytest.mark.parametrize("timeout", [1e-9, 1e300, 10**400], ids=["tiny", "huge", "larger than any float"])
-def test_an_extreme_timeout_is_one(store: KeyValueStore, worker_node: WorkerNode, timeout: float) -> None:
+def test_an_extreme_timeout_is_accepted(store: KeyValueStore, worker_node: WorkerNode, timeout: float) -> None:
     pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
     with contextlib.suppress(OperationTimeoutError, QueueUnavailableError):
         assert pending.result(timeout).value == 1

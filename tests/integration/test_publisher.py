@@ -1,4 +1,4 @@
-"""Messages on their way to a Redis broker: what arrives, who sends it, and what is known when nothing does."""
+"""Publishing to a Redis broker: the arriving message, the sending thread, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def is_sent(sent: Message) -> Callable[[], bool]:
     return lambda: not sent._is_sending
 
 
-def connected(publisher: Publisher) -> None:
-    """Have the publisher hold a connection that is ready."""
+def connect_publisher(publisher: Publisher) -> None:
+    """Give the publisher a connection that is ready."""
     first = message("first")
     publisher.send(first, may_wait=True)
     wait_until(is_sent(first), what="the first message")
@@ -89,7 +89,7 @@ def _published(client: Redis, transport: Transport, sent: Message, key: str) -> 
 
 @pytest.mark.parametrize("options", [{}, {"global_keyprefix": "p:"}, {"priority_steps": [0, 5]}], ids=str)
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_a_message_is_what_celery_and_kombu_would_have_sent(
+def test_a_message_equals_the_one_of_celery_and_kombu(
     app: Celery, client: Redis, options: dict[str, Any], value: object
 ) -> None:
     app.conf.broker_transport_options.update(options)
@@ -103,28 +103,26 @@ def test_a_message_is_what_celery_and_kombu_would_have_sent(
     assert by_kombu["headers"]["id"] == "id"
 
 
-def test_a_signed_message_is_what_celery_and_kombu_would_have_sent(
-    node: ValkeyNode, client: Redis, tmp_path: Path
-) -> None:
+def test_a_signed_message_equals_the_one_of_celery_and_kombu(node: ValkeyNode, client: Redis, tmp_path: Path) -> None:
     signer = make_signer(tmp_path, "caller")
     files = {"security_key": signer.key, "security_certificate": signer.certificate, "security_cert_store": "*.pem"}
     data = {"queue": {"broker_url": node.url}, "policies": {name: str(file) for name, file in files.items()}}
     app = make_celery(Settings.from_mapping(data, directory=tmp_path))
-    routes = (
+    transports = (
         KombuTransport(app, queue_name="kv", timeout_seconds=1),
         RedisTransport(app, queue_name="kv", timeout_seconds=1, max_idle=1),
     )
-    by_kombu, by_hand = [_published(client, transport, message(value=VALUES[0]), "kv") for transport in routes]
+    by_kombu, by_hand = [_published(client, transport, message(value=VALUES[0]), "kv") for transport in transports]
     bodies = [base64.b64decode(item.pop("body")) for item in (by_kombu, by_hand)]
     assert by_hand == by_kombu
     assert by_hand["content-type"] == "application/data"
-    # The signatures differ, each time.
+    # Every signature is different.
     read = [serialization.loads(body, "application/data", "utf-8", accept=["auth"]) for body in bodies]
     assert read[0] == read[1]
     assert read[0][1]["value"] == VALUES[0]
 
 
-def test_receivers_of_celerys_signals_get_what_celery_gives_them(app: Celery, client: Redis) -> None:
+def test_receivers_of_celerys_signals_get_the_arguments_that_celery_gives(app: Celery, client: Redis) -> None:
     heard: list[dict[str, Any]] = []
 
     def trace(headers: dict[str, Any], **details: Any) -> None:
@@ -146,11 +144,11 @@ def test_receivers_of_celerys_signals_get_what_celery_gives_them(app: Celery, cl
     assert heard[:2] == heard[2:]
 
 
-def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_never_does(node: ValkeyNode) -> None:
+def test_a_caller_with_a_ready_connection_publishes_itself_and_an_event_loop_never_does(node: ValkeyNode) -> None:
     settings = Settings.from_mapping({"queue": {"broker_url": node.url}})
     threads: list[str] = []
 
-    def note(**_: Any) -> None:
+    def record(**_: Any) -> None:
         threads.append(threading.current_thread().name.rpartition("_")[0] or threading.current_thread().name)
 
     async def in_a_loop() -> None:
@@ -159,7 +157,7 @@ def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_nev
                 with pytest.raises(KVStoreError):
                     await store.get("n", "k", timeout=0.3)
 
-    before_task_publish.connect(note)
+    before_task_publish.connect(record)
     try:
         with KeyValueStore(settings) as store:
             for _ in range(2):
@@ -167,15 +165,15 @@ def test_a_caller_pushes_itself_once_there_is_a_connection_and_an_event_loop_nev
                     store.get("n", "k", timeout=0.3)
         asyncio.run(in_a_loop())
     finally:
-        before_task_publish.disconnect(note)
+        before_task_publish.disconnect(record)
     assert threads == ["kvworker-send", "MainThread", "kvworker-send", "kvworker-send"]
 
 
-@pytest.mark.parametrize("value", [1, "x" * 16_000_000], ids=["small", "more than a socket takes"])
-def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
+@pytest.mark.parametrize("value", [1, "x" * 16_000_000], ids=["small", "larger than the socket buffer"])
+def test_a_frozen_broker_delays_a_caller_at_most_until_the_deadline(
     publisher: Publisher, node: ValkeyNode, value: object
 ) -> None:
-    connected(publisher)
+    connect_publisher(publisher)
     node.kill("SIGSTOP")
     try:
         for seconds in (0.5, 5.0):  # the socket's own limit is 1 s
@@ -188,17 +186,17 @@ def test_a_frozen_broker_holds_a_caller_no_longer_than_its_message_is_worth(
         node.kill("SIGCONT")
 
 
-def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(
+def test_neither_signals_nor_a_handled_exception_change_the_delivery_state(
     publisher: Publisher, node: ValkeyNode
 ) -> None:
-    connected(publisher)
+    connect_publisher(publisher)
     node.kill("SIGSTOP")
     previous = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
         sent, started = message("interrupted", seconds=1.0), time.monotonic()
         try:
-            raise FileNotFoundError  # noqa: TRY301 - a program may well call from such a place
+            raise FileNotFoundError  # noqa: TRY301 - a program may call from an except clause
         except FileNotFoundError:
             publisher.send(sent, may_wait=True)
         assert time.monotonic() - started < 1.3
@@ -209,8 +207,8 @@ def test_neither_signals_nor_what_the_caller_handles_change_what_is_known(
         node.kill("SIGCONT")
 
 
-def test_a_refusal_is_no_copy_and_is_tried_again(publisher: Publisher, client: Redis) -> None:
-    connected(publisher)
+def test_a_refusal_does_not_count_as_a_copy_and_is_tried_again(publisher: Publisher, client: Redis) -> None:
+    connect_publisher(publisher)
     client.config_set("maxmemory", "1")
     sent = message("refused")
     publisher.send(sent, may_wait=True)
@@ -225,17 +223,17 @@ def test_a_refusal_is_no_copy_and_is_tried_again(publisher: Publisher, client: R
 def test_a_connection_that_the_broker_closed_is_not_written_to(
     publisher: Publisher, client: Redis, node: ValkeyNode
 ) -> None:
-    connected(publisher)
+    connect_publisher(publisher)
     node.kill()
-    time.sleep(2 * _FRESH_SECONDS)  # so soon after its last use it is not asked whether it is open
+    time.sleep(2 * _FRESH_SECONDS)  # a connection used more recently is assumed to be open
     sent = message("lost", seconds=0.3)
     publisher.send(sent, may_wait=True)
     wait_until(is_sent(sent), what="the deadline")
-    assert sent.abandon(), "it is known that the broker never had it"
+    assert sent.abandon(), "the broker is known never to have had it"
 
 
 def test_after_close_nothing_is_sent(publisher: Publisher, client: Redis) -> None:
-    connected(publisher)
+    connect_publisher(publisher)
     publisher.close()
     sent = message("closed")
     publisher.send(sent, may_wait=True)
@@ -245,7 +243,7 @@ def test_after_close_nothing_is_sent(publisher: Publisher, client: Redis) -> Non
 
 
 def test_many_threads_send_each_message_once(publisher: Publisher, client: Redis) -> None:
-    connected(publisher)
+    connect_publisher(publisher)
     with ThreadPoolExecutor(32) as threads:
         list(threads.map(lambda n: publisher.send(message(f"number {n}"), may_wait=True), range(640)))
     wait_until(lambda: client.llen("kv") == 641, what="all messages")
@@ -253,7 +251,7 @@ def test_many_threads_send_each_message_once(publisher: Publisher, client: Redis
     assert len(ids) == 641
 
 
-def test_a_connection_idle_for_long_is_asked_before_it_is_used(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_idle_for_long_is_checked_before_it_is_used(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     source = app.backend.client.connection_pool
     pool = RedisConnectionPool(lambda: source.connection_class(**source.connection_kwargs), max_idle=2)
     link = pool.acquire()
@@ -282,14 +280,14 @@ def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNod
         node.kill("SIGCONT")
 
 
-def test_what_is_queued_or_noted_is_not_lost(publisher: Publisher, client: Redis) -> None:
+def test_a_queued_or_unacknowledged_message_is_not_lost(publisher: Publisher, client: Redis) -> None:
     sent = [message(f"message {number}") for number in range(3)]
     for one in sent:
         publisher.send(one, may_wait=True)
         wait_until(is_sent(one), what="a message")
     assert list(publisher._transport.find_lost(sent)) == []
     client.delete("kv")
-    client.hset("kvworker.unacked", sent[1].delivery_tag, "noted")
+    client.hset("kvworker.unacked", sent[1].delivery_tag, "recorded")
     assert [one.task_id for one in publisher._transport.find_lost(sent)] == ["message 0", "message 2"]
     publisher.resend_lost(sent)
     wait_until(lambda: client.llen("kv") == 2, what="the lost ones again")

@@ -1,4 +1,4 @@
-"""How results reach a client when something is lost on the way."""
+"""The reply reader: results arrive even if a published copy or a connection is lost."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def client(valkey_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def asked_again() -> list[Any]:
+def sent_again() -> list[Any]:
     return []
 
 
 @pytest.fixture
-def reader(app: Celery, asked_again: list[Any]) -> Iterator[ReplyReader[Waiter]]:
+def reader(app: Celery, sent_again: list[Any]) -> Iterator[ReplyReader[Waiter]]:
     reader: ReplyReader[Waiter] = ReplyReader(
-        app.backend, "prefix", asked_again.extend, lambda _: None, ServerClock(app.backend.server_time)
+        app.backend, "prefix", sent_again.extend, lambda _: None, ServerClock(app.backend.server_time)
     )
     yield reader
     reader.close()
@@ -85,15 +85,15 @@ def test_a_result_whose_published_copy_was_lost_is_found(
     assert waiter.future.result(5)["result"] == "prefix-1"
 
 
-def test_a_lost_connection_is_subscribed_again_and_what_waits_is_sent_again(
-    app: Celery, client: Redis, reader: ReplyReader[Waiter], asked_again: list[Any]
+def test_after_a_lost_connection_the_reader_subscribes_again_and_reports_awaited_replies(
+    app: Celery, client: Redis, reader: ReplyReader[Waiter], sent_again: list[Any]
 ) -> None:
     waiter, other = Waiter(), Waiter()
     reader.register("prefix-1", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
     client.client_kill_filter(_type="pubsub")
-    wait_until(lambda: asked_again, what="the reconnection")
-    assert asked_again == [waiter]
+    wait_until(lambda: sent_again, what="the reconnection")
+    assert sent_again == [waiter]
     reader.register("prefix-2", other)
     client.publish("celery-task-meta-prefix-1", _result(app, "prefix-1"))
     client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
@@ -118,7 +118,7 @@ def test_a_thread_that_could_not_start_is_started_by_the_next_call(
     assert waiter.future.result(5)["result"] == 1
 
 
-def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: ReplyReader[Waiter]) -> None:
+def test_a_key_without_a_result_is_left_alone(app: Celery, client: Redis, reader: ReplyReader[Waiter]) -> None:
     waiter = Waiter()
     reader.register("prefix-1", waiter)
     wait_until(lambda: _is_subscribed(client), what="the subscription")
@@ -128,7 +128,7 @@ def test_what_is_no_result_is_left_alone(app: Celery, client: Redis, reader: Rep
     assert waiter.future.result(5)["result"] == "prefix-1"
 
 
-def test_a_quiet_connection_is_kept_moving(
+def test_a_quiet_connection_is_pinged(
     app: Celery, client: Redis, reader: ReplyReader[Waiter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kvworker.client.transport.replies.TRUSTED_IDLE_SECONDS", 0.0)

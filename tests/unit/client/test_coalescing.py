@@ -1,4 +1,4 @@
-"""Which calls wait for others, and what becomes of those that went together."""
+"""The coalescer: it holds back the right calls, and gives each its own result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def replies(*task_ids: str) -> list[PendingReply]:
 
 
 class Scene:
-    """A coalescer, and what it had sent."""
+    """A coalescer and everything that it sent."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
@@ -59,7 +59,7 @@ def answered(call: PendingReply) -> None:
     call.future.set_result({"status": "SUCCESS", "result": None})
 
 
-def test_few_calls_never_wait() -> None:
+def test_few_calls_are_never_held() -> None:
     scene = Scene()
     for _ in range(10):
         calls = replies("a", "b", "c")
@@ -69,7 +69,7 @@ def test_few_calls_never_wait() -> None:
     assert scene.sent == []
 
 
-def test_the_first_answer_sends_those_that_wait() -> None:
+def test_the_first_answer_sends_the_held_calls() -> None:
     scene = Scene()
     calls = replies("a", "b", "c", "d", "e")
     assert scene.call(*calls) == [False, False, False, True, True]
@@ -81,7 +81,7 @@ def test_the_first_answer_sends_those_that_wait() -> None:
     assert calls[3].future.result(0) == {"status": "SUCCESS", "result": {"namespace": "n"}}
 
 
-def test_a_call_that_finds_nothing_under_way_never_waits() -> None:
+def test_a_call_that_finds_nothing_in_flight_is_never_held() -> None:
     scene = Scene()
     calls = replies("a", "b", "c", "d")
     scene.call(*calls)
@@ -91,7 +91,7 @@ def test_a_call_that_finds_nothing_under_way_never_waits() -> None:
     assert scene.call(reply("e")) == [False]
 
 
-def test_who_waits_too_long_is_sent() -> None:
+def test_a_flush_sends_the_held_calls() -> None:
     scene = Scene()
     scene.call(*replies(*"abcdefg"))
     scene.coalescer.flush()
@@ -100,7 +100,7 @@ def test_who_waits_too_long_is_sent() -> None:
     assert len(scene.sent) == 1
 
 
-def test_what_is_never_answered_is_forgotten() -> None:
+def test_a_message_without_an_answer_stops_counting_at_its_deadline() -> None:
     scene = Scene()
     calls = [reply(task_id, seconds=0.0) for task_id in "abc"]
     scene.call(*calls)
@@ -110,7 +110,9 @@ def test_what_is_never_answered_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("results", "status"), [({}, "SUCCESS"), (None, "SUCCESS"), ([1], "SUCCESS"), ({"d": {}}, "FAILURE")]
 )
-def test_what_was_not_taken_goes_alone_and_so_do_others_for_a_while(results: object, status: str) -> None:
+def test_calls_that_were_not_applied_are_sent_individually_and_so_are_others_for_a_while(
+    results: object, status: str
+) -> None:
     scene = Scene()
     scene.call(*replies("a", "b", "c", "d", "e"))
     scene.coalescer.flush()
@@ -121,18 +123,18 @@ def test_what_was_not_taken_goes_alone_and_so_do_others_for_a_while(results: obj
     assert scene.call(*replies("j")) == [True]
 
 
-def test_some_may_be_taken() -> None:
+def test_a_worker_may_apply_some_of_the_calls() -> None:
     scene = Scene()
     calls = replies("a", "b", "c", "d", "e")
     scene.call(*calls)
     scene.coalescer.flush()
-    answered(calls[3])  # by a copy of its own
+    answered(calls[3])  # by an individual copy
     scene.answer({"d": {}})
     assert scene.alone == ["e"]
     assert scene.call(*replies("f")) == [True]
 
 
-def test_calls_of_different_providers_go_apart() -> None:
+def test_calls_of_different_providers_are_sent_separately() -> None:
     scene = Scene()
     calls = replies("a", "b", "c", "d", "e", "f")
     calls[4].provider = "other"
@@ -141,7 +143,7 @@ def test_calls_of_different_providers_go_apart() -> None:
     assert scene.sent == [["d", "f"], ["e"]]
 
 
-def test_an_interrupted_caller_leaves_the_others_calls_waiting() -> None:
+def test_an_interrupted_flush_keeps_the_calls_of_other_callers() -> None:
     def interrupted(_replies: list[PendingReply]) -> None:
         raise KeyboardInterrupt
 
@@ -155,7 +157,7 @@ def test_an_interrupted_caller_leaves_the_others_calls_waiting() -> None:
     assert scene.sent == [["d", "e"]]
 
 
-def test_answered_calls_are_not_left_to_the_collector() -> None:
+def test_answered_calls_are_freed_without_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
@@ -174,7 +176,7 @@ def test_answered_calls_are_not_left_to_the_collector() -> None:
         gc.enable()
 
 
-def test_a_message_holds_what_is_still_wanted() -> None:
+def test_a_message_contains_the_calls_that_were_not_abandoned() -> None:
     calls = replies("a", "b", "c")
     message = CoalescedMessage("group", calls)
     assert calls[1].message.abandon()
@@ -209,7 +211,7 @@ def test_a_message_holds_what_is_still_wanted() -> None:
         ("kv_list_keys", {}, False),
     ],
 )
-def test_small_calls_on_one_key_may_be_gathered(tool: str, arguments: dict[str, Any], expected: bool) -> None:
+def test_small_calls_on_one_key_are_coalescable(tool: str, arguments: dict[str, Any], expected: bool) -> None:
     names = {"namespace": "n"} if tool == "kv_list_keys" else {"namespace": "n", "key": "k"}
     assert is_coalescable(TOOLS[tool], check_arguments(TOOLS[tool], {**names, **arguments})) is expected
 
@@ -224,5 +226,5 @@ def test_small_calls_on_one_key_may_be_gathered(tool: str, arguments: dict[str, 
         {"v": 1, "calls": {"a": {"tool": "kv_get", "payload": []}, "b": {"tool": "kv_get"}}},
     ],
 )
-def test_what_is_not_understood_is_left_out(payload: dict[str, Any]) -> None:
+def test_calls_that_cannot_be_decoded_are_left_out(payload: dict[str, Any]) -> None:
     assert decode_many(payload) == {}

@@ -1,4 +1,4 @@
-"""What a caller is told when a worker says that an operation failed."""
+"""The error that a caller gets when a worker reports a failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kvworker.client.transport.message import Message
 from kvworker.tools import TOOLS
 
 
-def told(tool: str, name: str, args: list[Any], *, copies: int) -> KVStoreError:
+def error_of(tool: str, name: str, args: list[Any], *, copies: int) -> KVStoreError:
     reply = PendingReply(TOOLS[tool], "operation", Message("task", "id", {}, "", give_up_at=0.0, copies=copies))
     with pytest.raises(KVStoreError) as caught:
         reply.outcome({"status": "FAILURE", "result": {"exc_type": name, "exc_message": args}})
@@ -27,7 +27,7 @@ def told(tool: str, name: str, args: list[Any], *, copies: int) -> KVStoreError:
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "expected", "of_another"),
+    ("name", "args", "expected", "with_another_copy"),
     [
         ("NamespaceQuotaExceededError", ["n", 10, 9, 2], NamespaceQuotaExceededError, NamespaceQuotaExceededError),
         ("OperationExpiredError", ["operation"], OperationExpiredError, OperationTimeoutError),
@@ -36,14 +36,14 @@ def told(tool: str, name: str, args: list[Any], *, copies: int) -> KVStoreError:
     ],
     ids=str,
 )
-def test_copies_meet_in_the_database_and_not_before(
-    name: str, args: list[Any], expected: type[KVStoreError], of_another: type[KVStoreError]
+def test_a_failure_before_the_database_says_nothing_about_other_copies(
+    name: str, args: list[Any], expected: type[KVStoreError], with_another_copy: type[KVStoreError]
 ) -> None:
-    assert type(told("kv_set", name, args, copies=1)) is expected
-    assert type(told("kv_set", name, args, copies=2)) is of_another
+    assert type(error_of("kv_set", name, args, copies=1)) is expected
+    assert type(error_of("kv_set", name, args, copies=2)) is with_another_copy
 
 
-def test_each_copy_of_a_message_is_given_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_copy_of_a_message_has_more_time_before_it_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("kvworker.client.transport.message.time.monotonic", lambda: now)
     message = Message("task", "id", {}, "", give_up_at=2000.0)

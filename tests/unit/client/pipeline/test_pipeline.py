@@ -1,4 +1,4 @@
-"""Pipelines without a queue: what is collected, when it is sent, what the handles tell, and that nothing is lost."""
+"""Pipelines without a queue: collecting, sending, handles, errors and repeating."""
 
 # ruff: noqa: PT012 - what a with block of several statements raises at its end is the subject
 
@@ -47,12 +47,12 @@ MIB = 1024 * 1024
 def settings_of(**blocks: Any) -> Settings:
     sqlite = {"url": "sqlite://", "namespace_quota_bytes": 20 * MIB}
     tools = {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": sqlite}}}
-    # Nobody listens there.
+    # No server listens there.
     return Settings.from_mapping({"tools": tools, "queue": {"broker_url": "redis://127.0.0.1:1/0"}, **blocks})
 
 
 class CountingStore(InlineKeyValueStore):
-    """An inline store that remembers what it was sent."""
+    """An inline store that records every message."""
 
     def __init__(self, settings: Settings | None = None, persona: str | None = None) -> None:
         super().__init__(settings or settings_of(), persona)
@@ -64,7 +64,7 @@ class CountingStore(InlineKeyValueStore):
 
     @property
     def shapes(self) -> list[tuple[str, str, int]]:
-        """Of each message the tool, the namespace and how many operations it has."""
+        """The tool, the namespace and the number of operations of each message."""
         return [(tool, args["namespace"], len(args.get("operations", "1"))) for tool, args in self.sent]
 
 
@@ -133,7 +133,7 @@ class TestSending:
         assert store.shapes[2:] == [("kv_batch", "n", 1)]
         assert store.usage("n").entry_count == 4
 
-    def test_what_a_batch_may_not_read_at_once_is_read_in_parts(self, store: CountingStore) -> None:
+    def test_a_read_that_is_too_large_for_a_batch_is_split(self, store: CountingStore) -> None:
         values = {f"k{number}": str(number) * (3 * MIB // 2) for number in range(5)}
         for key, value in values.items():
             store.set("n", key, value)
@@ -154,7 +154,7 @@ class TestSending:
         assert again.result().value == 2
         assert [args["idempotency_key"][-2:] for _, args in store.sent] == ["#1", "#2"]
 
-    def test_without_a_block_flush_is_all_it_takes(self, store: CountingStore) -> None:
+    def test_flush_works_without_a_block(self, store: CountingStore) -> None:
         p = store.pipeline()
         result = p.increment("n", "c")
         p.flush()
@@ -167,7 +167,7 @@ class TestSending:
             pass
         assert store.sent == []
 
-    def test_a_value_is_taken_as_it_is_at_the_call(self, store: CountingStore) -> None:
+    def test_a_value_is_copied_by_the_call(self, store: CountingStore) -> None:
         value = {"items": [1]}
         with store.pipeline() as p:
             p.set("n", "k", value)
@@ -183,7 +183,7 @@ class TestHandles:
                 handle.result()
         assert handle.result() == GetResult("n", "k", found=False)
 
-    def test_a_block_that_raises_sends_nothing_and_its_handles_say_so(self, store: CountingStore) -> None:
+    def test_a_block_that_raises_sends_nothing_more_and_its_handles_say_so(self, store: CountingStore) -> None:
         with pytest.raises(ZeroDivisionError), store.pipeline() as p:
             sent = [p.set("m", f"k{number}", number) for number in range(1000)]
             handle = p.set("n", "k", 1)
@@ -203,7 +203,7 @@ class TestHandles:
 
 
 class TestErrors:
-    def test_the_block_raises_what_failed_and_all_else_is_applied(self, store: CountingStore) -> None:
+    def test_the_block_raises_the_failures_and_everything_else_is_applied(self, store: CountingStore) -> None:
         store.set("n", "text", "no counter")
         with pytest.raises(PipelineError) as caught, store.pipeline() as p:
             before = p.set("n", "a", 1)
@@ -249,7 +249,7 @@ class TestErrors:
         with pytest.raises(VersionConflictError):
             claims[1].result()
 
-    def test_each_write_is_held_to_the_quota(self, store: CountingStore) -> None:
+    def test_the_quota_applies_to_each_write(self, store: CountingStore) -> None:
         store.set_quota("n", 100)
         with store.pipeline(raise_on_error=False) as p:
             handles = [p.set("n", f"k{number}", "x" * 38) for number in range(4)]
@@ -259,13 +259,13 @@ class TestErrors:
             *(False, False, True, True, False)
         ]
 
-    def test_many_errors_are_written_out_shortly(self, store: CountingStore) -> None:
+    def test_many_errors_are_summarized(self, store: CountingStore) -> None:
         store.set("n", "text", "no counter")
         with pytest.raises(PipelineError, match=r"50 operations of .*; and 47 more$"), store.pipeline() as p:
             for _ in range(50):
                 p.increment("n", "text")
 
-    def test_after_a_message_that_failed_its_namespace_gets_no_other(self, store: CountingStore) -> None:
+    def test_after_a_failed_message_its_namespace_gets_no_other(self, store: CountingStore) -> None:
         with store.pipeline(idempotency_key="run-1") as p:
             p.set("n", "k", 1)
         with pytest.raises(PipelineError) as caught, store.pipeline(idempotency_key="run-1") as p:
@@ -278,7 +278,7 @@ class TestErrors:
             read.result()
         assert store.get("n", "k").value == 1
 
-    def test_what_comes_after_a_failed_message_is_not_sent_either(self, store: CountingStore) -> None:
+    def test_operations_added_after_a_failed_message_are_not_sent_either(self, store: CountingStore) -> None:
         with store.pipeline(idempotency_key="run-1") as p:
             p.set("n", "k", 1)
         with store.pipeline(idempotency_key="run-1", raise_on_error=False) as p:
@@ -314,7 +314,7 @@ class TestBadInput:
         assert good.result().value == 1
         assert store.shapes == [("kv_batch", "n", 1)]
 
-    def test_what_belongs_to_the_whole_pipeline(self, store: CountingStore) -> None:
+    def test_options_of_the_whole_pipeline_are_refused_for_one_operation(self, store: CountingStore) -> None:
         with store.pipeline() as p:
             with pytest.raises(InvalidRequestError, match=r"takes no idempotency_key; give one to pipeline\(\)"):
                 p.increment("n", "k", idempotency_key="x")
@@ -338,7 +338,7 @@ class TestBadInput:
         with pytest.raises(InvalidRequestError, match=says):
             store.pipeline(**options)
 
-    def test_the_longest_key_there_may_be(self, store: CountingStore) -> None:
+    def test_the_longest_key(self, store: CountingStore) -> None:
         with store.pipeline(idempotency_key="ü" * 120) as p:
             p.increment("n", "k")
         assert store.get("n", "k").value == 1
@@ -349,7 +349,7 @@ class TestBadInput:
         with pytest.raises(InvalidRequestError, match="closed"):
             store.pipeline()
 
-    def test_the_asynchronous_one_checks_alike(self) -> None:
+    def test_the_asynchronous_pipeline_checks_the_same(self) -> None:
         p = AsyncKeyValueStore(settings_of()).pipeline()
         with pytest.raises(InvalidKeyError):
             p.get(" ", "k")
@@ -421,8 +421,8 @@ OPERATIONS = st.one_of(
 WORK = st.lists(st.tuples(st.sampled_from("mn"), st.sampled_from("abc"), OPERATIONS), max_size=40)
 
 
-def told(outcome: Callable[[], Any]) -> tuple[Any, ...]:
-    """What an operation gave, but for versions and the time that passed."""
+def outcome_of(outcome: Callable[[], Any]) -> tuple[Any, ...]:
+    """An operation's outcome without versions and remaining seconds, which differ between runs."""
     try:
         result = outcome()
     except KVStoreError as error:
@@ -433,7 +433,7 @@ def told(outcome: Callable[[], Any]) -> tuple[Any, ...]:
 
 @given(WORK, st.sampled_from([1, 3, 1000]), st.sampled_from([4, 1000]))
 @settings(max_examples=150, deadline=None)
-def test_a_pipeline_is_as_one_call_after_the_other(
+def test_a_pipeline_gives_the_same_as_single_calls(
     work: list[tuple[str, str, tuple[str, dict[str, Any]]]], most_steps: int, most_bytes: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, CountingStore() as store, InlineKeyValueStore() as other:
@@ -442,8 +442,8 @@ def test_a_pipeline_is_as_one_call_after_the_other(
         with store.pipeline(raise_on_error=False) as p:
             handles = [getattr(p, method)(name, key, **options) for name, key, (method, options) in work]
         for handle, (name, key, (method, options)) in zip(handles, work, strict=True):
-            expected = told(lambda m=method, n=name, k=key, o=options: getattr(other, m)(n, k, **o))  # type: ignore[misc]
-            assert told(handle.result) == expected
+            expected = outcome_of(lambda m=method, n=name, k=key, o=options: getattr(other, m)(n, k, **o))  # type: ignore[misc]
+            assert outcome_of(handle.result) == expected
         for name in "mn":
             entries = [
                 [(e.key, e.value) for e in s.list_keys(name, include_values=True).entries] for s in (store, other)
@@ -452,8 +452,8 @@ def test_a_pipeline_is_as_one_call_after_the_other(
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60))
-def test_batches_keep_the_order_that_matters(work: list[tuple[str, bool]]) -> None:
-    """The order of writes, and of a read and the writes of its key; a batch only reads or only writes."""
+def test_batches_keep_the_order_of_writes_and_of_each_key(work: list[tuple[str, bool]]) -> None:
+    """Writes keep their order, and so do a read and the writes of its key. A batch only reads or only writes."""
     namespace = NamespaceBatches("n")
     handles: list[PipelinedResult[Any]] = []
     for key, is_write in work:
@@ -475,12 +475,12 @@ def test_batches_keep_the_order_that_matters(work: list[tuple[str, bool]]) -> No
                 assert place[id(one)] < place[id(later)]
 
 
-def test_the_facades_methods_are_the_pipelines() -> None:
+def test_a_pipeline_has_the_facades_docstrings() -> None:
     for name in ("get", "set", "delete", "increment", "touch", "persist"):
         assert getattr(Pipeline, name).__doc__ == getattr(KeyValueStore, name).__doc__
 
 
-def test_no_news_is_lost_whichever_thread_brings_it() -> None:
+def test_a_mailbox_loses_no_item_of_any_thread() -> None:
     mailbox: Mailbox[int] = Mailbox()
     count, taken = 2000, 0
     with ThreadPoolExecutor(4) as threads:
