@@ -1,6 +1,6 @@
-"""kvworker as a py-key-value store: what FastMCP and others take as their session, token and cache store.
+"""Lets FastMCP and other users of py-key-value keep their sessions, tokens and caches in kvworker.
 
-It needs the extra ``py-key-value``::
+Needs the extra ``py-key-value``::
 
     from fastmcp import FastMCP
     from kvworker import AsyncKeyValueStore
@@ -53,30 +53,31 @@ except ModuleNotFoundError as missing:
 class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStore, BaseDestroyCollectionStore):
     """A py-key-value store (``AsyncKeyValue``) on a kvworker store.
 
-    A collection is the namespace ``namespace_prefix + collection``, a key is a key, and a value is stored as the
-    plain JSON object that it is: the ``kv_get`` of another agent reads it, and quotas count it alone. So collections
-    (with the prefix) are at most 255 UTF-8 bytes, keys 1024, and neither is blank. A value comes back as it went in;
-    one that JSON would change, such as a tuple or NaN, is refused.
+    A collection is the namespace ``namespace_prefix + collection``, and a key is a key. A value is stored as the plain
+    JSON object that it is, so another agent's ``kv_get`` can read it, and quotas count nothing else. A namespace
+    therefore has at most 255 bytes of UTF-8 and a key 1024, and neither may be blank. Values come back unchanged; those
+    that JSON would change, such as a tuple or NaN, are refused.
 
-    A TTL is kvworker's own: the database's clock alone decides expiry, and ``ttl`` tells what remains by it. One of
-    more than 300 years is cut to that.
+    TTLs are kvworker's own. The database's clock alone decides expiry, and ``ttl`` returns the remaining seconds by
+    that clock. A TTL of more than 300 years is cut to that.
 
-    The calls of many keys are one message for every 1000, each applied whole or not at all. ``put_if_absent`` is
-    atomic. ``keys`` and ``collections`` list in order, all if there is no limit, 1000 in a message; what is written
-    meanwhile is listed or not.
+    A call for many keys is one message per 1000 keys, each applied whole or not at all. ``put_if_absent`` is atomic.
+    ``keys`` and ``collections`` return sorted names, 1000 per message, and all of them if there is no limit. They
+    may or may not include names written meanwhile.
 
-    What the contract needs and a queue does not give well:
+    Limits of a store behind a queue:
 
-    - A call is a message to a worker and back, milliseconds where a local cache takes microseconds.
-    - The contract has no operation id. After an ``OperationTimeoutError`` a write may have been applied: putting
-      again is safe, but deleting again may tell that nothing was there.
-    - There is no ``cull``: beat sweeps expired entries, and a caller has no part in it. There is no ``destroy``:
-      other programs' namespaces are in the same store; ``destroy_collection`` clears one, in one transaction.
-    - A quota is a namespace's, thus a collection's, and FastMCP keeps the state of all its sessions in the one
-      collection ``fastmcp_state``: give that a quota that is large enough with ``set_quota``.
+    - A call is a message to a worker and back. It takes milliseconds where a local cache takes microseconds.
+    - The contract has no operation id. After an ``OperationTimeoutError``, a write may have been applied. Putting again
+      is safe, but deleting again may report that there was no value.
+    - ``cull`` is not implemented: beat sweeps expired entries, and callers need not. ``destroy`` is not implemented:
+      the store also holds other programs' namespaces. ``destroy_collection`` clears one namespace, in one transaction.
+    - A quota applies to a namespace, so to a collection. FastMCP keeps the state of all its sessions in the collection
+      ``fastmcp_state``: give it a large enough quota with ``set_quota``.
 
-    Raises (every method): py-key-value's ``InvalidKeyError``, ``InvalidTTLError``, ``SerializationError``, and
-    ``DeserializationError`` for a stored value that is no JSON object; else what ``kvworker.errors`` draws, as itself.
+    Every method raises py-key-value's ``InvalidKeyError``, ``InvalidTTLError`` and ``SerializationError``, and its
+    ``DeserializationError`` for a stored value that is not a JSON object. All other errors are those of
+    ``kvworker.errors``.
     """
 
     def __init__(
@@ -87,14 +88,17 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         default_collection: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Work on ``store``, which stays its owner's to close; one that is not asynchronous is called in threads.
+        """Makes a py-key-value store.
 
-        Stores of different prefixes share no entry if no prefix begins another: end them with a separator.
-        ``default_collection`` is what a call without a collection means, "default_collection" if left out.
-        ``timeout`` is in seconds, for each message; None is the store's own.
+        Args:
+            store: The kvworker store to use. Closing it remains your task. A synchronous store is called in threads.
+            namespace_prefix: The first part of the names of all namespaces. End it with a separator: stores share no
+                entries if neither prefix is the beginning of the other.
+            default_collection: The collection of calls that name none; "default_collection" if left out.
+            timeout: Seconds for each message; None for the store's own timeout.
 
         Raises:
-            kvworker.InvalidKeyError: the prefix is not the beginning of a namespace.
+            kvworker.InvalidKeyError: The prefix cannot begin a namespace.
         """
         self._store = store
         self._prefix = check_prefix("namespace_prefix", namespace_prefix, MAX_NAMESPACE_BYTES)
@@ -102,13 +106,13 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         super().__init__(default_collection=default_collection, stable_api=True)
 
     async def setup_collection(self, *, collection: str) -> None:  # noqa: ARG002 - the base class's signature
-        """A namespace needs no preparation; the base class would remember every collection for good."""
+        """Does nothing for the collection. The base class would keep every collection's name in memory."""
         await self.setup()
 
     async def put(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
     ) -> None:
-        """Store a value, for ``ttl`` seconds if that is given."""
+        """Stores a value, for ``ttl`` seconds if given."""
         await super().put(key, value, collection=collection, ttl=_checked_ttl(ttl))
 
     async def put_many(
@@ -119,22 +123,26 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         collection: str | None = None,
         ttl: SupportsFloat | None = None,
     ) -> None:
-        """Store values under the keys of the same places, for ``ttl`` seconds if that is given."""
+        """Stores the values under the keys at the same positions, for ``ttl`` seconds if given."""
         await super().put_many(keys, values, collection=collection, ttl=_checked_ttl(ttl))
 
     async def put_if_absent(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
     ) -> bool:
-        """Store a value only if there is none, in one atomic operation; tell whether it was stored."""
+        """Stores a value in one atomic operation, but only if the key has none.
+
+        Returns:
+            True if the value was stored.
+        """
         put = partial(self._store.set, if_absent=True, ttl_seconds=_checked_ttl(ttl))
         try:
-            await self._run(put, self._namespace(collection), key, ManagedEntry(value=value).value_as_dict)
+            await self._call(put, self._namespace(collection), key, ManagedEntry(value=value).value_as_dict)
         except errors.VersionConflictError:
             return False
         return True
 
     async def _get_managed_entry(self, *, collection: str, key: str) -> ManagedEntry | None:
-        result: GetResult = await self._run(self._store.get, self._namespace(collection), key)
+        result: GetResult = await self._call(self._store.get, self._namespace(collection), key)
         return _managed_entry(result)
 
     async def _get_managed_entries(self, *, collection: str, keys: Sequence[str]) -> list[ManagedEntry | None]:
@@ -144,7 +152,7 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
 
     async def _put_managed_entry(self, *, collection: str, key: str, managed_entry: ManagedEntry) -> None:
         put = partial(self._store.set, ttl_seconds=_ttl_seconds(managed_entry))
-        await self._run(put, self._namespace(collection), key, managed_entry.value_as_dict)
+        await self._call(put, self._namespace(collection), key, managed_entry.value_as_dict)
 
     async def _put_managed_entries(
         self, *, collection: str, keys: Sequence[str], managed_entries: Sequence[ManagedEntry], **_times: Any
@@ -156,7 +164,7 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         await self._write(collection, operations)
 
     async def _delete_managed_entry(self, *, key: str, collection: str) -> bool:
-        result: DeleteResult = await self._run(self._store.delete, self._namespace(collection), key)
+        result: DeleteResult = await self._call(self._store.delete, self._namespace(collection), key)
         return result.deleted
 
     async def _delete_managed_entries(self, *, keys: Sequence[str], collection: str) -> int:
@@ -167,18 +175,18 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         def keys_of(page: KeyList) -> list[str]:
             return [entry.key for entry in page.entries]
 
-        return await self._names(partial(self._store.list_keys, self._namespace(collection)), keys_of, limit)
+        return await self._list_names(partial(self._store.list_keys, self._namespace(collection)), keys_of, limit)
 
     async def _get_collection_names(self, *, limit: int | None = None) -> list[str]:
         def collections_of(page: NamespaceList) -> list[str]:
             names = [str(usage.namespace).removeprefix(self._prefix) for usage in page.namespaces]
-            # The prefix alone may be another program's namespace; no collection is called "".
+            # The prefix alone may be another program's namespace. A collection's name is never empty.
             return [name for name in names if name]
 
-        return await self._names(partial(self._store.list_namespaces, prefix=self._prefix), collections_of, limit)
+        return await self._list_names(partial(self._store.list_namespaces, prefix=self._prefix), collections_of, limit)
 
     async def _delete_collection(self, *, collection: str) -> bool:
-        result: ClearResult = await self._run(self._store.clear, self._namespace(collection))
+        result: ClearResult = await self._call(self._store.clear, self._namespace(collection))
         return result.deleted_entries > 0
 
     def _namespace(self, collection: str | None) -> str:
@@ -186,10 +194,10 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
 
     async def _read(self, namespace: str, keys: Sequence[str]) -> Sequence[GetResult]:
         if len(keys) == 1:
-            return [await self._run(self._store.get, namespace, keys[0])]
+            return [await self._call(self._store.get, namespace, keys[0])]
         operations = [{"tool": "kv_get", "key": key} for key in keys]
         try:
-            batch: BatchResult = await self._run(self._store.batch, namespace, operations)
+            batch: BatchResult = await self._call(self._store.batch, namespace, operations)
         except errors.ReadTooLargeError:
             middle = len(keys) // 2
             return [*await self._read(namespace, keys[:middle]), *await self._read(namespace, keys[middle:])]
@@ -200,25 +208,25 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         return [
             result
             for chunk in _chunks(operations)
-            for result in (await self._run(self._store.batch, namespace, chunk)).results
+            for result in (await self._call(self._store.batch, namespace, chunk)).results
         ]
 
-    async def _names(
+    async def _list_names(
         self, list_page: Callable[..., Any], names_of: Callable[[Any], list[str]], limit: int | None
     ) -> list[str]:
         names: list[str] = []
         cursor: str | None = None
         while limit is None or len(names) < limit:
             rows = MAX_PAGE_ROWS if limit is None else min(limit - len(names), MAX_PAGE_ROWS)
-            page = await self._run(list_page, limit=rows, cursor=cursor)
+            page = await self._call(list_page, limit=rows, cursor=cursor)
             names += names_of(page)
             cursor = page.next_cursor
             if cursor is None:
                 break
         return names
 
-    async def _run(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What the store's method gives; of its errors, those that py-key-value has a class for become that."""
+    async def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Calls a method of the store and translates its errors, where py-key-value has a class for them."""
         options["timeout"] = self._timeout
         try:
             if isinstance(self._store, KeyValueOperations):
@@ -233,14 +241,14 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
 
 
 def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
-    # A sequence need not have slices.
+    # A copy, because a Sequence need not support slices.
     rows = list(items)
     return [rows[start : start + MAX_BATCH_STEPS] for start in range(0, len(rows), MAX_BATCH_STEPS)]
 
 
 def _checked_ttl(ttl: SupportsFloat | None) -> float | None:
     try:
-        # An int stays one: a bool is refused, and one that no float holds is only long.
+        # An int is not converted: check_ttl refuses a bool, and cuts an int that is too large for a float.
         return check_ttl(float(ttl) if isinstance(ttl, SupportsFloat) and not isinstance(ttl, int) else ttl)
     except (ArithmeticError, ValueError) as error:
         raise InvalidTTLError(ttl=error) from error
@@ -249,7 +257,7 @@ def _checked_ttl(ttl: SupportsFloat | None) -> float | None:
 def _ttl_seconds(entry: ManagedEntry) -> float | None:
     if entry.expires_at is None or entry.created_at is None:
         return entry.ttl
-    # What was asked for: both come from one reading of this process's clock, which so does not matter.
+    # The caller's TTL: the base class computed both times from one reading of this process's clock.
     return (entry.expires_at - entry.created_at).total_seconds()
 
 
@@ -258,7 +266,7 @@ def _managed_entry(result: GetResult) -> ManagedEntry | None:
         return None
     if not isinstance(result.value, dict):
         raise DeserializationError(
-            message=f"the stored value is no JSON object but of type {type(result.value).__name__}",
+            message=f"the stored value is not a JSON object: its type is {type(result.value).__name__}",
             extra_info={"namespace": result.namespace, "key": result.key},
         )
     ttl = result.ttl_seconds

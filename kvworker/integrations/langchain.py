@@ -1,6 +1,6 @@
-"""kvworker's tools for LangChain agents, made from the one definition of each.
+"""Gives a LangChain agent kvworker's tools, so that the model can read and write the store.
 
-It needs the extra ``langchain``::
+Needs the extra ``langchain``::
 
     from kvworker import KeyValueStore
     from kvworker.integrations.langchain import langchain_tools
@@ -21,7 +21,7 @@ from pydantic import PrivateAttr
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.client.base import KeyValueOperations
 from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
-from kvworker.integrations.jobs import run_blocking
+from kvworker.integrations.rounds import run_blocking
 from kvworker.tools import Tool, find_tool
 from kvworker.tools.advice import describe
 from kvworker.tools.manifest import input_schema, tools_of
@@ -35,19 +35,20 @@ except ModuleNotFoundError as missing:
 
 _Store: TypeAlias = KeyValueOperations | AsyncKeyValueStore
 
-#: What no model can mend, and whoever runs the program should see.
-_DEFECTS: Final = (ConfigurationError, SchemaError, NestedCallError)
+#: Errors that a model cannot fix. They are raised for the program's operator to see.
+_OPERATOR_ERRORS: Final = (ConfigurationError, SchemaError, NestedCallError)
 
 
 class KvworkerTool(BaseTool):
-    """One of kvworker's tools on a store: it takes the tool's arguments and gives its result as a dict.
+    """One of kvworker's tools on a store. It accepts the tool's arguments and returns its result as a dict.
 
-    What goes wrong comes back to the model as JSON, in a message of status "error": the error's type and message,
-    whether anything was changed, and what to do next. With ``handle_tool_error = False`` it is raised instead, as a
-    ``ToolException`` caused by the error. What only an operator can mend is raised as it is.
+    An error goes back to the model as JSON, in a message of status "error": the error's type and message, whether
+    anything was changed, and what to do next. With ``handle_tool_error = False``, the tool raises a ``ToolException``
+    instead, caused by the error. Errors that only an operator can fix are always raised unchanged:
+    ``ConfigurationError``, ``SchemaError`` and ``NestedCallError``.
 
-    Called asynchronously over a synchronous store it runs in a thread. Over an ``AsyncKeyValueStore`` a synchronous
-    call works where no event loop runs, and else raises ``asyncio.InvalidStateError``.
+    An asynchronous call over a synchronous store runs in a thread. A synchronous call over an ``AsyncKeyValueStore``
+    raises ``asyncio.InvalidStateError`` if an event loop is running in its thread.
     """
 
     _tool: Tool = PrivateAttr()
@@ -66,7 +67,7 @@ class KvworkerTool(BaseTool):
         try:
             return self._store.call(self.name, arguments)
         except KVStoreError as error:
-            raise self._told(error) from error
+            raise self._to_raise(error) from error
 
     async def _arun(self, /, **arguments: Any) -> dict[str, Any]:
         if not isinstance(self._store, AsyncKeyValueStore):
@@ -74,19 +75,23 @@ class KvworkerTool(BaseTool):
         try:
             return await self._store.call(self.name, arguments)
         except KVStoreError as error:
-            raise self._told(error) from error
+            raise self._to_raise(error) from error
 
-    def _told(self, error: KVStoreError) -> Exception:
-        if isinstance(error, _DEFECTS):
+    def _to_raise(self, error: KVStoreError) -> Exception:
+        if isinstance(error, _OPERATOR_ERRORS):
             return error
         return ToolException(json.dumps(describe(error, self._tool), ensure_ascii=False))
 
 
 def langchain_tools(store: _Store, *, names: Iterable[str] | None = None) -> list[BaseTool]:
-    """The tools of those names on a store; without names, all that the store's persona may use.
+    """Makes LangChain tools that call a store.
+
+    Args:
+        store: The store to call.
+        names: The names of the tools; by default, all that the store's persona may use.
 
     Raises:
-        InvalidRequestError: there is no tool of such a name.
+        InvalidRequestError: A name is not the name of a tool.
     """
     tools = tools_of(store.settings, store.persona) if names is None else map(find_tool, names)
     return [KvworkerTool(tool, store) for tool in tools]

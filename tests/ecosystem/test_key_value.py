@@ -230,7 +230,7 @@ class TestValues:
     ) -> None:
         inner.increment("c", "hunter2")
         for call in (store.get("hunter2", collection="c"), store.ttl_many(["hunter2", "x"], collection="c")):
-            with pytest.raises(DeserializationError, match="the stored value is no JSON object but of type int"):
+            with pytest.raises(DeserializationError, match="the stored value is not a JSON object: its type is int"):
                 await call
 
     @pytest.mark.parametrize("value", [(1, 2), {1}, b"x", float("nan"), "\ud800", {1: "one"}, timedelta(1)], ids=repr)

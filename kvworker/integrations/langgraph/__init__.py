@@ -1,12 +1,15 @@
-"""kvworker as LangGraph's long-term memory: a ``BaseStore`` that a graph is compiled with.
+"""Gives a LangGraph graph long-term memory in kvworker: a ``BaseStore`` to compile the graph with.
 
-It needs the extra ``langgraph``::
+Needs the extra ``langgraph``::
 
     from kvworker import KeyValueStore
     from kvworker.integrations.langgraph import KvworkerStore
 
     memory = KvworkerStore(KeyValueStore.from_config("config/kvworker.yaml"))
     graph = builder.compile(store=memory)
+
+``store`` holds the public class, ``batch`` and ``reads`` the logic of its operations, ``items`` the form in which items
+are stored, and ``matching`` the filters. This package may import what ``kvworker.integrations`` may.
 """
 
 try:

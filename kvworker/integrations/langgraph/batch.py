@@ -1,4 +1,4 @@
-"""A batch of LangGraph's operations as a job: a round of reads, then one of writes, a message for each namespace."""
+"""Runs a batch of LangGraph operations: rounds of reads, then a round of writes, grouped by namespace."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TypeAlias, cast
 from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp, validate_op_namespace
 
 from kvworker.errors import InvalidRequestError, InvalidTTLError
-from kvworker.integrations.jobs import Call, Job, all_of, checked, chunked
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.reads import list_namespaces, read_items, search_items
+from kvworker.integrations.rounds import Call, Rounds, chunked, in_parallel, result_of
 from kvworker.model import MAX_BATCH_STEPS, MAX_TTL_SECONDS, check_key, encode_value
 
 _Found: TypeAlias = dict[Namespace, dict[str, StoredItem]]
-#: By the index of their operation: the items of a search, the namespaces of a listing.
+#: For the index of a search its items, for the index of a listing its namespaces.
 _Listed: TypeAlias = dict[int, list[Any]]
 _Step: TypeAlias = dict[str, Any]
 
@@ -23,20 +23,21 @@ _SECONDS_PER_MINUTE = 60
 
 
 class Batch:
-    """The operations of one batch. As in LangGraph's own stores all read what was there before, and then it writes.
+    """The operations of one batch.
 
-    Of several puts of one key the last one counts.
+    As in LangGraph's own stores, all reads see the state before the batch, and the writes follow. If a batch puts one
+    key several times, the last put wins.
 
     Raises:
-        InvalidNamespaceError: a namespace holds a wrong label, or its name is too long.
-        InvalidRequestError: a key, a value or a TTL is none that the store takes.
-        ValueError: a limit or an offset is below 0, or an operation is of an unknown type.
+        InvalidNamespaceError: A namespace holds a wrong label, or its name is too long.
+        InvalidRequestError: The store does not accept a key, a value or a TTL.
+        ValueError: A limit or an offset is below 0, or an operation has an unknown type.
     """
 
     def __init__(self, ops: Iterable[Op], names: Names) -> None:
         self._ops = list(ops)
         self._names = names
-        # All of them before anything is sent.
+        # Check all operations before any call is made.
         for op in self._ops:
             self._check(op)
         self._puts: dict[Namespace, dict[str, PutOp]] = {}
@@ -44,19 +45,21 @@ class Batch:
             if isinstance(op, PutOp):
                 self._puts.setdefault(tuple(op.namespace), {})[op.key] = op
 
-    def run(self) -> Job[list[Result]]:
-        """The results, in the order of the operations."""
+    def run(self) -> Rounds[list[Result]]:
+        """Runs the operations and returns their results in the same order."""
         keys = self._keys_to_read()
-        listings = {index: job for index, op in enumerate(self._ops) if (job := self._listing(op))}
-        reads: list[Job[list[Any]]] = [
-            all_of(read_items(self._names, namespace, list(wanted)) for namespace, wanted in keys.items()),
-            all_of(listings.values()),
+        listings = {index: rounds for index, op in enumerate(self._ops) if (rounds := self._listing(op))}
+        reads: list[Rounds[list[Any]]] = [
+            in_parallel(read_items(self._names, namespace, list(wanted)) for namespace, wanted in keys.items()),
+            in_parallel(listings.values()),
         ]
-        items, lists = yield from all_of(reads)
+        items, lists = yield from in_parallel(reads)
         found: _Found = dict(zip(keys, items, strict=True))
         listed: _Listed = dict(zip(listings, lists, strict=True))
         steps = self._steps(found, listed)
-        yield from all_of(_write(self._names.encode(one), list(of_key.values())) for one, of_key in steps.items())
+        yield from in_parallel(
+            _write(self._names.encode(namespace), list(by_key.values())) for namespace, by_key in steps.items()
+        )
         return [self._result(index, op, found, listed) for index, op in enumerate(self._ops)]
 
     def _check(self, op: Op) -> None:
@@ -74,14 +77,14 @@ class Batch:
             _check_ttl(op)
 
     def _keys_to_read(self) -> dict[Namespace, dict[str, None]]:
-        # What a put replaces is read for the time of its creation.
+        # A put also reads the item that it replaces, to keep the time of its creation.
         keys: dict[Namespace, dict[str, None]] = {}
         for op in self._ops:
             if isinstance(op, GetOp) or (isinstance(op, PutOp) and op.value is not None):
                 keys.setdefault(tuple(op.namespace), {})[op.key] = None
         return keys
 
-    def _listing(self, op: Op) -> Job[Any] | None:
+    def _listing(self, op: Op) -> Rounds[Any] | None:
         if isinstance(op, SearchOp):
             return search_items(self._names, op)
         if isinstance(op, ListNamespacesOp):
@@ -90,16 +93,16 @@ class Batch:
 
     def _steps(self, found: _Found, listed: _Listed) -> dict[Namespace, dict[str, _Step]]:
         steps: dict[Namespace, dict[str, _Step]] = {}
-        for item in self._renewed(found, listed):
+        for item in self._items_to_renew(found, listed):
             step = {"tool": "kv_touch", "key": item.key, "ttl_seconds": _ttl_seconds(item.ttl_minutes)}
             steps.setdefault(item.namespace, {})[item.key] = step
         for namespace, puts in self._puts.items():
             replaced = found.get(namespace, {})
-            of_key = {key: _put_step(op, replaced.get(key)) for key, op in puts.items()}
-            steps.setdefault(namespace, {}).update(of_key)
+            by_key = {key: _put_step(op, replaced.get(key)) for key, op in puts.items()}
+            steps.setdefault(namespace, {}).update(by_key)
         return steps
 
-    def _renewed(self, found: _Found, listed: _Listed) -> Iterator[StoredItem]:
+    def _items_to_renew(self, found: _Found, listed: _Listed) -> Iterator[StoredItem]:
         for index, op in enumerate(self._ops):
             if isinstance(op, GetOp | SearchOp) and op.refresh_ttl:
                 read = listed[index] if isinstance(op, SearchOp) else [_item_of(op, found)]
@@ -147,14 +150,14 @@ def _ttl_seconds(minutes: float | None) -> float | None:
     return None if minutes is None else min(minutes * _SECONDS_PER_MINUTE, MAX_TTL_SECONDS)
 
 
-def _write(name: str, steps: Sequence[_Step]) -> Job[None]:
-    answers = yield [_write_call(name, chunk) for chunk in chunked(steps, MAX_BATCH_STEPS)]
-    for answer in answers:
-        checked(answer)
+def _write(name: str, steps: Sequence[_Step]) -> Rounds[None]:
+    outcomes = yield [_write_call(name, chunk) for chunk in chunked(steps, MAX_BATCH_STEPS)]
+    for outcome in outcomes:
+        result_of(outcome)
 
 
 def _write_call(name: str, steps: Sequence[_Step]) -> Call:
     if len(steps) > 1:
         return Call("kv_batch", {"namespace": name, "operations": steps})
-    arguments: Mapping[str, Any] = {name: value for name, value in steps[0].items() if name != "tool"}
+    arguments: Mapping[str, Any] = {option: value for option, value in steps[0].items() if option != "tool"}
     return Call(cast(str, steps[0]["tool"]), {"namespace": name, **arguments})

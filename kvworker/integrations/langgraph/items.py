@@ -1,4 +1,4 @@
-"""How LangGraph's items lie in the key-value store: namespaces by name, values with their times."""
+"""Maps LangGraph's namespaces and items to the store's namespaces and values, and back."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ _BETWEEN_LABELS = "."
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The store's namespaces for LangGraph's: ``("users", "1")`` is ``langgraph:users.1``.
+    """Maps LangGraph's namespaces to the store's: ``("users", "1")`` becomes ``langgraph:users.1``.
 
-    No two LangGraph namespaces share a name, since labels hold no period, and no two prefixes either, since a
-    prefix holds no colon.
+    The mapping is unambiguous: LangGraph's labels hold no period, and a prefix holds no colon.
 
     Raises:
-        InvalidKeyError: the prefix is no usable name, or holds a colon.
+        InvalidKeyError: The prefix is not a valid namespace, or holds a colon.
     """
 
     prefix: str
@@ -36,20 +35,20 @@ class Names:
             raise InvalidKeyError(f"the prefix of a LangGraph store must not hold {_AFTER_PREFIX!r}: {self.prefix!r}")
 
     def encode(self, namespace: Sequence[str]) -> str:
-        """The name of a namespace.
+        """Returns the store's name of a namespace.
 
         Raises:
-            InvalidNamespaceError: the name would be longer than 255 bytes of UTF-8, or no UTF-8.
+            InvalidNamespaceError: The name would be longer than 255 bytes of UTF-8, or is not UTF-8.
         """
         try:
             return check_namespace(self._root + _BETWEEN_LABELS.join(namespace))
         except InvalidKeyError as error:
             raise InvalidNamespaceError(
-                f"{tuple(namespace)!r} makes no name in the store, with the prefix {self.prefix!r}: {error}"
+                f"{tuple(namespace)!r} is not a valid namespace with the prefix {self.prefix!r}: {error}"
             ) from None
 
     def fits(self, namespace: Sequence[str]) -> bool:
-        """Whether a namespace has a name, so that it, or one below it, may hold something."""
+        """True if the namespace has a valid name. If not, neither it nor a namespace below it can hold items."""
         try:
             self.encode(namespace)
         except InvalidNamespaceError:
@@ -57,15 +56,15 @@ class Names:
         return True
 
     def below(self, namespace: Sequence[str]) -> str | None:
-        """What the names of all namespaces below one begin with; None if they would all be too long.
+        """Returns the prefix of all names below a namespace, or None if they would all be too long.
 
-        Below the empty namespace it is found itself.
+        For the empty namespace, the prefix also covers the namespace itself.
         """
         name = self.encode(namespace) + _BETWEEN_LABELS if namespace else self._root
         return name if len(name.encode()) <= MAX_NAMESPACE_BYTES else None
 
     def decode(self, name: str) -> Namespace:
-        """The namespace of a name that this prefix made."""
+        """Returns the namespace that ``encode`` gave this name."""
         labels = name.removeprefix(self._root)
         return tuple(labels.split(_BETWEEN_LABELS)) if labels else ()
 
@@ -76,7 +75,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """An item as it lies in the store; ``ttl_minutes`` is what it was put with, for reads that renew it."""
+    """An item as the store holds it. ``ttl_minutes`` is the TTL of its put, with which reads renew it."""
 
     namespace: Namespace
     key: str
@@ -87,7 +86,10 @@ class StoredItem:
 
     @classmethod
     def put(cls, op: PutOp, replaced: StoredItem | None) -> StoredItem:
-        """The item that a put makes: it keeps the creation time of the one it replaces, and time never goes back."""
+        """Makes the item of a put.
+
+        It keeps the creation time of the item that it replaces, and its update time is never earlier than that item's.
+        """
         now = datetime.now(UTC)
         created_at = replaced.created_at if replaced else now
         updated_at = max(now, replaced.updated_at) if replaced else now
@@ -96,10 +98,10 @@ class StoredItem:
 
     @classmethod
     def from_json(cls, namespace: Namespace, key: str, stored: Any) -> StoredItem:
-        """The item from what is stored.
+        """Rebuilds the item from its stored value.
 
         Raises:
-            InvalidRequestError: something else than this store wrote it.
+            InvalidRequestError: Another program wrote the value.
         """
         try:
             created_at, updated_at = (datetime.fromisoformat(stored[name]) for name in ("created_at", "updated_at"))
@@ -107,17 +109,17 @@ class StoredItem:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise InvalidRequestError(
                 f"entry {key!r} of namespace {namespace!r} was not written by a LangGraph store:"
-                " give the store a prefix that nothing else uses"
+                " use a prefix that no other program uses"
             ) from None
 
     def to_json(self) -> dict[str, Any]:
-        """What is stored."""
+        """Returns the value to store."""
         times = {"created_at": self.created_at.isoformat(), "updated_at": self.updated_at.isoformat()}
-        lasting = {} if self.ttl_minutes is None else {"ttl_minutes": self.ttl_minutes}
-        return {"value": self.value, **times, **lasting}
+        ttl = {} if self.ttl_minutes is None else {"ttl_minutes": self.ttl_minutes}
+        return {"value": self.value, **times, **ttl}
 
     def to_item(self) -> Item:
-        """What a get gives."""
+        """Returns the result of a get."""
         return Item(
             value=self.value,
             key=self.key,
@@ -127,5 +129,5 @@ class StoredItem:
         )
 
     def to_search_item(self) -> SearchItem:
-        """What a search gives; without vectors there is no score."""
+        """Returns the result of a search. It has no score, because there are no vectors."""
         return SearchItem(self.namespace, self.key, self.value, self.created_at, self.updated_at)

@@ -1,4 +1,4 @@
-"""Which items a search's filter takes, and which namespaces a listing's conditions take."""
+"""Decides which items match a search's filter, and which namespaces match a listing's conditions."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ _ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 _EQUALITIES: Final[Mapping[str, Callable[[Any, Any], bool]]] = {"$eq": operator.eq, "$ne": operator.ne}
 
 
-def matches_filter(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
-    """Whether an item's value passes a search's filter: each of its fields does.
+def matches_filter(value: Mapping[str, Any], conditions: Mapping[str, Any] | None) -> bool:
+    """True if an item's value matches a search's filter in each of its fields.
 
-    As in LangGraph's ``InMemoryStore`` a field that is missing counts as None, a dict without operators is matched
-    field by field, and ``$gt`` and the like compare as numbers. Where that store fails, at what is not a number,
-    two strings are compared as text, and anything else does not match.
+    As in LangGraph's ``InMemoryStore``, a missing field counts as None, a dict without operators is matched field by
+    field, and ``$gt`` and the like compare numbers. That store raises an error if an operand is not a number. Here, two
+    strings are compared as text instead, and other operands do not match.
 
     Raises:
-        ValueError: there is no such operator.
+        ValueError: The filter holds an unknown operator.
     """
-    return all(_matches(value.get(field), expected) for field, expected in (wanted or {}).items())
+    return all(_matches(value.get(field), expected) for field, expected in (conditions or {}).items())
 
 
 def _matches(value: Any, expected: Any) -> bool:
     if isinstance(expected, Mapping):
         if any(key.startswith("$") for key in expected):
-            return all(_compares(value, name, other) for name, other in expected.items())
+            return all(_satisfies(value, name, operand) for name, operand in expected.items())
         return isinstance(value, Mapping) and matches_filter(value, expected)
     if isinstance(expected, list | tuple):
         same_length = isinstance(value, list) and len(value) == len(expected)
-        return same_length and all(_matches(one, other) for one, other in zip(value, expected, strict=True))
+        return same_length and all(_matches(*pair) for pair in zip(value, expected, strict=True))
     return bool(value == expected)
 
 
-def _compares(value: Any, name: str, other: Any) -> bool:
+def _satisfies(value: Any, name: str, operand: Any) -> bool:
     if name in _EQUALITIES:
-        return _EQUALITIES[name](value, other)
+        return _EQUALITIES[name](value, operand)
     if name not in _ORDERS:
         raise ValueError(f"unsupported operator {name!r}; the operators are {', '.join([*_EQUALITIES, *_ORDERS])}")
-    numbers = _number(value), _number(other)
+    numbers = _number(value), _number(operand)
     if None not in numbers:
         return _ORDERS[name](*numbers)
-    return isinstance(value, str) and isinstance(other, str) and _ORDERS[name](value, other)
+    return isinstance(value, str) and isinstance(operand, str) and _ORDERS[name](value, operand)
 
 
 def _number(value: Any) -> float | None:
-    # Not turned into a float: Python compares an integer of any size with a float exactly.
+    # An integer is not converted: Python compares integers of any size with floats exactly.
     if isinstance(value, int | float):
         return value
     try:
@@ -63,10 +63,10 @@ def _number(value: Any) -> float | None:
 
 
 def matches_conditions(namespace: tuple[str, ...], conditions: tuple[MatchCondition, ...] | None) -> bool:
-    """Whether a namespace meets every condition of a listing; ``*`` in a condition's path is any label.
+    """True if a namespace meets every condition of a listing. ``*`` in a condition's path stands for any label.
 
     Raises:
-        ValueError: a condition is of another type than prefix and suffix.
+        ValueError: A condition's type is neither prefix nor suffix.
     """
     return all(_meets(namespace, condition) for condition in conditions or ())
 
@@ -84,7 +84,7 @@ def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
 
 
 def literal_prefix(conditions: tuple[MatchCondition, ...] | None) -> tuple[str, ...]:
-    """The labels that every namespace of a listing begins with."""
+    """Returns the longest prefix without ``*`` that the conditions require of every namespace."""
     prefixes = [
         path[: path.index("*")] if "*" in path else path
         for path in (tuple(condition.path) for condition in conditions or () if condition.match_type == "prefix")

@@ -1,4 +1,4 @@
-"""LangGraph's reads as jobs over the key-value store's listings and batches."""
+"""LangGraph's reads, as rounds of the store's gets, batches and listings."""
 
 from __future__ import annotations
 
@@ -8,76 +8,98 @@ from typing import Any
 from langgraph.store.base import ListNamespacesOp, SearchOp
 
 from kvworker.errors import ReadTooLargeError
-from kvworker.integrations.jobs import Call, Job, all_of, ask, checked, chunked
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.matching import literal_prefix, matches_conditions, matches_filter
+from kvworker.integrations.rounds import Call, Rounds, chunked, in_parallel, make_call, result_of
 from kvworker.model import MAX_BATCH_STEPS, MAX_PAGE_ROWS, BatchResult, GetResult, KeyList, NamespaceList
 
-#: Namespaces that a search reads at the same time; what it reads beyond its limit is in vain.
+#: Namespaces that a search reads at the same time. A larger number reads more items beyond the search's limit.
 _SEARCH_WIDTH = 8
 
 
-def read_items(names: Names, namespace: Namespace, keys: Sequence[str]) -> Job[dict[str, StoredItem]]:
-    """The items of some keys of a namespace, in one message; in several where they are too large for one."""
+def read_items(names: Names, namespace: Namespace, keys: Sequence[str]) -> Rounds[dict[str, StoredItem]]:
+    """Reads the items of some keys of a namespace: in one message, or in several if they are too large for one.
+
+    Returns:
+        The items that exist, by key.
+    """
     name = names.encode(namespace)
     found: dict[str, StoredItem] = {}
     waiting = list(chunked(keys, MAX_BATCH_STEPS))
     while waiting:
-        answers = yield [_get_call(name, chunk) for chunk in waiting]
-        asked, waiting = waiting, []
-        for chunk, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, ReadTooLargeError) and len(chunk) > 1:
+        outcomes = yield [_get_call(name, chunk) for chunk in waiting]
+        sent, waiting = waiting, []
+        for chunk, outcome in zip(sent, outcomes, strict=True):
+            if isinstance(outcome, ReadTooLargeError) and len(chunk) > 1:
                 middle = len(chunk) // 2
                 waiting += [chunk[:middle], chunk[middle:]]
                 continue
-            for entry in _entries(checked(answer)):
+            for entry in _entries(result_of(outcome)):
                 if entry.found:
                     found[entry.key] = StoredItem.from_json(namespace, entry.key, entry.value)
     return found
 
 
-def search_items(names: Names, op: SearchOp) -> Job[list[StoredItem]]:
-    """The items of a namespace and of all below it that pass the filter, in order of the names and the keys.
+def search_items(names: Names, op: SearchOp) -> Rounds[list[StoredItem]]:
+    """Searches a namespace and all below it. Stops reading once it has found what offset and limit require.
 
-    It reads on only until it has found what the limit and the offset ask for.
+    Returns:
+        The items that match the filter, sorted by their namespaces' names and their keys.
     """
     prefix = tuple(op.namespace_prefix)
     if not names.fits(prefix):
         return []
-    wanted = op.offset + op.limit
-    # The namespace itself is read without waiting for the listing of those below it.
-    first: list[Job[Any]] = [_namespace_page(names.below(prefix), None)]
-    first += [_matching_items(names, prefix, op, wanted)] if prefix else []
-    page, *own = yield from all_of(first)
+    # Reads the namespace itself without waiting for the listing of the namespaces below it.
+    first: list[Rounds[Any]] = [_namespace_page(names.below(prefix), None)]
+    first += [_matching_items(names, prefix, op)] if prefix else []
+    page, *own = yield from in_parallel(first)
     found: list[StoredItem] = own[0] if own else []
+    wanted = _wanted_items(op)
     while True:
-        for group in chunked(_decoded(names, page), _SEARCH_WIDTH):
-            if len(found) >= wanted:
-                break
-            for items in (yield from all_of(_matching_items(names, one, op, wanted) for one in group)):
-                found += items
+        found += yield from _search_namespaces(names, _decoded(names, page), op, wanted - len(found))
         if len(found) >= wanted or page.next_cursor is None:
             return found[op.offset : wanted]
         page = yield from _namespace_page(names.below(prefix), page.next_cursor)
 
 
-def list_namespaces(names: Names, op: ListNamespacesOp) -> Job[list[Namespace]]:
-    """The namespaces that meet the conditions, cut to the depth, in order."""
+def list_namespaces(names: Names, op: ListNamespacesOp) -> Rounds[list[Namespace]]:
+    """Lists the namespaces that meet the conditions, cut to the maximum depth.
+
+    Returns:
+        The namespaces of the page that offset and limit describe, sorted and without duplicates.
+    """
     prefix = literal_prefix(op.match_conditions)
     if not names.fits(prefix):
         return []
     found = yield from _all_namespaces(names, names.encode(prefix))
-    matching = [one for one in found if matches_conditions(one, op.match_conditions)]
-    cut = matching if op.max_depth is None else {one[: op.max_depth] for one in matching}
+    matching = [namespace for namespace in found if matches_conditions(namespace, op.match_conditions)]
+    cut = matching if op.max_depth is None else {namespace[: op.max_depth] for namespace in matching}
     return sorted(cut)[op.offset : op.offset + op.limit]
 
 
-def _matching_items(names: Names, namespace: Namespace, op: SearchOp, wanted: int) -> Job[list[StoredItem]]:
+def _wanted_items(op: SearchOp) -> int:
+    return op.offset + op.limit
+
+
+def _search_namespaces(
+    names: Names, namespaces: Sequence[Namespace], op: SearchOp, missing: int
+) -> Rounds[list[StoredItem]]:
+    found: list[StoredItem] = []
+    for group in chunked(namespaces, _SEARCH_WIDTH):
+        if len(found) >= missing:
+            break
+        for items in (yield from in_parallel(_matching_items(names, namespace, op) for namespace in group)):
+            found += items
+    return found
+
+
+def _matching_items(names: Names, namespace: Namespace, op: SearchOp) -> Rounds[list[StoredItem]]:
+    wanted = _wanted_items(op)
     found: list[StoredItem] = []
     cursor = None
     while len(found) < wanted:
         rows = MAX_PAGE_ROWS if op.filter else min(MAX_PAGE_ROWS, wanted - len(found))
-        page: KeyList = yield from ask(_values_call(names.encode(namespace), rows, cursor))
+        page: KeyList = yield from make_call(_values_call(names.encode(namespace), rows, cursor))
         items = [StoredItem.from_json(namespace, entry.key, entry.value) for entry in page.entries]
         found += [item for item in items if matches_filter(item.value, op.filter)]
         cursor = page.next_cursor
@@ -86,7 +108,7 @@ def _matching_items(names: Names, namespace: Namespace, op: SearchOp, wanted: in
     return found
 
 
-def _all_namespaces(names: Names, name_prefix: str) -> Job[list[Namespace]]:
+def _all_namespaces(names: Names, name_prefix: str) -> Rounds[list[Namespace]]:
     page = yield from _namespace_page(name_prefix, None)
     found = _decoded(names, page)
     while page.next_cursor is not None:
@@ -95,11 +117,11 @@ def _all_namespaces(names: Names, name_prefix: str) -> Job[list[Namespace]]:
     return found
 
 
-def _namespace_page(name_prefix: str | None, cursor: str | None) -> Job[NamespaceList]:
+def _namespace_page(name_prefix: str | None, cursor: str | None) -> Rounds[NamespaceList]:
     if name_prefix is None:
         return NamespaceList(())
     arguments = {"prefix": name_prefix, "limit": MAX_PAGE_ROWS, "cursor": cursor}
-    page: NamespaceList = yield from ask(Call("kv_list_namespaces", arguments))
+    page: NamespaceList = yield from make_call(Call("kv_list_namespaces", arguments))
     return page
 
 

@@ -1,4 +1,4 @@
-"""The LangGraph store itself: a batch of operations, over whichever facade it was given."""
+"""The LangGraph store: runs batches of operations on the facade that it was given."""
 
 from __future__ import annotations
 
@@ -9,52 +9,54 @@ from langgraph.store.base import BaseStore, Op, Result, TTLConfig
 
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.client.base import KeyValueOperations
-from kvworker.integrations.jobs import run, run_async, run_blocking
 from kvworker.integrations.langgraph.batch import Batch
 from kvworker.integrations.langgraph.items import Names
+from kvworker.integrations.rounds import run, run_async, run_blocking
 
 
 class KvworkerStore(BaseStore):
-    """A LangGraph store on a kvworker store, which stays the caller's to close.
+    """A LangGraph store on a kvworker store. Closing the kvworker store remains your task.
 
-    Over a ``KeyValueStore`` or ``InlineKeyValueStore`` the asynchronous methods run in a thread; over an
-    ``AsyncKeyValueStore`` they never block, and the synchronous ones work where no event loop runs (else
-    ``asyncio.InvalidStateError``).
+    Over a ``KeyValueStore`` or ``InlineKeyValueStore``, the asynchronous methods run in a thread. Over an
+    ``AsyncKeyValueStore`` they never block, and the synchronous methods raise ``asyncio.InvalidStateError`` if an
+    event loop is running in their thread.
 
-    The item ``key`` of ``("users", "1")`` is the entry ``key`` of the namespace ``langgraph:users.1``: the prefix
-    keeps this store's items apart from all else, and nothing else may write there. A namespace's name is at most 255
-    bytes of UTF-8 with the prefix (else ``InvalidNamespaceError``; a search or a listing finds nothing), a key 1024 and
-    not blank. The entry's value is an object of the item's value, which is a mapping, ``created_at`` and ``updated_at``
-    by the clock of the program that put it, and ``ttl_minutes``. What JSON would change, such as a tuple or NaN, is
-    refused.
+    Names. The item ``key`` of ``("users", "1")`` is the entry ``key`` of the namespace ``langgraph:users.1``. The
+    prefix keeps this store's items apart from all other entries; no other program may write there. A namespace's name
+    has at most 255 bytes of UTF-8, prefix included. A longer one raises ``InvalidNamespaceError``, except in a search
+    or a listing, which finds nothing. A key has at most 1024 bytes and is not blank.
 
-    Operations of one batch are grouped: all reads of keys in a namespace are one message, all its writes another,
-    applied whole or not at all (for every 1000); those of other namespaces are on their way at the same time, and
-    each namespace succeeds or fails for itself. All reads see what was there before the batch; of several puts of one
-    key the last wins. A put may be repeated, as after an ``OperationTimeoutError``: it sets, and adds nothing.
+    Values. The entry's value is an object with the item's value, which must be a mapping, with ``created_at`` and
+    ``updated_at`` by the clock of the program that put it, and with ``ttl_minutes``. Values that JSON would change,
+    such as a tuple or NaN, are refused.
 
-    TTLs are minutes, for each put or as ``ttl["default_ttl"]``. A read renews them, unless it or
-    ``ttl["refresh_on_read"]`` says otherwise; that is a write, and takes a persona that may. Expiry is the
-    database's, to the moment: no read gives an expired item, and no listing a namespace that holds nothing else,
-    swept or not. kvworker's beat sweeps them. So ``ttl["omit_expired"]`` and ``ttl["sweep_interval_minutes"]`` are
-    not used.
+    Batches. All reads of keys in one namespace are one message. All writes to one namespace are another message (one
+    for every 1000), applied whole or not at all. Messages of several namespaces are sent at the same time, and each
+    succeeds or fails on its own. All reads see the state before the batch. If a batch puts one key several times, the
+    last put wins. A put may be repeated, for example after an ``OperationTimeoutError``: it leaves the same state.
 
-    What the contract needs and a queue does not give well:
+    TTLs are in minutes, given with each put or as ``ttl["default_ttl"]``. A read renews the TTL, unless the read or
+    ``ttl["refresh_on_read"]`` says otherwise. Renewing is a write, so the persona needs the right to write. The
+    database decides expiry exactly: a read never returns an expired item, and a listing never returns a namespace
+    that holds only expired items, swept or not. kvworker's beat sweeps them, so ``ttl["omit_expired"]`` and
+    ``ttl["sweep_interval_minutes"]`` are not used.
 
-    - Every round of messages takes milliseconds: a get is one, a put two (it reads what it replaces, to keep
-      ``created_at``), a read that renews a TTL two. Two first puts of a key at the same moment may each count as
-      its creation.
-    - A search reads the values of every item in every matching namespace, until it has found enough: eight
-      namespaces at a time, up to 1000 items or 4 MiB in a message. An offset is read and thrown away. Items come in
-      the order of their namespaces' names and their keys, not by time, so that pages stay the same.
-    - There are no vectors: ``query`` and ``index`` are ignored, as in an ``InMemoryStore`` without an index, and
+    Limits of a store behind a queue:
+
+    - Every round of messages takes milliseconds. A get is one round. A put is two, because it reads the item that it
+      replaces to keep ``created_at``. A read that renews a TTL is two. If two programs put a new key at the same
+      moment, each may record its own creation time.
+    - A search reads the values of all items in all matching namespaces until it has found enough: eight namespaces at
+      a time, up to 1000 items or 4 MiB per message. Items before the offset are read and discarded. Items are sorted
+      by their namespaces' names and their keys, not by time, so that pages are stable.
+    - Vectors are not supported: ``query`` and ``index`` are ignored, as in an ``InMemoryStore`` without an index, and
       scores are None.
-    - No snapshot is held between messages: what is written meanwhile is found or not.
+    - A search or a listing of several messages is not a snapshot: it may or may not find items written meanwhile.
     - ``list_namespaces`` reads the names of all namespaces that begin with its literal prefix, whatever its limit.
-    - Quotas are for each namespace (1 MiB by default), so a memory that grows without end in one namespace needs a
-      larger one: ``set_quota("langgraph:users.1", …)``.
+    - Quotas apply to each namespace (1 MiB by default). A memory that grows without bound in one namespace needs a
+      larger quota: ``set_quota("langgraph:users.1", …)``.
 
-    Raises (every method): ``InvalidNamespaceError``, and what ``kvworker.errors`` draws.
+    Every method raises ``InvalidNamespaceError`` and the errors of ``kvworker.errors``.
     """
 
     supports_ttl = True
@@ -67,20 +69,31 @@ class KvworkerStore(BaseStore):
         ttl: TTLConfig | None = None,
         timeout: float | None = None,
     ) -> None:
-        """A store of its own for each ``prefix``, which holds no colon; ``timeout`` is seconds for each message."""
+        """Makes a LangGraph store.
+
+        Args:
+            store: The kvworker store to use. Closing it remains your task.
+            prefix: The first part of the names of all namespaces. Stores of different prefixes share no items. It must
+                not hold a colon.
+            ttl: The default TTL, and whether reads renew TTLs.
+            timeout: Seconds for each message; None for the store's own timeout.
+
+        Raises:
+            InvalidKeyError: The prefix is not a valid namespace, or holds a colon.
+        """
         self.store = store
         self.ttl_config = ttl
         self._names = Names(prefix)
         self._timeout = timeout
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Run operations, and give their results in the same order."""
+        """Runs operations and returns their results in the same order."""
         if isinstance(self.store, AsyncKeyValueStore):
             return run_blocking(self.abatch(ops), "await with abatch, aget, aput, asearch, adelete, alist_namespaces")
         return run(self._batch(ops).run(), self.store, self._timeout)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Run operations, and give their results in the same order."""
+        """Runs operations and returns their results in the same order."""
         if isinstance(self.store, AsyncKeyValueStore):
             return await run_async(self._batch(ops).run(), self.store, self._timeout)
         return await asyncio.to_thread(self.batch, list(ops))

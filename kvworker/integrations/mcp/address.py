@@ -1,4 +1,4 @@
-"""Where the server listens over HTTP, and which requests it answers there."""
+"""The address on which the server listens over HTTP, and the host names that requests to it may use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 @dataclass(frozen=True)
 class Address:
-    """A host and a port; port 0 is any free one. ``allowed_hosts`` are further names that clients reach it by."""
+    """A host and a port. Port 0 picks a free one. ``allowed_hosts`` are further host names that clients may use."""
 
     host: str
     port: int
@@ -26,22 +26,22 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it.
+        """True if only this machine can reach the address.
 
         Raises:
-            ConfigurationError: the host is no address, and no name of one.
+            ConfigurationError: The host cannot be resolved.
         """
         return self._ip.is_loopback
 
     def security(self) -> TransportSecuritySettings:
-        """The SDK's protection from DNS rebinding: a request for another host, or of a page of one, is refused.
+        """Returns the SDK's settings against DNS rebinding. They refuse requests with another host or origin.
 
         Raises:
-            ConfigurationError: it listens on every interface, and no name that it is reached by is allowed.
+            ConfigurationError: The address covers every interface, and there are no ``allowed_hosts``.
         """
         if self._ip.is_unspecified and not self.allowed_hosts:
             raise ConfigurationError(
-                f"{self.host} is every interface: say by which names clients reach it, with --allowed-host"
+                f"{self.host} covers every interface: name the hosts that clients may use with --allowed-host"
             )
         names = dict.fromkeys([*_LOOPBACK_NAMES, self._in_url, *self.allowed_hosts])
         hosts = [host for name in names for host in (name, f"{name}:*")]
@@ -52,10 +52,10 @@ class Address:
         )
 
     def listen(self) -> socket.socket:
-        """A socket that takes connections.
+        """Returns a listening socket.
 
         Raises:
-            ConfigurationError: the address cannot be had.
+            ConfigurationError: The system refuses the address, for example because it is in use.
         """
         family, address = self._resolved
         try:
@@ -66,7 +66,7 @@ class Address:
             raise self._unusable(reason) from error
 
     def url(self, listener: socket.socket, path: str) -> str:
-        """The URL of a path, with the port that the socket has."""
+        """Returns the URL of a path, with the port on which the socket listens."""
         return f"http://{self._in_url}:{listener.getsockname()[1]}{path}"
 
     @property
@@ -75,13 +75,13 @@ class Address:
 
     @cached_property
     def _resolved(self) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-        # What the system takes the text for, which alone counts: "0" is every interface to it, and "127.1" loopback.
+        # The system's interpretation counts: it reads "0" as every interface and "127.1" as loopback.
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise self._unusable(getattr(error, "strerror", None) or "it is no name of a host") from error
-        # Of a name with several addresses that of IPv4.
-        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+            raise self._unusable(getattr(error, "strerror", None) or "the host cannot be resolved") from error
+        # Prefers IPv4 if a name has several addresses.
+        family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
         return family, address
 
     @property

@@ -1,4 +1,4 @@
-"""What a session sees of the store: all of it, or only the namespaces under a prefix, which it never sees."""
+"""Limits a session to the namespaces under a prefix, and hides the prefix from it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from kvworker.model import (
 )
 from kvworker.tools import Tool
 
-# Ends every prefix and is part of no name, so that no session's prefix is the beginning of another's:
-# "a/" and "ab/" have no namespace in common, and there is no "a/b/".
+# Ends every prefix and is not allowed inside one, so that no prefix is the beginning of another: "a/" and "ab/" share
+# no namespaces, and "a/b/" cannot exist.
 _SEPARATOR: Final = "/"
-#: What the prefixes of all sessions begin with.
+#: The beginning of the prefixes of all sessions.
 SESSION_PREFIX: Final = "mcp-session-"
 _MAX_NAME_BYTES: Final = 100
 
@@ -32,7 +32,7 @@ _Error = TypeVar("_Error", bound=KVStoreError)
 
 
 class Scope:
-    """The namespaces under ``prefix``, without it. An empty prefix is the whole store."""
+    """The namespaces under ``prefix``, which clients name without it. An empty prefix means the whole store."""
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
@@ -40,90 +40,90 @@ class Scope:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """The scope of a name that an operator gave.
+        """Returns the scope of a name that an operator chose.
 
         Raises:
-            ConfigurationError: the name is blank, too long, or holds the separator.
+            ConfigurationError: The name is blank, too long, or holds the separator.
         """
         try:
             check_prefix("the namespace prefix", check_namespace(name), _MAX_NAME_BYTES)
         except InvalidKeyError as error:
-            raise ConfigurationError(f"a namespace prefix must be a namespace's name as well: {error}") from None
+            raise ConfigurationError(f"a namespace prefix must also be a valid namespace: {error}") from None
         if _SEPARATOR in name:
             raise ConfigurationError(
-                f"a namespace prefix must not hold {_SEPARATOR!r}, which is added to its end; one prefix could"
-                f" otherwise be the beginning of another: {name!r}"
+                f"a namespace prefix must not hold {_SEPARATOR!r}, which the server adds to its end; otherwise one"
+                f" prefix could be the beginning of another: {name!r}"
             )
         return cls(name + _SEPARATOR)
 
     @classmethod
     def of_session(cls, session_id: str) -> Self:
-        """The scope of a session. Its id, which is a credential, cannot be read from it."""
+        """Returns the scope of a session. The prefix does not reveal the session's id, which is a credential."""
         return cls(SESSION_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()[:32] + _SEPARATOR)
 
     @classmethod
     def of_process(cls) -> Self:
-        """A scope that nobody has had before."""
+        """Returns a new scope that was never used before."""
         return cls.of_session(secrets.token_hex(16))
 
     def tool(self, tool: Tool) -> Tool:
-        """The tool as it is within the scope: without the whole store's usage."""
-        if not self.prefix or tool.method != "usage":
+        """Returns the tool for use within the scope: ``kv_usage`` then needs a namespace."""
+        if not self.prefix or tool.name != "kv_usage":
             return tool
         parameters = tuple(replace(parameter, required=True) for parameter in tool.parameters)
-        return replace(tool, parameters=parameters, summary="Tell how many bytes a namespace uses of its quota.")
+        return replace(tool, parameters=parameters, summary="Show how many bytes of its quota a namespace uses.")
 
     def inward(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments with the prefix added; what is not about namespaces is left to the tool's check.
+        """Adds the prefix to the arguments. The tool checks all arguments other than namespaces itself.
 
         Raises:
-            InvalidRequestError: a namespace is missing, not usable, or too long together with the prefix.
+            InvalidRequestError: A namespace is missing, invalid, or too long together with the prefix.
         """
         if not self.prefix:
             return dict(arguments)
-        if tool.method == "list_namespaces":
-            return {**arguments, **self._listing(arguments)}
+        if tool.name == "kv_list_namespaces":
+            return {**arguments, **self._listing_arguments(arguments)}
         if "namespace" not in arguments:
             raise InvalidRequestError(f"{tool.name} needs the argument 'namespace'")
         namespace = check_prefix("namespace", arguments["namespace"], self._max_namespace_bytes)
         return {**arguments, "namespace": self.prefix + check_namespace(namespace)}
 
     def outward(self, result: OperationResult) -> OperationResult:
-        """The result with the prefix taken away, and of a listing only what is within the scope."""
+        """Removes the prefix from a result, and everything outside the scope from a listing."""
         if not self.prefix:
             return result
         if isinstance(result, NamespaceList):
-            return self._listed(result)
+            return self._listed_within(result)
         if isinstance(result, BatchResult):
             steps = (
                 self.error(step) if isinstance(step, KVStoreError) else self.outward(step) for step in result.results
             )
             results = cast(tuple[StepResult | KVStoreError, ...], tuple(steps))
-            return replace(result, namespace=self._short(result.namespace), results=results)
+            return replace(result, namespace=self._without_prefix(result.namespace), results=results)
         if result.namespace is None:
             return result
-        return replace(result, namespace=self._short(result.namespace))
+        return replace(result, namespace=self._without_prefix(result.namespace))
 
     def error(self, error: _Error) -> _Error:
-        """The error with the prefix taken away, from what it carries and from its text."""
+        """Removes the prefix from an error's arguments and its text."""
         if not self.prefix:
             return error
         if isinstance(error, BatchRefusedError):
             return type(error)(error.index, type(error.error).__name__, self.error(error.error).args)
         namespace = getattr(error, "namespace", None)
-        return type(error)(*(self._short_argument(argument, namespace) for argument in error.args))
+        return type(error)(*(self._argument_without_prefix(argument, namespace) for argument in error.args))
 
-    def _listed(self, page: NamespaceList) -> NamespaceList:
-        # An adapter gives only what begins with the prefix; that no session sees another's must not hang on it.
+    def _listed_within(self, page: NamespaceList) -> NamespaceList:
+        # The adapter filters by prefix, too. The separation of sessions must not depend on that.
         usages = tuple(
-            replace(usage, namespace=self._short(usage.namespace))
+            replace(usage, namespace=self._without_prefix(usage.namespace))
             for usage in page.namespaces
             if usage.namespace is not None and usage.namespace.startswith(self.prefix)
         )
-        return NamespaceList(usages, None if page.next_cursor is None else self._short(page.next_cursor))
+        return NamespaceList(usages, None if page.next_cursor is None else self._without_prefix(page.next_cursor))
 
-    def _listing(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        # Both are the beginning or the whole of a namespace's name.
+    def _listing_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        # Both begin with a namespace's name, as the client knows it.
         given = {
             name: check_prefix(name, arguments[name], self._max_namespace_bytes)
             for name in ("prefix", "cursor")
@@ -132,13 +132,13 @@ class Scope:
         check_cursor(given.get("cursor"))
         return {"prefix": self.prefix, **{name: self.prefix + text for name, text in given.items()}}
 
-    def _short(self, namespace: str) -> str:
+    def _without_prefix(self, namespace: str) -> str:
         return namespace.removeprefix(self.prefix)
 
-    def _short_argument(self, argument: object, namespace: str | None) -> object:
+    def _argument_without_prefix(self, argument: object, namespace: str | None) -> object:
         if not isinstance(argument, str):
             return argument
         if argument == namespace:
-            return self._short(argument)
-        # Texts quote names as repr does.
+            return self._without_prefix(argument)
+        # Messages quote names in the way of repr.
         return argument.replace(f"'{self.prefix}", "'").replace(f'"{self.prefix}', '"')

@@ -1,4 +1,4 @@
-"""The MCP server itself: the tools over a store, whatever the transport."""
+"""The MCP server without its transport: lists the tools and calls them on a store."""
 
 from __future__ import annotations
 
@@ -24,35 +24,40 @@ Context = ServerRequestContext[dict[str, Any], Any]
 
 _SESSION_HEADER: Final = "mcp-session-id"
 
-#: Levels of lists and objects in arguments and results. The SDK's parser of messages stops near 200: a client that
-#: is sent more cannot read it, and over stdio waits for the answer without end.
+#: Levels of lists and objects in arguments and results. The SDK's parser fails near 200 levels. A client cannot read a
+#: deeper message, and over stdio it waits for the answer forever.
 _MAX_DEPTH: Final = 128
-#: A batch and a listing put three levels around a value.
+#: Results of a batch or a listing wrap a value in three levels.
 _MAX_VALUE_DEPTH: Final = _MAX_DEPTH - 3
 
 _INSTRUCTIONS: Final = f"""\
-A key-value store for what must outlive this turn: an entry is a JSON value under a namespace and a key.
-- Keep one purpose in one namespace; kv_list_namespaces tells which there are. Let what is not needed for good expire
-  (ttl_seconds).
-- A write that may run twice gets an idempotency_key, such as "<run>/<step>": it is then applied once.
-- To change what others may change too, read it and pass its version as expected_version. Count with kv_increment.
-- kv_batch does many operations of one namespace at once, all or none of them.
+A key-value store for data that must outlive this turn. An entry is a JSON value under a namespace and a key.
+- Use one namespace for each purpose; kv_list_namespaces lists them. Give temporary entries an expiry (ttl_seconds).
+- Give a write that may run twice an idempotency_key, such as "<run>/<step>". It is then applied once.
+- To change an entry that others may also change, read it and pass its version as expected_version. To count, use
+  kv_increment.
+- kv_batch runs many operations on one namespace at once, either all or none of them.
 - MCP carries values of up to {_MAX_VALUE_DEPTH} nested lists and objects.
-- A result that is an error tells in JSON whether anything was changed and what to do next.
+- An error result says in JSON whether anything was changed and what to do next.
 """
 
 
 class ToolStore(Protocol):
-    """What the server needs of ``AsyncKeyValueStore``."""
+    """The part of ``AsyncKeyValueStore`` that the server uses."""
 
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
-        """Run one operation and return its result."""
+        """Runs one operation and returns its result."""
 
 
 class ToolHandlers:
-    """The handlers of ``tools/list`` and ``tools/call``. ``scope_of`` tells what the client of a request sees.
+    """Handles ``tools/list`` and ``tools/call``.
 
-    A tool that is not offered can be called all the same, for the store to deny it and to log that.
+    Args:
+        store: The store on which tools are called.
+        tools: All tools, by name.
+        offered: The names of the tools to list. Other tools can still be called, so that the store denies the call and
+            logs the denial.
+        scope_of: Returns the scope of a request's client.
     """
 
     def __init__(
@@ -68,14 +73,17 @@ class ToolHandlers:
     async def list_tools(
         self, _context: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        """All that are offered, on one page."""
+        """Lists the offered tools on one page."""
         return types.ListToolsResult(tools=self._offered)
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        """The tool's result, structured and as text; or what went wrong, for the model to act on.
+        """Calls a tool.
+
+        Returns:
+            The tool's result, structured and as text, or an error result that tells the model what to do.
 
         Raises:
-            MCPError: there is no such tool, which MCP wants as an error of the protocol.
+            MCPError: The tool is unknown. MCP requires a protocol error for that.
         """
         tool = self._tools.get(params.name)
         if tool is None:
@@ -83,7 +91,7 @@ class ToolHandlers:
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {params.name!r}; the tools are: {known}")
         scope = self._scope_of(context)
         try:
-            arguments = scope.inward(tool, _checked_depth(params.arguments or {}))
+            arguments = scope.inward(tool, _check_depth(params.arguments or {}))
             result = await self._store.call_tool(tool, arguments, None)
         except KVStoreError as error:
             return _failure(describe(scope.error(error), tool))
@@ -94,15 +102,15 @@ class ToolHandlers:
 
 
 def server_in_scope(store: ToolStore, offered: Sequence[str], scope: Scope) -> Server[dict[str, Any]]:
-    """A server whose clients all see the same scope."""
+    """Makes a server whose clients all share one scope."""
     return _make_server(store, offered, scope, lambda _context: scope)
 
 
 def server_by_session(store: ToolStore, offered: Sequence[str]) -> Server[dict[str, Any]]:
-    """A server over HTTP whose every session sees only namespaces of its own.
+    """Makes an HTTP server that gives every session its own namespaces.
 
-    Protocol version 2026-07-28 knows no sessions, so it is refused in the way that makes clients fall back
-    to the version before, which does.
+    Protocol version 2026-07-28 has no sessions. The server refuses it with the error that makes clients fall back to
+    the previous version, which has them.
     """
     server = _make_server(store, offered, Scope.of_process(), _session_scope)
     server.middleware.append(_refuse_without_sessions)
@@ -110,9 +118,9 @@ def server_by_session(store: ToolStore, offered: Sequence[str]) -> Server[dict[s
 
 
 def _make_server(
-    store: ToolStore, offered: Sequence[str], like: Scope, scope_of: Callable[[Context], Scope]
+    store: ToolStore, offered: Sequence[str], example: Scope, scope_of: Callable[[Context], Scope]
 ) -> Server[dict[str, Any]]:
-    tools = {name: like.tool(tool) for name, tool in TOOLS.items()}
+    tools = {name: example.tool(tool) for name, tool in TOOLS.items()}
     schemas = {name: input_schema(tool) for name, tool in tools.items()}
     handlers = ToolHandlers(store, tools, offered, scope_of)
     return Server(
@@ -126,7 +134,7 @@ def _make_server(
 
 
 def _session_scope(context: Context) -> Scope:
-    # The transport has found the session that the header names, so it is one that it has given out itself.
+    # The transport has already found the session, so the header holds an id that the transport issued.
     request: Any = context.request
     return Scope.of_session(request.headers[_SESSION_HEADER])
 
@@ -135,7 +143,7 @@ async def _refuse_without_sessions(ctx: Context, call_next: CallNext) -> Handler
     if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
         raise MCPError(
             types.UNSUPPORTED_PROTOCOL_VERSION,
-            "this server gives every session namespaces of its own, so it needs a protocol version with sessions",
+            "this server gives every session its own namespaces, so it needs a protocol version with sessions",
             {"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": ctx.protocol_version},
         )
     return await call_next(ctx)
@@ -145,10 +153,12 @@ def _is_too_deep(data: Mapping[str, Any]) -> bool:
     return depth_of(data, _MAX_DEPTH) > _MAX_DEPTH
 
 
-def _checked_depth(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    # What could be stored so could not be read again.
+def _check_depth(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    # A deeper value could be stored, but not read back over MCP.
     if _is_too_deep(arguments):
-        raise ValueSerializationError(f"the arguments are nested deeper than the {_MAX_DEPTH} levels that MCP carries")
+        raise ValueSerializationError(
+            f"the arguments are nested deeper than the {_MAX_DEPTH} levels that MCP can carry"
+        )
     return arguments
 
 
@@ -157,11 +167,11 @@ def _too_deep_result(tool: Tool) -> dict[str, Any]:
         "error": {
             "type": "ResultTooDeepError",
             "message": f"{tool.name} was done, but its result is nested deeper than the {_MAX_DEPTH} levels that MCP"
-            " carries",
+            " can carry",
             "details": {"max_depth": _MAX_DEPTH},
             "changed": "nothing" if tool.side_effects == "none" else "what was asked for",
-            "next": "To see the rest, leave out the key whose value is nested so deep, or list without include_values."
-            " Tell the user that MCP does not carry that value.",
+            "next": "To see the rest, leave out the key with the deeply nested value, or list without include_values."
+            " Tell the user that MCP cannot carry that value.",
         }
     }
 

@@ -1,4 +1,4 @@
-"""The server on its transports: whom it serves, and how it ends."""
+"""Runs the MCP server on standard input and output or over HTTP, for a persona and its namespaces."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from kvworker.settings import Settings
 from kvworker.tools.manifest import tools_of
 
 _PATH: Final = "/mcp"
-#: Seconds that open connections have to end once the server is told to stop.
+#: Seconds that open connections have to finish after the server was told to stop.
 _GRACE_SECONDS: Final = 3
 
 
 @dataclass(frozen=True)
 class Audience:
-    """Whom the server serves: as which persona, and with which namespaces.
+    """The persona and the namespaces of the server's clients.
 
-    ``namespace_prefix`` names the namespaces that all clients share; ``own_namespaces`` gives every session
-    its own. Without either they see the whole store.
+    ``namespace_prefix`` limits all clients to shared namespaces. ``own_namespaces`` gives every session its own.
+    Without either, clients see the whole store.
     """
 
     persona: str | None = None
@@ -40,11 +40,11 @@ class Audience:
     own_namespaces: bool = False
 
     def tools(self, settings: Settings) -> list[str]:
-        """The names of what the clients may use.
+        """Returns the names of the tools that the clients may use.
 
         Raises:
-            ConfigurationError: the persona is not configured, none is named and one is needed, or it has no access to
-                the namespaces; or their prefix cannot be used.
+            ConfigurationError: The persona is missing, not configured or without access to the namespaces, or their
+                prefix is invalid.
         """
         persona = self.persona or settings.policies.default_persona
         if settings.policies.personas and not persona:
@@ -55,10 +55,10 @@ class Audience:
         return [tool.name for tool in tools]
 
     def common_scope(self) -> Scope:
-        """What all clients see, where not every session has its own namespaces.
+        """Returns the scope that all clients share, if sessions do not have their own namespaces.
 
         Raises:
-            ConfigurationError: the prefix cannot be used.
+            ConfigurationError: The prefix is invalid.
         """
         return Scope() if self.namespace_prefix is None else Scope.named(self.namespace_prefix)
 
@@ -66,16 +66,16 @@ class Audience:
         prefix = SESSION_PREFIX if self.own_namespaces else self.common_scope().prefix
         if prefix and patterns is not None and not any(_may_match(pattern, prefix) for pattern in patterns):
             raise ConfigurationError(
-                f"persona {persona!r} has no access to namespaces that begin with {prefix!r}: its patterns see the"
-                f" whole names, so it needs one such as '{prefix}*'"
+                f"persona {persona!r} has no access to namespaces that begin with {prefix!r}: its patterns are compared"
+                f" with whole names, so it needs one such as '{prefix}*'"
             )
 
 
 def serve_stdio(settings: Settings, audience: Audience) -> None:
-    """Serve the one client on standard input and output, until it closes them or a signal comes.
+    """Serves one client on standard input and output, until it closes them or a signal arrives.
 
     Raises:
-        ConfigurationError: the persona or the prefix cannot be used.
+        ConfigurationError: The persona or the prefix is invalid.
     """
     tools = audience.tools(settings)
     scope = Scope.of_process() if audience.own_namespaces else audience.common_scope()
@@ -92,10 +92,16 @@ def serve_stdio(settings: Settings, audience: Audience) -> None:
 
 
 def serve_http(settings: Settings, audience: Audience, address: Address, announce: Callable[[str], None]) -> None:
-    """Serve any number of clients over streamable HTTP, until a signal comes. ``announce`` is told the URL.
+    """Serves any number of clients over streamable HTTP, until a signal arrives.
+
+    Args:
+        settings: The settings of the store.
+        audience: The persona and the namespaces of the clients.
+        address: The address to listen on.
+        announce: Called with the server's URL once it listens.
 
     Raises:
-        ConfigurationError: the persona, the prefix or the address cannot be used.
+        ConfigurationError: The persona, the prefix or the address is invalid.
     """
     tools = audience.tools(settings)
     scope = audience.common_scope()
@@ -114,7 +120,7 @@ def serve_http(settings: Settings, audience: Audience, address: Address, announc
 
 
 def _may_match(pattern: str, prefix: str) -> bool:
-    """Whether a persona's pattern may match names that begin with a prefix."""
+    """True if a persona's pattern can match a name that begins with the prefix."""
     literal, star, _ = pattern.partition("*")
     return literal.startswith(prefix) or (star == "*" and prefix.startswith(literal))
 
@@ -123,13 +129,13 @@ async def _exit_on_signal(store: AsyncKeyValueStore) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         async for number in received:
             await store.close()
-            # At once: a thread of the SDK's waits for standard input, and an ordinary exit would wait for it.
+            # A thread of the SDK blocks on standard input, and an ordinary exit would wait for it.
             os._exit(128 + number)
 
 
 async def _serve_app(app: ASGIApp, listener: socket.socket) -> None:
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
-    # When it has stopped, uvicorn raises the signal that stopped it once more, which would end this process
-    # before the store is closed. Received here, it does not.
+    # After a graceful stop, uvicorn raises its signal again, which would kill this process before the store is closed.
+    # This receiver catches it.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM):
         await uvicorn.Server(config).serve(sockets=[listener])

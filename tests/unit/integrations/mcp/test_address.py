@@ -23,7 +23,7 @@ def test_other_machines_reach_the_rest(host: str) -> None:
 
 @pytest.mark.parametrize("host", EVERY_INTERFACE)
 def test_on_every_interface_it_wants_to_know_its_names(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="is every interface: say by which names"):
+    with pytest.raises(ConfigurationError, match="covers every interface: name the hosts"):
         Address(host, 0).security()
     assert "kv.example" in Address(host, 0, ("kv.example",)).security().allowed_hosts
 
