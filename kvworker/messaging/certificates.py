@@ -87,7 +87,7 @@ def _load(name: str, file: str | None, load: Callable[[Path], _Loaded]) -> _Load
         return load(Path(file or ""))
     except (OSError, SecurityError, ValueError, TypeError) as error:
         # The error's own text may quote the file.
-        reason = error.strerror if isinstance(error, OSError) else f"it is not {_WANTED[name]}"
+        reason = error.strerror if isinstance(error, OSError) else f"it is not {_EXPECTED[name]}"
         raise ConfigurationError(f"policies.{name}: {file} cannot be used: {reason}") from None
 
 
@@ -108,7 +108,7 @@ def _check_pair(key: Any, certificate: Any, policies: PoliciesSettings) -> None:
         raise ConfigurationError(f"policies.security_certificate: {file} cannot be used: {reason}")
 
 
-_WANTED: Final = {
+_EXPECTED: Final = {
     "security_key": "an RSA private key in PEM form without a password",
     "security_certificate": "an RSA certificate in PEM form",
     "security_cert_store": "a directory or pattern of RSA certificates in PEM form, none of which has expired",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-#: How long a comparison with the server is valid.
+#: A comparison with the server is valid for this long.
 COMPARED_SECONDS = 20.0
 #: Slower comparisons are discarded: the error can be half the round trip.
 _MAX_ROUND_TRIP_SECONDS = 1.0
@@ -30,7 +30,7 @@ class ServerClock:
         read_server: Returns the server's time, in seconds since the epoch.
 
     Attributes:
-        ahead: By how many seconds the server's clock is ahead of this machine's.
+        ahead: The seconds by which the server's clock is ahead of this machine's.
     """
 
     def __init__(self, read_server: Callable[[], float]) -> None:

@@ -38,7 +38,7 @@ class RedisConnectionPool(ForkAware):
 
     Args:
         make_connection: Makes a connection that is not connected yet.
-        max_idle: How many idle connections to keep at most.
+        max_idle: The largest number of idle connections to keep.
     """
 
     def __init__(self, make_connection: Callable[[], RedisConnection], *, max_idle: int) -> None:
@@ -114,8 +114,8 @@ def connect(connection: RedisConnection) -> None:
 def limit(connection: RedisConnection, seconds: float | None, *, exactly: bool = False) -> None:
     """Bound the time of each later read and write. ``timed_out`` tells whether an error came from this bound.
 
-    On Linux the kernel keeps the time. Python's own timeout polls before each read or write. That doubles the system
-    calls, and the occasions on which threads hand over the interpreter's lock. TLS and the sockets of gevent and
+    On Linux the kernel keeps the time. Python's own timeout polls before each read or write, which doubles the system
+    calls and the occasions on which threads hand over the interpreter's lock. TLS and the sockets of gevent and
     eventlet need Python's timeout.
 
     Args:
@@ -154,8 +154,8 @@ def exchange(connection: RedisConnection, packed: Sequence[bytes], replies: int)
 
     Args:
         connection: A connection that is connected and has no outstanding replies.
-        packed: What ``connection.pack_commands`` returned.
-        replies: How many replies to read.
+        packed: The commands, packed by ``connection.pack_commands``.
+        replies: The number of replies to read.
 
     Returns:
         The replies in order.

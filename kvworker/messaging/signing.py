@@ -22,8 +22,8 @@ UNSIGNED = (
     "its message does not carry the signature of this worker's signing key; configure the same"
     " policies.signing_key where it is sent"
 )
-#: Why a worker refuses a message that was signed for another task. A body that Celery signs by certificate does not
-#: name its task by itself.
+#: Why a worker refuses a message that was signed for another task. Celery signs only the body, which names its task
+#: only if the sender adds it.
 MISNAMED = "the signed body does not name this task; send it with `task` among its arguments"
 
 # Part of the signed text: if its format ever changes, change this too, so that old signatures become invalid.
@@ -44,7 +44,7 @@ class MessageSigner:
         """Sign a payload, if a signing key or certificates are configured.
 
         Args:
-            tool: What the message requests.
+            tool: The tool that the message requests.
             payload: The payload to sign.
             operation_id: Added to the payload of a write that has no operation id from its caller. A copy of the
                 message under another task id is then still the same operation.
@@ -67,7 +67,7 @@ class MessageSigner:
         With certificates, Celery has verified the signature before. This checks that it was made for this task.
 
         Args:
-            tool: What the message requests.
+            tool: The tool that the message requests.
             payload: The payload as it was received.
 
         Raises:

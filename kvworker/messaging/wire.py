@@ -47,6 +47,7 @@ TASK: Final = "task"
 _VALUE_FIELDS: Final = frozenset({"value", "operations", "entries", "results"})
 #: Fields of a result that differ on replay.
 _REPLAY_FIELDS: Final = frozenset({"replayed", "ttl_seconds"})
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 #: Fields of a payload that are not arguments of the tool.
 _ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE, TASK})
 
@@ -56,7 +57,7 @@ class Request:
     """One operation as a worker executes it.
 
     Attributes:
-        tool: What to run.
+        tool: The tool to run.
         arguments: The tool's arguments, checked.
         operation_id: The idempotency key: the caller's, or else the task id.
         deadline: When it may no longer start, in seconds since the epoch; None for no deadline.
@@ -71,9 +72,9 @@ class Request:
 
 
 class Literal:
-    """A value that kombu's JSON would otherwise mistake for one of its own tagged types.
+    """A value that kombu's JSON decoder would otherwise mistake for a tagged type of kombu.
 
-    kombu decodes ``{"__type__": ..., "__value__": ...}`` into dates, bytes and so on (``kombu.utils.json``). That
+    kombu decodes ``{"__type__": ..., "__value__": ...}`` into dates, bytes and so on (``kombu.utils.json``), which
     would change a stored value of this shape, or reject the message. Such a value travels as JSON text, with a tag of
     ours, and is decoded wherever this module is imported.
 
@@ -111,9 +112,9 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     """Decode the operation that a message requests.
 
     Args:
-        tool: What the message's task runs.
-        parents: What Celery passes on from the previous task of a chain: the value to set, if the message has none.
-            Of an operation's result, only the part that is stable across replays is set.
+        tool: The tool that the message's task runs.
+        parents: The results that Celery passes on from the previous task of a chain. If the message has no value,
+            the result becomes the value to set, without the fields that differ on replay.
         payload: The message's keyword arguments.
         task_id: The operation id, if the caller gave none.
 
@@ -172,8 +173,8 @@ def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResul
     """Decode the dict that a task returned.
 
     Args:
-        tool: What the task ran.
-        data: What the task returned.
+        tool: The tool that the task ran.
+        data: The dict that the task returned.
         operation_id: The operation id, for the error.
 
     Raises:
@@ -225,7 +226,7 @@ def _as_recorded(result: object) -> object:
 
 def _literal(value: object) -> object:
     if isinstance(value, dict | list):
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         if '"__type__"' in text:
             return Literal(text)
     return value

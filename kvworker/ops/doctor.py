@@ -173,9 +173,9 @@ def _clocks(settings: Settings) -> str:
             if isinstance(adapter, SqlAdapter):
                 adapter.schema_version()  # Connects, so that the difference below excludes the connection time.
                 differences["database"] = _difference_seconds(adapter.clock)
-        client = _results_client(make_celery(settings))
-        client.ping()
-        differences["results"] = _difference_seconds(lambda: _redis_clock(client))
+        results = make_celery(settings).backend
+        results.server_time()  # Connects, so that the difference below excludes the connection time.
+        differences["results"] = _difference_seconds(results.server_time)
     except (KVStoreError, RedisError, OSError) as error:
         raise CheckError(f"the clocks cannot be compared: {error}", "fix the failed checks above first") from error
     shown = ", ".join(f"{name} {seconds:+.3f} s" for name, seconds in differences.items())
@@ -210,11 +210,6 @@ def _difference_seconds(clock: Callable[[], float]) -> float:
     before = time.time()
     remote = clock()
     return remote - (before + time.time()) / 2
-
-
-def _redis_clock(client: Redis) -> float:
-    seconds, microseconds = client.time()
-    return float(seconds) + float(microseconds) / 1e6
 
 
 def _results_client(app: Celery) -> Redis:

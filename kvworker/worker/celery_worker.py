@@ -77,7 +77,7 @@ class WorkerApplication(Application):
     """The Celery application of workers and beat.
 
     Attributes:
-        runtime: What the task bodies share.
+        runtime: The state that the task bodies share.
     """
 
     amqp_cls = WorkerAMQP

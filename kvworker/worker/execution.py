@@ -38,7 +38,7 @@ def execute(adapter: KeyValueStoreAdapter, request: Request, visible: Visible = 
     Args:
         adapter: The store.
         request: The tool, its checked arguments and the operation id.
-        visible: Which namespaces the caller may see in a list of namespaces.
+        visible: Tells whether a list of namespaces may show one to the caller.
 
     Returns:
         The result of the adapter's method.
@@ -56,7 +56,7 @@ def apply_many(adapter: KeyValueStoreAdapter, requests: Sequence[Request]) -> li
 
     Args:
         adapter: The store of all the requests.
-        requests: What to apply, in any order.
+        requests: The requests, which are applied in any order.
 
     Returns:
         A result for each request. None means that it was not applied and must be executed individually.
@@ -178,7 +178,7 @@ def _list_namespaces(adapter: KeyValueStoreAdapter, request: Request, visible: V
         cursor = page.next_cursor
 
 
-#: How each tool calls the adapter, except ``kv_list_namespaces``, which also needs to know what the caller may see.
+#: The adapter call of each tool. ``kv_list_namespaces`` is missing: it also needs to know what the caller may see.
 _METHODS: Final[Mapping[str, Callable[[KeyValueStoreAdapter, Request], OperationResult]]] = {
     "kv_get": _get,
     "kv_set": _set,

@@ -13,8 +13,8 @@ from celery.app.task import Context
 
 from kvworker.model import depth_of
 
-#: How deep lists and objects in a body may nest. Beyond some 450 levels, pickling the body for the pool ends the
-#: worker's main process.
+#: The maximum nesting of lists and objects in a body. Beyond some 450 levels, pickling the body for the pool ends
+#: the worker's main process.
 MAX_DEPTH: Final = 400
 
 #: The types of the headers that Celery uses. Each header may be absent or null.
@@ -33,7 +33,7 @@ Headers: TypeAlias = Mapping[str, Any]
 
 
 def problem_of(message: Any) -> str | None:
-    """Find what is wrong with a message.
+    """Check a message for anything that Celery cannot handle.
 
     Args:
         message: A ``kombu.Message``. Its body is decoded.

@@ -10,7 +10,7 @@ from typing import Final
 from celery.concurrency.asynpool import AsynPool, ResultHandler
 from celery.concurrency.prefork import TaskPool
 
-#: More results than any child counts: it then treats all of its own as read.
+#: More results than any child sends, so that every child treats all of its results as read.
 _ALL_READ: Final = 2**31 - 1
 
 

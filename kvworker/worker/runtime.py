@@ -41,7 +41,7 @@ _SINGLE_KEY_TOOLS = frozenset(tool.name for tool in STEP_TOOLS)
 
 
 class Runtime:
-    """What the task bodies share in a worker process.
+    """The state and the behaviour that the task bodies share in a worker process.
 
     Attributes:
         app: The worker's application.
@@ -64,7 +64,7 @@ class Runtime:
 
         Args:
             task_request: Celery's request of the task.
-            tool: What to run.
+            tool: The tool to run.
             parents: The result of the previous task of a chain, if there is one.
             payload: The message's keyword arguments.
 
@@ -94,8 +94,8 @@ class Runtime:
     def run_coalesced(self, task_request: Any, payload: dict[str, Any]) -> dict[str, Any]:
         """Apply the coalesced calls of several callers, as far as one call of an adapter can.
 
-        A call without a result here is sent again individually. That message reports its error, or retries until
-        its deadline. So a redelivery can ignore the first attempt and apply nothing.
+        A call without a result here is sent again individually, which reports its error or retries until its
+        deadline. So a redelivery can ignore the first attempt and apply nothing.
 
         Args:
             task_request: Celery's request of the task.

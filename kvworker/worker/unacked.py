@@ -116,7 +116,7 @@ class PipelinedConnection:
 
 @with_own_property_locks
 class UnackedRecord(QoS):
-    """kombu's QoS class of the Redis transport, with a pipelined connection of its own."""
+    """kombu's QoS class of the Redis transport, with a dedicated pipelined connection."""
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
@@ -176,7 +176,7 @@ def acknowledging(consumer: Any) -> Callable[[Any, Acknowledge], Acknowledge]:
     """Choose how a consumer's messages are acknowledged.
 
     Celery acknowledges in its event loop, so a thread of the pool must wake the loop for each message. Our record can
-    be written from any thread, so a thread acknowledges by itself and wakes the loop only if it waits for a free slot.
+    be written from any thread, so a thread of the pool does it and wakes the loop only if it waits for a free slot.
 
     Args:
         consumer: A worker's consumer.

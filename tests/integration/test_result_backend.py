@@ -50,7 +50,7 @@ def store(app: Celery, task_id: str, result: Any, state: str = states.SUCCESS, r
 
 # Celery's own way uses a method that redis-py deprecates.
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
-def test_what_is_stored_is_what_celery_stores(ours: Celery, stock: Celery, client: Redis) -> None:
+def test_a_stored_result_equals_celerys(ours: Celery, stock: Celery, client: Redis) -> None:
     request = delivery(group="g", parent_id="p")
     store(ours, "ours", RESULT, request=request)
     store(stock, "stock", RESULT, request=request)
@@ -61,7 +61,7 @@ def test_what_is_stored_is_what_celery_stores(ours: Celery, stock: Celery, clien
     assert 3590 < client.ttl("celery-task-meta-ours") <= 3600
 
 
-def test_a_stock_application_that_waits_is_woken(ours: Celery, stock: Celery, client: Redis) -> None:
+def test_a_waiting_stock_application_is_notified(ours: Celery, stock: Celery, client: Redis) -> None:
     got: list[Any] = []
     waiting = threading.Thread(target=lambda: got.append(stock.AsyncResult("id").get(timeout=10)))
     waiting.start()
@@ -88,7 +88,7 @@ def test_a_success_overwrites_a_failure(ours: Celery, stock: Celery) -> None:
         assert stock.AsyncResult(task_id).result == RESULT
 
 
-def test_a_refused_result_is_an_error_and_the_connection_serves_on(
+def test_a_refused_result_is_an_error_and_the_connection_stays_usable(
     ours: Celery, stock: Celery, client: Redis, valkey_server: ValkeyServer
 ) -> None:
     store(ours, "before", RESULT)
@@ -111,7 +111,7 @@ def test_a_connection_that_the_server_closed_is_replaced(ours: Celery, stock: Ce
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_child_stores_on_connections_of_its_own(ours: Celery, stock: Celery) -> None:
+def test_a_forked_child_stores_on_its_own_connections(ours: Celery, stock: Celery) -> None:
     store(ours, "before", RESULT)
     child = os.fork()
     if not child:
@@ -125,7 +125,7 @@ def test_a_child_stores_on_connections_of_its_own(ours: Celery, stock: Celery) -
 @pytest.mark.parametrize(
     "url", ["redis://:hunter2@h/1", "rediss://:hunter2@h?ssl_cert_reqs=required", "redis+socket:///v.sock?password=x"]
 )
-def test_every_url_has_it_and_shows_no_password(url: str) -> None:
+def test_every_redis_url_uses_the_backend_and_shows_no_password(url: str) -> None:
     app = make_celery(Settings.from_mapping({"queue": {"broker_url": url}}))
     assert type(app.backend) is ResultBackend
     assert app.conf.result_backend == url

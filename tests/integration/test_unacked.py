@@ -1,4 +1,4 @@
-"""What a worker notes of the messages that it has taken: the same as kombu's, in the order in which it is written."""
+"""A worker's record of unacknowledged messages: it equals kombu's, and is written in order."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def channel(valkey_url: str, prefix: str) -> Iterator[Any]:
         yield connection.channel()
 
 
-def take(channel: Any) -> Any:
-    """Publish a message and take it, as a worker does."""
+def receive(channel: Any) -> Any:
+    """Publish a message and receive it, as a worker does."""
     queue = Queue("kv")(channel)
     queue.declare()
     channel.basic_publish(channel.prepare_message("body"), "", "kv")
@@ -44,12 +44,12 @@ def take(channel: Any) -> Any:
     return message
 
 
-def notes(client: Redis, prefix: str) -> tuple[int, int]:
+def records(client: Redis, prefix: str) -> tuple[int, int]:
     return client.hlen(f"{prefix}unacked"), client.zcard(f"{prefix}unacked_index")
 
 
-def test_a_note_is_kombus(channel: Any, client: Redis, prefix: str, valkey_url: str) -> None:
-    message = take(channel)
+def test_a_record_equals_kombus(channel: Any, client: Redis, prefix: str, valkey_url: str) -> None:
+    message = receive(channel)
     channel.qos._pipelined.read()
     mine = json.loads(client.hget(f"{prefix}unacked", message.delivery_tag))  # type: ignore[arg-type]
     client.delete(f"{prefix}unacked")
@@ -57,38 +57,38 @@ def test_a_note_is_kombus(channel: Any, client: Redis, prefix: str, valkey_url: 
     stock._on_collect.cancel()
     stock.append(message, message.delivery_tag)
     assert json.loads(client.hget(f"{prefix}unacked", message.delivery_tag)) == mine  # type: ignore[arg-type]
-    assert notes(client, prefix) == (1, 1)
+    assert records(client, prefix) == (1, 1)
 
 
-def test_acknowledging_strikes_it_out_from_any_thread(channel: Any, client: Redis, prefix: str) -> None:
-    messages = [take(channel) for _ in range(20)]
+def test_any_thread_can_acknowledge(channel: Any, client: Redis, prefix: str) -> None:
+    messages = [receive(channel) for _ in range(20)]
     threads = [threading.Thread(target=message.ack) for message in messages]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     channel.qos._pipelined.read()
-    assert notes(client, prefix) == (0, 0)
+    assert records(client, prefix) == (0, 0)
 
 
-def test_what_is_put_back_was_noted_before(channel: Any, client: Redis, prefix: str) -> None:
+def test_a_message_that_is_put_back_was_recorded_before(channel: Any, client: Redis, prefix: str) -> None:
     for _ in range(50):
-        take(channel).requeue()
+        receive(channel).requeue()
         assert client.llen(f"{prefix}kv") == 1
         client.delete(f"{prefix}kv")
-    assert notes(client, prefix) == (0, 0)
+    assert records(client, prefix) == (0, 0)
 
 
-def test_the_end_of_a_channel_puts_back_what_is_not_acknowledged(channel: Any, client: Redis, prefix: str) -> None:
-    take(channel)
-    take(channel).ack()
+def test_closing_a_channel_puts_back_unacknowledged_messages(channel: Any, client: Redis, prefix: str) -> None:
+    receive(channel)
+    receive(channel).ack()
     channel.close()
     assert client.llen(f"{prefix}kv") == 1
-    assert notes(client, prefix) == (0, 0)
+    assert records(client, prefix) == (0, 0)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_wrong_clock_puts_back_neither_its_own_messages_nor_anothers(
+def test_a_wrong_clock_puts_back_no_messages_too_early(
     channel: Any, client: Redis, prefix: str, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     def wrong_time() -> float:
@@ -98,34 +98,34 @@ def test_a_wrong_clock_puts_back_neither_its_own_messages_nor_anothers(
     index = f"{prefix}unacked_index"
     monkeypatch.setattr("kombu.transport.redis.time", wrong_time)
     monkeypatch.setattr("kvworker.messaging.clock.time.time", wrong_time)
-    message = take(channel)
+    message = receive(channel)
     channel.qos._pipelined.read()
     assert client.zscore(index, message.delivery_tag) == pytest.approx(wrong_time() - hours * 3600, abs=1)
     channel.qos.restore_visible(interval=1)
-    assert notes(client, prefix) == (1, 1)
+    assert records(client, prefix) == (1, 1)
     client.zincrby(index, -channel.visibility_timeout - 1, message.delivery_tag)
     channel.qos.restore_visible(interval=1)
-    assert notes(client, prefix) == (0, 0)
+    assert records(client, prefix) == (0, 0)
     assert client.llen(f"{prefix}kv") == 1
 
 
 def test_a_lost_connection_is_replaced(channel: Any, client: Redis, prefix: str) -> None:
-    first = take(channel)
+    first = receive(channel)
     channel.qos._pipelined.read()
     client.client_kill_filter(_type="normal", skipme=True)
-    second = take(channel)
+    second = receive(channel)
     channel.qos._pipelined.read()
-    assert notes(client, prefix) == (2, 2)
+    assert records(client, prefix) == (2, 2)
     first.ack()
     second.ack()
     channel.qos._pipelined.read()
-    assert notes(client, prefix) == (0, 0)
+    assert records(client, prefix) == (0, 0)
 
 
-def test_a_refusal_ends_nothing_and_is_logged(
+def test_a_refusal_is_logged_and_survived(
     channel: Any, client: Redis, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    message = take(channel)
+    message = receive(channel)
     client.config_set("maxmemory", "1")
     try:
         channel.qos.append(message, "another tag")
@@ -136,4 +136,4 @@ def test_a_refusal_ends_nothing_and_is_logged(
     assert "refuses" in caplog.text
     assert "body" not in caplog.text
     message.ack()
-    wait_until(lambda: notes(client, prefix) == (0, 0), what="the acknowledgement")
+    wait_until(lambda: records(client, prefix) == (0, 0), what="the acknowledgement")

@@ -1,4 +1,4 @@
-"""A worker as it was before there was ``kv_touch``, and before calls went together."""
+"""A worker of an older release, which knows neither ``kv_touch`` nor coalesced calls."""
 
 from __future__ import annotations
 

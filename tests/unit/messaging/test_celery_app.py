@@ -24,7 +24,7 @@ def test_a_lost_worker_loses_no_message() -> None:
     assert conf().worker_prefetch_multiplier == 1
 
 
-def test_prefetch_is_off_on_redis_where_it_would_hoard() -> None:
+def test_prefetch_is_off_on_redis_where_a_worker_would_hold_messages() -> None:
     assert conf().worker_disable_prefetch is True
     assert conf(broker_url="amqp://127.0.0.1", result_backend=REDIS).worker_disable_prefetch is False
 
@@ -35,14 +35,14 @@ def test_only_json_is_accepted() -> None:
     assert conf().accept_content == conf().result_accept_content == ["json"]
 
 
-def test_nobody_is_told_what_nobody_asked() -> None:
+def test_a_worker_sends_no_events() -> None:
     quiet = conf()
     assert not quiet.worker_send_task_events
     assert not quiet.task_send_sent_event
     assert not quiet.task_track_started
 
 
-def test_redelivery_comes_when_configured() -> None:
+def test_redelivery_follows_the_configured_visibility_timeout() -> None:
     made = conf(visibility_timeout_seconds=30, retry_seconds=5)
     assert made.broker_transport_options["visibility_timeout"] == 30
     assert made.result_backend_transport_options["visibility_timeout"] == 30
@@ -51,7 +51,7 @@ def test_redelivery_comes_when_configured() -> None:
     assert made.broker_transport_options["unacked_restore_throttle"] == 1
 
 
-def test_a_stopping_worker_gives_its_tasks_time() -> None:
+def test_a_stopping_worker_waits_for_its_tasks() -> None:
     assert conf(soft_shutdown_seconds=7).worker_soft_shutdown_timeout == 7
 
 

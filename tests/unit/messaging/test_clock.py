@@ -10,7 +10,7 @@ import pytest
 from kvworker.messaging.clock import ServerClock
 
 
-def test_until_the_server_has_answered_it_is_this_machines_clock() -> None:
+def test_the_clock_is_this_machines_until_the_server_answers() -> None:
     def fail() -> float:
         raise OSError
 
@@ -20,7 +20,7 @@ def test_until_the_server_has_answered_it_is_this_machines_clock() -> None:
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_wrong_clock_is_corrected_and_told(hours: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_clock_is_corrected_and_logged(hours: int, caplog: pytest.LogCaptureFixture) -> None:
     clock = ServerClock(lambda: time.time() + hours * 3600)
     with caplog.at_level(logging.WARNING):
         clock.keep()
@@ -30,7 +30,7 @@ def test_a_wrong_clock_is_corrected_and_told(hours: int, caplog: pytest.LogCaptu
     assert message.startswith(f"this machine's clock is {-hours * 3600:.1f} s off")
 
 
-def test_the_server_is_asked_now_and_then() -> None:
+def test_the_server_is_asked_periodically() -> None:
     asked = []
 
     def read() -> float:
@@ -45,7 +45,7 @@ def test_the_server_is_asked_now_and_then() -> None:
     assert len(asked) == 2
 
 
-def test_an_answer_that_took_long_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_answer_is_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([0.0, 0.0, 5.0])
     clock = ServerClock(lambda: time.time() + 100)
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What our Redis transport survives. Each fault is shown with the stock classes too: one that is gone fails here."""
+"""Our Redis transport survives faults. The stock classes show each fault too: a test fails when the fault is gone."""
 
 from __future__ import annotations
 

@@ -67,13 +67,13 @@ def runtime() -> Runtime:
 def run(
     runtime: Runtime, payload: dict[str, Any], *parents: Any, tool: str = "kv_set", task_id: str = "task"
 ) -> dict[str, Any]:
-    """What a worker does with a message, from the queue's JSON on."""
+    """Run a message as a worker does, after a trip through the queue's JSON."""
     request = SimpleNamespace(id=task_id, delivery_info={})
     return runtime.run_operation(request, TOOLS[tool], parents, over_the_wire(payload))
 
 
 @given(values)
-def test_every_value_is_verified_as_it_was_signed(value: Any) -> None:
+def test_every_signed_value_is_verified(value: Any) -> None:
     arguments = {"namespace": "n", "key": "k", "value": value}
     sent = sign_payload(KEY, SET.task_name, encode_request(arguments, deadline=1.5, persona="p"))
     by_hand = sign_payload(KEY, SET.task_name, {**arguments, "v": 1, "deadline": 1.5, "persona": "p"})
@@ -104,7 +104,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_a_change_of_anything_is_refused_and_nothing_done(runtime: Runtime, changes: dict[str, Any]) -> None:
+def test_any_change_is_refused_and_changes_nothing(runtime: Runtime, changes: dict[str, Any]) -> None:
     signed = sign_payload(KEY, SET.task_name, PAYLOAD)
     with pytest.raises(PolicyDeniedError) as caught:
         run(runtime, {**signed, **changes})
@@ -114,20 +114,20 @@ def test_a_change_of_anything_is_refused_and_nothing_done(runtime: Runtime, chan
 
 
 @pytest.mark.parametrize("name", PAYLOAD)
-def test_nothing_can_be_left_out(name: str) -> None:
+def test_no_argument_can_be_removed(name: str) -> None:
     signed = sign_payload(KEY, SET.task_name, PAYLOAD)
     assert is_signed(KEY, SET.task_name, signed)
     assert not is_signed(KEY, SET.task_name, {key: value for key, value in signed.items() if key != name})
 
 
-def test_a_signature_is_of_one_task() -> None:
+def test_a_signature_is_valid_for_one_task() -> None:
     signed = sign_payload(KEY, "kvworker.kv_touch", PAYLOAD)
     assert is_signed(KEY, "kvworker.kv_touch", signed)
     assert not is_signed(KEY, "kvworker.kv_delete", signed)
 
 
 @pytest.mark.parametrize("signature", [None, "", 5, True, ["x"], {}, "é" * 64, "\ud800", "0" * 64])
-def test_what_is_no_signature_is_refused(runtime: Runtime, signature: object) -> None:
+def test_an_invalid_signature_is_refused(runtime: Runtime, signature: object) -> None:
     assert not is_signed(KEY, SET.task_name, {**PAYLOAD, "signature": signature})
     with pytest.raises(PolicyDeniedError, match="signature"):
         run(runtime, {**PAYLOAD, "signature": signature})
@@ -141,7 +141,7 @@ def nested(levels: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("value", [datetime.now(UTC), b"bytes", object(), {1, 2}, {(1,): 2}, nested(100_000)], ids=type)
-def test_what_no_json_holds_is_neither_signed_nor_verified(value: object) -> None:
+def test_a_value_that_is_not_json_is_neither_signed_nor_verified(value: object) -> None:
     with pytest.raises(ValueSerializationError, match="not JSON"):
         sign_payload(KEY, SET.task_name, {**PAYLOAD, "value": value})
     assert not is_signed(KEY, SET.task_name, {**PAYLOAD, "value": value, "signature": "0" * 64})
@@ -158,7 +158,7 @@ def test_what_no_json_holds_is_neither_signed_nor_verified(value: object) -> Non
     ],
     ids=["by hand", "by hand, with a persona", "another key", "no names", "nothing"],
 )
-def test_a_worker_with_a_key_refuses_what_is_not_signed_with_it(
+def test_a_worker_with_a_key_refuses_messages_that_it_did_not_sign(
     runtime: Runtime, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(PolicyDeniedError, match=r"policies\.signing_key") as caught:
@@ -169,7 +169,7 @@ def test_a_worker_with_a_key_refuses_what_is_not_signed_with_it(
     assert KEY not in f"{caplog.text} {caught.value} {caught.value.args}"
 
 
-def test_a_signature_does_not_stand_in_for_a_right(runtime: Runtime) -> None:
+def test_a_signature_grants_no_rights(runtime: Runtime) -> None:
     arguments = {"namespace": "n", "key": "k", "value": 1}
     with pytest.raises(PolicyDeniedError, match="kv_store_write"):
         run(runtime, sign_payload(KEY, SET.task_name, {**arguments, "persona": "reader"}))
@@ -178,7 +178,7 @@ def test_a_signature_does_not_stand_in_for_a_right(runtime: Runtime) -> None:
     assert run(runtime, sign_payload(KEY, SET.task_name, {**arguments, "persona": "writer"}))["value"] == 1
 
 
-def test_a_key_without_personas_only_asks_for_signatures() -> None:
+def test_a_key_without_personas_requires_only_signatures() -> None:
     settings = Settings.from_mapping({**BASE, "policies": {"signing_key": KEY}})
     runtime = Runtime(make_celery(settings), settings)
     arguments = {"namespace": "n", "key": "k", "value": 1}
@@ -188,7 +188,7 @@ def test_a_key_without_personas_only_asks_for_signatures() -> None:
     assert InlineKeyValueStore(settings).set("n", "k", 1).value == 1
 
 
-def test_without_a_key_messages_are_as_they_were_and_signed_ones_are_understood() -> None:
+def test_without_a_key_messages_stay_unsigned_and_signed_ones_are_accepted() -> None:
     settings = Settings.from_mapping({**BASE, "policies": {"personas": PERSONAS}})
     payload = encode_request({"namespace": "n", "key": "k", "value": 1}, deadline=None, persona="writer")
     assert MessageSigner(settings.policies).sign(SET, payload, operation_id="task") == payload
@@ -207,14 +207,14 @@ def test_a_copy_under_another_task_id_is_the_same_operation(runtime: Runtime) ->
         run(runtime, late, tool=tool.name, task_id="task-5")
 
 
-def test_the_callers_own_operation_id_stays_and_reads_get_none() -> None:
+def test_the_callers_operation_id_is_kept_and_reads_get_none() -> None:
     signer = MessageSigner(SETTINGS.policies)
     assert signer.sign(SET, dict(PAYLOAD), operation_id="task")["idempotency_key"] == "i"
     read = signer.sign(TOOLS["kv_get"], {"namespace": "n", "key": "k"}, operation_id="task")
     assert set(read) == {"namespace", "key", "signature"}
 
 
-def test_signatures_of_celery_are_signed_but_for_the_previous_tasks_value(runtime: Runtime) -> None:
+def test_celery_signatures_are_signed_except_for_the_previous_tasks_value(runtime: Runtime) -> None:
     with KeyValueStore(SETTINGS, "writer") as store:
         arguments = {"namespace": "n", "key": "k", "idempotency_key": "step-1"}
         step = store.signature("kv_set", arguments)

@@ -50,7 +50,7 @@ def test_a_value_survives_both_ways(value: Any) -> None:
 
 
 @given(st.dictionaries(texts | st.sampled_from(["v", "deadline", "namespace", "key", "value"]), values))
-def test_a_hostile_payload_is_refused_clearly_or_understood(payload: dict[str, Any]) -> None:
+def test_a_hostile_payload_is_refused_or_decoded(payload: dict[str, Any]) -> None:
     with contextlib.suppress(InvalidRequestError):
         request = decode_request(SET, (), payload, task_id="t")
         assert request.arguments["namespace"] == payload["namespace"]
@@ -83,7 +83,7 @@ def test_a_bad_deadline_is_refused(deadline: object) -> None:
         decode_request(GET, (), {"namespace": "n", "key": "k", "deadline": deadline}, task_id="t")
 
 
-def test_null_means_left_out_where_it_is_optional() -> None:
+def test_null_omits_an_optional_argument() -> None:
     arguments = {"namespace": "n", "key": "k", "delta": None, "ttl_seconds": None, "idempotency_key": None}
     assert check_arguments(INCREMENT, arguments) == {"namespace": "n", "key": "k"}
     assert check_arguments(SET, {"namespace": "n", "key": "k", "value": None})["value"] is None
@@ -91,7 +91,7 @@ def test_null_means_left_out_where_it_is_optional() -> None:
         check_arguments(GET, {"namespace": None, "key": "k"})
 
 
-def test_what_is_the_default_is_not_sent() -> None:
+def test_a_default_is_not_sent() -> None:
     """So a worker that does not know an option yet takes every call that does not use it."""
     arguments = {"namespace": "n", "key": "k", "value": False, "if_absent": False, "keep_ttl": False}
     assert check_arguments(SET, arguments) == {"namespace": "n", "key": "k", "value": False}
@@ -109,7 +109,7 @@ def test_arguments_are_an_object(arguments: Any) -> None:
         check_arguments(GET, arguments)
 
 
-def test_a_result_that_is_none_is_named() -> None:
+def test_data_that_is_not_a_result_is_an_error() -> None:
     with pytest.raises(OperationFailedError, match="not a result"):
         decode_result(GET, "nonsense", "op-1")
     with pytest.raises(OperationFailedError, match="not understood"):
@@ -121,6 +121,6 @@ def test_a_newer_workers_result_is_understood() -> None:
     assert decode_result(GET, data, "op-1") == GetResult("n", "k", found=False)
 
 
-def test_a_description_leaves_the_value_out() -> None:
+def test_a_description_omits_the_value() -> None:
     text = described(SET, {"namespace": "n", "key": "k", "value": "secret", "idempotency_key": "i"})
     assert text == "kv_set(namespace='n', key='k')"

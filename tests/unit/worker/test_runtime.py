@@ -1,4 +1,4 @@
-"""What a worker does around an operation."""
+"""The runtime around an operation: retries, deadlines and logs."""
 
 from __future__ import annotations
 
