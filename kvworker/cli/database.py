@@ -33,7 +33,7 @@ def migrate_command(config: Path | None, *, as_json: bool) -> None:
 @json_option
 @config_option
 def namespaces_command(config: Path | None, namespace: str | None, *, as_json: bool) -> None:
-    """Show how much of its quota each namespace uses.
+    """Show the usage and quota of each namespace.
 
     With NAMESPACE it shows only that one. It reads the database directly, so it needs the database's URL. `list` asks
     a worker instead, one page at a time, and so does `usage`, for one namespace or the whole store.

@@ -49,7 +49,9 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     namespace_prefix: str | None,
     session_prefix: bool,
 ) -> None:
-    """Serve the tools to MCP clients, on standard input and output or over HTTP at /mcp.
+    """Serve the tools to MCP clients.
+
+    It uses standard input and output, or HTTP at /mcp.
 
     With --namespace-prefix or --session-prefix clients never see the prefix: their "notes" is the store's
     "TEXT/notes". A persona's patterns apply to the whole names, such as "TEXT/*" or "mcp-session-*". No client can

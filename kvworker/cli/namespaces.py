@@ -30,7 +30,7 @@ def _parse_bytes(_context: click.Context, _parameter: click.Parameter, text: str
 @click.argument("namespace", required=False)
 @tool_command
 def usage_command(call: Call, *, as_json: bool, namespace: str | None) -> None:
-    """Show how much of its quota NAMESPACE, or the whole store, uses."""
+    """Show the usage and quota of NAMESPACE, or of the whole store."""
     _show_usage(call, namespace, as_json=as_json)
 
 

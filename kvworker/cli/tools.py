@@ -25,7 +25,10 @@ _FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_too
 @persona_option
 @config_option
 def tools_command(config: Path | None, kind: str, persona: str | None) -> None:
-    """Print the tool definitions as a JSON list: all of them, or those that the persona may use."""
+    """Print the tool definitions as a JSON list.
+
+    It prints all tools, or those that the persona may use.
+    """
     settings = load_settings(config)
     if kind == "manifest":
         print_json(manifest_entries(settings, persona))

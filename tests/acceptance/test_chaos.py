@@ -1,6 +1,6 @@
-"""The fault suite in short: every scenario of ``make chaos`` for a moment, with the same load and the same verdict.
+"""The fault suite in brief: every scenario of ``make chaos`` for a second, with the same load and the same verdict.
 
-Scenarios that need the same stand share one. Left to ``make chaos``: the soak.
+Scenarios with the same needs share a cluster. Only ``make chaos`` runs the soak.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.cluster import Cluster, running_cluster
+from tests.chaos.needs import Needs, chaos_postgres
 from tests.chaos.run import run
+from tests.chaos.scenario import Scenario
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.scene import Scenario
-from tests.chaos.stand import Needs, Stand, chaos_postgres, standing
 from tests.support.servers import PostgresServer
 
 SECONDS = 1.0
@@ -29,27 +30,29 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="module")
-def stand_for(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Needs], Stand]]:
-    """The stand that a scenario needs; the one before it is gone once another is needed."""
-    current: dict[Needs, Stand] = {}
-    with ExitStack() as standing_now:
+def cluster_for(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Needs], Cluster]]:
+    """Gives the cluster that a scenario needs. It stops the previous one when the needs change."""
+    current: dict[Needs, Cluster] = {}
+    with ExitStack() as active:
 
-        def stand_for(needs: Needs) -> Stand:
+        def cluster_for(needs: Needs) -> Cluster:
             if needs not in current:
-                standing_now.close()
+                active.close()
                 current.clear()
                 directory: Path = tmp_path_factory.mktemp("chaos")
-                current[needs] = standing_now.enter_context(standing(directory, needs, postgres))
+                current[needs] = active.enter_context(running_cluster(directory, needs, postgres))
             return current[needs]
 
-        yield stand_for
+        yield cluster_for
 
 
 @pytest.mark.parametrize("scenario", BRIEF, ids=lambda scenario: scenario.name)
-def test_what_callers_are_told_holds_under_faults(scenario: Scenario, stand_for: Callable[[Needs], Stand]) -> None:
-    if scenario.needs.lacking:
-        pytest.skip(scenario.needs.lacking)
-    report = run(scenario, stand_for(scenario.needs), seed=SEED, seconds=SECONDS)
+def test_all_promises_hold_under_faults(scenario: Scenario, cluster_for: Callable[[Needs], Cluster]) -> None:
+    if scenario.needs.unmet_need:
+        pytest.skip(scenario.needs.unmet_need)
+    report = run(scenario, cluster_for(scenario.needs), seed=SEED, seconds=SECONDS)
     assert report.violations == []
     assert report.faults > 0
     assert report.operations > 0

@@ -1,6 +1,6 @@
-"""Faults under load: real processes and servers are killed, cut and confused while callers write down what they see.
+"""Faults under load: real processes and servers are killed, disconnected and confused while callers record each call.
 
-``python -m tests.chaos`` (``make chaos``) runs every scenario. Callers make operations with unique ids and keep a
-history of each call and its outcome; a fault is injected again and again; then the history is held against the
-database.
+``python -m tests.chaos`` (``make chaos``) runs every scenario. Callers send operations with unique ids and keep a
+history of each call and its outcome, while a fault is injected again and again. In the end the verdict compares the
+history with the database.
 """

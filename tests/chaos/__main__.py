@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: every scenario, or those that are named."""
+"""``python -m tests.chaos`` runs every scenario, or the named ones."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tests.chaos.cluster import running_cluster
+from tests.chaos.needs import chaos_postgres
 from tests.chaos.run import Report, run
+from tests.chaos.scenario import Scenario
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.scene import Scenario
-from tests.chaos.stand import chaos_postgres, standing
 from tests.support.servers import PostgresServer
 
-#: Without a terminal it is wide enough to keep a row on one line.
+#: Without a terminal the console is wide enough to keep a row on one line.
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds: float) -> Report:
-    """Run a scenario on a stand of its own; the stand's directory is kept if anything was wrong."""
+    """Run a scenario on its own cluster, and keep the cluster's directory if there are violations."""
     directory = Path(tempfile.mkdtemp(prefix="kvworker-chaos-"))
     try:
-        with standing(directory, scenario.needs, postgres) as stand:
-            report = run(scenario, stand, seed=seed, seconds=seconds)
-    except Exception as error:  # noqa: BLE001 - the other scenarios are run all the same
+        with running_cluster(directory, scenario.needs, postgres) as cluster:
+            report = run(scenario, cluster, seed=seed, seconds=seconds)
+    except Exception as error:  # noqa: BLE001 - the other scenarios must still run
         report = Report(scenario.name, seed, 0.0, violations=[f"{type(error).__name__}: {error}"])
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
@@ -47,29 +48,29 @@ def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds:
 
 
 def perform_all(scenarios: Sequence[Scenario], seed: int, seconds: float | None) -> Iterator[Report]:
-    """Run scenarios one after the other, and print what came of each."""
+    """Run scenarios one after the other, and print the report of each."""
     with chaos_postgres() as postgres, console.status("starting ...") as status:
         for scenario in scenarios:
-            if scenario.needs.lacking:
-                console.print(f"[bold]{scenario.name}[/bold] is left out: {scenario.needs.lacking}")
+            if scenario.needs.unmet_need:
+                console.print(f"[bold]{scenario.name}[/bold] is skipped: {scenario.needs.unmet_need}")
                 continue
-            status.update(f"{scenario.name}: {scenario.what}")
+            status.update(f"{scenario.name}: {scenario.description}")
             report = perform(scenario, postgres, seed=seed, seconds=scenario.seconds if seconds is None else seconds)
             show(report)
             yield report
 
 
 def show(report: Report) -> None:
-    """Print what came of a scenario."""
+    """Print the report of a scenario."""
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
-    verdict = f"[red]{len(report.violations)} violations[/red]" if report.violations else "[green]all is well[/green]"
+    verdict = f"[red]{len(report.violations)} violations[/red]" if report.violations else "[green]no violation[/green]"
     console.print(
         f"[bold]{report.scenario}[/bold] (seed {report.seed}, {report.seconds:.0f} s): {report.operations} operations,"
-        f" {report.calls} calls, {report.faults} faults, {report.looks} looks; {verdict}"
+        f" {report.calls} calls, {report.faults} faults, {report.observations} observations; {verdict}"
     )
     console.print(
         f"  {outcomes}; p50 {report.p50_seconds * 1000:.1f} ms, p99 {report.p99_seconds * 1000:.0f} ms,"
-        f" longest {report.longest_seconds:.2f} s; back after a fault within {report.recovery_seconds:.2f} s"
+        f" longest {report.longest_seconds:.2f} s; first success after a fault within {report.recovery_seconds:.2f} s"
     )
     for name, figure in report.figures.items():
         console.print(f"  {name}: {figure}")
@@ -77,10 +78,10 @@ def show(report: Report) -> None:
         console.print(f"  [red]-[/red] {escape(violation)}", soft_wrap=True)
 
 
-def table_of(reports: Sequence[Report]) -> Table:
-    """All figures for reading."""
+def make_table(reports: Sequence[Report]) -> Table:
+    """Make a table of all reports."""
     table = Table("scenario", "outcomes", title="Faults under load")
-    for heading in ("operations", "calls", "faults", "p50 ms", "p99 ms", "longest s", "back s", "violations"):
+    for heading in ("operations", "calls", "faults", "p50 ms", "p99 ms", "longest s", "recovery s", "violations"):
         table.add_column(heading, justify="right")
     for report in reports:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in report.outcomes.items())
@@ -98,36 +99,36 @@ def table_of(reports: Sequence[Report]) -> Table:
     return table
 
 
-def chosen(names: Sequence[str]) -> list[Scenario]:
-    """The scenarios of these names, or all."""
+def select_scenarios(names: Sequence[str]) -> list[Scenario]:
+    """Select the scenarios with these names, or all of them."""
     known = {scenario.name: scenario for scenario in SCENARIOS}
     if unknown := [name for name in names if name not in known]:
-        raise click.BadParameter(f"there is no scenario {', '.join(unknown)}; --list shows all")
+        raise click.BadParameter(f"unknown scenario {', '.join(unknown)}; --list shows all of them")
     return [known[name] for name in names] if names else list(SCENARIOS)
 
 
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), help="Of faults, for each scenario [default: 20, the soak 600]."
+    "--seconds", type=click.FloatRange(min=0), help="Duration of the faults in a scenario [default: 20, the soak 600]."
 )
-@click.option("--seed", type=int, help="What the load and the faults are drawn by [default: another each time].")
+@click.option("--seed", type=int, help="Seed of the random load and faults [default: a new one each time].")
 @click.option("--list", "only_list", is_flag=True, help="Show the scenarios and end.")
-@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports there.")
+@click.option("--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the reports to this file.")
 def main(
     names: tuple[str, ...], seconds: float | None, seed: int | None, file: Path | None, *, only_list: bool
 ) -> None:
-    """Inject faults under load, and hold what callers were told against the database."""
-    scenarios = chosen(names)
+    """Inject faults under load, and compare what callers were told with the database."""
+    scenarios = select_scenarios(names)
     if only_list:
         for scenario in scenarios:
-            console.print(f"[bold]{scenario.name}[/bold]: {scenario.what}")
+            console.print(f"[bold]{scenario.name}[/bold]: {scenario.description}")
         return
-    # Whatever ends it, what it has started ends with it.
+    # Exit normally on SIGTERM, so that all started processes are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     reports = list(perform_all(scenarios, seed, seconds))
-    console.print(table_of(reports))
+    console.print(make_table(reports))
     if file is not None:
         file.write_text(json.dumps([report.to_dict() for report in reports], indent=2) + "\n")
     sys.exit(any(report.violations for report in reports))

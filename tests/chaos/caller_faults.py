@@ -1,4 +1,4 @@
-"""What callers do to a store: they fork, and they are many."""
+"""Faults that callers cause: they fork, and many of them call at once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import NoReturn
 
 from tests.chaos.history import History
 from tests.chaos.load import Caller
-from tests.chaos.scene import Scene
+from tests.chaos.scenario import FaultContext
 from tests.support.processes import wait_until
 
 _CALLS_OF_A_CHILD = 30
 
 
-def fork_caller(scene: Scene) -> None:
-    """Fork this process amid its calls; the child makes calls with the same stores."""
-    number = scene.number()
-    path = scene.stand.directory / f"child-{number}.history"
+def fork_caller(context: FaultContext) -> None:
+    """Fork this process during its calls. The child makes calls with the same stores."""
+    number = context.next_number()
+    path = context.cluster.directory / f"child-{number}.history"
     with warnings.catch_warnings():
-        # Python says that a fork of several threads may hang. That it does not is what is tested.
+        # Python warns that a fork with several threads may hang. This scenario tests that the store does not.
         warnings.simplefilter("ignore")
         pid = os.fork()
     if pid == 0:
-        _call_and_exit(scene, f"child{number}", path)
+        _call_and_exit(context, f"child{number}", path)
     try:
         wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, timeout_seconds=30, what="the child's end")
     except AssertionError:
@@ -35,20 +35,20 @@ def fork_caller(scene: Scene) -> None:
     child = History(path)
     calls = child.calls()
     child.close()
-    scene.load.history.add(*calls)
+    context.load.history.add(*calls)
     assert calls, "the child has made no call"
 
 
-def _call_and_exit(scene: Scene, name: str, path: Path) -> NoReturn:
+def _call_and_exit(context: FaultContext, name: str, path: Path) -> NoReturn:
     history = History(path)
-    store = scene.chance.choice(scene.stores)
-    Caller(name, store, scene.load.worlds, history, name).run_for(_CALLS_OF_A_CHILD)
+    store = context.rng.choice(context.stores)
+    Caller(name, store, context.load.groups, history, name).run_for(_CALLS_OF_A_CHILD)
     history.close()
-    # No clean-up of what belongs to the parent.
+    # Skip all clean-up, because the resources belong to the parent.
     os._exit(0)
 
 
-def call_at_once(scene: Scene) -> None:
-    """See that many threads are amid a call of one store at the same moment."""
-    many = len(scene.load.callers) // 2
-    wait_until(lambda: sum(caller.is_calling for caller in scene.load.callers) >= many, what="many calls at once")
+def call_at_once(context: FaultContext) -> None:
+    """Wait until many threads call one store at the same moment."""
+    many = len(context.load.callers) // 2
+    wait_until(lambda: sum(caller.is_calling for caller in context.load.callers) >= many, what="many calls at once")

@@ -1,4 +1,4 @@
-"""What the database holds, read past the product: snapshots, and an observer that takes them all the time."""
+"""Reads the database without the product: snapshots, and an observer that checks the sums continuously."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
 from kvworker.adapters.sql.schema import entries, ledgers, operations
-from tests.chaos.operations import TWINS
-from tests.chaos.verdict import Entry, Ledger, Moment, Snapshot, moment_violations
+from tests.chaos.batch_operations import TWINS
+from tests.chaos.entry_checks import moment_violations
+from tests.chaos.evidence import Entry, Ledger, Moment, Snapshot
 
 _SHOWN = 20
 
 
 class Database:
-    """The tables of a store, read in transactions that each see one moment."""
+    """The tables of a store. Each method reads one consistent snapshot."""
 
     def __init__(self, url: str) -> None:
         self._is_sqlite = make_url(url).get_backend_name() == "sqlite"
@@ -29,14 +30,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one moment."""
+        """Open a transaction that sees one consistent snapshot."""
         with self._engine.connect() as connection:
             if self._is_sqlite:
                 connection.exec_driver_sql("BEGIN")
             yield connection
 
     def snapshot(self, prefix: str) -> Snapshot:
-        """All that is in the namespaces with a prefix."""
+        """Read everything in the namespaces with a prefix."""
         with self.reading() as connection:
             rows = connection.execute(select(entries).where(entries.c.namespace.startswith(prefix))).mappings()
             found = {
@@ -45,17 +46,17 @@ class Database:
                 )
                 for row in rows
             }
-            # A record of refusals is none of an operation that was applied.
-            noted = select(operations.c.namespace, operations.c.operation_id).where(
+            # The record of a refusal does not mean that an operation was applied.
+            applied = select(operations.c.namespace, operations.c.operation_id).where(
                 operations.c.fingerprint != "refused"
             )
-            records = connection.execute(noted.where(operations.c.namespace.startswith(prefix)))
+            records = connection.execute(applied.where(operations.c.namespace.startswith(prefix)))
             return Snapshot(
                 found, _ledgers(connection, prefix), frozenset((namespace, key) for namespace, key in records)
             )
 
     def moment(self, prefix: str) -> Moment:
-        """The sums of the namespaces with a prefix."""
+        """Read the sums of the namespaces with a prefix."""
         with self.reading() as connection:
             sums = select(entries.c.namespace, func.sum(entries.c.size_bytes), func.count())
             grouped = sums.where(entries.c.namespace.startswith(prefix)).group_by(entries.c.namespace)
@@ -63,7 +64,7 @@ class Database:
             return Moment(_ledgers(connection, prefix), stored, _twins(connection, prefix))
 
     def expired_rows(self) -> int:
-        """How many entries are past their time and not swept."""
+        """Count the entries that have expired and are not swept yet."""
         now = func.unixepoch("subsec") if self._is_sqlite else func.clock_timestamp()
         with self.reading() as connection:
             return connection.scalar(select(func.count()).select_from(entries).where(entries.c.expires_at < now)) or 0
@@ -74,7 +75,7 @@ def _ledgers(connection: Connection, prefix: str) -> dict[str, Ledger]:
         ledgers.c.namespace,
         func.sum(ledgers.c.used_bytes),
         func.sum(ledgers.c.entry_count),
-        # Of the other slots it is what their shares were lent under.
+        # In the other slots, this column holds the quota under which their shares were granted.
         func.max(ledgers.c.quota_bytes).filter(ledgers.c.slot == 0),
     )
     rows = connection.execute(sums.where(ledgers.c.namespace.startswith(prefix)).group_by(ledgers.c.namespace))
@@ -92,7 +93,7 @@ def _twins(connection: Connection, prefix: str) -> dict[str, tuple[int, ...]]:
 
 
 class Observer:
-    """A thread that looks at ledgers, quotas and twins every ``interval_seconds``, when the database lets it."""
+    """A thread that checks ledgers, quotas and twins every ``interval_seconds``, as far as the database answers."""
 
     def __init__(self, database: Database, prefix: str, interval_seconds: float = 0.1) -> None:
         self._database = database
@@ -101,19 +102,23 @@ class Observer:
         self._stopping = threading.Event()
         self._found: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
-        #: How many snapshots it could take.
-        self.looks = 0
+        #: The number of snapshots that it could take.
+        self.observations = 0
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to observe."""
         self._thread.start()
 
     def stop(self) -> list[str]:
-        """End; what did not hold."""
+        """Stop the observer.
+
+        Returns:
+            The violations, and a problem if the observer could never read the database.
+        """
         self._stopping.set()
         self._thread.join(timeout=30)
         problems = [f"seen {times} times: {problem}" for problem, times in self._found.most_common(_SHOWN)]
-        return problems if self.looks else [*problems, "the observer never saw the database"]
+        return problems if self.observations else [*problems, "the observer could never read the database"]
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_seconds):
@@ -121,5 +126,5 @@ class Observer:
                 moment = self._database.moment(self._prefix)
             except DBAPIError:
                 continue
-            self.looks += 1
+            self.observations += 1
             self._found.update(moment_violations(moment))

@@ -1,4 +1,4 @@
-"""What callers asked for and what they were told, one record for each call."""
+"""The history: one record for each call, with its request and its outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Action: TypeAlias = Literal["add", "put", "remove", "read", "fail"]
 
 
 class Outcome(StrEnum):
-    """What a caller knows after a call."""
+    """A caller's knowledge after a call."""
 
     READ = "read"
     APPLIED = "applied"
@@ -38,13 +38,13 @@ class Outcome(StrEnum):
 
     @property
     def is_success(self) -> bool:
-        """Whether the write is there, as its caller was told."""
+        """True if the write was acknowledged."""
         return self in {Outcome.APPLIED, Outcome.REPLAYED}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a call asks of one key: ``value`` is what is added or put; ``fail`` is a step that is refused by intent."""
+    """A call's request for one key: ``value`` is added or put; the action ``fail`` must be refused."""
 
     action: Action
     key: str
@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a step gave: the value that was read or became of it (None: a miss), and the entry's version."""
+    """A step's answer: the value after the step (None for a miss), and the entry's version."""
 
     value: Any = None
     version: int | None = None
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the facade. ``operation_id`` is "" for a read; ``began`` is by the monotonic clock."""
+    """One call of the facade. ``operation_id`` is "" for a read; ``began`` is monotonic time."""
 
     caller: str
     kind: str
@@ -79,14 +79,14 @@ class Call:
 
     @property
     def ended(self) -> float:
-        """When the caller had its answer."""
+        """The time at which the caller got its answer."""
         return self.began + self.took_seconds
 
     @property
     def name(self) -> str:
-        """How a violation names it."""
-        what = ", ".join(f"{step.action} {step.key}" for step in self.steps)
-        return f"{self.kind} {self.operation_id or 'of'} ({what}) in {self.namespace!r} by {self.caller}"
+        """The description that violations use."""
+        steps = ", ".join(f"{step.action} {step.key}" for step in self.steps)
+        return f"{self.kind} {self.operation_id or 'of'} ({steps}) in {self.namespace!r} by {self.caller}"
 
 
 _OUTCOMES: tuple[tuple[type[KVStoreError], Outcome], ...] = (
@@ -95,7 +95,7 @@ _OUTCOMES: tuple[tuple[type[KVStoreError], Outcome], ...] = (
     (OperationNotSentError, Outcome.UNSENT),
     (QueueUnavailableError, Outcome.UNSENT),
 )
-#: Errors by which a fault may show; any other that is no refusal is a defect of its own.
+#: Errors that a fault may cause. Any other error is a defect, unless it is a refusal.
 UNKNOWNS: tuple[type[KVStoreError], ...] = (
     OperationTimeoutError,
     StoreUnavailableError,
@@ -105,12 +105,12 @@ UNKNOWNS: tuple[type[KVStoreError], ...] = (
 
 
 def classify(error: BaseException) -> Outcome:
-    """What a caller knows after an error: by what docs/reference/operations.md says of its class, else nothing."""
+    """Classify an error as docs/reference/operations.md documents it; after any other error the outcome is unknown."""
     return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), Outcome.UNKNOWN)
 
 
 class History:
-    """The calls of all callers. They are kept in a file, so that a long run does not grow. Thread-safe."""
+    """The calls of all callers, in a file, so that memory does not grow during a long run. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -118,19 +118,19 @@ class History:
         self._lock = threading.Lock()
 
     def add(self, *calls: Call) -> None:
-        """Note calls that have ended."""
+        """Record calls that have ended."""
         data = b"".join(pickle.dumps(call) for call in calls)
         with self._lock:
             self._file.write(data)
 
     def calls(self) -> list[Call]:
-        """All calls in the order in which they were noted."""
+        """Read all calls, in the order in which they were recorded."""
         with self._lock:
             self._file.flush()
         found: list[Call] = []
         with self._path.open("rb") as file:
             while file.peek(1):
-                found.append(pickle.load(file))  # noqa: S301 - written by this very process
+                found.append(pickle.load(file))  # noqa: S301 - this process wrote it
         return found
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class History:
 
 @dataclass(frozen=True)
 class Operation:
-    """All calls with one operation id in one namespace, in their order: the tries of one write."""
+    """One write: all calls with its operation id in its namespace, in order."""
 
     tries: tuple[Call, ...]
 
@@ -151,14 +151,14 @@ class Operation:
 
     @property
     def success(self) -> Call | None:
-        """The try that was acknowledged, if one was."""
+        """The first acknowledged try, or None."""
         return next((call for call in self.tries if call.outcome.is_success), None)
 
     @property
     def outcome(self) -> Outcome:
-        """What its caller knows in the end.
+        """The caller's final knowledge.
 
-        After an unknown try, one that expired or was not sent tells nothing of the earlier message.
+        After an unknown try, a later try that expired or was not sent says nothing about the earlier message.
         """
         if self.success is not None:
             return self.success.outcome
@@ -168,7 +168,7 @@ class Operation:
 
 
 def operations_of(calls: Iterable[Call]) -> list[Operation]:
-    """The writes, in the order of their first tries."""
+    """Group the calls into writes, in the order of their first tries."""
     tries: dict[tuple[str, str], list[Call]] = {}
     for call in calls:
         if call.operation_id:
@@ -177,6 +177,6 @@ def operations_of(calls: Iterable[Call]) -> list[Operation]:
 
 
 def seconds_at(calls: Sequence[Call], share: float) -> float:
-    """How long the given share of the calls took at most (0.99: the p99); 0 without calls."""
+    """Compute a percentile of the calls' durations in seconds (0.99 gives the p99); 0 without calls."""
     took = sorted(call.took_seconds for call in calls)
     return took[min(len(took) - 1, int(len(took) * share))] if took else 0.0

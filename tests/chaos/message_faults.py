@@ -1,4 +1,4 @@
-"""Messages that are in the queue twice, in another order, damaged, or made by nobody's client: from real ones."""
+"""Faults of messages: real messages in the queue are duplicated, reordered, damaged or made hostile."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from redis import Redis
 
 from tests.chaos.process_faults import suspended
-from tests.chaos.scene import Scene
+from tests.chaos.scenario import FaultContext
 from tests.support.processes import wait_until
 
 QUEUE = "kv"
-#: Begins the keys, ids and so on of what no caller asked for.
+#: The prefix of keys and ids that no caller uses.
 INJECTED = "injected"
 
 _WAIT_SECONDS = 3.0
@@ -40,65 +40,65 @@ PICKLES = ("application/x-python-serialize", "pickle", "application/json", "yaml
 
 
 @contextmanager
-def queue_held(scene: Scene) -> Iterator[tuple[Redis, list[bytes]]]:
-    """The queue, and the messages that pile up in it, while no worker takes any."""
-    with scene.stand.valkey.client() as client, suspended(*scene.stand.workers):
+def queue_held(context: FaultContext) -> Iterator[tuple[Redis, list[bytes]]]:
+    """Freeze the workers, and give the queue's client and the messages that pile up in the queue."""
+    with context.cluster.valkey.client() as client, suspended(*context.cluster.workers):
         wait_until(lambda: client.llen(QUEUE) > 1, timeout_seconds=_WAIT_SECONDS, what="messages in the queue")
         yield client, client.lrange(QUEUE, 0, -1)
 
 
-def duplicate(scene: Scene) -> None:
-    """Put messages into the queue once or twice more, and older ones again that were answered before."""
-    with queue_held(scene) as (client, items):
-        old: list[bytes] = scene.notes.setdefault("old", [])
-        # Without limits there would soon be nothing but copies of copies in the queue.
+def duplicate(context: FaultContext) -> None:
+    """Queue messages once or twice more, and queue older messages again that were already answered."""
+    with queue_held(context) as (client, items):
+        old: list[bytes] = context.memory.setdefault("old", [])
+        # Without limits, the queue would soon hold only copies of copies.
         fresh = [item for item in dict.fromkeys(items) if item not in old][:_COPIED_MESSAGES]
-        copies = [item for item in fresh for _ in range(scene.chance.randint(1, 2))]
-        copies += scene.chance.sample(old, min(len(old), _COPIED_MESSAGES))
+        copies = [item for item in fresh for _ in range(context.rng.randint(1, 2))]
+        copies += context.rng.sample(old, min(len(old), _COPIED_MESSAGES))
         for copy in copies:
-            scene.chance.choice((client.lpush, client.rpush))(QUEUE, copy)
-        scene.notes["old"] = [*old, *fresh][-_KEPT_MESSAGES:]
+            context.rng.choice((client.lpush, client.rpush))(QUEUE, copy)
+        context.memory["old"] = [*old, *fresh][-_KEPT_MESSAGES:]
     assert copies
 
 
-def reorder(scene: Scene) -> None:
+def reorder(context: FaultContext) -> None:
     """Shuffle the messages in the queue."""
-    with queue_held(scene) as (client, _):
-        taken = client.lpop(QUEUE, _MANY) or []
-        shuffled = scene.chance.sample(taken, len(taken))
-        client.rpush(QUEUE, *(shuffled if shuffled != taken else reversed(taken)))
+    with queue_held(context) as (client, _):
+        popped = client.lpop(QUEUE, _MANY) or []
+        shuffled = context.rng.sample(popped, len(popped))
+        client.rpush(QUEUE, *(shuffled if shuffled != popped else reversed(popped)))
 
 
-def truncate(scene: Scene) -> None:
-    """Put a message into the queue that ends too early, as an item or in its body."""
+def truncate(context: FaultContext) -> None:
+    """Queue messages that are cut off, either the whole item or its body."""
 
     def cut(item: bytes) -> bytes:
         message = json.loads(item)
         body = message["body"]
-        if scene.chance.random() < 0.3:
-            return item[: scene.chance.randrange(len(item))]
-        if scene.chance.random() < 0.5:
-            message["body"] = body[: scene.chance.randrange(len(body) - 4)]
+        if context.rng.random() < 0.3:
+            return item[: context.rng.randrange(len(item))]
+        if context.rng.random() < 0.5:
+            message["body"] = body[: context.rng.randrange(len(body) - 4)]
         else:
             text = base64.b64decode(body)
-            message["body"] = base64.b64encode(text[: scene.chance.randrange(len(text))]).decode()
+            message["body"] = base64.b64encode(text[: context.rng.randrange(len(text))]).decode()
         return json.dumps(message).encode()
 
-    _inject(scene, cut)
+    _inject(context, cut)
 
 
-def unknown_version(scene: Scene) -> None:
-    """Put messages of other versions into the queue."""
-    _inject(scene, lambda item: _changed(item, {"v": scene.following(VERSIONS)}))
+def unknown_version(context: FaultContext) -> None:
+    """Queue messages with another version."""
+    _inject(context, lambda item: _changed(item, {"v": context.next_of(VERSIONS)}))
 
 
-def oversize(scene: Scene) -> None:
-    """Put messages into the queue that hold more than is taken."""
-    _inject(scene, lambda item: _changed(item, scene.following(OVERSIZED)))
+def oversize(context: FaultContext) -> None:
+    """Queue messages that exceed the limits."""
+    _inject(context, lambda item: _changed(item, context.next_of(OVERSIZED)))
 
 
 class _Bomb:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,22 +107,22 @@ class _Bomb:
         return Path.write_text, (self._path, "unpickled")
 
 
-def use_pickle(scene: Scene) -> None:
-    """Put messages into the queue whose body is a pickle that would run code."""
-    path = scene.stand.directory / "unpickled"
+def use_pickle(context: FaultContext) -> None:
+    """Queue messages whose body is a pickle that would run code."""
+    path = context.cluster.directory / "unpickled"
     body = base64.b64encode(pickle.dumps([[], {"value": _Bomb(path)}, {}])).decode()
 
     def make(item: bytes) -> bytes:
         message = json.loads(item)
-        message.update({"body": body, "content-type": scene.following(PICKLES), "content-encoding": "binary"})
+        message.update({"body": body, "content-type": context.next_of(PICKLES), "content-encoding": "binary"})
         message["headers"]["id"] = f"{INJECTED}-{message['headers']['id']}"
         return json.dumps(message).encode()
 
-    _inject(scene, make)
-    assert not path.exists(), "a worker has run what a message held"
+    _inject(context, make)
+    assert not path.exists(), "a worker has run code from a message"
 
 
-#: What a payload must not hold, in one place each.
+#: Payloads with one forbidden field each.
 HOSTILE_PAYLOADS: tuple[Payload, ...] = (
     {"namespace": 5},
     {"namespace": {}},
@@ -153,7 +153,7 @@ HOSTILE_PAYLOADS: tuple[Payload, ...] = (
     {"operations": []},
     {"delta": 1},
 )
-#: The same of the other parts of an item; what they come with is refused anyhow.
+#: The same for the other parts of an item. Their payload is refused anyway.
 HOSTILE_HEADERS: tuple[dict[str, Any], ...] = (
     {"id": None},
     {"id": 5},
@@ -198,8 +198,8 @@ HOSTILE_ITEMS: tuple[dict[str, Any], ...] = (
     {"properties": []},
     {"properties": None},
 )
-_REFUSED_ANYHOW: Payload = {"no_such_argument": 1}
-#: All: the part of an item that is changed, and how.
+_REFUSED_PAYLOAD: Payload = {"no_such_argument": 1}
+#: All hostile changes: the part of an item, and the change to it.
 HOSTILE: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("payload", change) for change in HOSTILE_PAYLOADS),
     *(("headers", change) for change in HOSTILE_HEADERS),
@@ -208,20 +208,20 @@ HOSTILE: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def be_hostile(scene: Scene) -> None:
-    """Put messages into the queue whose fields are of types that nobody expects."""
+def use_hostile_types(context: FaultContext) -> None:
+    """Queue messages whose fields have unexpected types."""
 
     def make(item: bytes) -> bytes:
-        part, change = scene.following(HOSTILE)
-        message = json.loads(_changed(item, change if part == "payload" else _REFUSED_ANYHOW))
+        part, change = context.next_of(HOSTILE)
+        message = json.loads(_changed(item, change if part == "payload" else _REFUSED_PAYLOAD))
         (message if part == "item" else message.get(part, {})).update(change)
         return json.dumps(message).encode()
 
-    _inject(scene, make)
+    _inject(context, make)
 
 
 def _changed(item: bytes, change: Payload) -> bytes:
-    """A set of a key that no caller uses, made of a real message and changed."""
+    """Make a set of a key that no caller uses from a real message, and apply the change."""
     message = json.loads(item)
     _, payload, embedded = json.loads(base64.b64decode(message["body"]))
     name = f"{INJECTED}-{message['headers']['id']}"
@@ -232,10 +232,10 @@ def _changed(item: bytes, change: Payload) -> bytes:
     return json.dumps(message).encode()
 
 
-def _inject(scene: Scene, make: Callable[[bytes], bytes]) -> None:
-    """Put into the queue what is made of each message in it, and wait until a worker has taken it."""
-    with queue_held(scene) as (client, items):
+def _inject(context: FaultContext, make: Callable[[bytes], bytes]) -> None:
+    """Queue an item made from each message in the queue, and wait until workers consume the queue."""
+    with queue_held(context) as (client, items):
         for item in items:
-            scene.chance.choice((client.lpush, client.rpush))(QUEUE, make(item))
-    with scene.stand.valkey.client() as client:
-        wait_until(lambda: client.llen(QUEUE) < len(items), what="the queue being taken")
+            context.rng.choice((client.lpush, client.rpush))(QUEUE, make(item))
+    with context.cluster.valkey.client() as client:
+        wait_until(lambda: client.llen(QUEUE) < len(items), what="the queue being consumed")

@@ -1,4 +1,4 @@
-"""What goes wrong with workers and beats. Each fault comes, lasts and is over, and asserts that it was there."""
+"""Faults of workers and beats. Each function injects a fault, ends it, and asserts that it had an effect."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from datetime import UTC, datetime
 import psutil
 import psycopg
 
-from tests.chaos.operations import COUNTERS
-from tests.chaos.scene import Scene
-from tests.chaos.stand import VISIBILITY_TIMEOUT_SECONDS
+from tests.chaos.cluster import VISIBILITY_TIMEOUT_SECONDS
+from tests.chaos.scenario import FaultContext
+from tests.chaos.single_operations import COUNTERS
 from tests.support.processes import WorkerNode, wait_until
 
-_MORE_THAN_ONE_WORKER_TAKES = 4
+_MORE_THAN_THE_SLOTS_OF_A_WORKER = 4
 _FINISHED_AT = re.compile(r"\[([-\d]+ [:\d]+),\d+: [^\]]+\] Task kvworker\.\S+ succeeded")
 
 
-def kill_worker(scene: Scene) -> None:
-    """Kill a worker's main process; its children end by themselves; start it again."""
-    worker = scene.next_worker()
+def kill_worker(context: FaultContext) -> None:
+    """Kill a worker's main process, wait until its children end, and start it again."""
+    worker = context.next_worker()
     family, before = worker.children(), worker.pid
     worker.kill()
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive, f"{len(alive)} children outlived their killed worker by 15 s"
-    scene.stand.restart_worker(worker)
+    context.cluster.restart_worker(worker)
     assert worker.pid != before
 
 
-def kill_child(scene: Scene) -> None:
-    """Kill a process of a worker's pool; its main process makes another."""
-    worker = scene.stand.workers[0]
+def kill_child(context: FaultContext) -> None:
+    """Kill a process of a worker's pool, and wait until its main process starts another."""
+    worker = context.cluster.workers[0]
     children = worker.children()
-    victim = scene.chance.choice(children)
+    victim = context.rng.choice(children)
     victim.kill()
     wait_until(
         lambda: len(worker.children()) == len(children) and victim.pid not in {c.pid for c in worker.children()},
@@ -43,22 +43,22 @@ def kill_child(scene: Scene) -> None:
     assert worker.status == "running"
 
 
-def roll_worker(scene: Scene) -> None:
+def roll_worker(context: FaultContext) -> None:
     """Stop a worker by SIGTERM and start it again, as a rolling restart does."""
-    worker = scene.next_worker()
+    worker = context.next_worker()
     before = worker.pid
     assert worker.stop() == 0, "a stopped worker ends with 0"
-    scene.stand.restart_worker(worker)
+    context.cluster.restart_worker(worker)
     assert worker.pid != before
 
 
-def freeze_worker(scene: Scene) -> None:
-    """Freeze a worker amid its operations, for longer than the visibility timeout."""
-    worker = scene.next_worker()
+def freeze_worker(context: FaultContext) -> None:
+    """Freeze a worker during its operations, for longer than the visibility timeout."""
+    worker = context.next_worker()
     with ExitStack() as frozen:
-        with _counters_locked(scene):
+        with _counters_locked(context):
             frozen.enter_context(suspended(worker))
-        scene.pause(VISIBILITY_TIMEOUT_SECONDS + 0.5, VISIBILITY_TIMEOUT_SECONDS + 2.0)
+        context.pause(VISIBILITY_TIMEOUT_SECONDS + 0.5, VISIBILITY_TIMEOUT_SECONDS + 2.0)
 
 
 @contextmanager
@@ -76,12 +76,14 @@ def suspended(*workers: WorkerNode) -> Iterator[None]:
 
 
 @contextmanager
-def _counters_locked(scene: Scene) -> Iterator[None]:
-    """Have operations wait in the database until every worker is amid one."""
-    with psycopg.connect(scene.stand.database_url.replace("+psycopg", "")) as connection:
+def _counters_locked(context: FaultContext) -> Iterator[None]:
+    """Lock the counters until every worker has an operation that waits in the database."""
+    with psycopg.connect(context.cluster.database_url.replace("+psycopg", "")) as connection:
         lock = "SELECT FROM kv_entries WHERE namespace = %s AND key = ANY (%s) ORDER BY key FOR UPDATE"
-        connection.execute(lock, (scene.load.worlds[0].main, list(COUNTERS)))
-        wait_until(lambda: _waiting(connection) >= _MORE_THAN_ONE_WORKER_TAKES, what="operations that wait for locks")
+        connection.execute(lock, (context.load.groups[0].main, list(COUNTERS)))
+        wait_until(
+            lambda: _waiting(connection) >= _MORE_THAN_THE_SLOTS_OF_A_WORKER, what="operations that wait for locks"
+        )
         yield
 
 
@@ -91,9 +93,9 @@ def _waiting(connection: psycopg.Connection) -> int:
     return row[0] if row else 0
 
 
-def restart_beat(scene: Scene) -> None:
-    """Kill a beat, and start it again while another goes on."""
-    beat = scene.chance.choice(scene.stand.beats)
+def restart_beat(context: FaultContext) -> None:
+    """Kill a beat and start it again, while another one continues."""
+    beat = context.rng.choice(context.cluster.beats)
     before, sent = beat.pid, beat.logs().count("Sending due task")
     beat.kill()
     beat.start()
@@ -101,18 +103,18 @@ def restart_beat(scene: Scene) -> None:
     assert beat.pid != before
 
 
-def let_expired_pile_up(scene: Scene) -> None:
-    """See that there are more expired entries than before, which nobody sweeps."""
-    before = scene.notes.get("expired", 0)
-    wait_until(lambda: scene.stand.database.expired_rows() > before, what="more expired entries")
-    scene.notes["expired"] = scene.stand.database.expired_rows()
+def let_expired_pile_up(context: FaultContext) -> None:
+    """Wait until there are more expired entries than before, which no worker sweeps."""
+    before = context.memory.get("expired", 0)
+    wait_until(lambda: context.cluster.database.expired_rows() > before, what="more expired entries")
+    context.memory["expired"] = context.cluster.database.expired_rows()
 
 
-def use_wrong_clock(scene: Scene) -> None:
-    """See that the worker whose clock is off has done some more."""
-    worker = scene.stand.workers[-1]
+def use_wrong_clock(context: FaultContext) -> None:
+    """Wait until the worker with the wrong clock has finished some more operations."""
+    worker = context.cluster.workers[-1]
     before = len(_FINISHED_AT.findall(worker.logs()))
     wait_until(lambda: len(_FINISHED_AT.findall(worker.logs())) > before, what="operations of the worker")
     logged = datetime.fromisoformat(_FINISHED_AT.findall(worker.logs())[-1])
     off_seconds = (logged.astimezone() - datetime.now(UTC)).total_seconds()
-    assert abs(off_seconds - scene.stand.needs.clock_off_seconds) < 60, f"the clock is off by {off_seconds} s"
+    assert abs(off_seconds - context.cluster.needs.clock_off_seconds) < 60, f"the clock is off by {off_seconds} s"

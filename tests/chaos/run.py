@@ -1,4 +1,4 @@
-"""One scenario from its load's beginning to the verdict."""
+"""Runs one scenario, from the start of its load to the verdict."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
+from tests.chaos.cluster import Cluster
 from tests.chaos.database import Observer
 from tests.chaos.history import Call, History, operations_of, seconds_at
 from tests.chaos.load import Load
-from tests.chaos.scene import Scenario, Scene
-from tests.chaos.stand import Stand
+from tests.chaos.scenario import FaultContext, Scenario
 from tests.chaos.verdict import violations
 
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a scenario.
+    """The outcome of a scenario.
 
-    ``recovery_seconds`` is the longest that it took after a fault until some call succeeded, ``looks`` how often the
-    observer saw the database.
+    ``recovery_seconds`` is the longest time from the end of a fault to the next successful call. ``observations`` is
+    the number of times that the observer could read the database.
     """
 
     scenario: str
@@ -33,7 +33,7 @@ class Report:
     operations: int = 0
     calls: int = 0
     faults: int = 0
-    looks: int = 0
+    observations: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
     p50_seconds: float = 0.0
     p99_seconds: float = 0.0
@@ -43,60 +43,64 @@ class Report:
     violations: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON knows it."""
+        """Return the report as JSON-able data."""
         return asdict(self)
 
 
-def run(scenario: Scenario, stand: Stand, *, seed: int, seconds: float) -> Report:
-    """Run the load, inject the fault for so many seconds, let all settle, and judge."""
+def run(scenario: Scenario, cluster: Cluster, *, seed: int, seconds: float) -> Report:
+    """Run the load, inject the fault for ``seconds``, wait until everything settles, and check the results."""
     began = time.monotonic()
     prefix, name = f"{scenario.name}-{seed}", f"{seed}/{scenario.name}"
-    history = History(stand.directory / f"{scenario.name}.history")
-    stand.begin()
-    with ExitStack() as open_until_judged:
-        open_until_judged.callback(history.close)
-        stores = [open_until_judged.enter_context(stand.store()) for _ in range(scenario.stores)]
-        load = Load(stores, history, prefix=prefix, seed=name, callers=scenario.callers, worlds=scenario.worlds)
-        scene = Scene(stand, stores, load, Random(name))  # noqa: S311 - it draws faults
-        observer = Observer(stand.database, prefix, scenario.look_seconds)
+    history = History(cluster.directory / f"{scenario.name}.history")
+    cluster.mark_start()
+    with ExitStack() as resources:
+        resources.callback(history.close)
+        stores = [resources.enter_context(cluster.store()) for _ in range(scenario.stores)]
+        load = Load(stores, history, prefix=prefix, seed=name, callers=scenario.callers, groups=scenario.groups)
+        context = FaultContext(cluster, stores, load, Random(name))  # noqa: S311 - chooses faults
+        observer = Observer(cluster.database, prefix, scenario.observe_seconds)
         load.start(scenario.pace)
         observer.start()
-        faults_ended, problems = _inject(scenario, scene, seconds)
-        problems += _settle(scene)
+        faults_ended, problems = _inject(scenario, context, seconds)
+        problems += _settle(context)
         problems += observer.stop()
         calls = history.calls()
-        problems += _judge(scenario, scene, calls, prefix)
-    figures = _figures(calls, faults_ended) | {"looks": observer.looks, "figures": scene.figures}
-    took = round(time.monotonic() - began, 1)
-    return Report(scenario.name, seed, took, **figures, violations=problems)
+        problems += _check(scenario, context, calls, prefix)
+    figures = _figures(calls, faults_ended) | {"observations": observer.observations, "figures": context.figures}
+    took_seconds = round(time.monotonic() - began, 1)
+    return Report(scenario.name, seed, took_seconds, **figures, violations=problems)
 
 
-def _inject(scenario: Scenario, scene: Scene, seconds: float) -> tuple[list[float], list[str]]:
-    """Inject the fault again and again: when each was over, and why one did not come about."""
+def _inject(scenario: Scenario, context: FaultContext, seconds: float) -> tuple[list[float], list[str]]:
+    """Inject the fault again and again.
+
+    Returns:
+        The times at which the faults ended, and a problem if one could not be injected.
+    """
     end_at = time.monotonic() + seconds
     ended: list[float] = []
-    scene.pause(*scenario.pause_seconds)
+    context.pause(*scenario.pause_seconds)
     while not ended or time.monotonic() < end_at:
         try:
-            scenario.fault(scene)
-        except Exception as error:  # noqa: BLE001 - the servers must be healed and the history judged all the same
+            scenario.fault(context)
+        except Exception as error:  # noqa: BLE001 - the servers must still be healed and the history checked
             return ended, [f"the fault failed: {type(error).__name__}: {error}"]
         ended.append(time.monotonic())
-        scene.pause(*scenario.pause_seconds)
+        context.pause(*scenario.pause_seconds)
     return ended, []
 
 
-def _settle(scene: Scene) -> list[str]:
-    ended = scene.stand.ended_workers()
-    scene.stand.heal()
-    return [*ended, *scene.load.finish(), *scene.stand.drained()]
+def _settle(context: FaultContext) -> list[str]:
+    ended = context.cluster.unexpected_ends()
+    context.cluster.heal()
+    return [*ended, *context.load.finish(), *context.cluster.wait_until_drained()]
 
 
-def _judge(scenario: Scenario, scene: Scene, calls: Sequence[Call], prefix: str) -> list[str]:
-    problems = violations(calls, scene.stand.database.snapshot(prefix))
-    if "ledger was wrong" in scene.stand.logs():
-        problems.append("a recompute found a ledger that was wrong; see the workers' logs")
-    return problems + [problem for expects in scenario.expects for problem in expects(scene, calls)]
+def _check(scenario: Scenario, context: FaultContext, calls: Sequence[Call], prefix: str) -> list[str]:
+    problems = violations(calls, context.cluster.database.snapshot(prefix))
+    if "ledger was wrong" in context.cluster.logs():
+        problems.append("a recompute found a wrong ledger; see the workers' logs")
+    return problems + [problem for expects in scenario.expects for problem in expects(context, calls)]
 
 
 def _figures(calls: Sequence[Call], faults_ended: Sequence[float]) -> dict[str, Any]:

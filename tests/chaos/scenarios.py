@@ -6,25 +6,26 @@ from collections.abc import Callable
 
 from tests.chaos import caller_faults, message_faults, process_faults, server_faults, soak
 from tests.chaos import expectations as expect
+from tests.chaos.cluster import VISIBILITY_TIMEOUT_SECONDS
 from tests.chaos.load import Pace
-from tests.chaos.scene import Scenario, Scene
-from tests.chaos.stand import THREADS, VISIBILITY_TIMEOUT_SECONDS, Needs
+from tests.chaos.needs import THREADS, Needs
+from tests.chaos.scenario import FaultContext, Scenario
 
 _HOUR_SECONDS = 3600
 _AFTER_A_RESTART = (0.5, 2.5)
 _PATIENT = Pace((4.0, 6.0))
-#: So that some callers still wait when their message is delivered again.
+#: Some callers must still wait when their message is redelivered.
 _BEYOND_REDELIVERY = Pace((1.0, 2.0 * VISIBILITY_TIMEOUT_SECONDS))
-#: So that messages wait in the queue while the workers are held.
+#: With more callers than slots, messages pile up in the queue while the workers are frozen.
 _MORE_THAN_SLOTS = 12
 
 
-def _injected(name: str, what: str, fault: Callable[[Scene], None]) -> Scenario:
+def _injected(name: str, description: str, fault: Callable[[FaultContext], None]) -> Scenario:
     return Scenario(
         name,
-        what,
+        description,
         fault,
-        expects=(expect.injections_were_refused, expect.nobody_notices),
+        expects=(expect.injections_were_refused, expect.no_call_fails),
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     )
@@ -42,17 +43,17 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "rolling-restart",
-        "workers are stopped by SIGTERM and started again, in turn; nobody notices",
+        "workers are stopped by SIGTERM and started again, in turn; no call fails",
         process_faults.roll_worker,
-        expects=(expect.nobody_notices,),
+        expects=(expect.no_call_fails,),
         pace=Pace((8.0, 10.0)),
     ),
     Scenario(
         "worker-frozen",
-        "a worker is frozen amid its operations, past the visibility timeout, and goes on",
+        "a worker is frozen during its operations, longer than the visibility timeout, and resumed",
         process_faults.freeze_worker,
         pace=_BEYOND_REDELIVERY,
-        expects=(expect.some_ran_twice,),
+        expects=(expect.some_operation_ran_twice,),
     ),
     Scenario(
         "valkey-killed",
@@ -77,7 +78,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "connections-exhausted", "other clients hold all of PostgreSQL's connections", server_faults.exhaust_connections
     ),
-    Scenario("read-only", "PostgreSQL refuses every write for a while", server_faults.be_read_only),
+    Scenario("read-only", "PostgreSQL refuses every write for a while", server_faults.make_read_only),
     Scenario(
         "sqlite-locked",
         "another process holds SQLite's lock",
@@ -95,11 +96,11 @@ SCENARIOS: tuple[Scenario, ...] = (
         "two beats send each task twice; one of them is killed and started again",
         process_faults.restart_beat,
         needs=Needs(beats=2),
-        expects=(expect.all_is_swept, expect.recomputes_found_nothing),
+        expects=(expect.everything_is_swept, expect.ledgers_were_recomputed),
     ),
     Scenario(
         "no-beat",
-        "nobody sweeps for as long as the load lasts; then a beat starts",
+        "no beat sends sweeps while the load lasts; then one starts",
         process_faults.let_expired_pile_up,
         expects=(expect.a_late_beat_suffices,),
     ),
@@ -108,7 +109,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "the clock of one of the workers is an hour ahead",
         process_faults.use_wrong_clock,
         needs=Needs(clock_off_seconds=_HOUR_SECONDS),
-        expects=(expect.nothing_expires, expect.nobody_notices),
+        expects=(expect.nothing_expires, expect.no_call_fails),
         pace=_PATIENT,
     ),
     Scenario(
@@ -116,23 +117,23 @@ SCENARIOS: tuple[Scenario, ...] = (
         "the clock of one of the workers is an hour behind",
         process_faults.use_wrong_clock,
         needs=Needs(clock_off_seconds=-_HOUR_SECONDS),
-        expects=(expect.nothing_expires, expect.nobody_notices),
+        expects=(expect.nothing_expires, expect.no_call_fails),
         pace=_PATIENT,
     ),
     Scenario(
         "duplicated",
-        "messages are in the queue several times, soon or much later",
+        "messages are queued several times, at once or much later",
         message_faults.duplicate,
-        # So that copies come before their deadline.
+        # The copies must arrive before their deadline.
         pace=_PATIENT,
         callers=_MORE_THAN_SLOTS,
     ),
     Scenario("reordered", "messages in the queue are shuffled", message_faults.reorder, callers=_MORE_THAN_SLOTS),
-    _injected("truncated", "messages end too early", message_faults.truncate),
-    _injected("unknown-version", "messages are of another version", message_faults.unknown_version),
-    _injected("oversized", "messages hold more than is taken", message_faults.oversize),
+    _injected("truncated", "messages are cut off", message_faults.truncate),
+    _injected("unknown-version", "messages have another version", message_faults.unknown_version),
+    _injected("oversized", "messages exceed the limits", message_faults.oversize),
     _injected("pickle", "messages hold a pickle that would run code", message_faults.use_pickle),
-    _injected("hostile-types", "messages have fields of types that nobody expects", message_faults.be_hostile),
+    _injected("hostile-types", "messages have fields of unexpected types", message_faults.use_hostile_types),
     Scenario(
         "results-lost",
         "results are deleted before they are read",
@@ -144,7 +145,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "caller-forked",
         "the callers' process forks, and its child uses the same stores",
         caller_faults.fork_caller,
-        expects=(expect.nobody_notices,),
+        expects=(expect.no_call_fails,),
         pace=_PATIENT,
     ),
     Scenario(
@@ -154,19 +155,19 @@ SCENARIOS: tuple[Scenario, ...] = (
         callers=32,
         stores=1,
         pace=_PATIENT,
-        expects=(expect.nobody_notices,),
+        expects=(expect.no_call_fails,),
     ),
     Scenario(
         "soak",
         "no fault, but 201 namespaces and 8 workers for a long time: memory, connections and files stay flat",
         soak.sample,
         needs=Needs(workers=(THREADS,) * 8, beats=1),
-        expects=(expect.nobody_notices, soak.all_is_flat),
+        expects=(expect.no_call_fails, soak.usage_is_flat),
         pause_seconds=(4.0, 6.0),
         pace=_PATIENT,
         callers=6,
-        worlds=67,
-        look_seconds=2.0,
+        groups=67,
+        observe_seconds=2.0,
         seconds=600.0,
         is_brief=False,
     ),

@@ -1,4 +1,4 @@
-"""What goes wrong with Valkey and the databases. Each fault comes, lasts and is over, and asserts that it was there."""
+"""Faults of Valkey and the databases. Each function injects a fault, ends it, and asserts that it had an effect."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from io import RawIOBase
 import psycopg
 from sqlalchemy import make_url
 
-from tests.chaos.scene import Scene
-from tests.chaos.stand import Stand
+from tests.chaos.cluster import Cluster
+from tests.chaos.scenario import FaultContext
 from tests.support.processes import wait_until
 
-#: A key that tells whether Valkey has its data.
+#: A key that shows whether Valkey has kept its data.
 _MARK = "kvworker-chaos"
 _SQLITE_HOLDER = """
 import sqlite3, sys, time
@@ -27,25 +27,25 @@ connection.execute("ROLLBACK")
 """
 
 
-def kill_valkey(scene: Scene) -> None:
+def kill_valkey(context: FaultContext) -> None:
     """Kill Valkey and start it again on its data."""
-    _restart_valkey(scene, keeps_data=True)
+    _restart_valkey(context, keeps_data=True)
 
 
-def kill_valkey_and_data(scene: Scene) -> None:
+def kill_valkey_and_data(context: FaultContext) -> None:
     """Kill Valkey and start it again without its data."""
-    _restart_valkey(scene, keeps_data=False)
+    _restart_valkey(context, keeps_data=False)
 
 
-def _restart_valkey(scene: Scene, *, keeps_data: bool) -> None:
-    valkey = scene.stand.valkey
+def _restart_valkey(context: FaultContext, *, keeps_data: bool) -> None:
+    valkey = context.cluster.valkey
     before = valkey.pid
     with valkey.client() as client:
         client.set(_MARK, before)
     valkey.kill()
     if not keeps_data:
         valkey.forget_data()
-    scene.pause(0.1, 1.0)
+    context.pause(0.1, 1.0)
     valkey.start()
     valkey.ready()
     assert valkey.pid != before
@@ -53,117 +53,117 @@ def _restart_valkey(scene: Scene, *, keeps_data: bool) -> None:
         assert client.get(_MARK) == (str(before).encode() if keeps_data else None)
 
 
-def cut_connections(scene: Scene) -> None:
+def cut_connections(context: FaultContext) -> None:
     """Cut every connection to Valkey."""
-    with scene.stand.valkey.client() as client:
+    with context.cluster.valkey.client() as client:
         cut = sum(int(client.client_kill_filter(_type=kind, skipme=True)) for kind in ("normal", "pubsub"))
     assert cut > 0, "there was no connection to cut"
 
 
-def lose_results(scene: Scene) -> None:
-    """Delete results before their callers can read them, and cut those off that wait for the published copies."""
-    deleted, end_at = 0, time.monotonic() + scene.chance.uniform(0.3, 1.0)
-    with scene.stand.valkey.client() as client:
+def lose_results(context: FaultContext) -> None:
+    """Delete results before their callers read them, and disconnect callers that wait for the published copies."""
+    deleted, end_at = 0, time.monotonic() + context.rng.uniform(0.3, 1.0)
+    with context.cluster.valkey.client() as client:
 
-        def lost_some() -> bool:
+        def deleted_some() -> bool:
             nonlocal deleted
             client.client_kill_filter(_type="pubsub")
             deleted += sum(int(client.delete(key)) for key in client.scan_iter("celery-task-meta-*", count=1000))
             return deleted > 0 and time.monotonic() > end_at
 
-        wait_until(lost_some, what="results to delete")
+        wait_until(deleted_some, what="results to delete")
 
 
-def kill_postgres(scene: Scene) -> None:
-    """Kill PostgreSQL, all its processes, and start it again on its data."""
-    postgres = scene.stand.postgres
+def kill_postgres(context: FaultContext) -> None:
+    """Kill all processes of PostgreSQL, and start it again on its data."""
+    postgres = context.cluster.postgres
     before = postgres.pid
     postgres.kill()
-    scene.pause(0.1, 1.0)
+    context.pause(0.1, 1.0)
     postgres.start()
     assert postgres.pid not in {None, before}
 
 
-def terminate_backends(scene: Scene) -> None:
-    """Have PostgreSQL close the connections of the workers."""
-    with scene.stand.administration() as connection:
-        assert _terminate(scene.stand, connection) > 0, "there was no connection to close"
+def terminate_backends(context: FaultContext) -> None:
+    """Make PostgreSQL close the workers' connections."""
+    with context.cluster.admin_connection() as connection:
+        assert _terminate(context.cluster, connection) > 0, "there was no connection to close"
 
 
-def _terminate(stand: Stand, connection: psycopg.Connection) -> int:
+def _terminate(cluster: Cluster, connection: psycopg.Connection) -> int:
     statement = (
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
         " WHERE datname = %s AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
-    row = connection.execute(statement, (make_url(stand.database_url).database,)).fetchone()
+    row = connection.execute(statement, (make_url(cluster.database_url).database,)).fetchone()
     return row[0] if row else 0
 
 
-def exhaust_connections(scene: Scene) -> None:
-    """Take all of PostgreSQL's connections, those of the workers too, and hold them."""
-    with ExitStack() as held:
-        first = held.enter_context(scene.stand.administration())
-        _take_all(scene.stand, first, held)
-        before = _refused_workers(scene.stand)
-        scene.pause(0.5, 2.5)
-        wait_until(lambda: _refused_workers(scene.stand) > before, what="a worker that got no connection")
+def exhaust_connections(context: FaultContext) -> None:
+    """Occupy all of PostgreSQL's connections, including those of the workers."""
+    with ExitStack() as connections:
+        first = connections.enter_context(context.cluster.admin_connection())
+        _occupy_all(context.cluster, first, connections)
+        before = _refused_workers(context.cluster)
+        context.pause(0.5, 2.5)
+        wait_until(lambda: _refused_workers(context.cluster) > before, what="a worker that got no connection")
 
 
-def _take_all(stand: Stand, first: psycopg.Connection, held: ExitStack) -> None:
-    """Connect until the workers have no connection left; they try to get each one that is free as well."""
+def _occupy_all(cluster: Cluster, first: psycopg.Connection, connections: ExitStack) -> None:
+    """Connect until the workers have no connection left. They compete for each free connection."""
 
-    def took_all() -> bool:
+    def occupied_all() -> bool:
         try:
             while True:
-                held.enter_context(stand.administration())
+                connections.enter_context(cluster.admin_connection())
         except psycopg.OperationalError:
-            return _terminate(stand, first) == 0
+            return _terminate(cluster, first) == 0
 
-    wait_until(took_all, what="all connections being taken")
-
-
-def _refused_workers(stand: Stand) -> int:
-    return stand.logs().count("too many clients")
+    wait_until(occupied_all, what="all connections being occupied")
 
 
-def be_read_only(scene: Scene) -> None:
-    """Have PostgreSQL refuse every write."""
-    postgres = scene.stand.postgres
+def _refused_workers(cluster: Cluster) -> int:
+    return cluster.logs().count("too many clients")
+
+
+def make_read_only(context: FaultContext) -> None:
+    """Make PostgreSQL refuse every write for a while."""
+    postgres = context.cluster.postgres
     postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     try:
         postgres.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: _is_read_only(scene.stand), what="the server being read-only")
-        scene.pause(0.3, 1.5)
+        wait_until(lambda: _is_read_only(context.cluster), what="the server being read-only")
+        context.pause(0.3, 1.5)
     finally:
         postgres.execute("ALTER SYSTEM RESET default_transaction_read_only")
         postgres.execute("SELECT pg_reload_conf()")
-    wait_until(lambda: not _is_read_only(scene.stand), what="the server taking writes")
+    wait_until(lambda: not _is_read_only(context.cluster), what="the server accepting writes")
 
 
-def _is_read_only(stand: Stand) -> bool:
-    with stand.administration() as connection:
+def _is_read_only(cluster: Cluster) -> bool:
+    with cluster.admin_connection() as connection:
         return connection.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
 
 
-def lock_sqlite(scene: Scene) -> None:
-    """Have another process hold SQLite's lock."""
-    path = make_url(scene.stand.database_url).database
-    mode = scene.chance.choice(("IMMEDIATE", "EXCLUSIVE"))
-    command = [sys.executable, "-c", _SQLITE_HOLDER, str(path), mode, f"{scene.chance.uniform(0.5, 3.0):.2f}"]
+def lock_sqlite(context: FaultContext) -> None:
+    """Let another process hold SQLite's lock."""
+    path = make_url(context.cluster.database_url).database
+    mode = context.rng.choice(("IMMEDIATE", "EXCLUSIVE"))
+    command = [sys.executable, "-c", _SQLITE_HOLDER, str(path), mode, f"{context.rng.uniform(0.5, 3.0):.2f}"]
     subprocess.run(command, check=True, timeout=60)
 
 
-def fill_disk(scene: Scene) -> None:
-    """Fill the file system under PostgreSQL until it refuses writes, then make room again."""
-    ballast = scene.stand.disk / "ballast"
-    before = _full_disks(scene.stand)
+def fill_disk(context: FaultContext) -> None:
+    """Fill the file system under PostgreSQL until it refuses writes, then free the space again."""
+    ballast = context.cluster.disk / "ballast"
+    before = _full_disks(context.cluster)
     try:
         with ballast.open("wb", buffering=0) as file:
-            wait_until(lambda: _is_full(file) and _full_disks(scene.stand) > before, what="a full disk")
-        scene.pause(0.3, 1.0)
+            wait_until(lambda: _is_full(file) and _full_disks(context.cluster) > before, what="a full disk")
+        context.pause(0.3, 1.0)
     finally:
         ballast.unlink()
-    scene.stand.revive_postgres()
+    context.cluster.revive_postgres()
 
 
 def _is_full(file: RawIOBase) -> bool:
@@ -173,6 +173,6 @@ def _is_full(file: RawIOBase) -> bool:
     return True
 
 
-def _full_disks(stand: Stand) -> int:
-    """How often a worker met it; the server's own log is on that disk too."""
-    return stand.logs().count("the database's disk is full")
+def _full_disks(cluster: Cluster) -> int:
+    """Count the full disks in the workers' logs, because the server's own log is on the full disk."""
+    return cluster.logs().count("the database's disk is full")

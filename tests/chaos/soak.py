@@ -1,4 +1,4 @@
-"""What workers and caller hold on to, sampled during a long load: it must not grow."""
+"""The soak samples memory, files and connections of workers and caller during a long load. They must not grow."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from statistics import median
 import psutil
 from sqlalchemy import make_url
 
+from tests.chaos.batch_operations import TEXT
 from tests.chaos.history import Call
-from tests.chaos.operations import TEXT
-from tests.chaos.scene import Scene
+from tests.chaos.scenario import FaultContext
 
 _MB = 1024 * 1024
-#: The window at either end of the load.
+#: The length of the window at each end of the load.
 _WINDOW_SECONDS = 60.0
-#: The first minute is left out: pools are filled, caches warm up.
+#: The first minute does not count, because pools fill and caches warm up.
 _WARM_UP_SECONDS = 60.0
-#: How much more at the end is still flat, as a share.
+#: The relative growth that still counts as flat.
 _GROWTH = 0.05
 _BURSTS = 3
 _BURST = 300
@@ -30,7 +30,7 @@ _BURST = 300
 
 @dataclass(frozen=True)
 class Sample:
-    """What there is at a time; memory is what only these processes have (USS), in MB."""
+    """One sample. Memory is the memory that is private to the processes (USS), in MB."""
 
     at: float
     workers_mb: float
@@ -41,7 +41,7 @@ class Sample:
     valkey_connections: int
 
 
-#: What a figure may grow by, whatever its share.
+#: The absolute growth that a figure may always have.
 _SLACK = {
     "workers_mb": 16.0,
     "caller_mb": 4.0,
@@ -52,20 +52,20 @@ _SLACK = {
 }
 
 
-def sample(scene: Scene) -> None:
-    """Take a sample; in the beginning, after all that workers open at need has been needed."""
-    samples: list[Sample] = scene.notes.setdefault("samples", [])
+def sample(context: FaultContext) -> None:
+    """Take a sample. While warming up, first keep all workers busy, so that they open all their connections."""
+    samples: list[Sample] = context.memory.setdefault("samples", [])
     if not samples or time.monotonic() - samples[0].at < _WARM_UP_SECONDS:
-        _keep_all_slots_busy(scene)
-    samples.append(_sample(scene))
-    with (scene.stand.directory / "samples.jsonl").open("a") as file:
+        _keep_all_slots_busy(context)
+    samples.append(_sample(context))
+    with (context.cluster.directory / "samples.jsonl").open("a") as file:
         file.write(json.dumps(asdict(samples[-1])) + "\n")
 
 
-def _keep_all_slots_busy(scene: Scene) -> None:
-    """Have far more operations in the queue than workers have slots, so that every pool is full."""
-    namespace = scene.load.worlds[0].main
-    for store in scene.stores:
+def _keep_all_slots_busy(context: FaultContext) -> None:
+    """Queue far more operations than the workers have slots, so that every pool is full."""
+    namespace = context.load.groups[0].main
+    for store in context.stores:
         for _ in range(_BURSTS):
             read = {"namespace": namespace, "key": TEXT}
             pending = [store.submit("kv_get", read, timeout=60) for _ in range(_BURST)]
@@ -73,12 +73,12 @@ def _keep_all_slots_busy(scene: Scene) -> None:
                 reply.result()
 
 
-def _sample(scene: Scene) -> Sample:
-    stand = scene.stand
-    workers = [process for worker in stand.workers for process in (psutil.Process(worker.pid), *worker.children())]
+def _sample(context: FaultContext) -> Sample:
+    cluster = context.cluster
+    workers = [process for worker in cluster.workers for process in (psutil.Process(worker.pid), *worker.children())]
     caller = psutil.Process(os.getpid())
-    database = make_url(stand.database_url).database
-    with stand.valkey.client() as client, stand.administration() as connection:
+    database = make_url(cluster.database_url).database
+    with cluster.valkey.client() as client, cluster.admin_connection() as connection:
         row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", (database,)).fetchone()
         return Sample(
             at=time.monotonic(),
@@ -91,21 +91,21 @@ def _sample(scene: Scene) -> Sample:
         )
 
 
-def all_is_flat(scene: Scene, _calls: Sequence[Call]) -> Iterator[str]:
-    """The last minute has no more than the second one."""
-    samples: list[Sample] = scene.notes["samples"]
+def usage_is_flat(context: FaultContext, _calls: Sequence[Call]) -> Iterator[str]:
+    """The figures of the last minute are not higher than those of the second minute."""
+    samples: list[Sample] = context.memory["samples"]
     early, late = _windows(samples)
     for field in fields(Sample)[1:]:
-        before, after = (median(getattr(taken, field.name) for taken in window) for window in (early, late))
-        scene.figures[field.name] = f"{before:.1f} in the second minute, {after:.1f} in the last"
+        before, after = (median(getattr(sample, field.name) for sample in window) for window in (early, late))
+        context.figures[field.name] = f"{before:.1f} in the second minute, {after:.1f} in the last"
         if after - before > max(_SLACK[field.name], before * _GROWTH):
             yield f"{field.name} grew from {before:.1f} to {after:.1f}"
 
 
 def _windows(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The samples of the second and of the last minute; of a short load, of its second and its last quarter."""
+    """Select the samples of the second and of the last minute, or of the second and last quarter of a short load."""
     length = min(_WINDOW_SECONDS, (samples[-1].at - samples[0].at) / 4)
     warm_at = samples[0].at + min(_WARM_UP_SECONDS, length)
-    early = [taken for taken in samples if warm_at <= taken.at <= warm_at + length]
-    late = list(takewhile(lambda taken: taken.at >= samples[-1].at - length, reversed(samples)))
+    early = [sample for sample in samples if warm_at <= sample.at <= warm_at + length]
+    late = list(takewhile(lambda sample: sample.at >= samples[-1].at - length, reversed(samples)))
     return early or [samples[0]], late

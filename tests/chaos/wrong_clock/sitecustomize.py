@@ -1,11 +1,11 @@
-"""Python runs this at its start: a clock that is off by CLOCK_OFF_SECONDS, for the process that has it on its path."""
+"""Python runs this file at start-up if it is on the path. It shifts the process's clock by CLOCK_OFF_SECONDS."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import time
-from datetime import datetime as _TrueDatetime  # noqa: N812 - a name that is not replaced
+from datetime import datetime as _TrueDatetime  # noqa: N812 - keeps the true class
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ _true_time, _true_time_ns = time.time, time.time_ns
 
 
 class _AnyDatetime(type):
-    """Whatever the true class makes is one of the wrong clock's too."""
+    """Makes every true datetime an instance of the wrong class too."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _TrueDatetime)
@@ -43,6 +43,6 @@ def _time_ns() -> int:
 
 
 if _OFF_SECONDS:
-    # Unlike functions, these do not become methods where a class takes them for its own.
+    # If a class has these as attributes, partials do not become methods, as functions would.
     time.time, time.time_ns = partial(_time), partial(_time_ns)
     datetime.datetime = _WrongDatetime  # type: ignore[misc]
