@@ -18,7 +18,7 @@ class KVStoreError(Exception):
             _classes[cls.__name__] = cls
 
     def __str__(self) -> str:
-        """Returns the first argument, or the class's docstring if there is none."""
+        """Return the first argument, or the class's docstring if there is none."""
         return str(self.args[0]) if self.args else (self.__doc__ or type(self).__name__)
 
 
@@ -27,7 +27,7 @@ _classes[KVStoreError.__name__] = KVStoreError
 
 
 def rebuild_error(class_name: str, args: Sequence[object]) -> KVStoreError | None:
-    """Rebuilds the error that a worker raised.
+    """Rebuild the error that a worker raised.
 
     Args:
         class_name: The error's class name, as it crossed the queue.

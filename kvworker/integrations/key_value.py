@@ -88,7 +88,7 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         default_collection: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Makes a py-key-value store.
+        """Make a py-key-value store.
 
         Args:
             store: The kvworker store to use. Closing it remains your task. A synchronous store is called in threads.
@@ -106,13 +106,13 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         super().__init__(default_collection=default_collection, stable_api=True)
 
     async def setup_collection(self, *, collection: str) -> None:  # noqa: ARG002 - the base class's signature
-        """Does nothing for the collection. The base class would keep every collection's name in memory."""
+        """Do nothing for the collection. The base class would keep every collection's name in memory."""
         await self.setup()
 
     async def put(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
     ) -> None:
-        """Stores a value, for ``ttl`` seconds if given."""
+        """Store a value, for ``ttl`` seconds if given."""
         await super().put(key, value, collection=collection, ttl=_checked_ttl(ttl))
 
     async def put_many(
@@ -123,13 +123,13 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         collection: str | None = None,
         ttl: SupportsFloat | None = None,
     ) -> None:
-        """Stores the values under the keys at the same positions, for ``ttl`` seconds if given."""
+        """Store the values under the keys at the same positions, for ``ttl`` seconds if given."""
         await super().put_many(keys, values, collection=collection, ttl=_checked_ttl(ttl))
 
     async def put_if_absent(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
     ) -> bool:
-        """Stores a value in one atomic operation, but only if the key has none.
+        """Store a value in one atomic operation, but only if the key has none.
 
         Returns:
             True if the value was stored.
@@ -226,7 +226,7 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
         return names
 
     async def _call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Calls a method of the store and translates its errors, where py-key-value has a class for them."""
+        """Call a method of the store and translate its errors, where py-key-value has a class for them."""
         options["timeout"] = self._timeout
         try:
             if isinstance(self._store, KeyValueOperations):

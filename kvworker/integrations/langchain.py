@@ -84,7 +84,7 @@ class KvworkerTool(BaseTool):
 
 
 def langchain_tools(store: _Store, *, names: Iterable[str] | None = None) -> list[BaseTool]:
-    """Makes LangChain tools that call a store.
+    """Make LangChain tools that call a store.
 
     Args:
         store: The store to call.

@@ -40,7 +40,7 @@ Rounds: TypeAlias = Generator[list[Call], list[Outcome], _Result]
 
 
 def make_call(call: Call) -> Rounds[Any]:
-    """Makes one call in a separate round and returns its result.
+    """Make one call in a separate round and return its result.
 
     Raises:
         KVStoreError: The call failed.
@@ -50,7 +50,7 @@ def make_call(call: Call) -> Rounds[Any]:
 
 
 def result_of(outcome: Outcome) -> Any:
-    """Returns the result of a call.
+    """Return the result of a call.
 
     Raises:
         KVStoreError: The call failed.
@@ -61,12 +61,12 @@ def result_of(outcome: Outcome) -> Any:
 
 
 def chunked(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    """Splits the items into consecutive chunks of at most ``size``."""
+    """Split the items into consecutive chunks of at most ``size``."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def in_parallel(generators: Iterable[Rounds[_Result]]) -> Rounds[list[_Result]]:
-    """Runs generators side by side: each round holds the next round of all that have not ended.
+    """Run generators side by side: each round holds the next round of all that have not ended.
 
     Returns:
         Their results, in the order of the generators.
@@ -94,7 +94,7 @@ def in_parallel(generators: Iterable[Rounds[_Result]]) -> Rounds[list[_Result]]:
 
 
 def run(rounds: Rounds[_Result], store: KeyValueOperations, timeout: float | None) -> _Result:
-    """Runs the rounds on a synchronous facade and returns their result.
+    """Run the rounds on a synchronous facade and return their result.
 
     Args:
         rounds: The generator to run.
@@ -118,7 +118,7 @@ def run(rounds: Rounds[_Result], store: KeyValueOperations, timeout: float | Non
 
 
 async def run_async(rounds: Rounds[_Result], store: AsyncKeyValueStore, timeout: float | None) -> _Result:
-    """Runs the rounds on the asynchronous facade and returns their result.
+    """Run the rounds on the asynchronous facade and return their result.
 
     Args:
         rounds: The generator to run.
@@ -137,7 +137,7 @@ async def run_async(rounds: Rounds[_Result], store: AsyncKeyValueStore, timeout:
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, _Result], instead: str) -> _Result:
-    """Runs a coroutine on a new event loop and returns its result.
+    """Run a coroutine on a new event loop and return its result.
 
     Args:
         coroutine: The coroutine to run.

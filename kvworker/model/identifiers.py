@@ -14,7 +14,7 @@ MAX_OPERATION_ID_BYTES = 255
 
 
 def check_namespace(namespace: object) -> str:
-    """Returns the namespace exactly as given.
+    """Return the namespace exactly as given.
 
     Raises:
         InvalidKeyError: It is blank, not a string, not UTF-8, holds a NUL or is over 255 UTF-8 bytes.
@@ -23,7 +23,7 @@ def check_namespace(namespace: object) -> str:
 
 
 def check_key(key: object) -> str:
-    """Returns the key exactly as given.
+    """Return the key exactly as given.
 
     Raises:
         InvalidKeyError: It is blank, not a string, not UTF-8, holds a NUL or is over 1024 UTF-8 bytes.
@@ -32,7 +32,7 @@ def check_key(key: object) -> str:
 
 
 def check_operation_id(operation_id: object) -> str:
-    """Returns the operation id exactly as given.
+    """Return the operation id exactly as given.
 
     Raises:
         InvalidRequestError: It is not a non-blank string of at most 255 UTF-8 bytes without NUL.
@@ -44,7 +44,7 @@ def check_operation_id(operation_id: object) -> str:
 
 
 def check_cursor(cursor: object) -> str | None:
-    """Returns the cursor of a page, which is the last name of the previous page. None is the first page.
+    """Return the cursor of a page, which is the last name of the previous page. None is the first page.
 
     Raises:
         InvalidRequestError: It is not a name.
@@ -53,7 +53,7 @@ def check_cursor(cursor: object) -> str | None:
 
 
 def check_prefix(name: str, prefix: object, max_bytes: int) -> str:
-    """Returns a prefix of names exactly as given. The empty prefix matches every name.
+    """Return a prefix of names exactly as given. The empty prefix matches every name.
 
     Args:
         name: The argument's name, for the error message.
@@ -67,7 +67,7 @@ def check_prefix(name: str, prefix: object, max_bytes: int) -> str:
 
 
 def new_operation_id() -> str:
-    """Returns a fresh UUIDv7. Its ids are ordered by time, so consecutive ids share index pages."""
+    """Return a fresh UUIDv7. Its ids are ordered by time, so consecutive ids share index pages."""
     milliseconds = (time.time_ns() // 1_000_000) & 0xFFFF_FFFF_FFFF
     random_bits = int.from_bytes(os.urandom(10)) & ~((0xF << 76) | (3 << 62))
     version_and_variant = (7 << 76) | (2 << 62)

@@ -16,7 +16,7 @@ class SweepReport:
     complete: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON-able data."""
+        """Return the report as JSON-able data."""
         return asdict(self)
 
 
@@ -29,7 +29,7 @@ class PruneReport:
     complete: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON-able data."""
+        """Return the report as JSON-able data."""
         return asdict(self)
 
 
@@ -61,5 +61,5 @@ class RecomputeReport:
         return self.next_after is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON-able data."""
+        """Return the report as JSON-able data."""
         return {**asdict(self), "drifts": [asdict(drift) for drift in self.drifts], "complete": self.complete}

@@ -18,13 +18,13 @@ class Result:
     _left_out_when_none: ClassVar[frozenset[str]] = frozenset({"ttl_seconds", "version"})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the dict that crosses the queue."""
+        """Return the dict that crosses the queue."""
         pairs = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
         return {name: value for name, value in pairs if not (value is None and name in self._left_out_when_none)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuilds the result from its dict. Ignores fields that only a newer worker knows.
+        """Rebuild the result from its dict. Ignore fields that only a newer worker knows.
 
         Raises:
             TypeError: A required field is missing.
@@ -48,7 +48,7 @@ class GetResult(Result):
     version: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the dict that crosses the queue, without a value if the entry was not found."""
+        """Return the dict that crosses the queue, without a value if the entry was not found."""
         data = Result.to_dict(self)
         if not self.found:
             del data["value"]
@@ -126,7 +126,7 @@ class KeyList(Result):
     with_values: bool = field(default=False, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the dict that crosses the queue, with the entries as dicts."""
+        """Return the dict that crosses the queue, with the entries as dicts."""
         entries = [entry.to_dict() for entry in self.entries]
         if not self.with_values:
             for entry in entries:
@@ -135,7 +135,7 @@ class KeyList(Result):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuilds the page from its dict."""
+        """Rebuild the page from its dict."""
         entries = tuple(ListedEntry.from_dict(entry) for entry in data["entries"])
         with_values = any("value" in entry for entry in data["entries"])
         return cls(data["namespace"], entries, data.get("next_cursor"), with_values)
@@ -165,12 +165,12 @@ class NamespaceList(Result):
     next_cursor: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the dict that crosses the queue."""
+        """Return the dict that crosses the queue."""
         return {"namespaces": [usage.to_dict() for usage in self.namespaces], "next_cursor": self.next_cursor}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuilds the page from its dict."""
+        """Rebuild the page from its dict."""
         return cls(tuple(LedgerUsage.from_dict(usage) for usage in data["namespaces"]), data.get("next_cursor"))
 
 
@@ -220,7 +220,7 @@ class BatchResult(Result):
     tools: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the dict that crosses the queue. Each step has its ``tool`` and its result or its ``error``."""
+        """Return the dict that crosses the queue. Each step has its ``tool`` and its result or its ``error``."""
         steps = [
             {"tool": tool, **result.to_dict()} if isinstance(result, Result) else _error_to_dict(tool, result)
             for tool, result in zip(self.tools, self.results, strict=True)
@@ -229,7 +229,7 @@ class BatchResult(Result):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuilds the batch's result from its dict."""
+        """Rebuild the batch's result from its dict."""
         steps = data["results"]
         tools = tuple(step["tool"] for step in steps)
         results = tuple(

@@ -101,7 +101,7 @@ _DEFAULTS: Final = tuple((option.name, option.default) for option in fields(Step
 
 
 def check_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Returns the steps of a batch.
+    """Return the steps of a batch.
 
     Raises:
         InvalidRequestError: The argument is not a list of steps, or has none or more than ``MAX_BATCH_STEPS``.

@@ -24,7 +24,7 @@ INT64_MAX = 2**63 - 1
 
 
 def check_ttl(ttl_seconds: object) -> float | None:
-    """Returns the TTL in seconds, cut to ``MAX_TTL_SECONDS``. None stays None.
+    """Return the TTL in seconds, cut to ``MAX_TTL_SECONDS``. None stays None.
 
     Raises:
         InvalidTTLError: It is not a finite number above 0. A bool is refused: ``True`` as a TTL is a mistake,
@@ -43,7 +43,7 @@ def check_ttl(ttl_seconds: object) -> float | None:
 
 
 def check_touch_ttl(ttl_seconds: object) -> float:
-    """Returns the TTL that ``touch`` gives an entry, in seconds from now. ``touch`` requires one.
+    """Return the TTL that ``touch`` gives an entry, in seconds from now. ``touch`` requires one.
 
     Raises:
         InvalidTTLError: It is missing, or not a finite number above 0.
@@ -55,7 +55,7 @@ def check_touch_ttl(ttl_seconds: object) -> float:
 
 
 def check_integer(name: str, value: object) -> int:
-    """Returns a signed 64-bit integer, such as ``delta``.
+    """Return a signed 64-bit integer, such as ``delta``.
 
     Raises:
         InvalidRequestError: It is not an integer (a bool is not one), or it is out of range.
@@ -68,7 +68,7 @@ def check_integer(name: str, value: object) -> int:
 
 
 def check_version(version: object) -> int | None:
-    """Returns the version that a write expects. None accepts any version.
+    """Return the version that a write expects. None accepts any version.
 
     Raises:
         InvalidRequestError: It is not an integer of at least 1.
@@ -84,7 +84,7 @@ def check_version(version: object) -> int | None:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Returns a flag, such as ``if_absent``.
+    """Return a flag, such as ``if_absent``.
 
     Raises:
         InvalidRequestError: It is neither true nor false.
@@ -95,7 +95,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_count(name: str, value: object, largest: int) -> int:
-    """Returns a number of rows, such as ``limit``.
+    """Return a number of rows, such as ``limit``.
 
     Raises:
         InvalidRequestError: It is not an integer from 1 to ``largest``.
@@ -107,7 +107,7 @@ def check_count(name: str, value: object, largest: int) -> int:
 
 
 def check_quota(quota_bytes: object) -> int | None:
-    """Returns a namespace's own quota in bytes. None means the configured quota.
+    """Return a namespace's own quota in bytes. None means the configured quota.
 
     Raises:
         InvalidRequestError: It is not an integer from 1 to 2**62.

@@ -19,13 +19,13 @@ class JSONArray(Protocol[_Item_co]):
     """
 
     def __len__(self) -> int:
-        """Returns the number of items."""
+        """Return the number of items."""
 
     def __iter__(self) -> Iterator[_Item_co]:
-        """Iterates over the items."""
+        """Iterate over the items."""
 
     def reverse(self) -> None:
-        """Reverses the list in place."""
+        """Reverse the list in place."""
 
 
 class AnyTypedDict(Protocol):
@@ -50,7 +50,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def encode_value(value: object) -> str:
-    """Returns the value as canonical JSON text: compact, key order kept, not ASCII-escaped.
+    """Return the value as canonical JSON text: compact, key order kept, not ASCII-escaped.
 
     A value passes only if decoding the text gives an equal value. Tuples, non-string keys and the like are
     therefore refused rather than changed silently.
@@ -81,13 +81,13 @@ def encode_value(value: object) -> str:
 
 
 def decode_value(text: str) -> DecodedValue:
-    """Returns the value that ``encode_value`` encoded as this text."""
+    """Return the value that ``encode_value`` encoded as this text."""
     value: DecodedValue = json.loads(text)
     return value
 
 
 def depth_of(value: object, limit: int) -> int:
-    """Counts the levels of lists and objects in a value. Stops counting at ``limit + 1``."""
+    """Count the levels of lists and objects in a value. Stop counting at ``limit + 1``."""
     deepest, level = 0, [value]
     while deepest <= limit and (containers := [item for item in level if isinstance(item, list | tuple | dict)]):
         level = [

@@ -67,7 +67,7 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
 
 
 def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
-    """Describes the error of a call as JSON-able data.
+    """Describe the error of a call as JSON-able data.
 
     Returns:
         An object ``error`` with the error's ``type``, ``message`` and ``details``; ``changed``, which is "nothing" or

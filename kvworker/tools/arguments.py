@@ -16,7 +16,7 @@ _EXCLUSIVE: Final = (("if_absent", "expected_version"), ("keep_ttl", "ttl_second
 def check_arguments(
     tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Checks the arguments of a call. Leaves out optional arguments that are null or equal their default.
+    """Check the arguments of a call. Leave out optional arguments that are null or equal their default.
 
     Args:
         tool: The tool that is called.
@@ -37,7 +37,7 @@ def check_arguments(
 def check_parameters(
     tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...], missing_allowed: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Checks arguments like ``check_arguments``, for a call that may give only the allowed ones.
+    """Check arguments like ``check_arguments``, for a call that may give only the allowed ones.
 
     Raises:
         InvalidRequestError: An argument is missing, unknown or wrong, or two of them contradict each other.

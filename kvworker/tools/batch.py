@@ -15,7 +15,7 @@ _COMMON = frozenset({"namespace", "idempotency_key"})
 
 
 def step_parameters(tool: Tool) -> tuple[Parameter, ...]:
-    """Returns the parameters of a tool as an operation of a batch."""
+    """Return the parameters of a tool as an operation of a batch."""
     return tuple(parameter for parameter in tool.parameters if parameter.name not in _COMMON)
 
 
@@ -26,7 +26,7 @@ class OperationsCheck:
         self._tools = {tool.name: tool for tool in tools}
 
     def __call__(self, operations: object) -> list[dict[str, Any]]:
-        """Returns the checked operations.
+        """Return the checked operations.
 
         Raises:
             InvalidRequestError: There are not 1 to 1000 operations, or one of them is wrong.
@@ -59,7 +59,7 @@ class OperationsCheck:
 
 
 def make_steps(operations: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Builds an adapter's steps from checked operations."""
+    """Build an adapter's steps from checked operations."""
     steps = []
     for operation in operations:
         arguments = dict(operation)

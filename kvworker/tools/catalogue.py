@@ -266,7 +266,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
 
 
 def find_tool(name: str) -> Tool:
-    """Returns the tool of that name.
+    """Return the tool of that name.
 
     Raises:
         InvalidRequestError: There is none.

@@ -12,7 +12,7 @@ _logger = logging.getLogger("kvworker.tools.policy")
 
 
 def log_denial(persona: object, tool: str, namespace: object, detail: str) -> PolicyDeniedError:
-    """Logs a denied call and returns its error, for the caller to raise.
+    """Log a denied call and return its error, for the caller to raise.
 
     Args:
         persona: The persona of the call. An unauthentic message may hold anything here: only text is used, cut to

@@ -33,7 +33,7 @@ class Policy:
         return bool(self._settings.personas)
 
     def admit(self, persona: str | None, tool: Tool, arguments: Mapping[str, Any]) -> str:
-        """Returns the persona that a call with checked arguments runs as, or "" if no policy is enforced.
+        """Return the persona that a call with checked arguments runs as, or "" if no policy is enforced.
 
         Raises:
             PolicyDeniedError: The persona may not make this call.
@@ -44,14 +44,14 @@ class Policy:
         return name
 
     def visible(self, persona: str) -> Callable[[str], bool] | None:
-        """Returns a predicate for the namespaces that a persona may read, or None if it may read all."""
+        """Return a predicate for the namespaces that a persona may read, or None if it may read all."""
         if not self.is_enforced:
             return None
         grants = self._persona(persona)
         return None if _is_unrestricted(grants) else lambda namespace: _may(grants, "read", namespace)
 
     def allowed_tools(self, persona: str) -> frozenset[str]:
-        """Returns the names of the tools that the persona may call with at least some arguments.
+        """Return the names of the tools that the persona may call with at least some arguments.
 
         Raises:
             ConfigurationError: The persona is not configured.
@@ -62,7 +62,7 @@ class Policy:
         return frozenset(steps | others | ({"kv_batch"} if steps else set()))
 
     def provider_of(self, persona: str) -> str | None:
-        """Returns the provider that the persona's operations run on, or None for the default adapter.
+        """Return the provider that the persona's operations run on, or None for the default adapter.
 
         Raises:
             ConfigurationError: The persona is not configured.
@@ -102,7 +102,7 @@ def _objection_to_namespace(
 
 
 def _tools_of_call(tool: Tool, arguments: Mapping[str, Any]) -> list[Tool]:
-    """Returns the tools that a call uses: the tool itself or, for a batch, the tools of its operations."""
+    """Return the tools that a call uses: the tool itself or, for a batch, the tools of its operations."""
     if tool.name != "kv_batch":
         return [tool]
     return [TOOLS[name] for name in {operation["tool"]: None for operation in arguments["operations"]}]

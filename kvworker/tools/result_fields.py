@@ -38,7 +38,7 @@ NEXT_CURSOR = ResultField("next_cursor", NULLABLE_STRING, "The cursor of the nex
 
 
 def object_schema(*fields: ResultField) -> dict[str, Any]:
-    """Returns the schema of an object with these fields."""
+    """Return the schema of an object with these fields."""
     return {
         "type": "object",
         "properties": {field.name: {**field.schema, "description": field.description} for field in fields},

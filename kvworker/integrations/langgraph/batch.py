@@ -46,7 +46,7 @@ class Batch:
                 self._puts.setdefault(tuple(op.namespace), {})[op.key] = op
 
     def run(self) -> Rounds[list[Result]]:
-        """Runs the operations and returns their results in the same order."""
+        """Run the operations and return their results in the same order."""
         keys = self._keys_to_read()
         listings = {index: rounds for index, op in enumerate(self._ops) if (rounds := self._listing(op))}
         reads: list[Rounds[list[Any]]] = [

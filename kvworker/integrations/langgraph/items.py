@@ -35,7 +35,7 @@ class Names:
             raise InvalidKeyError(f"the prefix of a LangGraph store must not hold {_AFTER_PREFIX!r}: {self.prefix!r}")
 
     def encode(self, namespace: Sequence[str]) -> str:
-        """Returns the store's name of a namespace.
+        """Return the store's name of a namespace.
 
         Raises:
             InvalidNamespaceError: The name would be longer than 255 bytes of UTF-8, or is not UTF-8.
@@ -56,7 +56,7 @@ class Names:
         return True
 
     def below(self, namespace: Sequence[str]) -> str | None:
-        """Returns the prefix of all names below a namespace, or None if they would all be too long.
+        """Return the prefix of all names below a namespace, or None if they would all be too long.
 
         For the empty namespace, the prefix also covers the namespace itself.
         """
@@ -64,7 +64,7 @@ class Names:
         return name if len(name.encode()) <= MAX_NAMESPACE_BYTES else None
 
     def decode(self, name: str) -> Namespace:
-        """Returns the namespace that ``encode`` gave this name."""
+        """Return the namespace that ``encode`` gave this name."""
         labels = name.removeprefix(self._root)
         return tuple(labels.split(_BETWEEN_LABELS)) if labels else ()
 
@@ -86,7 +86,7 @@ class StoredItem:
 
     @classmethod
     def put(cls, op: PutOp, replaced: StoredItem | None) -> StoredItem:
-        """Makes the item of a put.
+        """Make the item of a put.
 
         It keeps the creation time of the item that it replaces, and its update time is never earlier than that item's.
         """
@@ -98,7 +98,7 @@ class StoredItem:
 
     @classmethod
     def from_json(cls, namespace: Namespace, key: str, stored: Any) -> StoredItem:
-        """Rebuilds the item from its stored value.
+        """Rebuild the item from its stored value.
 
         Raises:
             InvalidRequestError: Another program wrote the value.
@@ -113,13 +113,13 @@ class StoredItem:
             ) from None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the value to store."""
+        """Return the value to store."""
         times = {"created_at": self.created_at.isoformat(), "updated_at": self.updated_at.isoformat()}
         ttl = {} if self.ttl_minutes is None else {"ttl_minutes": self.ttl_minutes}
         return {"value": self.value, **times, **ttl}
 
     def to_item(self) -> Item:
-        """Returns the result of a get."""
+        """Return the result of a get."""
         return Item(
             value=self.value,
             key=self.key,
@@ -129,5 +129,5 @@ class StoredItem:
         )
 
     def to_search_item(self) -> SearchItem:
-        """Returns the result of a search. It has no score, because there are no vectors."""
+        """Return the result of a search. It has no score, because there are no vectors."""
         return SearchItem(self.namespace, self.key, self.value, self.created_at, self.updated_at)

@@ -84,7 +84,7 @@ def _meets(namespace: tuple[str, ...], condition: MatchCondition) -> bool:
 
 
 def literal_prefix(conditions: tuple[MatchCondition, ...] | None) -> tuple[str, ...]:
-    """Returns the longest prefix without ``*`` that the conditions require of every namespace."""
+    """Return the longest prefix without ``*`` that the conditions require of every namespace."""
     prefixes = [
         path[: path.index("*")] if "*" in path else path
         for path in (tuple(condition.path) for condition in conditions or () if condition.match_type == "prefix")

@@ -18,7 +18,7 @@ _SEARCH_WIDTH = 8
 
 
 def read_items(names: Names, namespace: Namespace, keys: Sequence[str]) -> Rounds[dict[str, StoredItem]]:
-    """Reads the items of some keys of a namespace: in one message, or in several if they are too large for one.
+    """Read the items of some keys of a namespace: in one message, or in several if they are too large for one.
 
     Returns:
         The items that exist, by key.
@@ -41,7 +41,7 @@ def read_items(names: Names, namespace: Namespace, keys: Sequence[str]) -> Round
 
 
 def search_items(names: Names, op: SearchOp) -> Rounds[list[StoredItem]]:
-    """Searches a namespace and all below it. Stops reading once it has found what offset and limit require.
+    """Search a namespace and all below it. Stop reading once it has found what offset and limit require.
 
     Returns:
         The items that match the filter, sorted by their namespaces' names and their keys.
@@ -63,7 +63,7 @@ def search_items(names: Names, op: SearchOp) -> Rounds[list[StoredItem]]:
 
 
 def list_namespaces(names: Names, op: ListNamespacesOp) -> Rounds[list[Namespace]]:
-    """Lists the namespaces that meet the conditions, cut to the maximum depth.
+    """List the namespaces that meet the conditions, cut to the maximum depth.
 
     Returns:
         The namespaces of the page that offset and limit describe, sorted and without duplicates.

@@ -69,7 +69,7 @@ class KvworkerStore(BaseStore):
         ttl: TTLConfig | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Makes a LangGraph store.
+        """Make a LangGraph store.
 
         Args:
             store: The kvworker store to use. Closing it remains your task.
@@ -87,13 +87,13 @@ class KvworkerStore(BaseStore):
         self._timeout = timeout
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Runs operations and returns their results in the same order."""
+        """Run operations and return their results in the same order."""
         if isinstance(self.store, AsyncKeyValueStore):
             return run_blocking(self.abatch(ops), "await with abatch, aget, aput, asearch, adelete, alist_namespaces")
         return run(self._batch(ops).run(), self.store, self._timeout)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Runs operations and returns their results in the same order."""
+        """Run operations and return their results in the same order."""
         if isinstance(self.store, AsyncKeyValueStore):
             return await run_async(self._batch(ops).run(), self.store, self._timeout)
         return await asyncio.to_thread(self.batch, list(ops))

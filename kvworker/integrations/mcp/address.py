@@ -34,7 +34,7 @@ class Address:
         return self._ip.is_loopback
 
     def security(self) -> TransportSecuritySettings:
-        """Returns the SDK's settings against DNS rebinding. They refuse requests with another host or origin.
+        """Return the SDK's settings against DNS rebinding. They refuse requests with another host or origin.
 
         Raises:
             ConfigurationError: The address covers every interface, and there are no ``allowed_hosts``.
@@ -52,7 +52,7 @@ class Address:
         )
 
     def listen(self) -> socket.socket:
-        """Returns a listening socket.
+        """Return a listening socket.
 
         Raises:
             ConfigurationError: The system refuses the address, for example because it is in use.
@@ -66,7 +66,7 @@ class Address:
             raise self._unusable(reason) from error
 
     def url(self, listener: socket.socket, path: str) -> str:
-        """Returns the URL of a path, with the port on which the socket listens."""
+        """Return the URL of a path, with the port on which the socket listens."""
         return f"http://{self._in_url}:{listener.getsockname()[1]}{path}"
 
     @property

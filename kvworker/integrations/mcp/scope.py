@@ -40,7 +40,7 @@ class Scope:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Returns the scope of a name that an operator chose.
+        """Return the scope of a name that an operator chose.
 
         Raises:
             ConfigurationError: The name is blank, too long, or holds the separator.
@@ -58,23 +58,23 @@ class Scope:
 
     @classmethod
     def of_session(cls, session_id: str) -> Self:
-        """Returns the scope of a session. The prefix does not reveal the session's id, which is a credential."""
+        """Return the scope of a session. The prefix does not reveal the session's id, which is a credential."""
         return cls(SESSION_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()[:32] + _SEPARATOR)
 
     @classmethod
     def of_process(cls) -> Self:
-        """Returns a new scope that was never used before."""
+        """Return a new scope that was never used before."""
         return cls.of_session(secrets.token_hex(16))
 
     def tool(self, tool: Tool) -> Tool:
-        """Returns the tool for use within the scope: ``kv_usage`` then needs a namespace."""
+        """Return the tool for use within the scope: ``kv_usage`` then needs a namespace."""
         if not self.prefix or tool.name != "kv_usage":
             return tool
         parameters = tuple(replace(parameter, required=True) for parameter in tool.parameters)
         return replace(tool, parameters=parameters, summary="Show how many bytes of its quota a namespace uses.")
 
     def inward(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Adds the prefix to the arguments. The tool checks all arguments other than namespaces itself.
+        """Add the prefix to the arguments. The tool checks all arguments other than namespaces itself.
 
         Raises:
             InvalidRequestError: A namespace is missing, invalid, or too long together with the prefix.
@@ -89,7 +89,7 @@ class Scope:
         return {**arguments, "namespace": self.prefix + check_namespace(namespace)}
 
     def outward(self, result: OperationResult) -> OperationResult:
-        """Removes the prefix from a result, and everything outside the scope from a listing."""
+        """Remove the prefix from a result, and everything outside the scope from a listing."""
         if not self.prefix:
             return result
         if isinstance(result, NamespaceList):
@@ -105,7 +105,7 @@ class Scope:
         return replace(result, namespace=self._without_prefix(result.namespace))
 
     def error(self, error: _Error) -> _Error:
-        """Removes the prefix from an error's arguments and its text."""
+        """Remove the prefix from an error's arguments and its text."""
         if not self.prefix:
             return error
         if isinstance(error, BatchRefusedError):

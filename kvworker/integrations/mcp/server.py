@@ -46,7 +46,7 @@ class ToolStore(Protocol):
     """The part of ``AsyncKeyValueStore`` that the server uses."""
 
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
-        """Runs one operation and returns its result."""
+        """Run one operation and return its result."""
 
 
 class ToolHandlers:
@@ -73,11 +73,11 @@ class ToolHandlers:
     async def list_tools(
         self, _context: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        """Lists the offered tools on one page."""
+        """List the offered tools on one page."""
         return types.ListToolsResult(tools=self._offered)
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        """Calls a tool.
+        """Call a tool.
 
         Returns:
             The tool's result, structured and as text, or an error result that tells the model what to do.
@@ -102,12 +102,12 @@ class ToolHandlers:
 
 
 def server_in_scope(store: ToolStore, offered: Sequence[str], scope: Scope) -> Server[dict[str, Any]]:
-    """Makes a server whose clients all share one scope."""
+    """Make a server whose clients all share one scope."""
     return _make_server(store, offered, scope, lambda _context: scope)
 
 
 def server_by_session(store: ToolStore, offered: Sequence[str]) -> Server[dict[str, Any]]:
-    """Makes an HTTP server that gives every session its own namespaces.
+    """Make an HTTP server that gives every session its own namespaces.
 
     Protocol version 2026-07-28 has no sessions. The server refuses it with the error that makes clients fall back to
     the previous version, which has them.

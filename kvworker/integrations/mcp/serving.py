@@ -40,7 +40,7 @@ class Audience:
     own_namespaces: bool = False
 
     def tools(self, settings: Settings) -> list[str]:
-        """Returns the names of the tools that the clients may use.
+        """Return the names of the tools that the clients may use.
 
         Raises:
             ConfigurationError: The persona is missing, not configured or without access to the namespaces, or their
@@ -55,7 +55,7 @@ class Audience:
         return [tool.name for tool in tools]
 
     def common_scope(self) -> Scope:
-        """Returns the scope that all clients share, if sessions do not have their own namespaces.
+        """Return the scope that all clients share, if sessions do not have their own namespaces.
 
         Raises:
             ConfigurationError: The prefix is invalid.
@@ -72,7 +72,7 @@ class Audience:
 
 
 def serve_stdio(settings: Settings, audience: Audience) -> None:
-    """Serves one client on standard input and output, until it closes them or a signal arrives.
+    """Serve one client on standard input and output, until it closes them or a signal arrives.
 
     Raises:
         ConfigurationError: The persona or the prefix is invalid.
@@ -92,7 +92,7 @@ def serve_stdio(settings: Settings, audience: Audience) -> None:
 
 
 def serve_http(settings: Settings, audience: Audience, address: Address, announce: Callable[[str], None]) -> None:
-    """Serves any number of clients over streamable HTTP, until a signal arrives.
+    """Serve any number of clients over streamable HTTP, until a signal arrives.
 
     Args:
         settings: The settings of the store.

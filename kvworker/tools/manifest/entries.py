@@ -22,7 +22,7 @@ _NOT_REPEATABLE: Final = (
 
 
 def tools_of(settings: Settings, persona: str | None = None) -> tuple[Tool, ...]:
-    """Returns the tools that a persona may use.
+    """Return the tools that a persona may use.
 
     Args:
         settings: The settings with the policies.
@@ -39,7 +39,7 @@ def tools_of(settings: Settings, persona: str | None = None) -> tuple[Tool, ...]
 
 
 def manifest_entries(settings: Settings, persona: str | None = None) -> list[dict[str, Any]]:
-    """Returns an entry for each tool that the persona may use. ``default_timeout`` is in seconds.
+    """Return an entry for each tool that the persona may use. ``default_timeout`` is in seconds.
 
     Each entry lists its providers, one per adapter. The first is the one in use: the persona's own, or else the
     configured default.

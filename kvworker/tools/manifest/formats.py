@@ -11,7 +11,7 @@ from kvworker.tools.manifest.strict import strict_schema
 
 
 def openai_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """Returns the ``tools`` of OpenAI's Responses API, in strict mode.
+    """Return the ``tools`` of OpenAI's Responses API, in strict mode.
 
     Chat Completions nests the same definition: ``{"type": "function", "function": {...}}``. Pass the arguments of a
     call through ``arguments_from_strict`` before you pass them to ``KeyValueStore.call``.
@@ -29,7 +29,7 @@ def openai_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
 
 
 def anthropic_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """Returns the ``tools`` of Anthropic's Messages API.
+    """Return the ``tools`` of Anthropic's Messages API.
 
     Pass a call's ``input`` unchanged to ``KeyValueStore.call``.
     """
@@ -37,7 +37,7 @@ def anthropic_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
 
 
 def mcp_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """Returns the ``tools`` of MCP's ``tools/list``, with annotations and the schema of the structured result."""
+    """Return the ``tools`` of MCP's ``tools/list``, with annotations and the schema of the structured result."""
     return [
         {
             "name": tool.name,

@@ -20,7 +20,7 @@ _STEP_ERROR = {
 
 
 def input_schema(tool: Tool) -> dict[str, Any]:
-    """Returns the schema of a tool's arguments.
+    """Return the schema of a tool's arguments.
 
     Every call that ``check_arguments`` accepts is valid. Not every valid call is accepted: the schema cannot express
     lengths in bytes or arguments that contradict each other.
@@ -29,17 +29,17 @@ def input_schema(tool: Tool) -> dict[str, Any]:
 
 
 def output_schema(tool: Tool) -> dict[str, Any]:
-    """Returns the schema of a tool's result. It allows other properties, which a newer worker may add."""
+    """Return the schema of a tool's result. It allows other properties, which a newer worker may add."""
     return _result_schema(tool.result_fields)
 
 
 def tool_name_schema(tool: Tool) -> dict[str, Any]:
-    """Returns the schema of the ``tool`` property of an operation in a batch."""
+    """Return the schema of the ``tool`` property of an operation in a batch."""
     return {"type": "string", "enum": [tool.name]}
 
 
 def nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the schema of an optional argument, where null has the same meaning as leaving it out."""
+    """Return the schema of an optional argument, where null has the same meaning as leaving it out."""
     return {**schema, "type": [schema["type"], "null"]}
 
 

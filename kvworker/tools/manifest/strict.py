@@ -31,12 +31,12 @@ _STEP_TOOLS: Final = {tool.name: tool for tool in STEP_TOOLS}
 
 
 def strict_schema(tool: Tool) -> dict[str, Any]:
-    """Returns the strict schema of a tool's arguments. Convert a call's arguments with ``arguments_from_strict``."""
+    """Return the strict schema of a tool's arguments. Convert a call's arguments with ``arguments_from_strict``."""
     return _object_schema(tool.parameters)
 
 
 def arguments_from_strict(tool_name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts the arguments of a strict call to the tool's own. It does not check them.
+    """Convert the arguments of a strict call to the tool's own. It does not check them.
 
     Raises:
         InvalidRequestError: The tool is unknown, the arguments are not an object, or a text is not JSON.
@@ -74,7 +74,7 @@ def _argument_schema(parameter: Parameter) -> dict[str, Any]:
 
 
 def _bounds_in_words(parameter: Parameter) -> Iterator[str]:
-    """Yields the bounds that a strict schema may not hold, except those that the description already states."""
+    """Yield the bounds that a strict schema may not hold, except those that the description already states."""
     schema = parameter.schema
     if "minimum" in schema:
         yield f"From {schema['minimum']} to {schema['maximum']}."
@@ -114,7 +114,7 @@ def _from_strict(parameters: Sequence[Parameter], arguments: Mapping[str, Any]) 
 
 
 def _from_strict_step(index: int, operation: object) -> object:
-    """Converts an operation of a batch. Leaves a malformed one to the check."""
+    """Convert an operation of a batch. Leave a malformed one to the check."""
     name = operation.get("tool") if isinstance(operation, Mapping) else None
     if not isinstance(operation, Mapping) or not isinstance(name, str) or name not in _STEP_TOOLS:
         return operation
