@@ -50,7 +50,6 @@ _WRITES = (ACCESS_FLAG, WRITE_FLAG)
 
 _GET = Tool(
     name="kv_get",
-    method="get",
     summary="Read a value by namespace and key. If the entry is missing or expired, found is false; that is"
     " not an error.",
     parameters=(NAMESPACE, KEY),
@@ -68,7 +67,6 @@ _GET = Tool(
 )
 _SET = Tool(
     name="kv_set",
-    method="set",
     summary="Store a JSON value under a key, replacing any existing value. Without ttl_seconds the entry does not"
     " expire, even if it did before.",
     parameters=(NAMESPACE, KEY, VALUE, TTL, EXPECTED_VERSION, IF_ABSENT, KEEP_TTL, IDEMPOTENCY_KEY),
@@ -86,7 +84,6 @@ _SET = Tool(
 )
 _DELETE = Tool(
     name="kv_delete",
-    method="delete",
     summary="Remove an entry. If there is none, deleted is false; that is not an error.",
     parameters=(NAMESPACE, KEY, EXPECTED_VERSION, IDEMPOTENCY_KEY),
     result=DeleteResult,
@@ -101,7 +98,6 @@ _DELETE = Tool(
 )
 _INCREMENT = Tool(
     name="kv_increment",
-    method="increment",
     summary="Add to an integer counter atomically and return its new value. A missing counter becomes initial_value"
     " + delta. Without ttl_seconds the counter keeps its expiry. Give an idempotency_key: without one, a repeated call"
     " counts twice.",
@@ -122,7 +118,6 @@ _INCREMENT = Tool(
 _TOUCH_FIELDS = (fields.NAMESPACE, fields.KEY, fields.FOUND, fields.TTL, fields.REPLAYED, fields.VERSION)
 _TOUCH = Tool(
     name="kv_touch",
-    method="touch",
     summary="Make an existing entry expire ttl_seconds from now. Its value and version do not change.",
     parameters=(NAMESPACE, KEY, TOUCH_TTL, IDEMPOTENCY_KEY),
     result=TouchResult,
@@ -132,7 +127,6 @@ _TOUCH = Tool(
 )
 _PERSIST = Tool(
     name="kv_persist",
-    method="persist",
     summary="Remove an existing entry's expiry, so that it stays until it is deleted. Its value and version do not"
     " change.",
     parameters=(NAMESPACE, KEY, IDEMPOTENCY_KEY),
@@ -143,7 +137,6 @@ _PERSIST = Tool(
 )
 _LIST_KEYS = Tool(
     name="kv_list_keys",
-    method="list_keys",
     summary="List a namespace's entries, sorted by key, one page at a time. To get the next page, pass next_cursor as"
     " cursor; it is null on the last page.",
     parameters=(NAMESPACE, KEY_PREFIX, LIMIT, CURSOR, INCLUDE_VALUES),
@@ -158,7 +151,6 @@ _LIST_KEYS = Tool(
 )
 _LIST_NAMESPACES = Tool(
     name="kv_list_namespaces",
-    method="list_namespaces",
     summary="List the namespaces that have entries, sorted by name, each with its usage, one page at a time. To get the"
     " next page, pass next_cursor as cursor; it is null on the last page.",
     parameters=(NAMESPACE_PREFIX, LIMIT, CURSOR),
@@ -172,7 +164,6 @@ _LIST_NAMESPACES = Tool(
 )
 _CLEAR = Tool(
     name="kv_clear",
-    method="clear",
     summary="Remove every entry of a namespace at once. This cannot be undone.",
     parameters=(NAMESPACE, IDEMPOTENCY_KEY),
     result=ClearResult,
@@ -187,7 +178,6 @@ _CLEAR = Tool(
 )
 _USAGE = Tool(
     name="kv_usage",
-    method="usage",
     summary="Show how many bytes of its quota a namespace uses; without a namespace, the whole store's usage.",
     parameters=(Parameter("namespace", NAMESPACE.schema, NAMESPACE.description, NAMESPACE.check, required=False),),
     result=LedgerUsage,
@@ -202,7 +192,6 @@ _USAGE = Tool(
 )
 _SET_QUOTA = Tool(
     name="kv_set_quota",
-    method="set_quota",
     summary="Give a namespace its own quota, or return it to the configured one. A smaller quota removes no entries; it"
     " only refuses writes that would make the namespace grow.",
     parameters=(NAMESPACE, QUOTA_BYTES, IDEMPOTENCY_KEY),
@@ -225,7 +214,6 @@ STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST)
 
 _BATCH = Tool(
     name="kv_batch",
-    method="batch",
     summary="Run several operations on one namespace in order, in one transaction, under one idempotency key. A batch"
     " that only reads values needs no write access.",
     parameters=(

@@ -52,12 +52,11 @@ class ResultField:
 class Tool:
     """One operation: the source of its manifest entry, its schemas, its checks and its task's name.
 
-    ``method`` names the method of the adapter and the facades. ``repeatable`` is True if calling the tool twice
-    leaves the same state as calling it once, even without an idempotency key.
+    ``repeatable`` is True if calling the tool twice leaves the same state as calling it once, even without an
+    idempotency key.
     """
 
     name: str
-    method: str
     summary: str
     parameters: tuple[Parameter, ...]
     result: type[OperationResult]
