@@ -47,7 +47,7 @@ async def _asynchronously(settings: Settings) -> None:
         got = await getter.ainvoke({"namespace": "langgraph:users.bob", "key": "turn-0"})
         assert got["value"]["value"] == {"said": "hi"}
         assert 0 < got["ttl_seconds"] <= 300
-        # In a thread no event loop runs, so the synchronous methods work there too.
+        # No event loop runs in the thread, so the synchronous methods work there too.
         found = await asyncio.to_thread(memory.search, ("users", "ada"))
         assert [item.key for item in found] == ["turn-0", "turn-1", "turn-2"]
         assert (await asyncio.to_thread(getter.invoke, {"namespace": "n", "key": "k"}))["found"] is False

@@ -1,4 +1,4 @@
-"""The MCP server over streamable HTTP, with the SDK's client: sessions apart, personas, strangers refused, its end."""
+"""The MCP server over streamable HTTP, with the SDK's client: sessions, personas, foreign hosts and shutdown."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def serving(directory: Path, config: Path, *options: str) -> Iterator[HttpServer
 
 
 @pytest.mark.usefixtures("celery_setup")
-def test_every_tool_through_the_queue_and_a_clean_end(tmp_path: Path, kv_config: Path) -> None:
+def test_every_tool_works_through_the_queue_and_the_server_stops_cleanly(tmp_path: Path, kv_config: Path) -> None:
     async def session(url: str) -> None:
         async with Client(url) as client:
             await use_every_tool(client)
@@ -75,7 +75,7 @@ class TestSessions:
         return {"policies": {"personas": {"agent": agent, "operator": {"flags": flags}}}}
 
     @pytest.mark.usefixtures("celery_setup")
-    def test_sessions_have_namespaces_of_their_own(self, tmp_path: Path, kv_config: Path, store: KeyValueStore) -> None:
+    def test_sessions_have_their_own_namespaces(self, tmp_path: Path, kv_config: Path, store: KeyValueStore) -> None:
         operator = store.as_persona("operator")
 
         async def sessions(url: str) -> None:
@@ -99,7 +99,7 @@ class TestSessions:
         assert all(name.startswith("mcp-session-") and name.endswith("/n") for name in names)
 
 
-def test_a_persona_is_offered_and_may_do_only_what_it_is_granted(tmp_path: Path) -> None:
+def test_a_persona_is_offered_and_allowed_only_its_tools(tmp_path: Path) -> None:
     reader = {"flags": ["type.system.kv_store_access"], "namespaces": {"shared": ["read"]}}
     config = write_config(tmp_path, policies={"personas": {"reader": reader}})
 
@@ -123,7 +123,7 @@ def test_a_persona_is_offered_and_may_do_only_what_it_is_granted(tmp_path: Path)
 
 
 def refusals(server: HttpServer) -> dict[str, int]:
-    """How a request for another host, and one of a page of another, are answered."""
+    """Return the statuses of a request for another host and of one from another origin."""
     statuses = {}
     for name, header in (("host", {"Host": "evil.example"}), ("page", {"Origin": "http://evil.example"})):
         with closing(HTTPConnection(urlsplit(server.url).netloc, timeout=10)) as connection:

@@ -62,7 +62,7 @@ def test_every_tool_through_the_queue(kv_config: Path, store: KeyValueStore) -> 
     assert [usage.namespace for usage in store.list_namespaces().namespaces] == ["agent/n"]
 
 
-def test_standard_output_carries_the_protocol_alone_and_its_end_ends_the_server(tmp_path: Path) -> None:
+def test_standard_output_carries_only_the_protocol_and_closing_it_stops_the_server(tmp_path: Path) -> None:
     server = start(write_config(tmp_path))
     calls = [
         message("initialize", INITIALIZE, 1),
@@ -83,7 +83,7 @@ def test_standard_output_carries_the_protocol_alone_and_its_end_ends_the_server(
     assert by_id[3]["error"]["code"] == -32602
 
 
-def test_a_signal_ends_the_server_while_its_client_says_nothing(tmp_path: Path) -> None:
+def test_a_signal_stops_the_server_while_its_client_is_silent(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     servers = {number: start(config, "--session-prefix") for number in (signal.SIGINT, signal.SIGTERM)}
     for number, server in servers.items():
@@ -102,7 +102,7 @@ class TestWithoutAWorkerAtFirst:
     def config_overrides(self) -> dict[str, Any]:
         return {"facade": {"timeout_seconds": 0.5}}
 
-    def test_a_call_of_unknown_outcome_is_mended_as_its_error_says(
+    def test_a_call_of_unknown_outcome_is_repeated_as_its_error_says(
         self, kv_config: Path, request: pytest.FixtureRequest
     ) -> None:
         async def session() -> None:

@@ -1,4 +1,4 @@
-"""Policies with a real worker: it refuses again what a facade would have refused, and what is not signed."""
+"""Policies with a real worker: it denies what a facade would deny, and messages without a signature."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def config_overrides(tmp_path: Path, postgres_url: str) -> dict[str, Any]:
 
 
 def test_policies(kv_config: Path, settings: Settings, worker_node: WorkerNode, tmp_path: Path) -> None:
-    """One worker for all of it: its start takes longer than everything here."""
+    """One worker serves all checks, because starting it takes longer than all of them."""
     migrate_store(settings)
     app = make_celery(settings)
     with KeyValueStore(settings, "operator") as store:
@@ -62,7 +62,7 @@ def test_policies(kv_config: Path, settings: Settings, worker_node: WorkerNode, 
 
 
 def by_hand(app: Celery, cell: Cell) -> Any:
-    """Send what no facade would send."""
+    """Send a message that no facade would send."""
     payload = {**cell.arguments, **({"persona": cell.persona} if cell.persona else {})}
     task_name = f"kvworker.{cell.tool}"
     return app.send_task(task_name, kwargs=sign_payload(KEY, task_name, payload), queue="kv")

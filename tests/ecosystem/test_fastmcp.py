@@ -32,7 +32,7 @@ def inner() -> Iterator[InlineKeyValueStore]:
 
 
 def make_server(inner: InlineKeyValueStore) -> FastMCP[Any]:
-    """A server as each process of a fleet makes it; all they share is the kvworker store."""
+    """Make a server as each process of a fleet does. The processes share only the kvworker store."""
     server = FastMCP("agent", session_state_store=KvworkerKeyValueStore(inner, namespace_prefix="agents/"))
     server.add_provider(SessionProvider())
 
@@ -75,7 +75,7 @@ def state_keys(inner: InlineKeyValueStore) -> list[str]:
     return [entry.key for entry in inner.list_keys(STATE).entries]
 
 
-# The state of a connection outlives a request only on connections that begin with a handshake.
+# State outlives a request only on connections that begin with a handshake.
 async def test_the_state_of_a_connection(inner: InlineKeyValueStore) -> None:
     server = make_server(inner)
     fact = {"text": "grüße", "tags": ["a", None], "score": 0.5}
@@ -114,7 +114,7 @@ async def test_servers_share_their_sessions(inner: InlineKeyValueStore) -> None:
             await call(one, "notes", session_id=session_id)
 
 
-async def test_state_that_is_not_json_is_told_as_fastmcp_tells_it(inner: InlineKeyValueStore) -> None:
+async def test_state_that_is_not_json_raises_fastmcps_error(inner: InlineKeyValueStore) -> None:
     async with Client(make_server(inner)) as client:
         with pytest.raises(ToolError, match="'fact' is not serializable"):
             await call(client, "remember_half_a_character")

@@ -1,4 +1,4 @@
-"""The py-key-value store: the library's contract, and what is kvworker's own in it.
+"""The py-key-value store: the library's contract, and kvworker's additions to it.
 
 The library's own suite (``tests/stores/base.py`` of its repository) is in neither its wheel nor its sdist, so it
 cannot be run from here. These tests cover the same behaviours in their own words, and
@@ -51,14 +51,14 @@ def store(inner: RecordingStore) -> KvworkerKeyValueStore:
 
 
 class TestContract:
-    async def test_it_is_what_the_library_asks_for(self, store: KvworkerKeyValueStore) -> None:
+    async def test_it_implements_the_librarys_protocols(self, store: KvworkerKeyValueStore) -> None:
         assert isinstance(store, AsyncKeyValue)
         assert isinstance(store, AsyncEnumerateKeysProtocol)
         assert isinstance(store, AsyncEnumerateCollectionsProtocol)
         assert isinstance(store, AsyncDestroyCollectionProtocol)
         assert not isinstance(store, AsyncCullProtocol | AsyncDestroyStoreProtocol)
 
-    async def test_nothing_is_there_at_first(self, store: KvworkerKeyValueStore) -> None:
+    async def test_a_new_store_is_empty(self, store: KvworkerKeyValueStore) -> None:
         assert await store.get("k") is None
         assert await store.ttl("k") == (None, None)
         assert await store.get_many(["k", "l"]) == [None, None]
@@ -88,7 +88,7 @@ class TestContract:
         assert await store.delete_many(["a", "x", "a"]) == 1
         assert await store.get_many(deque(["a", "b"])) == [None, {"n": 2}]
 
-    async def test_many_of_nothing_sends_nothing(self, store: KvworkerKeyValueStore, inner: RecordingStore) -> None:
+    async def test_calls_without_keys_send_nothing(self, store: KvworkerKeyValueStore, inner: RecordingStore) -> None:
         assert await store.get_many([]) == []
         assert await store.ttl_many([]) == []
         assert await store.delete_many([]) == 0
@@ -109,7 +109,7 @@ class TestContract:
             await store.put_if_absent("other", {"a": object()})
 
     @pytest.mark.parametrize("ttl", [0, -1, True, False, float("nan"), float("inf"), "5", Decimal("NaN")], ids=repr)
-    async def test_what_is_no_ttl_is_refused_wherever_it_is_given(
+    async def test_an_invalid_ttl_is_refused_by_every_method(
         self, store: KvworkerKeyValueStore, inner: RecordingStore, ttl: Any
     ) -> None:
         for put in (
@@ -122,7 +122,7 @@ class TestContract:
         assert not inner.get("default_collection", "k").found
 
     @pytest.mark.parametrize("ttl", [1e300, 10**400, Decimal(10) ** 12], ids=["float", "int", "Decimal"])
-    async def test_a_ttl_of_ages_is_cut(self, store: KvworkerKeyValueStore, ttl: Any) -> None:
+    async def test_a_very_long_ttl_is_cut(self, store: KvworkerKeyValueStore, ttl: Any) -> None:
         await store.put("put", {}, ttl=ttl)
         await store.put_many(["many"], [{}], ttl=ttl)
         await store.put_if_absent("absent", {}, ttl=ttl)
@@ -190,7 +190,7 @@ class TestNames:
         with pytest.raises(InvalidKeyError, match="namespace is 256 bytes of UTF-8; at most 255 are allowed"):
             await store.put("k", {}, collection="c" * 251)
 
-    def test_a_prefix_that_is_none(self, inner: RecordingStore) -> None:
+    def test_an_invalid_prefix(self, inner: RecordingStore) -> None:
         with pytest.raises(kvworker.InvalidKeyError, match="namespace_prefix"):
             KvworkerKeyValueStore(inner, namespace_prefix="p" * 256)
 
@@ -207,7 +207,7 @@ class TestNames:
         assert await store.collections(limit=1) == ["c"]
         assert await store.collections(limit=5) == ["c", "d"]
 
-    async def test_it_remembers_no_collections(self, store: KvworkerKeyValueStore) -> None:
+    async def test_it_keeps_no_collection_names_in_memory(self, store: KvworkerKeyValueStore) -> None:
         def remembered() -> int:
             return sum(len(kept) for kept in vars(store).values() if isinstance(kept, dict))
 
@@ -225,7 +225,7 @@ class TestValues:
         inner.set("c", "k", {"written": "by another"})
         assert await store.get("k", collection="c") == {"written": "by another"}
 
-    async def test_what_is_no_object_is_not_a_value_of_the_library(
+    async def test_a_stored_value_that_is_not_an_object_is_an_error(
         self, store: KvworkerKeyValueStore, inner: RecordingStore
     ) -> None:
         inner.increment("c", "hunter2")
@@ -234,7 +234,7 @@ class TestValues:
                 await call
 
     @pytest.mark.parametrize("value", [(1, 2), {1}, b"x", float("nan"), "\ud800", {1: "one"}, timedelta(1)], ids=repr)
-    async def test_what_json_would_change_is_refused(self, store: KvworkerKeyValueStore, value: object) -> None:
+    async def test_a_value_that_json_would_change_is_refused(self, store: KvworkerKeyValueStore, value: object) -> None:
         for call in (store.put("k", {"v": value}), store.put_many(["j", "k"], [{}, {"v": value}])):
             with pytest.raises(SerializationError) as caught:
                 await call
@@ -242,7 +242,7 @@ class TestValues:
         assert await store.keys() == []
 
 
-async def test_a_persona_that_may_only_read_reads_all_there_is() -> None:
+async def test_a_persona_with_read_access_can_read_everything() -> None:
     reader = {"flags": ["type.system.kv_store_access"]}
     writer = {"flags": ["type.system.kv_store_access", "type.system.kv_store_write"]}
     adapters = {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}

@@ -1,4 +1,4 @@
-"""The py-key-value store: expiry by the database's clock, and the messages that its calls become."""
+"""The py-key-value store: expiry by the database's clock, and the messages that its calls send."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def until_gone(store: KvworkerKeyValueStore, key: str) -> None:
 
 
 class TestTTL:
-    async def test_what_remains_is_what_the_database_says(
+    async def test_the_database_decides_the_remaining_ttl(
         self, store: KvworkerKeyValueStore, inner: RecordingStore
     ) -> None:
         await store.put("k", {"a": 1}, ttl=60.5)
@@ -83,7 +83,7 @@ class TestTTL:
             assert ttl == pytest.approx(60, abs=5)
 
     @pytest.mark.parametrize("ttl", [0, -1, -0.5, True, 1e-9], ids=repr)
-    async def test_a_ttl_that_is_none(self, store: KvworkerKeyValueStore, ttl: Any) -> None:
+    async def test_an_invalid_ttl(self, store: KvworkerKeyValueStore, ttl: Any) -> None:
         for call in (store.put("k", {}, ttl=ttl), store.put_many(["k", "j"], [{}, {}], ttl=ttl)):
             with pytest.raises(InvalidTTLError):
                 await call
@@ -91,17 +91,17 @@ class TestTTL:
 
 
 class TestMessages:
-    async def test_a_message_for_every_thousand(self, store: KvworkerKeyValueStore, inner: RecordingStore) -> None:
+    async def test_one_message_per_thousand_keys(self, store: KvworkerKeyValueStore, inner: RecordingStore) -> None:
         keys = [f"k{number}" for number in range(2001)]
         values = [{"n": number} for number in range(2001)]
         await store.put_many(keys, values)
         assert await store.get_many(keys) == values
         assert await store.delete_many(keys) == 2001
         batch = ["kv_batch"] * 2
-        # The last of three reads is of one key, which needs no batch.
+        # The last of the three reads has one key, which needs no batch.
         assert [name for name, _ in inner.messages] == [*batch, "kv_batch", *batch, "kv_get", *batch, "kv_batch"]
 
-    async def test_reading_holds_nothing_that_writes(self, store: KvworkerKeyValueStore, inner: RecordingStore) -> None:
+    async def test_reads_send_no_writes(self, store: KvworkerKeyValueStore, inner: RecordingStore) -> None:
         await store.get("k")
         await store.ttl_many(["k", "j"])
         await store.keys()
@@ -118,7 +118,7 @@ class TestMessages:
             values = await store.get_many([*keys, "missing"])
             assert [None if value is None else list(value) for value in values] == [[key] for key in keys] + [None]
 
-    async def test_a_quotas_error_is_kvworkers_own_and_nothing_was_put(self) -> None:
+    async def test_a_quota_error_is_kvworkers_own_and_nothing_is_stored(self) -> None:
         with with_quota(50) as inner:
             store = KvworkerKeyValueStore(inner)
             for call in (store.put_many(["a", "b"], [{"v": "x" * 30}] * 2), store.put("a", {"v": "x" * 60})):

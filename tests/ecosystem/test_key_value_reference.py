@@ -1,4 +1,4 @@
-"""The py-key-value store beside the library's own ``MemoryStore``: any calls give the same on both."""
+"""The py-key-value store gives the same results as the library's own ``MemoryStore``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _json = st.recursive(
     max_leaves=5,
 )
 _values = st.dictionaries(_texts, _json, max_size=3)
-#: Long enough never to end within an example.
+#: Long enough not to expire within an example.
 _ttls = st.none() | st.sampled_from([3600, 7200.5, 10**6])
 
 
@@ -61,7 +61,7 @@ def _calls(draw: st.DrawFn) -> Call:
 
 
 def told(outcome: object) -> str:
-    """What a call gave, as text that tells 1 from 1.0 and true, and a remaining TTL by its minute."""
+    """Return a result as text that differs between 1, 1.0 and true, with remaining TTLs in whole minutes."""
 
     def without_fractions(answer: object) -> object:
         match answer:
@@ -98,7 +98,7 @@ def inner() -> Iterator[InlineKeyValueStore]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(calls=st.lists(_calls(), min_size=1, max_size=15))
-def test_any_calls_give_the_same(inner: InlineKeyValueStore, calls: list[Call]) -> None:
+def test_random_calls_give_the_same_results(inner: InlineKeyValueStore, calls: list[Call]) -> None:
     async def compare() -> None:
         mine = KvworkerKeyValueStore(inner, namespace_prefix=next(_prefixes))
         reference = MemoryStore()
@@ -126,7 +126,7 @@ def test_any_calls_give_the_same(inner: InlineKeyValueStore, calls: list[Call]) 
     ],
     ids=str,
 )
-def test_a_wrong_call_is_the_same_error(inner: InlineKeyValueStore, call: Call) -> None:
+def test_a_wrong_call_raises_the_same_error(inner: InlineKeyValueStore, call: Call) -> None:
     def error_of(store: object) -> type[Exception]:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the reference says which
             asyncio.run(outcome_of(store, call))

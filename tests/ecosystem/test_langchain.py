@@ -1,4 +1,4 @@
-"""kvworker's tools as LangChain's: the same definitions, results a model reads, errors that it can act on."""
+"""kvworker's tools in LangChain: their definitions, results that a model can read and errors that it can act on."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def tools(store: InlineKeyValueStore) -> dict[str, BaseTool]:
 
 
 def _called(tool: BaseTool, arguments: dict[str, Any]) -> ToolMessage:
-    """What a model gets for a tool call."""
+    """Return the message that a model receives for a tool call."""
     message = tool.invoke({"type": "tool_call", "id": "call-1", "name": tool.name, "args": arguments})
     assert isinstance(message, ToolMessage)
     return message
 
 
-def test_every_tool_is_there_with_its_own_schema(tools: dict[str, BaseTool]) -> None:
+def test_every_tool_has_its_own_schema(tools: dict[str, BaseTool]) -> None:
     assert list(tools) == list(TOOLS)
     for name, tool in tools.items():
         function = convert_to_openai_tool(tool)["function"]
@@ -50,7 +50,7 @@ def test_every_tool_is_there_with_its_own_schema(tools: dict[str, BaseTool]) -> 
         assert function["parameters"] == input_schema(TOOLS[name])
 
 
-def test_only_the_tools_that_were_asked_for(store: InlineKeyValueStore) -> None:
+def test_only_the_requested_tools(store: InlineKeyValueStore) -> None:
     assert [tool.name for tool in langchain_tools(store, names=["kv_set", "kv_get"])] == ["kv_set", "kv_get"]
     with pytest.raises(InvalidRequestError, match="unknown tool 'kv_fly'"):
         langchain_tools(store, names=["kv_fly"])
@@ -71,7 +71,7 @@ def test_only_the_tools_that_the_persona_may_use() -> None:
         assert json.loads(str(message.content))["error"]["type"] == "PolicyDeniedError"
 
 
-def test_a_result_is_the_dict_and_for_a_model_its_json(tools: dict[str, BaseTool]) -> None:
+def test_a_result_is_a_dict_and_for_a_model_its_json(tools: dict[str, BaseTool]) -> None:
     stored = tools["kv_set"].invoke({"namespace": "n", "key": "k", "value": {"a": [1, None, "é"]}, "ttl_seconds": None})
     assert stored["value"] == {"a": [1, None, "é"]}
     message = _called(tools["kv_get"], {"namespace": "n", "key": "k"})
@@ -115,7 +115,7 @@ def test_asynchronously_over_a_synchronous_store(tools: dict[str, BaseTool]) -> 
         ({"namespace": "n", "key": "taken", "value": 1, "if_absent": True}, "VersionConflictError"),
     ],
 )
-def test_an_error_tells_a_model_what_happened_and_what_to_do(
+def test_an_error_says_what_happened_and_what_to_do(
     store: InlineKeyValueStore, tools: dict[str, BaseTool], arguments: dict[str, Any], error_type: str
 ) -> None:
     store.set("n", "taken", 0)
@@ -139,7 +139,7 @@ def test_a_host_may_have_errors_raised(store: InlineKeyValueStore) -> None:
     assert isinstance(raised.value.__cause__, VersionConflictError)
 
 
-def test_what_only_an_operator_can_mend_is_raised(sqlite_url: str) -> None:
+def test_an_error_that_only_an_operator_can_fix_is_raised(sqlite_url: str) -> None:
     adapters = {"sqlite": {"url": sqlite_url, "migrate_on_start": False}}
     config = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": adapters}}}
     with InlineKeyValueStore(Settings.from_mapping(config)) as store:
@@ -175,7 +175,7 @@ for module in ("langgraph", "langchain"):
 """
 
 
-def test_without_its_extra_a_module_says_which_to_install() -> None:
+def test_without_its_extra_a_module_names_the_extra_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_EXTRAS], capture_output=True, text=True, check=True)
     langgraph, langchain = done.stdout.splitlines()
     assert "pip install 'kvworker[langgraph]'" in langgraph

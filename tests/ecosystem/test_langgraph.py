@@ -1,4 +1,4 @@
-"""LangGraph's contract: the same operations on LangGraph's own store in memory and on kvworker's, compared."""
+"""LangGraph's contract: LangGraph's own in-memory store and kvworker's give the same results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(kv_store: InlineKeyValueStore) -> KvworkerStore:
 
 @pytest.fixture(params=["langgraph", "kvworker"])
 def any_store(request: pytest.FixtureRequest, store: KvworkerStore) -> BaseStore:
-    """Both stores: what holds of the one must hold of the other."""
+    """Both stores, which must behave alike."""
     return store if request.param == "kvworker" else InMemoryStore()
 
 
@@ -87,7 +87,7 @@ def test_the_asynchronous_methods_do_the_same(any_store: BaseStore) -> None:
     ]
 
 
-def test_a_batch_reads_what_was_there_before_it_and_its_last_put_wins(any_store: BaseStore) -> None:
+def test_a_batch_reads_the_state_before_it_and_its_last_put_wins(any_store: BaseStore) -> None:
     any_store.put(("a",), "replaced", {"n": 0})
     any_store.put(("a",), "deleted", {"n": 0})
     results = any_store.batch(
@@ -175,7 +175,7 @@ _FILTERED: list[dict[str, Any]] = [
         {},
     ],
 )
-def test_a_filter_takes_the_same_items(store: KvworkerStore, wanted: dict[str, Any]) -> None:
+def test_a_filter_matches_the_same_items(store: KvworkerStore, wanted: dict[str, Any]) -> None:
     reference = InMemoryStore()
     for number, value in enumerate(_FILTERED):
         reference.put(("f",), f"item-{number}", value)
@@ -200,7 +200,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["x", "y"]), inner, max_size=2),
     max_leaves=4,
 )
-# Every value has a number "n": at what is no number LangGraph's own store fails, and kvworker's does not.
+# Every value has a number "n", because LangGraph's own store fails on other operands and kvworker's does not.
 _VALUES = st.fixed_dictionaries({"n": _NUMBERS}, optional={"s": _JSON})
 _COMPARISONS = st.dictionaries(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]), _NUMBERS, max_size=2)
 _FILTERS = st.none() | st.fixed_dictionaries({}, optional={"n": _NUMBERS | _COMPARISONS, "s": _JSON})
@@ -226,10 +226,10 @@ _BATCHES = st.lists(st.one_of(_GETS, _PUTS, _PUTS, _WHOLE_SEARCHES, _LISTINGS), 
 
 
 def _reference_batch(reference: InMemoryStore, ops: list[Op]) -> list[Any]:
-    """What LangGraph's store gives; it also lists namespaces that hold nothing, which no store of its others does."""
+    """Run operations on LangGraph's store. Its in-memory store alone lists empty namespaces, so they are removed."""
     for namespace in [one for one, items in reference._data.items() if not items]:
         del reference._data[namespace]
-    # Listings first: there a get leaves an empty namespace behind.
+    # Listings come first, because a get leaves an empty namespace behind there.
     order = sorted(range(len(ops)), key=lambda index: not isinstance(ops[index], ListNamespacesOp))
     results = dict(zip(order, reference.batch([ops[index] for index in order]), strict=True))
     return [results[index] for index in range(len(ops))]
@@ -239,14 +239,14 @@ def _comparable(op: Op, result: Any) -> Any:
     if isinstance(op, GetOp):
         return result and (result.namespace, result.key, result.value)
     if isinstance(op, SearchOp):
-        # Each store has an order of its own.
+        # Each store has its own order.
         return sorted(((item.namespace, item.key, item.value, item.score) for item in result), key=lambda one: one[:2])
     return result
 
 
 @settings(max_examples=200, deadline=None)
 @given(batches=st.lists(_BATCHES, min_size=1, max_size=4), search=_searches(st.integers(0, 3), st.integers(0, 3)))
-def test_any_batches_give_what_langgraphs_store_gives(
+def test_random_batches_give_the_same_results(
     kv_store: InlineKeyValueStore, batches: list[list[Op]], search: SearchOp
 ) -> None:
     reference, store = InMemoryStore(), KvworkerStore(kv_store, prefix=next(_prefixes))

@@ -35,7 +35,7 @@ async def _remember_async(state: Turn, *, store: BaseStore) -> dict[str, list[st
 
 
 def compile_graph(store: BaseStore, *, is_async: bool = False) -> CompiledStateGraph[Turn, None, Turn, Turn]:
-    """A graph of one node, which remembers over the runs what each user said."""
+    """Build a graph of one node that remembers across runs what each user said."""
     builder = StateGraph(Turn)
     if is_async:
         builder.add_node("remember", _remember_async)
@@ -47,7 +47,7 @@ def compile_graph(store: BaseStore, *, is_async: bool = False) -> CompiledStateG
 
 
 def turn(user: str, said: str) -> Turn:
-    """What goes into a run of the graph."""
+    """Return the input of a run of the graph."""
     return {"user": user, "said": said, "remembered": []}
 
 
@@ -66,7 +66,7 @@ def test_a_node_finds_what_earlier_runs_put() -> None:
         assert other_process.invoke(turn("ada", "bye"))["remembered"] == ["hello", "more"]
 
 
-def test_a_coroutine_node_does_too() -> None:
+def test_a_coroutine_node_finds_them_too() -> None:
     with InlineKeyValueStore() as kv_store:
         graph = compile_graph(KvworkerStore(kv_store), is_async=True)
         assert asyncio.run(graph.ainvoke(turn("ada", "hello")))["remembered"] == []

@@ -1,4 +1,4 @@
-"""What a LangGraph store on kvworker does beyond LangGraph's contract, or says that it does otherwise."""
+"""The LangGraph store beyond LangGraph's contract, and its documented deviations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _ttl_seconds(kv_store: CountingStore, namespace: str, key: str) -> float | N
 
 
 class TestTimes:
-    def test_an_update_keeps_the_creation_time_and_moves_the_other(self, store: KvworkerStore) -> None:
+    def test_an_update_keeps_the_creation_time_and_moves_the_update_time(self, store: KvworkerStore) -> None:
         before = datetime.now(UTC)
         store.put(("a",), "k", {"n": 1})
         first = store.get(("a",), "k")
@@ -51,7 +51,7 @@ class TestTimes:
         assert second.updated_at > first.updated_at
         assert store.search(("a",))[0].dict() == {**second.dict(), "score": None}
 
-    def test_what_was_deleted_is_created_anew(self, store: KvworkerStore) -> None:
+    def test_a_deleted_item_gets_a_new_creation_time(self, store: KvworkerStore) -> None:
         store.put(("a",), "k", {"n": 1})
         first = store.get(("a",), "k")
         store.delete(("a",), "k")
@@ -87,7 +87,7 @@ class TestNames:
         assert all(Names(prefix).decode(Names(prefix).encode(labels)) == labels for prefix, labels in named)
 
     @pytest.mark.parametrize("prefix", ["a:b", "", " ", "x" * 256])
-    def test_a_prefix_that_is_no_name_or_holds_a_colon_is_refused(self, kv_store: CountingStore, prefix: str) -> None:
+    def test_a_prefix_that_is_invalid_or_holds_a_colon_is_refused(self, kv_store: CountingStore, prefix: str) -> None:
         with pytest.raises(InvalidKeyError):
             KvworkerStore(kv_store, prefix=prefix)
 
@@ -102,18 +102,18 @@ class TestNames:
                 store.batch([op])
 
     @pytest.mark.parametrize("label", ["x" * 244, "x" * 245, "x" * 300], ids=len)
-    def test_below_a_name_that_is_too_long_there_is_nothing(self, store: KvworkerStore, label: str) -> None:
+    def test_nothing_is_found_below_a_name_that_is_too_long(self, store: KvworkerStore, label: str) -> None:
         store.put(("x",), "k", {"n": 1})
         assert store.search((label,)) == []
         assert store.list_namespaces(prefix=(label,)) == []
         assert store.list_namespaces(suffix=(label,)) == []
 
     @pytest.mark.parametrize("key", ["", " ", "x" * 1025, "\x00"])
-    def test_a_key_that_the_store_does_not_take_is_refused(self, store: KvworkerStore, key: str) -> None:
+    def test_an_invalid_key_is_refused(self, store: KvworkerStore, key: str) -> None:
         with pytest.raises(InvalidKeyError):
             store.put(("a",), key, {})
 
-    def test_an_entry_that_something_else_wrote_is_an_error_that_names_it(
+    def test_an_entry_of_another_program_is_an_error_that_names_it(
         self, kv_store: CountingStore, store: KvworkerStore
     ) -> None:
         kv_store.set("langgraph:a", "foreign", {"value": 1})
@@ -123,7 +123,7 @@ class TestNames:
 
 
 class TestTTL:
-    def test_a_default_in_minutes_and_what_a_put_says_instead(self, kv_store: CountingStore) -> None:
+    def test_a_default_in_minutes_and_a_puts_own_ttl(self, kv_store: CountingStore) -> None:
         store = KvworkerStore(kv_store, ttl={"default_ttl": 2})
         store.put(("a",), "default", {})
         store.put(("a",), "longer", {}, ttl=10)
@@ -134,7 +134,7 @@ class TestTTL:
         store.put(("a",), "longer", {}, ttl=None)
         assert _ttl_seconds(kv_store, "langgraph:a", "longer") is None
 
-    def test_what_expired_is_not_read(self, kv_store: CountingStore) -> None:
+    def test_an_expired_item_is_not_read(self, kv_store: CountingStore) -> None:
         store = KvworkerStore(kv_store)
         store.put(("a",), "short", {"n": 1}, ttl=0.05 / 60)
         store.put(("b",), "lasting", {"n": 1})
@@ -166,7 +166,7 @@ class TestTTL:
         expected_seconds = 600 if renewed else 60
         assert _ttl_seconds(kv_store, "langgraph:a", "k") == pytest.approx(expected_seconds, abs=5)
 
-    def test_a_search_renews_only_what_it_returns(self, kv_store: CountingStore, store: KvworkerStore) -> None:
+    def test_a_search_renews_only_returned_items(self, kv_store: CountingStore, store: KvworkerStore) -> None:
         for key in ("k0", "k1", "k2"):
             store.put(("a",), key, {}, ttl=10)
             kv_store.touch("langgraph:a", key, 60)
@@ -182,19 +182,19 @@ class TestTTL:
         assert _ttl_seconds(kv_store, "langgraph:a", "k") == pytest.approx(60, abs=5)
 
     @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), True, "5"])
-    def test_one_that_is_no_time_is_refused(self, store: KvworkerStore, minutes: Any) -> None:
+    def test_an_invalid_ttl_is_refused(self, store: KvworkerStore, minutes: Any) -> None:
         with pytest.raises(InvalidTTLError, match="ttl of item 'k' must be a finite number of minutes above 0"):
             store.put(("a",), "k", {}, ttl=minutes)
 
     @pytest.mark.parametrize("minutes", [1e308, 10**400], ids=["float", "int"])
-    def test_one_of_ages_is_cut(self, kv_store: CountingStore, store: KvworkerStore, minutes: float) -> None:
+    def test_a_very_long_ttl_is_cut(self, kv_store: CountingStore, store: KvworkerStore, minutes: float) -> None:
         store.put(("a",), "k", {}, ttl=minutes)
         assert store.get(("a",), "k") is not None
         assert _ttl_seconds(kv_store, "langgraph:a", "k") == pytest.approx(1e10, rel=1e-3)
 
 
 class TestPersonas:
-    def test_a_reader_finds_what_it_may_read_and_writes_nothing(self) -> None:
+    def test_a_reader_finds_only_readable_items_and_cannot_write(self) -> None:
         flags = ["type.system.kv_store_access", "type.system.kv_store_write"]
         personas = {
             "writer": {"flags": flags},

@@ -1,4 +1,4 @@
-"""What a batch of LangGraph's operations sends, and what it refuses to send."""
+"""The messages of a batch of LangGraph's operations, and the operations that it refuses."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def store(kv_store: CountingStore) -> KvworkerStore:
 
 
 class TestMessages:
-    def test_the_reads_of_a_namespace_are_one_and_its_writes_another(
+    def test_the_reads_of_a_namespace_are_one_message_and_its_writes_another(
         self, kv_store: CountingStore, store: KvworkerStore
     ) -> None:
         store.put(("a",), "k3", {"n": 1}, ttl=1)
         ops: list[Op] = [PutOp(("a",), "k1", {}), GetOp(("a",), "k2"), PutOp(("a",), "k2", None), GetOp(("a",), "k3")]
         assert kv_store.sent_by(store, *ops) == ["kv_batch", "kv_batch"]
 
-    def test_one_key_is_its_own_tool(self, kv_store: CountingStore, store: KvworkerStore) -> None:
+    def test_a_single_key_needs_no_batch(self, kv_store: CountingStore, store: KvworkerStore) -> None:
         assert kv_store.sent_by(store, PutOp(("a",), "k", {}, ttl=1)) == ["kv_get", "kv_set"]
         assert kv_store.sent_by(store, GetOp(("a",), "k")) == ["kv_get", "kv_touch"]
         assert kv_store.sent_by(store, GetOp(("a",), "k", refresh_ttl=False)) == ["kv_get"]
         assert kv_store.sent_by(store, PutOp(("a",), "k", None)) == ["kv_delete"]
         assert kv_store.sent_by(store) == []
 
-    def test_a_search_reads_on_only_until_it_has_enough(self, kv_store: CountingStore, store: KvworkerStore) -> None:
+    def test_a_search_stops_reading_once_it_has_enough(self, kv_store: CountingStore, store: KvworkerStore) -> None:
         store.batch([PutOp((f"n{number:02}",), "k", {"n": number}) for number in range(20)])
         eight = ["kv_list_namespaces", *["kv_list_keys"] * 8]
         assert kv_store.sent_by(store, SearchOp((), limit=8)) == eight
@@ -50,7 +50,7 @@ class TestMessages:
         assert kv_store.sent_by(store, SearchOp(("n01",))) == ["kv_list_namespaces", "kv_list_keys"]
         assert kv_store.sent_by(store, SearchOp((), limit=0)) == ["kv_list_namespaces"]
 
-    def test_more_than_a_message_holds_goes_in_several(self, kv_store: CountingStore, store: KvworkerStore) -> None:
+    def test_more_operations_than_one_message_holds(self, kv_store: CountingStore, store: KvworkerStore) -> None:
         keys = [f"k{number:04}" for number in range(1001)]
         puts: list[Op] = [PutOp(("a",), key, {"n": 1}) for key in keys]
         assert kv_store.sent_by(store, *puts) == ["kv_batch", "kv_get", "kv_batch", "kv_set"]
@@ -58,7 +58,7 @@ class TestMessages:
         assert [item.key for item in store.search(("a",), filter={"n": 1}, limit=3, offset=998)] == keys[998:]
         assert all(store.batch([GetOp(("a",), key) for key in keys]))
 
-    def test_values_that_are_too_large_for_one_answer_are_read_in_several(
+    def test_values_too_large_for_one_reply_are_read_in_several(
         self, kv_store: CountingStore, store: KvworkerStore
     ) -> None:
         kv_store.set_quota("langgraph:a", 16 * _MIB)
@@ -92,7 +92,7 @@ class TestRefusals:
             "an operation",
         ],
     )
-    def test_of_a_batch_with_something_wrong_nothing_is_sent(
+    def test_a_batch_with_a_wrong_operation_sends_nothing(
         self, kv_store: CountingStore, store: KvworkerStore, wrong: Any
     ) -> None:
         with pytest.raises(ValueError, match=r".+"):
@@ -104,11 +104,11 @@ class TestRefusals:
             store.put(("a",), "k", {1: "one"})  # type: ignore[dict-item]
 
     @pytest.mark.parametrize("value", [[["x", 1]], [1], "text", 5, True])
-    def test_a_value_that_is_no_mapping_is_refused(self, store: KvworkerStore, value: Any) -> None:
+    def test_a_value_that_is_not_a_mapping_is_refused(self, store: KvworkerStore, value: Any) -> None:
         with pytest.raises(InvalidRequestError, match="the value of item 'k' must be a mapping, not a"):
             store.put(("a",), "k", value)
 
-    def test_a_full_namespace_takes_nothing_of_a_batch_and_others_take_theirs(self, store: KvworkerStore) -> None:
+    def test_a_full_namespace_fails_as_a_whole_and_others_succeed(self, store: KvworkerStore) -> None:
         ops: list[Op] = [
             PutOp(("full",), "small", {}),
             PutOp(("full",), "large", {"text": "x" * 2 * _MIB}),
@@ -118,7 +118,7 @@ class TestRefusals:
             store.batch(ops)
         assert [item.namespace for item in store.search(())] == [("other",)]
 
-    def test_text_is_compared_as_text_and_what_cannot_be_compared_does_not_match(self, store: KvworkerStore) -> None:
+    def test_text_is_compared_as_text_and_incomparable_values_do_not_match(self, store: KvworkerStore) -> None:
         values: dict[str, Any] = {"early": "2024-01-31", "late": "2025-06-01", "none": None, "list": [1]}
         for key, value in values.items():
             store.put(("a",), key, {"date": value})

@@ -1,4 +1,4 @@
-"""A store in memory that counts the messages which a queue would have carried."""
+"""An in-memory store that counts the messages that a queue would have carried."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvworker.integrations.langgraph import KvworkerStore
 
 
 class CountingStore(InlineKeyValueStore):
-    """The store in memory, with the tools of the messages that a queue would have carried."""
+    """An in-memory store that records the tool of each message."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
@@ -24,7 +24,7 @@ class CountingStore(InlineKeyValueStore):
         return super().submit(tool, arguments, timeout=timeout)
 
     def sent_by(self, store: KvworkerStore, *ops: Op) -> list[str]:
-        """The messages of one batch."""
+        """Run one batch and return the tools of its messages."""
         self.sent.clear()
         store.batch(ops)
         return self.sent

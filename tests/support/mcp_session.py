@@ -1,4 +1,4 @@
-"""What the tests of both MCP transports have in common: the server's command, and a session that uses every tool."""
+"""Helpers for the tests of both MCP transports: the server's command, and a session that uses every tool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def server_command(config: Path, *options: str) -> list[str]:
 
 
 def write_config(directory: Path, **blocks: object) -> Path:
-    """A configuration of which nothing can be reached: for what is decided before anything is sent."""
+    """Write a configuration whose servers are unreachable, for decisions made before anything is sent."""
     path = directory / "unreachable.yaml"
     path.write_text(yaml.safe_dump({"queue": {"broker_url": "redis://127.0.0.1:1/0"}, **blocks}))
     return path
@@ -43,7 +43,7 @@ def text_of(result: CallToolResult) -> Any:
 
 
 async def use(client: Client, name: str, **arguments: Any) -> Any:
-    """The tool's structured result, which the SDK's client has checked against the output schema."""
+    """Return the tool's structured result, which the SDK's client has checked against the output schema."""
     result = await client.call_tool(name, arguments)
     assert not result.is_error, text_of(result)
     assert result.structured_content == text_of(result)
@@ -51,7 +51,7 @@ async def use(client: Client, name: str, **arguments: Any) -> Any:
 
 
 async def fail(client: Client, name: str, **arguments: Any) -> Any:
-    """The error that the tool told."""
+    """Return the error of a failed call."""
     result = await client.call_tool(name, arguments)
     assert result.is_error
     assert result.structured_content is None

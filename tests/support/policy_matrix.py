@@ -1,4 +1,4 @@
-"""Who may do what, written out: personas, calls, and a table of what is allowed that no code computes."""
+"""The rights of personas, written out by hand: personas, calls, and a table of the allowed ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WRITE = "type.system.kv_store_write"
 _ADMIN = "type.system.kv_store_admin"
 _TEAM: dict[str, list[str]] = {"team.*": ["read", "write"], "shared.*": ["read"]}
 
-#: As they are in a configuration file.
+#: In the form of a configuration file.
 PERSONAS: dict[str, dict[str, Any]] = {
     "reader": {"flags": [_ACCESS, "type.other.browser"]},
     "starred": {"flags": [_ACCESS], "namespaces": {"*": ["read"]}},
@@ -43,7 +43,7 @@ _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
         "kv_batch",
         {"operations": [{"tool": "kv_get", "key": "k"}, {"tool": "kv_increment", "key": "count"}]},
     ),
-    # Of the whole store, whatever the namespace of the row.
+    # These concern the whole store, whatever the namespace of the row.
     "list_all": ("kv_list_namespaces", {}),
     "usage_all": ("kv_usage", {}),
 }
@@ -110,13 +110,13 @@ none        -         -
 
 NAMESPACES = ("team.a", "shared.b", "other")
 
-#: The namespaces that a listing shows to those who may read some only.
+#: The namespaces that a listing shows to personas with limited read access.
 VISIBLE = {"team": {"team.a", "shared.b"}, "lead": {"team.a", "shared.b"}, "dropbox": set[str](), "nowhere": set[str]()}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One call of one persona, and whether it is allowed; ``persona`` None is a call that names none."""
+    """A persona's call, and whether it is allowed. ``persona`` None is a call without a persona."""
 
     persona: str | None
     tool: str

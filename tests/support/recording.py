@@ -1,4 +1,4 @@
-"""A store in memory that remembers the messages which a queue would have carried."""
+"""An in-memory store that records the messages that a queue would have carried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvworker.tools import Tool
 
 
 class RecordingStore(InlineKeyValueStore):
-    """The store in memory, with the tool and the arguments of every call."""
+    """An in-memory store that records the tool and the arguments of every call."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
@@ -23,7 +23,7 @@ class RecordingStore(InlineKeyValueStore):
 
 
 def with_quota(quota_bytes: int) -> RecordingStore:
-    """A store of which every namespace may hold ``quota_bytes``."""
+    """Make a store with a quota for each namespace."""
     adapters = {"sqlite": {"url": "sqlite://", "namespace_quota_bytes": quota_bytes}}
     settings = Settings.from_mapping({"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": adapters}}})
     return RecordingStore(settings)

@@ -1,4 +1,4 @@
-"""Arguments of the tools, as callers give them: mostly right, with a mistake now and then."""
+"""Arguments of tools as callers pass them, with an occasional mistake."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sometimes(draw: st.DrawFn) -> bool:
 
 @st.composite
 def some_arguments(draw: st.DrawFn, tool: Tool) -> dict[str, Any]:
-    """What the tool takes, with a mistake now and then."""
+    """Draw arguments of the tool, with an occasional mistake."""
     names = [name for name in tool.required if not sometimes(draw)]
     names += [name for name in tool.optional if draw(st.booleans())]
     names += ["nonsense"] if sometimes(draw) else []

@@ -104,7 +104,7 @@ def test_the_samples_cover_every_class_that_is_raised() -> None:
     assert {type(error) for error in EVERY_LEAF} == leaves
 
 
-def test_the_docstring_draws_the_tree_as_it_is() -> None:
+def test_the_docstring_draws_the_actual_tree() -> None:
     drawn: dict[str, str] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -124,17 +124,17 @@ def public_parent(cls: type[KVStoreError]) -> str:
 
 
 @pytest.mark.parametrize("cls", public_tree(), ids=lambda cls: cls.__name__)
-def test_every_error_has_a_docstring_of_its_own(cls: type[KVStoreError]) -> None:
+def test_every_error_has_its_own_docstring(cls: type[KVStoreError]) -> None:
     assert cls.__doc__
     assert cls.__doc__ not in {base.__doc__ for base in cls.__mro__[1:]}
 
 
-def test_an_error_without_arguments_says_its_docstring() -> None:
+def test_the_docstring_is_the_default_message() -> None:
     assert str(KVStoreError()) == "The key-value store failed."
     assert str(SchemaError()) == SchemaError.__doc__
 
 
-def test_only_an_operation_is_to_be_tried_again_with_its_key() -> None:
+def test_only_an_error_with_an_operation_id_mentions_the_idempotency_key() -> None:
     assert "idempotency key" in str(StoreUnavailableError("the database is away", "op-1"))
     assert str(StoreUnavailableError("the database is away")) == "the database is away"
 
@@ -151,7 +151,7 @@ def test_quota_errors_carry_quota_used_and_requested_bytes() -> None:
         assert all(figure in str(error) for figure in ("10", "8", "3"))
 
 
-def test_a_pipelines_error_holds_the_errors_of_its_operations() -> None:
+def test_a_pipeline_error_holds_the_errors_of_its_operations() -> None:
     conflict = VersionConflictError("n", "k", 3, None)
     failures = [["kv_set", "n", "k", "VersionConflictError", list(conflict.args)], ["kv_get", "m", "l", "Other", []]]
     error = PipelineError("run-7", failures)
@@ -188,7 +188,7 @@ def test_an_operations_error_names_it_and_says_what_is_known(error: KVStoreError
         ("", []),
     ],
 )
-def test_what_is_not_one_of_ours_is_not_rebuilt(name: str, args: list[object]) -> None:
+def test_only_our_own_errors_are_rebuilt(name: str, args: list[object]) -> None:
     assert rebuild_error(name, args) is None
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.upstream``: it needs a package registry, so it is no part of ``make test``."""
+"""``python -m tests.upstream`` downloads packages from a registry, so ``make test`` does not run it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TESTS = {
     "langgraph-checkpoint": ("test_store.py",),
     "langgraph-checkpoint-sqlite": ("test_store.py", "test_async_store.py", "test_ttl.py"),
 }
-#: What the tests import and kvworker's own environment has not; that stays as it is.
+#: Packages that the tests import and kvworker's environment lacks. They are installed outside that environment.
 TOOLS = ("aiosqlite==0.22.1", "pytest-asyncio==1.5.0", "pytest-mock==3.17.0", "sqlite-vec==0.1.9")
 PYTEST = ("-q", "--tb=short", "--disable-warnings", "--timeout=60", "-p", "no:cacheprovider", "-p", "upstream.plugin")
-#: In the place of LangGraph's, which ask for a plugin that repeats tests until they pass.
+#: Replaces LangGraph's options, which need a plugin that repeats tests until they pass.
 OPTIONS = ("-oaddopts=", "-oasyncio_mode=auto", "-oasyncio_default_fixture_loop_scope=function", "--rootdir=.")
 
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", *arguments, "-qq", "--disable-pip-version-check", "--no-deps"]
     if subprocess.run(command, check=False).returncode:
-        sys.exit("pip could not get LangGraph's tests, or what they need")
+        sys.exit("pip could not download LangGraph's tests or their dependencies")
 
 
 def _published_tests(suite: str, folder: Path) -> Path:
     _pip("download", f"{suite}=={VERSIONS[suite]}", "--no-binary", suite, "--dest", str(folder))
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as source:
-        # The tests alone: the package beside them would hide the installed one.
+        # Extracts only the tests: the package beside them would shadow the installed one.
         source.extractall(folder, [member for member in source if "/tests/" in member.name], filter="data")
     (tests,) = folder.glob("*/tests")
     return tests.parent

@@ -1,6 +1,6 @@
-"""The published tests that kvworker's store cannot pass, by what they ask for. Each has to exist and to fail.
+"""The published tests that kvworker's store cannot pass, by reason. Each of them must exist and fail.
 
-A name without parameters is the test with all of its parameters.
+A name without parameters covers the test with all of its parameters.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_VECTORS = "there are no vectors: no scores, and no order by likeness"
+_VECTORS = "vectors are not supported, and so neither scores nor an order by similarity"
 
 INAPPLICABLE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "langgraph-checkpoint": {
@@ -37,10 +37,10 @@ INAPPLICABLE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "test_async_store.py::test_embed_with_path",
         ),
         "it reads the SQL of SqliteStore's own migrations": ("test_store.py::test_nonnull_migrations",),
-        "SqliteStore refuses a filter's field that could be SQL; here no field is ever part of any SQL": (
+        "SqliteStore refuses a filter's field that could be SQL; kvworker never makes a field part of its SQL": (
             "test_store.py::test_sql_injection_vulnerability",
         ),
-        "SqliteStore reads a filter's field with periods as a path; here, as in InMemoryStore, it is a name": (
+        "SqliteStore reads a filter's field with periods as a path; kvworker, like InMemoryStore, reads it as a name": (
             "test_store.py::test_filter_keys_with_hyphens_and_digits",
         ),
         "SqliteStore's reads renew a TTL only if refresh_on_read is set; LangGraph's contract has them renew it": (

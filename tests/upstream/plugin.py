@@ -1,4 +1,4 @@
-"""A pytest plugin for LangGraph's tests: it puts kvworker's store in the place of LangGraph's own."""
+"""A pytest plugin for LangGraph's tests that replaces LangGraph's stores with kvworker's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langgraph.store.base import TTLConfig
 from kvworker import InlineKeyValueStore, Settings
 from kvworker.integrations.langgraph import KvworkerStore
 
-# Relative, since LangGraph's tests are the package `tests` here.
+# A relative import, because LangGraph's tests are the package `tests` here.
 from .inapplicable import INAPPLICABLE
 
 
@@ -42,7 +42,7 @@ class _SqliteStandIn(_StandIn):
             yield cls(inline, ttl)
 
     def setup(self) -> None:
-        """Nothing to do, nor for a sweeper: what has expired is not read, swept or not."""
+        """Do nothing. A sweeper is not needed either: expired items are never read."""
 
     start_ttl_sweeper = stop_ttl_sweeper = setup
 
@@ -60,7 +60,7 @@ class _AsyncSqliteStandIn(_StandIn):
             yield cls(store.inline, ttl)
 
     async def setup(self) -> None:
-        """Nothing to do either."""
+        """Do nothing, for the same reason."""
 
     start_ttl_sweeper = stop_ttl_sweeper = setup
 
@@ -88,7 +88,7 @@ class _Suite:
             raise pytest.UsageError(f"inapplicable.py names tests that are gone: {', '.join(sorted(gone))}")
         for item, name in names.items():
             if name in self._reasons:
-                # Strict: one that passes has to leave the table, and without the stand-ins all of them would.
+                # Strict: a test that passes must leave the table. Without the stand-ins, all of them would pass.
                 item.add_marker(pytest.mark.xfail(reason=self._reasons[name], strict=True))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

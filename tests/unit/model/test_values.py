@@ -1,4 +1,4 @@
-"""Canonical JSON: what goes in comes back equal, and everything else is refused."""
+"""Canonical JSON: a value survives encoding and decoding, or it is refused."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def nested(levels: int, leaf: object) -> object:
 
 
 def exactly(value: object) -> str:
-    """Equality that tells True from 1, 1.0 from 1, -0.0 from 0.0 and one key order from another."""
+    """Return text that differs between True and 1, 1.0 and 1, -0.0 and 0.0, and two orders of keys."""
     return repr(value)
 
 
 @given(JSON_VALUES)
-def test_what_comes_back_equals_what_went_in(value: Any) -> None:
+def test_a_value_survives_encoding_and_decoding(value: Any) -> None:
     assert exactly(decode_value(encode_value(value))) == exactly(value)
 
 

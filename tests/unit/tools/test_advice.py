@@ -1,4 +1,4 @@
-"""Errors as a language model gets them: what happened, whether anything was changed, what to do."""
+"""Errors as a language model receives them: the facts, whether anything was changed, and the next step."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def tree(cls: type[KVStoreError] = KVStoreError) -> Iterator[type[KVStoreError]]
         yield from tree(child)
 
 
-def test_the_samples_are_the_whole_tree() -> None:
+def test_the_samples_cover_the_whole_tree() -> None:
     public = {cls for cls in tree() if cls.__module__ == errors.__name__ and not cls.__name__.startswith("_")}
     assert {type(error) for error in SAMPLES} == public
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
-def test_every_error_tells_what_was_changed_and_what_to_do(error: KVStoreError) -> None:
+def test_every_error_says_what_was_changed_and_what_to_do(error: KVStoreError) -> None:
     told = describe(error, TOOLS["kv_set"])["error"]
     assert json.loads(json.dumps(told)) == told
     assert told.keys() == {"type", "message", "details", "changed", "next"}
@@ -78,7 +78,7 @@ def test_every_error_tells_what_was_changed_and_what_to_do(error: KVStoreError) 
 
 
 @pytest.mark.parametrize("error", SAMPLES, ids=lambda error: type(error).__name__)
-def test_a_read_changes_nothing_and_takes_no_idempotency_key(error: KVStoreError) -> None:
+def test_a_read_changes_nothing_and_needs_no_idempotency_key(error: KVStoreError) -> None:
     told = describe(error, TOOLS["kv_get"])["error"]
     assert told["changed"] == "nothing"
     assert "idempotency_key 'op-1'" not in told["next"]
@@ -129,7 +129,7 @@ def test_a_refused_batch_shows_the_operations_own_error() -> None:
     assert (inner["type"], inner["details"]["actual_version"]) == ("VersionConflictError", 2)
 
 
-def test_an_error_of_an_adapters_own_is_told_as_its_base() -> None:
+def test_an_adapters_own_error_is_described_like_its_base() -> None:
     class CloudFullError(errors.QuotaExceededError):
         """The cloud is full."""
 

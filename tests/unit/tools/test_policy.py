@@ -1,4 +1,4 @@
-"""Policies without a queue: what is allowed, where it is refused, and what a refusal tells."""
+"""Policies without a queue: allowed calls, denials in facades and workers, and their messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kvworker.tools.policy import Policy, matches
 from kvworker.worker.runtime import Runtime
 from tests.support.policy_matrix import ALLOWED, CELLS, DENIED, NAMESPACES, PERSONAS, VISIBLE, Cell
 
-# Nobody listens there: what is refused before it is sent needs no broker.
+# No broker listens there: a call that is denied before it is sent does not need one.
 QUEUE = {"broker_url": "redis://127.0.0.1:1/0"}
 MEMORY = {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}
 
@@ -55,7 +55,7 @@ def inline() -> Iterator[InlineKeyValueStore]:
 
 
 def seen_by_all(store: InlineKeyValueStore) -> list[Any]:
-    """All that a call could change."""
+    """Return everything that a call could change."""
     listed = [store.list_keys(namespace, include_values=True) for namespace in NAMESPACES]
     return [*listed, store.list_namespaces()]
 
@@ -64,7 +64,7 @@ def view_of(store: InlineKeyValueStore, persona: str | None) -> InlineKeyValueSt
     return store.as_persona(persona) if persona else InlineKeyValueStore(store.settings, adapter=store.adapter)
 
 
-def test_the_matrix_is_whole() -> None:
+def test_the_matrix_is_complete() -> None:
     assert {cell.tool for cell in CELLS} == set(TOOLS)
     assert {cell.persona for cell in CELLS} == {*PERSONAS, "stranger", None}
     assert {cell.tool for cell in ALLOWED} == {cell.tool for cell in DENIED} == set(TOOLS)
@@ -100,7 +100,7 @@ def is_done(runtime: Runtime, cell: Cell, task_id: str) -> bool:
 
 
 def run(runtime: Runtime, tool: str, payload: dict[str, Any], task_id: str = "task") -> dict[str, Any]:
-    """What a worker does with a message."""
+    """Run a message as a worker does."""
     request = SimpleNamespace(id=task_id, delivery_info={})
     return runtime.run_operation(request, TOOLS[tool], (), payload)
 
@@ -130,7 +130,7 @@ def test_the_asynchronous_facade_refuses_as_well() -> None:
     asyncio.run(check())
 
 
-def test_a_listing_shows_what_may_be_read(inline: InlineKeyValueStore) -> None:
+def test_a_listing_shows_only_readable_namespaces(inline: InlineKeyValueStore) -> None:
     for persona, namespaces in {**VISIBLE, "reader": set(NAMESPACES), "starred": set(NAMESPACES)}.items():
         view = inline.as_persona(persona)
         assert {usage.namespace for usage in view.list_namespaces().namespaces} == namespaces
@@ -170,7 +170,7 @@ def test_a_persona_that_is_not_configured_has_neither_tools_nor_a_provider() -> 
             assert "reader" not in str(caught.value)
 
 
-def test_a_refusal_tells_what_is_missing_and_never_what_others_have(inline: InlineKeyValueStore) -> None:
+def test_a_denial_names_the_missing_right_and_never_those_of_others(inline: InlineKeyValueStore) -> None:
     def detail(persona: str | None, tool: str, **arguments: Any) -> str:
         with pytest.raises(PolicyDeniedError) as caught:
             view_of(inline, persona).call(tool, arguments)
@@ -205,7 +205,7 @@ def test_a_denial_is_logged_without_key_and_value(
     assert not re.search("the-key|the-value|the-id", f"{record.getMessage()} {caught.value} {caught.value.args}")
 
 
-def test_without_policies_everything_is_allowed_and_no_persona_is_passed_over() -> None:
+def test_without_policies_everything_is_allowed_except_naming_a_persona() -> None:
     settings = settings_of()
     assert not Policy(settings.policies).is_enforced
     with InlineKeyValueStore(settings) as store:
@@ -221,7 +221,7 @@ def test_without_policies_everything_is_allowed_and_no_persona_is_passed_over() 
         run(Runtime(make_celery(settings), settings), "kv_get", {"namespace": "n", "key": "k", "persona": "reader"})
 
 
-def test_the_default_persona_is_for_calls_that_name_none() -> None:
+def test_the_default_persona_applies_to_calls_that_name_none() -> None:
     settings = settings_of(personas=PERSONAS, default_persona="reader")
     with InlineKeyValueStore(settings) as store:
         assert store.get("n", "k").found is False
@@ -237,7 +237,7 @@ def test_the_default_persona_is_for_calls_that_name_none() -> None:
 
 
 @pytest.mark.parametrize("persona", ["", " ", 5, ["reader"], "x" * 256])
-def test_what_is_no_name_is_refused(persona: Any) -> None:
+def test_an_invalid_persona_name_is_refused(persona: Any) -> None:
     with pytest.raises(InvalidRequestError, match="persona must be a non-blank string"):
         KeyValueStore(SETTINGS, persona)
     with pytest.raises(InvalidRequestError, match="persona must be a non-blank string"):
@@ -247,7 +247,7 @@ def test_what_is_no_name_is_refused(persona: Any) -> None:
         run(runtime, "kv_get", {"namespace": "n", "key": "k", "persona": persona})
 
 
-def test_a_view_shares_connections_and_their_end() -> None:
+def test_a_view_shares_connections_and_their_closing() -> None:
     store = KeyValueStore(SETTINGS, "reader")
     view = store.as_persona("writer")
     assert (store.persona, view.persona) == ("reader", "writer")
@@ -290,7 +290,7 @@ def test_a_persona_runs_on_the_adapter_of_its_provider(monkeypatch: pytest.Monke
         run(runtime, "kv_get", {**arguments, "persona": "e"})
 
 
-def test_a_stack_of_its_own_runs_every_persona_on_its_one_database(tmp_path: Path) -> None:
+def test_a_local_stack_runs_every_persona_on_its_one_database(tmp_path: Path) -> None:
     personas = {"p": {"flags": ["x"], "provider": "kv_store_postgres"}, "q": {}}
     given = settings_of(personas=personas, signing_key="a-key-of-the-tests", default_persona="p")
     config = stack._write_config(tmp_path, given, "redis://127.0.0.1:1/0", "sqlite:///x")
@@ -305,7 +305,7 @@ characters = st.sampled_from("ab.*[]\n")
 
 
 @given(st.text(characters, max_size=8), st.text(characters, max_size=12))
-def test_a_star_is_any_run_and_all_else_is_literal(pattern: str, name: str) -> None:
+def test_a_star_matches_any_run_and_all_else_itself(pattern: str, name: str) -> None:
     expression = ".*".join(re.escape(part) for part in pattern.split("*"))
     assert matches(pattern, name) is bool(re.fullmatch(expression, name, re.DOTALL))
 
@@ -329,5 +329,5 @@ def test_patterns(pattern: str, name: str, is_match: bool) -> None:
     assert matches(pattern, name) is is_match
 
 
-def test_a_pattern_of_many_stars_takes_no_time() -> None:
+def test_a_pattern_of_many_stars_is_fast() -> None:
     assert not matches("*a" * 100 + "*b", "a" * 255)

@@ -1,4 +1,4 @@
-"""Where the MCP server listens: what counts is the address that a host's text stands for."""
+"""The address of the MCP server is judged by what its host resolves to, not by its text."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def test_other_machines_reach_the_rest(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", EVERY_INTERFACE)
-def test_on_every_interface_it_wants_to_know_its_names(host: str) -> None:
+def test_listening_on_every_interface_requires_host_names(host: str) -> None:
     with pytest.raises(ConfigurationError, match="covers every interface: name the hosts"):
         Address(host, 0).security()
     assert "kv.example" in Address(host, 0, ("kv.example",)).security().allowed_hosts
 
 
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 70, "127.0.0.1:80"])
-def test_what_is_no_host_is_refused(host: str) -> None:
+def test_an_unresolvable_host_is_refused(host: str) -> None:
     for ask in (lambda: Address(host, 0).is_loopback, Address(host, 0).security, Address(host, 0).listen):
         with pytest.raises(ConfigurationError, match=f"cannot listen on '{host}', port 0: .+"):
             ask()
 
 
-def test_it_listens_on_what_was_judged() -> None:
+def test_it_listens_on_the_resolved_address() -> None:
     address = Address("127.1", 0)
     with address.listen() as listener:
         assert listener.getsockname()[0] == "127.0.0.1"

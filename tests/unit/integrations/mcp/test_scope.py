@@ -1,4 +1,4 @@
-"""What a session of the MCP server sees: only the namespaces under its prefix, and never the prefix."""
+"""A session of the MCP server sees only the namespaces under its prefix, and never the prefix itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = st.text(st.characters(exclude_characters="\x00/", exclude_categories=["C
 
 
 def call(store: InlineKeyValueStore, scope: Scope, name: str, **arguments: Any) -> dict[str, Any]:
-    """A call as the server makes it."""
+    """Call a tool as the server does."""
     tool = scope.tool(TOOLS[name])
     try:
         return scope.outward(store.call_tool(tool, scope.inward(tool, arguments), None)).to_dict()
@@ -39,7 +39,7 @@ def call(store: InlineKeyValueStore, scope: Scope, name: str, **arguments: Any) 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(one=NAMES, other=NAMES, namespace=st.text(min_size=1))
-def test_no_namespace_is_under_two_names(one: str, other: str, namespace: str) -> None:
+def test_no_namespace_has_two_prefixes(one: str, other: str, namespace: str) -> None:
     full = Scope.named(one).prefix + namespace
     assert full.startswith(Scope.named(other).prefix) == (one == other)
 
@@ -48,7 +48,7 @@ def test_no_namespace_is_under_two_names(one: str, other: str, namespace: str) -
     ("name", "reason"),
     [("", "blank"), ("  ", "blank"), ("a/b", "must not hold '/'"), ("x" * 101, "at most 100"), ("\x00", "NUL")],
 )
-def test_a_name_that_would_not_keep_sessions_apart_is_refused(name: str, reason: str) -> None:
+def test_a_prefix_that_would_not_separate_sessions_is_refused(name: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         Scope.named(name)
 
@@ -76,7 +76,7 @@ def test_sessions_do_not_reach_each_others_entries() -> None:
         assert [usage.namespace for usage in store.list_namespaces().namespaces] == ["a/b", "a/n"]
 
 
-def test_a_listing_goes_on_page_by_page_without_the_prefix() -> None:
+def test_a_listing_continues_page_by_page_without_the_prefix() -> None:
     with InlineKeyValueStore() as store:
         scope = Scope.named("a")
         for namespace in ("x1", "x2", "x3", "y"):
@@ -88,13 +88,13 @@ def test_a_listing_goes_on_page_by_page_without_the_prefix() -> None:
         assert second["next_cursor"] is None
 
 
-def test_what_an_adapter_should_not_have_listed_does_not_show() -> None:
+def test_namespaces_outside_the_scope_are_hidden_even_if_the_adapter_lists_them() -> None:
     page = NamespaceList(tuple(LedgerUsage(name, 1, 1, None) for name in ("A/n", "a/n", "b/n")), "a/n")
     shown = Scope.named("a").outward(page)
     assert shown == NamespaceList((LedgerUsage("n", 1, 1, None),), "n")
 
 
-def test_the_whole_stores_usage_is_not_a_sessions() -> None:
+def test_a_session_cannot_read_the_whole_stores_usage() -> None:
     with InlineKeyValueStore() as store:
         scope = Scope.named("a")
         assert scope.tool(TOOLS["kv_usage"]).required == ("namespace",)
@@ -106,7 +106,7 @@ def test_the_whole_stores_usage_is_not_a_sessions() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in TOOLS if name != "kv_list_namespaces"])
-def test_no_call_goes_without_a_prefix(name: str) -> None:
+def test_every_call_gets_the_prefix(name: str) -> None:
     scope = Scope.named("a")
     assert scope.inward(TOOLS[name], {"namespace": "n", "other": 1}) == {"namespace": "a/n", "other": 1}
     for arguments in ({}, {"namespace": None}, {"namespace": 7}, {"namespace": " "}):
@@ -131,12 +131,12 @@ def test_a_namespace_may_be_as_long_as_the_prefix_leaves() -> None:
         ("n" * 252, "cursor is 252 bytes of UTF-8; at most 251 are allowed"),
     ],
 )
-def test_a_wrong_cursor_is_told_as_one_and_measured_without_the_prefix(cursor: object, reason: str) -> None:
+def test_a_wrong_cursor_is_named_and_measured_without_the_prefix(cursor: object, reason: str) -> None:
     with pytest.raises(InvalidRequestError, match=reason):
         Scope.named("abc").inward(TOOLS["kv_list_namespaces"], {"cursor": cursor})
 
 
-def test_without_a_prefix_everything_passes_as_it_is() -> None:
+def test_without_a_prefix_everything_passes_unchanged() -> None:
     error = VersionConflictError("a/n", "k", 1, None)
     page = NamespaceList((), None)
     scope = Scope()

@@ -1,4 +1,4 @@
-"""The MCP server without a transport: what nests too deep for its messages, and whom it is not started for."""
+"""The MCP server without a transport: values too deep for MCP, and personas without access."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLAGS = ["type.system.kv_store_access", "type.system.kv_store_write"]
 
 
 class _Awaited:
-    """The store in this process, as the server calls it."""
+    """A store in this process with the asynchronous method that the server calls."""
 
     def __init__(self, store: InlineKeyValueStore) -> None:
         self._store = store
@@ -43,7 +43,7 @@ def store() -> Iterator[InlineKeyValueStore]:
 
 @pytest.fixture
 def call(store: InlineKeyValueStore) -> Call:
-    """Calls a tool; gives whether that failed, and what it told, in both forms that it is told in."""
+    """Return a function that calls a tool and returns whether it failed, and its data. Text and structure agree."""
     handlers = ToolHandlers(_Awaited(store), TOOLS, list(TOOLS), lambda _context: Scope())
 
     def called(name: str, **arguments: Any) -> tuple[bool, Any]:
@@ -74,7 +74,7 @@ class TestDepth:
         ("name", "arguments"),
         [("kv_get", {"key": "deep"}), ("kv_list_keys", {"include_values": True})],
     )
-    def test_a_read_of_too_deep_a_value_is_an_error_that_says_so(
+    def test_reading_a_value_that_is_too_deep_is_an_error(
         self, call: Call, name: str, arguments: dict[str, Any]
     ) -> None:
         failed, told = call(name, namespace="n", **arguments)
@@ -84,14 +84,16 @@ class TestDepth:
         assert told["error"]["changed"] == "nothing"
         assert "include_values" in told["error"]["next"]
 
-    def test_a_batch_is_done_all_the_same_and_says_that(self, call: Call, store: InlineKeyValueStore) -> None:
+    def test_a_batch_with_a_deep_result_is_applied_and_the_error_says_so(
+        self, call: Call, store: InlineKeyValueStore
+    ) -> None:
         steps = [*operations("deep"), {"tool": "kv_delete", "key": "shallow"}]
         failed, told = call("kv_batch", namespace="n", operations=steps)
         assert (failed, told["error"]["changed"]) == (True, "what was asked for")
         assert "kv_batch was done" in told["error"]["message"]
         assert store.get("n", "shallow").found is False
 
-    def test_as_deep_as_the_instructions_say_is_carried(self, call: Call, store: InlineKeyValueStore) -> None:
+    def test_values_as_deep_as_the_instructions_say_are_carried(self, call: Call, store: InlineKeyValueStore) -> None:
         instructions = server_in_scope(_Awaited(store), list(TOOLS), Scope()).instructions
         assert f"up to {DEEPEST} nested" in str(instructions)
         store.delete("n", "deep")
@@ -104,7 +106,7 @@ class TestDepth:
         ):
             assert call(name, namespace="n", **arguments)[0] is False
 
-    def test_what_could_not_be_read_back_is_not_stored(self, call: Call, store: InlineKeyValueStore) -> None:
+    def test_a_value_too_deep_to_read_back_is_not_stored(self, call: Call, store: InlineKeyValueStore) -> None:
         failed, told = call("kv_set", namespace="n", key="k", value=nested(200))
         assert (failed, told["error"]["type"]) == (True, "ValueSerializationError")
         assert told["error"]["changed"] == "nothing"
@@ -125,21 +127,19 @@ class TestPersonas:
             (Audience("p", own_namespaces=True), ["notes", "mcp-session"], r"'mcp-session-\*'"),
         ],
     )
-    def test_one_that_has_access_to_nothing_here_is_refused(
-        self, audience: Audience, patterns: list[str], suggested: str
-    ) -> None:
+    def test_a_persona_without_access_is_refused(self, audience: Audience, patterns: list[str], suggested: str) -> None:
         with pytest.raises(ConfigurationError, match=f"whole names, so it needs one such as {suggested}"):
             audience.tools(settings_of({pattern: ["read"] for pattern in patterns}))
 
     @pytest.mark.parametrize("pattern", ["agent/*", "agent/notes", "a*", "*", "*/notes", "agent/n*s"])
-    def test_one_that_may_have_access_is_served(self, pattern: str) -> None:
+    def test_a_persona_that_may_have_access_is_served(self, pattern: str) -> None:
         assert "kv_get" in Audience("p", "agent").tools(settings_of({"other": ["read"], pattern: ["read"]}))
 
     @pytest.mark.parametrize("pattern", ["mcp-session-*", "mcp-session-0*", "mcp*", "*/notes", "*"])
-    def test_one_that_may_have_access_to_sessions_is_served(self, pattern: str) -> None:
+    def test_a_persona_that_may_have_access_to_sessions_is_served(self, pattern: str) -> None:
         assert "kv_get" in Audience("p", own_namespaces=True).tools(settings_of({pattern: ["read"]}))
 
-    def test_without_patterns_or_a_prefix_nothing_is_asked(self) -> None:
+    def test_without_patterns_or_a_prefix_access_is_not_checked(self) -> None:
         assert Audience("p").tools(settings_of({"notes": ["read", "write"]}))
         unrestricted = Settings.from_mapping({"policies": {"personas": {"p": {"flags": FLAGS}}}})
         assert Audience("p", "agent").tools(unrestricted)

@@ -1,4 +1,4 @@
-"""The renderings of the tools' definitions: valid as what they claim to be, and true of calls and results."""
+"""The rendered definitions are valid schemas and fit real calls and results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_argument_is_described_in_every_rendering(tool: Tool) -> None:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_what_the_check_accepts_is_valid(data: st.DataObject) -> None:
+def test_every_accepted_call_is_valid(data: st.DataObject) -> None:
     tool = data.draw(st.sampled_from(list(TOOLS.values())), label="tool")
     arguments = data.draw(some_arguments(tool), label="arguments")
     try:
@@ -85,7 +85,7 @@ def test_what_the_check_accepts_is_valid(data: st.DataObject) -> None:
         ("kv_batch", {"namespace": "n", "operations": [{"tool": "kv_get", "key": "k", "value": 1}]}),
     ],
 )
-def test_what_the_check_refuses_is_not_valid(name: str, arguments: dict[str, Any]) -> None:
+def test_these_refused_calls_are_not_valid(name: str, arguments: dict[str, Any]) -> None:
     assert not is_valid(input_schema(TOOLS[name]), arguments)
     with pytest.raises(InvalidRequestError):
         check_arguments(TOOLS[name], arguments)
@@ -144,7 +144,7 @@ def test_real_results_are_valid() -> None:
         {},
     ],
 )
-def test_the_result_of_a_step_must_be_one_of_its_tool(step: dict[str, Any]) -> None:
+def test_the_result_of_a_step_must_fit_its_tool(step: dict[str, Any]) -> None:
     result = {"namespace": "n", "replayed": False, "results": [step]}
     assert not is_valid(output_schema(TOOLS["kv_batch"]), result)
 
@@ -156,7 +156,7 @@ def test_every_format_has_every_tool() -> None:
     assert definition.keys() == {"name", "description", "input_schema"}
 
 
-def test_annotations_tell_what_a_host_may_do_unasked() -> None:
+def test_annotations_let_a_host_decide_without_asking() -> None:
     hints = {definition["name"]: definition["annotations"] for definition in mcp_tools(TOOLS.values())}
     read_only = {name for name, hint in hints.items() if hint["readOnlyHint"]}
     assert read_only == {"kv_get", "kv_list_keys", "kv_list_namespaces", "kv_usage"}
@@ -170,7 +170,7 @@ def test_annotations_tell_what_a_host_may_do_unasked() -> None:
     assert not any(hint["openWorldHint"] for hint in hints.values())
 
 
-def test_manifest_entries_say_what_a_host_needs() -> None:
+def test_manifest_entries_hold_the_facts_that_a_host_needs() -> None:
     settings = Settings.from_mapping(
         {"facade": {"timeout_seconds": 7}, "maintenance": {"operation_retention_seconds": 7200}}
     )
@@ -243,7 +243,7 @@ def test_a_personas_manifest_has_its_tools_and_its_provider() -> None:
     }
 
 
-def test_the_default_persona_counts_where_none_is_named() -> None:
+def test_the_default_persona_applies_if_none_is_named() -> None:
     settings = Settings.from_mapping({"policies": {"default_persona": "reader", "personas": PERSONAS}})
     assert "kv_set" not in {tool.name for tool in tools_of(settings)}
     assert manifest_entries(settings) == manifest_entries(settings, "reader")

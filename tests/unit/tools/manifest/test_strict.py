@@ -1,4 +1,4 @@
-"""OpenAI's strict mode: schemas that keep its rules, and calls that come back as the tools' own arguments."""
+"""OpenAI's strict mode: schemas keep its rules, and calls convert to the tools' own arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRICT_KEYWORDS = {"type", "properties", "required", "additionalProperties", "it
 
 
 def strict_problems(schema: Mapping[str, Any], path: str = "$", depth: int = 1) -> Iterator[str]:
-    """What OpenAI's strict mode would refuse, in the subset that all of its hosts take."""
+    """Yield violations of OpenAI's strict mode, in the subset that all of its hosts accept."""
     yield from (f"{path}: {keyword} is not supported" for keyword in schema.keys() - STRICT_KEYWORDS)
     if path == "$" and schema.get("type") != "object":
         yield "$: the root must be an object"
@@ -80,12 +80,12 @@ def test_openai_schemas_keep_the_rules_of_strict_mode() -> None:
         ),
     ],
 )
-def test_the_walker_finds_what_breaks_the_rules(schema: dict[str, Any], problem: str) -> None:
+def test_the_walker_finds_broken_rules(schema: dict[str, Any], problem: str) -> None:
     assert any(problem in found for found in strict_problems(schema))
 
 
 def strict_form(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model in strict mode would say for these arguments."""
+    """Return the strict call that a model would make for these arguments."""
     given = {**arguments, "value_json": json.dumps(arguments.get("value"))}
     if "operations" in arguments:
         given["operations"] = [strict_step(operation) for operation in arguments["operations"]]
@@ -101,7 +101,7 @@ def strict_step(operation: Mapping[str, Any]) -> dict[str, Any]:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_strict_calls_come_back_as_the_tools_arguments(data: st.DataObject) -> None:
+def test_strict_calls_convert_to_the_tools_arguments(data: st.DataObject) -> None:
     tool = data.draw(st.sampled_from(list(TOOLS.values())), label="tool")
     arguments = data.draw(some_arguments(tool), label="arguments")
     try:
@@ -113,7 +113,7 @@ def test_strict_calls_come_back_as_the_tools_arguments(data: st.DataObject) -> N
     assert check_arguments(tool, arguments_from_strict(tool.name, strict)) == checked
 
 
-def test_strict_descriptions_tell_the_bounds_that_the_schema_may_not() -> None:
+def test_strict_descriptions_state_the_bounds_that_the_schema_may_not() -> None:
     limit = strict_schema(TOOLS["kv_list_keys"])["properties"]["limit"]
     assert limit["type"] == ["integer", "null"]
     assert limit["description"].endswith("From 1 to 1000. null means 100.")
@@ -145,12 +145,12 @@ def test_strict_descriptions_tell_the_bounds_that_the_schema_may_not() -> None:
         ("kv_get", [["namespace", "n"]], "must be an object, not a list"),
     ],
 )
-def test_what_is_no_strict_call_is_refused(name: str, arguments: Any, message: str) -> None:
+def test_an_invalid_strict_call_is_refused(name: str, arguments: Any, message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         arguments_from_strict(name, arguments)
 
 
 @pytest.mark.parametrize("operations", [None, 7, [7], [None], [{}], [{"tool": 7}], [{"tool": "nope"}]])
-def test_what_is_not_a_batch_is_left_to_the_check(operations: object) -> None:
+def test_a_malformed_batch_is_left_to_the_check(operations: object) -> None:
     arguments = {"namespace": "n", "operations": operations}
     assert arguments_from_strict("kv_batch", arguments) == arguments
