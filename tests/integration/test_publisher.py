@@ -291,3 +291,13 @@ def test_a_queued_or_unacknowledged_message_is_not_lost(publisher: Publisher, cl
     assert [one.task_id for one in publisher._transport.find_lost(sent)] == ["message 0", "message 2"]
     publisher.resend_lost(sent)
     wait_until(lambda: client.llen("kv") == 2, what="the lost ones again")
+
+
+def test_an_abandoned_message_is_not_tried_again(publisher: Publisher, node: ValkeyNode) -> None:
+    node.kill()
+    sent = message("abandoned", seconds=60.0)
+    publisher.send(sent, may_wait=True)
+    wait_until(lambda: sent.last_problem, what="a failed attempt")
+    assert sent.abandon(), "the broker is known never to have had it"
+    wait_until(is_sent(sent), what="the end of its attempts")
+    assert sent.copies == 0

@@ -139,3 +139,21 @@ def test_a_quiet_connection_is_pinged(
     reader.register("prefix-2", waiter)
     client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
     assert waiter.future.result(5)["result"] == "prefix-2"
+
+
+def test_closing_ends_the_pause_between_two_connections(
+    app: Celery, client: Redis, reader: ReplyReader[Waiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pause(_state: object) -> float:
+        pausing.set()
+        return 60.0
+
+    pausing = threading.Event()
+    monkeypatch.setattr("kvworker.client.transport.replies.BACKOFF", pause)
+    monkeypatch.setattr("kvworker.client.transport.replies.connect", lambda _: 1 / 0)
+    reader.register("prefix-1", Waiter())
+    assert pausing.wait(10)
+    started = time.monotonic()
+    reader.close()
+    assert time.monotonic() - started < 5.0
+    assert not [thread for thread in threading.enumerate() if thread.name == "kvworker-replies"]

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -35,10 +34,7 @@ from kvworker import (
     VersionConflictError,
 )
 from kvworker.client.pipeline import batches
-from kvworker.client.pipeline.batches import NamespaceBatches
-from kvworker.client.pipeline.mailbox import Mailbox
 from kvworker.model import MAX_READ_BYTES
-from kvworker.tools import find_tool
 from tests.support.policy_matrix import PERSONAS
 
 MIB = 1024 * 1024
@@ -451,43 +447,6 @@ def test_a_pipeline_gives_the_same_as_single_calls(
             assert entries[0] == entries[1]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60))
-def test_batches_keep_the_order_of_writes_and_of_each_key(work: list[tuple[str, bool]]) -> None:
-    """Writes keep their order, and so do a read and the writes of its key. A batch only reads or only writes."""
-    namespace = NamespaceBatches("n")
-    handles: list[PipelinedResult[Any]] = []
-    for key, is_write in work:
-        handle: PipelinedResult[Any] = PipelinedResult(
-            find_tool("kv_increment" if is_write else "kv_get"), {"namespace": "n", "key": key}
-        )
-        handles.append(handle)
-        namespace.add(handle, 1)
-    namespace.make_batches()
-    for batch in namespace.ready:
-        assert {handle.tool.writes for handle in batch.handles} == {batch.name is not None}
-    sent = [handle for batch in namespace.ready for handle in batch.handles]
-    assert sorted(map(id, sent)) == sorted(map(id, handles))
-    place = {id(handle): index for index, handle in enumerate(sent)}
-    for index, one in enumerate(handles):
-        for later in handles[index + 1 :]:
-            same_key = one.arguments["key"] == later.arguments["key"]
-            if (one.tool.writes and later.tool.writes) or (same_key and one.tool.writes != later.tool.writes):
-                assert place[id(one)] < place[id(later)]
-
-
 def test_a_pipeline_has_the_facades_docstrings() -> None:
     for name in ("get", "set", "delete", "increment", "touch", "persist"):
         assert getattr(Pipeline, name).__doc__ == getattr(KeyValueStore, name).__doc__
-
-
-def test_a_mailbox_loses_no_item_of_any_thread() -> None:
-    mailbox: Mailbox[int] = Mailbox()
-    count, taken = 2000, 0
-    with ThreadPoolExecutor(4) as threads:
-        for number in range(count):
-            threads.submit(mailbox.put, number)
-        while taken < count:
-            mailbox.next_arrival().result(timeout=10)
-            taken += len(mailbox.pop_all())
-    assert taken == count
-    assert not mailbox.next_arrival().done()
