@@ -1,4 +1,9 @@
-"""Storage backends: the contract, the registry and, imported only when asked for, the SQL adapters."""
+"""Storage backends: the contract that every adapter keeps, the registry of adapters by name, and the SQL adapters.
+
+This package imports ``settings``, ``model``, ``errors``, ``fork_safety`` and ``retries``, and never Celery, kombu or
+Redis. The SQL adapters in ``sql``, ``postgres`` and ``sqlite`` are imported only when one is made, because the database
+libraries are heavy.
+"""
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.adapters.conversation import use_conversation_engine

@@ -1,4 +1,4 @@
-"""What a storage backend promises: the interface, and the conduct that `kvworker.testing` checks."""
+"""The contract of a storage backend: the interface here, and the behavior that ``kvworker.testing`` checks."""
 
 from __future__ import annotations
 
@@ -32,19 +32,39 @@ from kvworker.model import (
 class KeyValueStoreAdapter(ABC):
     """A storage backend for entries, ledgers and operation records.
 
-    Every write takes an operation id and records it with its result in the transaction of the write:
-    the same id again returns the recorded result with ``replayed=True`` and changes nothing. Without an
-    id a fresh one is used. Expiry is decided by the database's clock. Quotas are enforced by the
-    database, in the transaction of the write, under any concurrency.
+    To write an adapter, subclass this class, run ``kvworker.testing.AdapterConformance`` against it, and register it
+    with ``register_kv_store_adapter``. ``examples/memory_adapter.py`` is a small complete one.
 
-    Any method may raise ``StoreUnavailableError`` (try again with the same operation id) and
-    ``SchemaError``; every method checks its arguments and may raise ``InvalidKeyError``. An adapter is
-    safe to use from several threads, and from a process forked after it was made.
+    Names: a namespace has 1 to 255 bytes of UTF-8, a key 1 to 1024. Both are kept exactly; neither is blank.
+
+    Expiry: a TTL is in seconds, finite and above 0. The database's clock decides expiry, never a worker's. An expired
+    entry is invisible to every method at once, whether it was swept or not.
+
+    Quotas: sizes are bytes of UTF-8 of the value's canonical JSON (``Step.text``). A quota holds under any concurrency,
+    since the database enforces it in the transaction of the write. A write that does not grow its ledger always
+    passes. Expired entries never cause a refusal: they are purged first.
+
+    Operation ids: every write takes an ``operation_id`` (1 to 255 bytes), which belongs to its namespace. The
+    transaction of the write records the id with the result. The same id again returns the recorded result with
+    ``replayed=True`` and changes nothing, on any thread, process and machine. Without an id a fresh one is used. A
+    refused write changes nothing and records nothing.
+
+    Versions: every write of a value gives the entry a larger version, below 2**53. A version never comes back, even if
+    the entry is deleted and created again.
+
+    Any method may raise ``StoreUnavailableError`` (call again with the same operation id), ``SchemaError`` and
+    ``ConfigurationError``. Every method checks its arguments and may raise ``InvalidKeyError`` for a namespace or a
+    key; every write may raise ``InvalidRequestError`` for an operation id. An adapter is safe to use from several
+    threads, and in a process that was forked after the adapter was made.
     """
 
     @abstractmethod
     def get(self, namespace: str, key: str) -> GetResult:
-        """Read an entry. A miss, or an expired entry, gives ``found=False``."""
+        """Read an entry.
+
+        Returns:
+            The value, its version and its remaining seconds. A missing or expired entry gives ``found=False``.
+        """
 
     @abstractmethod
     def set(  # noqa: PLR0913 - the options of a write
@@ -59,16 +79,24 @@ class KeyValueStoreAdapter(ABC):
         keep_ttl: bool = False,
         operation_id: str | None = None,
     ) -> SetResult:
-        """Write an entry. Without ``ttl_seconds`` it does not expire, whatever it did before.
+        """Write an entry.
 
-        ``keep_ttl`` leaves a live entry's expiry as it is instead.
+        Args:
+            namespace: The namespace.
+            key: The key.
+            value: Any JSON value.
+            ttl_seconds: When the entry expires. Without it the entry stays, and an old TTL is cleared.
+            expected_version: Write only if the live entry has this version.
+            if_absent: Write only if there is no live entry. Contradicts ``expected_version``.
+            keep_ttl: Keep the TTL of a live entry instead. Contradicts ``ttl_seconds``.
+            operation_id: The idempotency key.
 
         Raises:
             ValueSerializationError: the value is not JSON.
             InvalidTTLError: ``ttl_seconds`` is not a finite number above 0.
-            InvalidRequestError: options that contradict each other.
-            VersionConflictError: it is not of ``expected_version``, or, with ``if_absent``, there is one.
-            NamespaceQuotaExceededError, GlobalQuotaExceededError: it does not fit.
+            InvalidRequestError: an option is invalid, or two options contradict each other.
+            VersionConflictError: ``expected_version`` or ``if_absent`` is not satisfied.
+            NamespaceQuotaExceededError, GlobalQuotaExceededError: the value does not fit.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
@@ -76,10 +104,11 @@ class KeyValueStoreAdapter(ABC):
     def delete(
         self, namespace: str, key: str, *, expected_version: int | None = None, operation_id: str | None = None
     ) -> DeleteResult:
-        """Remove an entry. A miss, or an expired entry, gives ``deleted=False``.
+        """Remove an entry. A missing or expired entry gives ``deleted=False``; that is recorded like a hit.
 
         Raises:
-            VersionConflictError: it is not of ``expected_version``.
+            InvalidRequestError: ``expected_version`` is not a version.
+            VersionConflictError: the live entry does not have ``expected_version``, or there is none.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
@@ -94,23 +123,22 @@ class KeyValueStoreAdapter(ABC):
         ttl_seconds: float | None = None,
         operation_id: str | None = None,
     ) -> IncrementResult:
-        """Add ``delta`` to a counter; a missing or expired one becomes ``initial_value + delta``.
+        """Add ``delta`` to a counter atomically. A missing or expired counter becomes ``initial_value + delta``.
 
         Without ``ttl_seconds`` a live counter keeps its TTL.
 
         Raises:
-            InvalidValueTypeError: the stored value is not a JSON integer.
-            CounterOverflowError: the sum is not a signed 64-bit integer.
+            InvalidValueTypeError: the stored value is not a JSON integer (``true``, ``1.0`` and ``"1"`` are not).
+            CounterOverflowError: the stored value or the sum is not a signed 64-bit integer.
             InvalidRequestError: ``delta`` or ``initial_value`` is not a signed 64-bit integer.
-            NamespaceQuotaExceededError, GlobalQuotaExceededError: it does not fit.
+            InvalidTTLError: ``ttl_seconds`` is not a finite number above 0.
+            NamespaceQuotaExceededError, GlobalQuotaExceededError: the sum does not fit.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
     @abstractmethod
     def touch(self, namespace: str, key: str, ttl_seconds: float, *, operation_id: str | None = None) -> TouchResult:
-        """Let a live entry expire ``ttl_seconds`` from now; its value and version stay.
-
-        A miss gives ``found=False``.
+        """Make a live entry expire ``ttl_seconds`` from now. Its value and version stay. A miss gives ``found=False``.
 
         Raises:
             InvalidTTLError: ``ttl_seconds`` is not a finite number above 0.
@@ -119,7 +147,7 @@ class KeyValueStoreAdapter(ABC):
 
     @abstractmethod
     def persist(self, namespace: str, key: str, *, operation_id: str | None = None) -> TouchResult:
-        """Let a live entry stay for good; its value and version stay. A miss gives ``found=False``.
+        """Remove the TTL of a live entry. Its value and version stay. A miss gives ``found=False``.
 
         Raises:
             IdempotencyConflictError: the operation id was used with other arguments.
@@ -129,26 +157,27 @@ class KeyValueStoreAdapter(ABC):
     def batch(
         self, namespace: str, steps: Sequence[Step], *, atomic: bool = True, operation_id: str | None = None
     ) -> BatchResult:
-        """Take up to 1000 steps in their order, in one transaction, under one operation id.
+        """Apply up to 1000 steps in order, in one transaction, under one operation id.
 
-        An atomic batch applies all or nothing, and is held to the quotas by what it grows as a whole.
-        Otherwise each step is applied or refused on its own, and a refused one's error stands in its place.
-        Steps that only read need no operation id; they see the entries as they are at one moment.
+        An atomic batch applies all steps or none, and its growth as a whole must fit the quotas. Otherwise each step is
+        applied or refused individually, and the error of a refused step takes the place of its result. A batch that
+        only reads sees the entries as of one moment and is not recorded.
 
         Raises:
-            InvalidRequestError: there are no steps, or too many.
+            InvalidRequestError: there are no steps, too many, or something else than steps.
             BatchRefusedError: a step of an atomic batch was refused.
-            ReadTooLargeError: its steps read too much: 4 MiB, or 64 KiB where others write, since the record of
-                what they read is kept.
+            ReadTooLargeError: the steps read too much: more than 4 MiB, or more than 64 KiB if others write, since
+                the batch's record keeps the values.
             NamespaceQuotaExceededError, GlobalQuotaExceededError: an atomic batch does not fit.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
     def apply_many(self, operations: Sequence[Operation]) -> list[StepResult | None]:
-        """Take operations that have nothing to do with each other in one go, as far as that works.
+        """Apply unrelated operations together if that is faster, in any order.
 
-        Each is applied as by its own method, or it is None and may be taken on its own. Which of them comes first is
-        not said. Backends that gain nothing by it take none.
+        Returns:
+            For each operation the result that its own method would give, or None if it was not applied. The caller
+            then applies it individually. The default applies none, for backends that gain nothing.
         """
         return [None] * len(operations)
 
@@ -156,13 +185,16 @@ class KeyValueStoreAdapter(ABC):
     def clear(self, namespace: str, *, operation_id: str | None = None) -> ClearResult:
         """Remove every entry of a namespace in one transaction.
 
+        Returns:
+            The number of live entries that were removed, and the bytes freed, which include expired entries.
+
         Raises:
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
     @abstractmethod
     def set_quota(self, namespace: str, quota_bytes: int | None, *, operation_id: str | None = None) -> QuotaResult:
-        """Give a namespace a quota of its own, or with None the configured one back. What is stored stays.
+        """Give a namespace its own quota, or restore the configured one with None. Stored entries stay.
 
         Raises:
             InvalidRequestError: ``quota_bytes`` is not a positive integer.
@@ -179,27 +211,36 @@ class KeyValueStoreAdapter(ABC):
         cursor: str | None = None,
         include_values: bool = False,
     ) -> KeyList:
-        """List the live entries whose keys begin with ``prefix``, in order of their code points.
+        """List the live entries whose keys begin with ``prefix``, in order of code points.
 
-        A page holds at most ``limit`` entries, and with values at most 4 MiB of them, but at least one. Its
-        ``next_cursor`` is the ``cursor`` of the next page. No snapshot is held between pages.
+        Args:
+            namespace: The namespace. An unknown one gives an empty page.
+            prefix: The beginning of the keys; it is literal, without wildcards.
+            limit: The most entries of a page, 1 to 1000.
+            cursor: The ``next_cursor`` of the page before. No snapshot is held between pages.
+            include_values: Whether to read the values. The page then ends before they exceed 4 MiB together, but it
+                holds at least one entry.
 
         Raises:
-            InvalidRequestError: an argument is wrong.
+            InvalidKeyError: the prefix cannot begin a key.
+            InvalidRequestError: another argument is invalid.
         """
 
     @abstractmethod
     def list_namespaces(
         self, *, prefix: str = "", limit: int = DEFAULT_PAGE_ROWS, cursor: str | None = None
     ) -> NamespaceList:
-        """List the namespaces that have live entries and begin with ``prefix``, in order, with their usage.
+        """List the namespaces that begin with ``prefix`` and have live entries, in order, with their usage.
+
+        The arguments are those of ``list_keys``.
 
         Raises:
-            InvalidRequestError: an argument is wrong.
+            InvalidKeyError: the prefix cannot begin a namespace.
+            InvalidRequestError: another argument is invalid.
         """
 
     def total_usage(self) -> LedgerUsage:
-        """Tell what the whole store uses; ``quota_bytes`` is the global quota, if there is one."""
+        """Return the usage of the whole store; ``quota_bytes`` is the global quota, or None without one."""
         ledgers = self.usage()
         if ledgers and ledgers[-1].namespace is None:
             return ledgers[-1]
@@ -207,51 +248,67 @@ class KeyValueStoreAdapter(ABC):
         return LedgerUsage(None, used_bytes, sum(ledger.entry_count for ledger in ledgers), None)
 
     def was_applied(self, namespace: str, operation_id: str) -> bool:  # noqa: ARG002 - for backends that can tell
-        """Whether the record of a write with this operation id is there.
+        """Return whether a write with this operation id was applied and its record still exists.
 
-        A worker asks before it calls a redelivered message expired. Backends that cannot tell say False:
-        the caller then hears that the outcome is unknown, which is true as well.
+        A worker asks before it reports a redelivered message as expired. A backend that cannot tell returns False.
+        The caller is then told that the outcome is unknown, which is true as well.
         """
         return False
 
     @abstractmethod
     def sweep_expired(self, *, batch_rows: int = 200, budget_seconds: float = 30.0) -> SweepReport:
-        """Delete expired entries in batches, each its own transaction, until none is left or time is up."""
+        """Delete expired entries in batches until none is left or the budget is spent.
+
+        Args:
+            batch_rows: The most entries of a batch. Each batch is its own transaction.
+            budget_seconds: No batch begins after that time, except the first one.
+
+        Raises:
+            InvalidRequestError: ``batch_rows`` is not a positive integer, or too large.
+        """
 
     @abstractmethod
     def recompute_ledgers(self, *, after: str | None = None, budget_seconds: float = 30.0) -> RecomputeReport:
-        """Set every ledger to what its entries really use, and report each that was wrong.
+        """Set every ledger to what its entries really use, and report each ledger that was wrong.
 
-        Namespaces are visited in order, from the first one behind ``after``; when time is up the report's
-        ``next_after`` tells where to go on. The global ledger, if there is one, comes last.
+        Namespaces are visited in order, each in its own transaction, and the global ledger last.
+
+        Args:
+            after: Begin with the first namespace after this one: the ``next_after`` of the last report.
+            budget_seconds: No namespace is visited after that time, except the first one.
         """
 
     @abstractmethod
     def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:
-        """Delete operation records past their retention, in batches, until none is left or time is up."""
+        """Delete operation records past their retention. The arguments and errors are those of ``sweep_expired``."""
 
     @abstractmethod
     def usage(self, namespace: str | None = None) -> list[LedgerUsage]:
-        """Ledgers against their quotas: one namespace's, or all in order and then the global one if set."""
+        """Return ledgers with their quotas, in bytes.
+
+        Args:
+            namespace: Only this namespace; an unknown one uses 0 bytes. None gives every namespace in order, and last
+                the whole store if it has a global quota.
+        """
 
     def migrate(self) -> None:  # noqa: B027 - not every backend has a schema
-        """Create or update the backend's schema. Backends without one do nothing."""
+        """Create or update the backend's schema. Does nothing if the backend has none."""
 
     def schema_version(self) -> str | None:
-        """Which version of the schema the backend has, asked anew; None for a backend without one.
+        """Read the version of the backend's schema from the database; None if the backend has no schema.
 
         Raises:
-            SchemaError: it was never migrated.
+            SchemaError: the database was never migrated.
         """
         return None
 
     def clock(self) -> float | None:
-        """The clock that decides expiry, in seconds since 1970; None if the backend cannot tell."""
+        """Return the clock that decides expiry, in seconds since 1970; None if the backend cannot tell."""
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections. The adapter may not be used afterwards."""
+        """Release the connections. The adapter must not be used afterwards."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The adapters of a process: the configured one, and those that personas name. Each is made on first use."""
+"""Providers: the named adapters of the tool manifest. The default one, and those that personas name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Adapters:
-    """One adapter for each provider. Safe to use from several threads, and after a fork if none was made before."""
+    """The adapters of a process, each made on first use. Thread-safe.
+
+    After a fork an instance is safe to use if none of its adapters was made before.
+    """
 
     def __init__(self, settings: Settings, default: KeyValueStoreAdapter | None = None) -> None:
         self._settings = settings
@@ -23,10 +26,10 @@ class Adapters:
         self._made = {settings.store.default_adapter: default} if default else {}
 
     def of(self, provider: str | None = None) -> KeyValueStoreAdapter:
-        """The adapter of a provider; without one the configured default.
+        """Return the adapter of a provider; without a provider, the configured default.
 
         Raises:
-            ConfigurationError: there is no such provider, or its adapter is not configured.
+            ConfigurationError: the provider is unknown, or its adapter is not configured.
         """
         with self._lock:
             name = self._name_of(provider) if provider else self._settings.store.default_adapter
@@ -35,7 +38,7 @@ class Adapters:
             return self._made[name]
 
     def close(self) -> None:
-        """Release the connections of all of them."""
+        """Release the connections of all adapters."""
         with self._lock:
             for adapter in self._made.values():
                 adapter.close()
@@ -48,9 +51,9 @@ class Adapters:
 
 
 def adapters_in_use(settings: Settings) -> tuple[str, ...]:
-    """The names of the adapters that hold entries: the default one first, then those that personas name.
+    """Return the names of the adapters that hold entries: the default one first, then those that personas name.
 
-    A provider that does not exist is left out: nothing can be stored there.
+    An unknown provider is left out: nothing can be stored there.
     """
     default = settings.store.default_adapter
     named = {_find_adapter(persona.provider) for persona in settings.policies.personas.values() if persona.provider}
@@ -58,10 +61,13 @@ def adapters_in_use(settings: Settings) -> tuple[str, ...]:
 
 
 def adapter_of(provider: str) -> str:
-    """The name of the adapter that a provider stands for: ``kv_store_<adapter>``, or the adapter's own name.
+    """Return the name of a provider's adapter.
+
+    Args:
+        provider: ``kv_store_<adapter>``, or the adapter's own name.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: the provider is unknown.
     """
     name = _find_adapter(provider)
     if name is None:

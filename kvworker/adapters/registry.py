@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.errors import ConfigurationError
 
+#: Makes an adapter from its block in the configuration file.
 AdapterFactory: TypeAlias = Callable[[Mapping[str, Any]], KeyValueStoreAdapter]
 
-ENTRY_POINT_GROUP = "kvworker.adapters"
+#: The entry-point group by which an installed package offers adapters: a name and a factory each.
+ENTRY_POINT_GROUP: Final = "kvworker.adapters"
 
 
 def _bundled(module: str) -> AdapterFactory:
     def make(config: Mapping[str, Any]) -> KeyValueStoreAdapter:
-        # Imported only when asked for: the database libraries are heavy.
+        # Imported on first use: the database libraries are heavy.
         adapter: KeyValueStoreAdapter = import_module(module).make_adapter(config)
         return adapter
 
@@ -25,17 +27,22 @@ def _bundled(module: str) -> AdapterFactory:
 
 
 _BUNDLED = {"postgres": "kvworker.adapters.postgres", "sqlite": "kvworker.adapters.sqlite"}
-#: What SQLAlchemy imports only when an engine is made.
+#: The modules that SQLAlchemy imports when it makes an engine.
 _DIALECTS = {"postgres": "sqlalchemy.dialects.postgresql.psycopg", "sqlite": "sqlalchemy.dialects.sqlite.pysqlite"}
 
 _factories: dict[str, AdapterFactory] = {name: _bundled(module) for name, module in _BUNDLED.items()}
 
 
 def register_kv_store_adapter(name: str, factory: AdapterFactory, *, replace: bool = False) -> None:
-    """Make an adapter available under a name; ``factory`` gets its configuration block.
+    """Make an adapter available under a name, in this process.
+
+    Args:
+        name: The name in the configuration file; the adapter's provider is ``kv_store_<name>``.
+        factory: Makes the adapter from its configuration block.
+        replace: Whether to replace an adapter that already has this name.
 
     Raises:
-        ConfigurationError: the name is blank, or taken and ``replace`` is false.
+        ConfigurationError: the name is blank, or it is in use and ``replace`` is false.
     """
     if not name.strip():
         raise ConfigurationError("an adapter's name must not be blank")
@@ -45,7 +52,7 @@ def register_kv_store_adapter(name: str, factory: AdapterFactory, *, replace: bo
 
 
 def available_kv_store_adapters() -> tuple[str, ...]:
-    """The names that ``create_kv_store_adapter`` knows, in order."""
+    """Return the names that ``create_kv_store_adapter`` knows, sorted."""
     return tuple(sorted({*_factories, *_plugins()}))
 
 
@@ -53,14 +60,14 @@ def create_kv_store_adapter(name: str, config: Mapping[str, Any]) -> KeyValueSto
     """Make the named adapter from its configuration block.
 
     Raises:
-        ConfigurationError: no adapter has this name, its package cannot be loaded, or the block is wrong.
+        ConfigurationError: no adapter has this name, its package cannot be loaded, or the block is invalid.
     """
     factory = _factories.get(name) or _load_plugin(name)
     return factory(config)
 
 
 def preload_kv_store_adapter(name: str) -> None:
-    """Import what a bundled adapter needs, so that processes forked from this one share it; make nothing."""
+    """Import the modules of a bundled adapter, so that processes forked from this one share them."""
     for modules in (_BUNDLED, _DIALECTS):
         if name in modules:
             import_module(modules[name])

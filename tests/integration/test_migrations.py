@@ -181,7 +181,7 @@ def test_tables_without_their_version_are_told(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE kv_schema_version"))
     adapter = create_kv_store_adapter(adapter_name(engine), block(engine))
-    with adapter, pytest.raises(SchemaError, match="not the note of their version"):
+    with adapter, pytest.raises(SchemaError, match="the record of their version is missing"):
         adapter.migrate()
 
 

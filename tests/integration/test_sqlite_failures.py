@@ -75,7 +75,7 @@ def test_a_missing_directory_is_told_or_made(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="cannot be created"):
         make_adapter(tmp_path / "file" / "kv.sqlite").get("namespace", "key")
 
 

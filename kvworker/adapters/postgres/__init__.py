@@ -1,12 +1,12 @@
-"""The ``postgres`` adapter: PostgreSQL 14 or newer, with its statements in ``sql/``.
+"""The ``postgres`` adapter: PostgreSQL 14 or newer through psycopg, with its statements in ``sql/``.
 
-May import ``adapters.sql`` and what that may.
+May import ``adapters.sql`` and everything that ``adapters.sql`` may import, besides psycopg.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.engine import URL
 
@@ -15,14 +15,14 @@ from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.adapters.sql.configuration import adapter_url, engine_for, parse_block
 from kvworker.settings.adapters import PostgresSettings
 
-_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     """Make the adapter from its configuration block.
 
     Raises:
-        ConfigurationError: the block is wrong.
+        ConfigurationError: the block is invalid.
     """
     settings = parse_block("postgres", PostgresSettings, config)
     url = adapter_url("postgres", settings, _SCHEMES)
@@ -33,7 +33,7 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
 
 
 def _with_hidden_password(url: URL) -> URL:
-    """Take a password from the parameters, which an engine's repr would show, to where it is masked."""
+    """Move a password from the parameters, which an engine's repr shows, to the place where the repr masks it."""
     password = url.query.get("password")
     if not isinstance(password, str):
         return url

@@ -1,4 +1,4 @@
-"""A connection that reuses a cursor."""
+"""A psycopg connection that reuses a cursor."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import psycopg
 
 
 class OneCursorConnection(psycopg.Connection[Any]):
-    """A connection with a cursor for statements of one row: making one takes a fifth of psycopg's time for them.
+    """A connection with one cursor for statements that return one row. Making a cursor takes a fifth of their time.
 
-    A result stays in it until the next one comes, so it is not for large ones.
+    The cursor keeps a result until the next one arrives, so it is not meant for large results.
     """
 
     _reused: psycopg.Cursor[Any] | None = None
 
     @property
     def reused_cursor(self) -> psycopg.Cursor[Any]:
-        """The cursor; what it has read is gone with its next statement."""
+        """The cursor. Its next statement discards the last result."""
         if self._reused is None:
             self._reused = self.cursor()
         return self._reused

@@ -1,44 +1,54 @@
-"""PostgreSQL through psycopg: one statement and one round trip per operation."""
+"""PostgreSQL through psycopg: one statement and one round trip for each plain operation."""
+
+# ruff: noqa: D102 - the base classes document the methods.
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import psycopg
+from psycopg import sql
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_together
+from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_each, run_transaction
 from kvworker.adapters.postgres.connection import OneCursorConnection
+from kvworker.adapters.postgres.engine import make_postgres_engine, timeout_milliseconds
 from kvworker.adapters.postgres.errors import cannot_connect, quotes_data, translate
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
-from kvworker.adapters.sql.dialect import (
-    ConflictError,
-    DriverConnection,
-    DuplicateOperationError,
-    Limits,
-    Record,
-    Write,
-)
-from kvworker.adapters.sql.planned_writes import KEPT_COMING, PlanningDialect, common_params
+from kvworker.adapters.sql.dialect import DriverConnection
+from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect, common_params
 from kvworker.adapters.sql.planning import Entry, Plan, Planner
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError
+from kvworker.adapters.sql.statements import StatementName
+from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.model import MAX_READ_BYTES, GetResult
 from kvworker.settings.adapters import PostgresSettings
 
-#: A server that is not there must be an error within seconds. A url may set each of these differently.
-_CONNECT_DEFAULTS: Mapping[str, int] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
+#: The statements of a plain write, by its action: if the entry keeps its size, ...
+_IN_PLACE: Final[Mapping[str, StatementName]] = {"set": "set_in_place", "increment": "increment_in_place"}
+#: ... if its ledger changes, ...
+_CHARGING: Final[Mapping[str, StatementName]] = {
+    "set": "set_entry",
+    "delete": "delete_entry",
+    "increment": "increment_entry",
 }
+#: ... and if the store has a global ledger as well.
+_CHARGING_GLOBALLY: Final[Mapping[str, StatementName]] = {
+    "set": "set_entry_globally",
+    "delete": "delete_entry_globally",
+    "increment": "increment_entry_globally",
+}
+#: A process that freezes in a transaction must not keep its locks from all others. SET takes no parameters.
+_BEGIN: Final = sql.SQL(
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
+)
 
 
 class PostgresDialect(PlanningDialect):
@@ -53,71 +63,46 @@ class PostgresDialect(PlanningDialect):
         super().__init__()
         self._settings = settings
         self._url = url
+        self._begin = _BEGIN.format(milliseconds=timeout_milliseconds(settings)).as_string(None)
         self._sizes = SizePredictor()
         self._splitter = LedgerSplitter(self)
         self._has_global_ledger = False
 
     def make_engine(self) -> Engine:
-        """Make an engine as configured, in autocommit mode."""
         assert self._url is not None  # noqa: S101 - without a url the host's engine is used
-        pool = self._settings.pool
-        engine = create_engine(
-            self._url.set(drivername="postgresql+psycopg"),
-            isolation_level="AUTOCOMMIT",
-            pool_size=pool.size,
-            max_overflow=pool.max_overflow,
-            pool_timeout=pool.timeout,
-            pool_reset_on_return=None,
-            connect_args=self._connect_arguments(self._url),
-        )
-
-        @event.listens_for(engine, "do_connect")
-        def connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
-            return OneCursorConnection.connect(*args, **arguments)
-
-        return engine
+        return make_postgres_engine(self._url, self._settings)
 
     def is_idle(self, connection: psycopg.Connection[Any]) -> bool:
-        """Tell whether the connection is open and in no transaction."""
         return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
-    def fetch_one(self, connection: Any, statement: str, params: Mapping[str, Any]) -> Any:
-        """Run a named statement and give its first row, or None."""
+    def fetch_one(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> Any:
         runner = connection.reused_cursor if isinstance(connection, OneCursorConnection) else connection
         return runner.execute(self.statements[statement], params).fetchone()
 
     def translate(self, error: Exception) -> Exception:
-        """Give the error, or the signal, that the driver's error means."""
         return translate(error)
 
     def cause_of(self, error: Exception) -> Exception | None:
-        """Give the driver's error for a traceback, or None if it may quote what is stored."""
         return None if quotes_data(error) else error
 
     def cannot_connect(self, error: Exception) -> Exception:
-        """Give the error that a failure to connect means."""
         return cannot_connect(error, self._url.password if self._url else None)
 
     @contextmanager
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
-        """Run several statements as one transaction, in which each sees what was committed before it."""
-        # A process that is frozen in the middle must not keep its locks from all others.
-        connection.execute(
-            "BEGIN ISOLATION LEVEL READ COMMITTED;"
-            f" SET LOCAL idle_in_transaction_session_timeout = {self._timeout_milliseconds()}",
-            prepare=False,
-        )
+        """Run a ``with`` block as one transaction whose statements each see everything committed before them."""
+        connection.execute(self._begin, prepare=False)
         try:
             yield
         except BaseException:
-            # Whatever ended the connection is the error, not that it cannot be rolled back.
+            # If the connection broke, that is the error to raise, not the failure to roll back.
             with contextlib.suppress(psycopg.Error):
                 connection.rollback()
             raise
         connection.commit()
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        """Apply a write, or find its record: in one statement, if it is a plain one that was not refused."""
+        """Apply a write: in one statement if it is a plain one that no quota has refused."""
         if write.action == "clear":
             return self.clear(connection, write, limits)
         if write.action == "set_quota":
@@ -129,10 +114,10 @@ class PostgresDialect(PlanningDialect):
     def apply_many(
         self, connection: psycopg.Connection[Any], writes: Sequence[Write], limits: Limits
     ) -> list[Record | GetResult | None]:
-        """Take plain writes, and reads, in a transaction that goes to the server in one packet.
+        """Apply plain writes and reads in a transaction that goes to the server in one packet.
 
-        It waits for no lock longer than a moment: in whatever order others lock the same rows, nobody is stuck. Writes
-        go in the order of their keys, so that two of these seldom meet.
+        It gives up on a lock after 50 ms, so it cannot deadlock for long with writers that lock the same rows in
+        another order. Writes go in the order of their keys, so that two such transactions seldom meet.
         """
         plain = [i for i, write in enumerate(writes) if write.is_plain]
         plain.sort(key=lambda i: (writes[i].namespace, writes[i].steps[0].key))
@@ -141,55 +126,64 @@ class PostgresDialect(PlanningDialect):
         calls = [self._first_call(writes[i], limits) for i in plain]
         if reads:
             calls.append((self.statements["get_entries"], read_params(reads)))
-        outcomes = run_together(connection, calls, is_transaction=bool(plain))
-        taken: list[Record | GetResult | None] = [None] * len(writes)
+        rows = self._run_calls(connection, calls, is_transaction=bool(plain))
+        outcomes: list[Record | GetResult | None] = [None] * len(writes)
         if reads:
-            for i, result in zip(places, read_results(reads, outcomes.pop()), strict=True):
-                taken[i] = result
-        for i, rows in zip(plain, outcomes, strict=True):
-            if rows:
-                taken[i] = self._record_of(connection, writes[i], limits, rows[0])
+            for i, result in zip(places, read_results(reads, rows.pop()), strict=True):
+                outcomes[i] = result
+        for i, found in zip(plain, rows, strict=True):
+            if found:
+                outcomes[i] = self._record_of(connection, writes[i], limits, found[0])
             else:
-                self._sizes.learn(writes[i].namespace, writes[i].steps[0].key, stayed=False)
-        return taken
+                self._sizes.record_write(writes[i].namespace, writes[i].steps[0].key, kept_size=False)
+        return outcomes
+
+    def _run_calls(
+        self, connection: psycopg.Connection[Any], calls: Sequence[Call], *, is_transaction: bool
+    ) -> list[list[Any]]:
+        if not is_transaction:
+            return run_each(connection, calls)
+        begin = (self.statements["begin"], self.statements["bound_transaction"])
+        return run_transaction(connection, begin, calls)
 
     def _first_call(self, write: Write, limits: Limits) -> Call:
-        """Give the statement that will most likely do, and its parameters."""
+        """Return the statement that will most likely apply the write, and its parameters."""
         params = self._plain_params(write, limits)
-        return self.statements[f"{write.action}_in_place" if self._stays(write) else _charging(write, params)], params
+        name = _IN_PLACE[write.action] if self._expects_same_size(write) else _charging_statement(write, params)
+        return self.statements[name], params
 
     def _write_plain(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         params = self._plain_params(write, limits)
         row = None
-        if self._stays(write):
-            row = self.fetch_one(connection, f"{write.action}_in_place", params)
+        if self._expects_same_size(write):
+            row = self.fetch_one(connection, _IN_PLACE[write.action], params)
         if row is None:
-            row = self.fetch_one(connection, _charging(write, params), params)
+            row = self.fetch_one(connection, _charging_statement(write, params), params)
         if row is None:
             raise DuplicateOperationError
         return self._record_of(connection, write, limits, row)
 
     def _plain_params(self, write: Write, limits: Limits) -> dict[str, Any]:
         (step,) = write.steps
-        # As text: the driver would send each size of integer as another type, and prepare again for it.
+        # Numbers go as text: psycopg would send integers of different sizes as different types, and prepare for each.
         return {
             **common_params(write, limits),
             "key": step.key,
             "text": step.text,
             "ttl_seconds": step.ttl_seconds,
             "delta": str(step.delta),
-            "globally": self._accounts_globally(limits),
+            "globally": self._charges_globally(limits),
         }
 
-    def _stays(self, write: Write) -> bool:
-        return write.action != "delete" and self._sizes.expects_same(write.namespace, write.steps[0].key)
+    def _expects_same_size(self, write: Write) -> bool:
+        return write.action != "delete" and self._sizes.expects_same_size(write.namespace, write.steps[0].key)
 
     def _record_of(self, connection: DriverConnection, write: Write, limits: Limits, row: Sequence[Any]) -> Record:
-        """Give the record of a write from its statement's row, and learn from it."""
+        """Return the record from the row of a write's statement, and learn from the rest of the row."""
         result, now, *charged = row
         if charged:
             grew, *meetings = charged
-            self._sizes.learn(write.namespace, write.steps[0].key, stayed=not grew)
+            self._sizes.record_write(write.namespace, write.steps[0].key, kept_size=not grew)
             self._split_where_writers_met(connection, write, limits, meetings)
         return Record(write.fingerprint, result, now, replayed=False)
 
@@ -201,21 +195,20 @@ class PostgresDialect(PlanningDialect):
             if met:
                 self._splitter.split(connection, namespace, limit_bytes)
 
-    def _accounts_globally(self, limits: Limits) -> bool:
+    def _charges_globally(self, limits: Limits) -> bool:
         return limits.global_bytes is not None or self._has_global_ledger
 
     def lock_ledger(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int | None] | None:
-        """Lock a ledger and make it one row: bytes and entries used, and its own quota."""
         params = {"namespace": namespace}
         first = self.fetch_one(connection, "lock_ledger", params)
         if first is None:
             return None
         self._has_global_ledger = self._has_global_ledger or namespace == GLOBAL_LEDGER
-        used_bytes, entry_count = self.fetch_one(connection, "gather_shares", params) or first[:2]
+        used_bytes, entry_count = self.fetch_one(connection, "merge_shares", params) or first[:2]
         return used_bytes, entry_count, first[2]
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
-        """Lock every entry of the write and read it; one that is not there is made, to be locked as well."""
+        """Lock and read every entry of the write. A missing one is created empty, so that it is locked as well."""
         params = {"namespace": write.namespace, "keys": write.keys, "read_keys": write.read_keys}
         rows = self.run(connection, "lock_entries", params).fetchall()
         now = max(row[-1] for row in rows)
@@ -223,8 +216,7 @@ class PostgresDialect(PlanningDialect):
         return entries, Planner(write.namespace, now, version=int(now * 1_000_000))
 
     def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
-        """Store entries, record and ledgers in one statement."""
-        # Numbers as text, for the reason above; of an entry whose value stays only the rest is sent.
+        """Store entries, record and ledgers in one statement. A value that stays is not sent."""
         changed = plan.changed
         columns = {
             "keys": list(changed),
@@ -237,48 +229,25 @@ class PostgresDialect(PlanningDialect):
         grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries")}
         self.run(connection, "store_plan", {**params, **grown, **columns, "globally": True})
 
-    def delete_entries(self, connection: DriverConnection, namespace: str, *, again: bool) -> tuple[int, int, int]:
-        """Delete all entries of a namespace that are there now: rows, live ones, bytes."""
-        statement = "delete_arrived" if again else "delete_entries"
+    def delete_entries(self, connection: DriverConnection, namespace: str, *, may_wait: bool) -> tuple[int, int, int]:
+        statement: StatementName = "delete_entries" if may_wait else "delete_arrived"
         try:
             rows, live, freed_bytes = self.fetch_one(connection, statement, {"namespace": namespace})
         except psycopg.errors.LockNotAvailable as error:
-            raise ConflictError(KEPT_COMING) from error
+            raise ConflictError(NAMESPACE_KEPT_GROWING) from error
         return rows, live, freed_bytes
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
-        """Read live entries: rows (key, text, expiry, size, version), and the clock."""
         params = {"namespace": namespace, "keys": keys, "max_bytes": MAX_READ_BYTES}
         rows = self.run(connection, "read_entries", params).fetchall()
         return [row[:-1] for row in rows], max((row[-1] for row in rows), default=0.0)
 
     def delete_expired(
-        self, connection: DriverConnection, statement: str, params: Mapping[str, Any]
+        self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]
     ) -> tuple[int, int]:
-        """Run a batch in one statement: rows and bytes."""
         rows, freed_bytes = self.fetch_one(connection, statement, params)
         return rows, freed_bytes
 
-    def _timeout_milliseconds(self) -> int:
-        return max(1, round(self._settings.statement_timeout_seconds * 1000))
 
-    def _connect_arguments(self, url: URL) -> dict[str, Any]:
-        arguments: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in url.query}
-        arguments["prepare_threshold"] = self._settings.prepare_threshold
-        if self._settings.prepare_threshold is not None:
-            # Behind PgBouncer a session's settings are not ours to change. The plans of these statements do not
-            # depend on their parameters, and planning them takes longer than running them.
-            arguments["options"] = " ".join(
-                [
-                    *url.normalized_query.get("options", ()),
-                    f"-c statement_timeout={self._timeout_milliseconds()}",
-                    "-c plan_cache_mode=force_generic_plan",
-                    "-c default_transaction_isolation=read\\ committed",
-                ]
-            )
-        return arguments
-
-
-def _charging(write: Write, params: Mapping[str, Any]) -> str:
-    """Name the statement that charges the ledgers."""
-    return f"{write.action}_entry_globally" if params["globally"] else f"{write.action}_entry"
+def _charging_statement(write: Write, params: Mapping[str, Any]) -> StatementName:
+    return (_CHARGING_GLOBALLY if params["globally"] else _CHARGING)[write.action]

@@ -1,29 +1,29 @@
-"""Guessing whether a write leaves its entry's size as it is."""
+"""Predicts whether a write keeps the size of its entry."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_ENTRIES: Final = 4096
-#: So many writes of the same size in a row let the next one be expected to be so too.
-_CONFIDENT: Final = 2
+_SLOTS: Final = 4096
+#: After this many writes of the same size in a row, the next one is expected to keep it too.
+_CONFIDENT_STREAK: Final = 2
 
 
 class SizePredictor:
-    """Remembers for how many writes in a row an entry's size has stayed; entries may share a place.
+    """Remembers how many writes in a row kept an entry's size. Entries may share a slot.
 
-    A right guess saves what a statement that touches no ledger costs less, a seventh; a wrong one costs another
-    statement, a third. So it takes two writes to be confident and one to lose it.
+    A statement that touches no ledger applies a write that keeps the size. A hit saves a seventh of the usual
+    statement, a miss costs a third. So it takes two writes to become confident, and one to lose confidence.
     """
 
     def __init__(self) -> None:
-        self._streaks = bytearray(_ENTRIES)
+        self._streaks = bytearray(_SLOTS)
 
-    def expects_same(self, namespace: str, key: str) -> bool:
-        """Tell whether the size will likely stay."""
-        return self._streaks[hash((namespace, key)) % _ENTRIES] >= _CONFIDENT
+    def expects_same_size(self, namespace: str, key: str) -> bool:
+        """Return whether the next write probably keeps the entry's size."""
+        return self._streaks[hash((namespace, key)) % _SLOTS] >= _CONFIDENT_STREAK
 
-    def learn(self, namespace: str, key: str, *, stayed: bool) -> None:
-        """Remember whether the size has stayed."""
-        place = hash((namespace, key)) % _ENTRIES
-        self._streaks[place] = min(self._streaks[place] + 1, _CONFIDENT) if stayed else 0
+    def record_write(self, namespace: str, key: str, *, kept_size: bool) -> None:
+        """Record whether a write kept the entry's size."""
+        slot = hash((namespace, key)) % _SLOTS
+        self._streaks[slot] = min(self._streaks[slot] + 1, _CONFIDENT_STREAK) if kept_size else 0

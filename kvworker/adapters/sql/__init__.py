@@ -1,4 +1,5 @@
-"""The adapter over a SQL database, whichever it is: what the dialects in ``postgres`` and ``sqlite`` share.
+"""The adapter over a SQL database: everything that the dialects in ``postgres`` and ``sqlite`` share.
 
-May import ``adapters.contract``, ``settings``, ``model`` and ``errors``; never a dialect.
+May import ``adapters.contract``, ``adapters.conversation``, ``settings``, ``model``, ``errors``, ``fork_safety`` and
+``retries``, besides SQLAlchemy, Alembic and tenacity. It never imports a dialect or a driver.
 """

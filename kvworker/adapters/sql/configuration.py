@@ -1,4 +1,4 @@
-"""From an adapter's configuration block to its settings, its url and its engine."""
+"""Turns an adapter's configuration block into its settings, its url and its engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Settings = TypeVar("_Settings", bound=SqlAdapterSettings)
 
 
 def path_of(adapter: str) -> str:
-    """Name the place of an adapter's block in the configuration file."""
+    """Return the path of an adapter's block in the configuration file."""
     return f"tools.kv_store.adapters.{adapter}"
 
 
@@ -29,7 +29,7 @@ def parse_block(adapter: str, model: type[_Settings], config: Mapping[str, Any])
     """Validate the block.
 
     Raises:
-        ConfigurationError: it is wrong; every problem is listed.
+        ConfigurationError: it is invalid; the error lists every problem.
     """
     try:
         return model.model_validate(dict(config))
@@ -38,10 +38,10 @@ def parse_block(adapter: str, model: type[_Settings], config: Mapping[str, Any])
 
 
 def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[str]) -> URL | None:
-    """Parse the block's url; None means that the conversation store's engine is to be used.
+    """Parse the block's url. None means that the adapter uses the conversation store's engine.
 
     Raises:
-        ConfigurationError: the url is missing, malformed or of another database.
+        ConfigurationError: the url is missing, malformed or for another database.
     """
     path = f"{path_of(adapter)}.url"
     if settings.url is None:
@@ -57,7 +57,7 @@ def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[st
             f"{path}: not a database url; write {schemes[-1]}://user:password@host:port/database"
         ) from None
     if "@" in (url.host or "") or (url.host and text.partition("?")[0].count("@") > 1):
-        # What was taken for host or database holds the rest of a password, which errors of the driver would show.
+        # The parser took the rest of a password for host or database, which the driver's errors would show.
         raise ConfigurationError(f"{path}: in a user name or password, write : / ? # @ percent-encoded")
     if url.drivername not in schemes:
         raise ConfigurationError(f"{path}: the scheme {url.drivername!r} is not one of {', '.join(schemes)}")
@@ -65,15 +65,15 @@ def adapter_url(adapter: str, settings: SqlAdapterSettings, schemes: Sequence[st
 
 
 def engine_for(adapter: str, dialect: Dialect, *, has_url: bool) -> ProcessEngine:
-    """Give the engine that is made from the url, or else the host program's."""
+    """Return an engine made from the url, or without a url the host program's engine."""
 
     def own_engine() -> Engine:
         try:
             return dialect.make_engine()
         except (ArgumentError, TypeError, ValueError):
-            # Not quoted, for the url may hold a password.
+            # The error is not quoted: the url may hold a password.
             raise ConfigurationError(
-                f"{path_of(adapter)}.url: a parameter after the question mark has a value that cannot be used"
+                f"{path_of(adapter)}.url: a parameter after the question mark has an invalid value"
             ) from None
 
     if has_url:
@@ -83,7 +83,7 @@ def engine_for(adapter: str, dialect: Dialect, *, has_url: bool) -> ProcessEngin
         engine = conversation_engine()
         if engine is None:
             raise ConfigurationError(
-                f"{path_of(adapter)}: the conversation store is to be reused, but there is none; set"
+                f"{path_of(adapter)}: it reuses the conversation store, but there is none; set"
                 " conversation_store.url, hand its engine to use_conversation_engine(), or set a url here"
             )
         if (engine.dialect.name, engine.dialect.driver) != (dialect.name, dialect.driver):

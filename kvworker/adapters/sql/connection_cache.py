@@ -1,4 +1,4 @@
-"""Lending connections of a pool without asking the pool each time."""
+"""Lends connections without asking SQLAlchemy's pool each time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from sqlalchemy.pool import QueuePool
 
 
 class ConnectionCache:
-    """Keeps connections that come back checked out, up to the pool's size, and lends the last one first.
+    """Keeps returned connections checked out, up to the pool's size, and lends the most recent one first.
 
-    SQLAlchemy's checkout and return cost a tenth of a write. Its limits and its timeout hold: a connection
-    beyond the pool's size goes back to the pool, and so does every one that somebody waits for there.
+    Checking a connection out of SQLAlchemy's pool and in again costs a tenth of a write. The pool's limits and its
+    timeout still hold: a connection beyond the pool's size goes back to the pool, and so does every connection that
+    a thread is waiting for there.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -23,12 +24,12 @@ class ConnectionCache:
         self._lock = threading.Lock()
 
     def borrow_idle(self) -> PoolProxiedConnection | None:
-        """Give a connection that is kept, or None."""
+        """Return an idle connection, or None if the cache has none."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
     def borrow(self) -> PoolProxiedConnection:
-        """Give a kept connection or one of the pool's; what SQLAlchemy raises when there is none, it raises."""
+        """Return an idle connection or a connection of the pool. Propagates SQLAlchemy's pool errors."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -40,7 +41,7 @@ class ConnectionCache:
                 self._waiting -= 1
 
     def give_back(self, connection: PoolProxiedConnection) -> None:
-        """Keep a connection for the next one, or give it to a thread that is waiting for the pool."""
+        """Keep a connection for its next user, or return it to the pool if a thread is waiting there."""
         with self._lock:
             if not self._waiting and len(self._idle) < self._size:
                 self._idle.append(connection)
@@ -48,7 +49,7 @@ class ConnectionCache:
         connection.close()
 
     def release_idle(self) -> None:
-        """Give the idle connections back to the pool."""
+        """Return the idle connections to the pool."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:

@@ -1,10 +1,8 @@
-"""Connections: one engine per process, made when first used, or the engine of a host program."""
+"""Connections: one engine for each process, made on first use, or the engine of a host program."""
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,14 +15,16 @@ from kvworker.adapters.sql.connection_cache import ConnectionCache
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.fork_gate import ForkGate
 from kvworker.errors import StoreUnavailableError
+from kvworker.fork_safety import ForkAware, watch_forks
 
 _Result = TypeVar("_Result")
 
-_engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
 
+class ProcessEngine(ForkAware):
+    """An engine of this process. After a fork the child makes its own.
 
-class ProcessEngine:
-    """An engine of this process. After a fork the child makes its own."""
+    A database that needs a fork gate has its connections closed during a fork, which a ``ProcessLocal`` could not do.
+    """
 
     def __init__(self, make: Callable[[], Engine], dialect: Dialect) -> None:
         self._make = make
@@ -32,13 +32,13 @@ class ProcessEngine:
         self._engine: Engine | None = None
         self._cache: ConnectionCache | None = None
         self._lock = threading.Lock()
-        # The parent's connections: letting the collector close them would disturb the parent.
+        # The parent's connections, in a child. If the collector closed them, it would disturb the parent.
         self._inherited: list[Engine | ConnectionCache | None] = []
         self._gate = ForkGate() if dialect.needs_fork_gate() else None
-        _engines.add(self)
+        watch_forks(self)
 
     def get(self) -> Engine:
-        """Give the engine of this process, with all connections that are not in use in its pool."""
+        """Return the engine of this process, with all idle connections in its pool."""
         with self._lock:
             engine = self._engine = self._engine or self._make()
             cache = self._cache = self._cache or ConnectionCache(engine)
@@ -46,10 +46,10 @@ class ProcessEngine:
         return engine
 
     def use(self, work: Callable[[Any], _Result]) -> _Result:
-        """Give what ``work`` returns for a driver's connection in autocommit mode.
+        """Return the result of ``work`` for a driver's connection in autocommit mode.
 
         Raises:
-            StoreUnavailableError: there is no connection to lend.
+            StoreUnavailableError: no connection can be had.
         """
         if self._gate is None:
             return self._use(work)
@@ -71,7 +71,7 @@ class ProcessEngine:
                 pooled.invalidate()
 
     def _borrow(self) -> tuple[ConnectionCache, PoolProxiedConnection]:
-        with self._connecting():
+        with self._translating_errors():
             if self._cache is None:
                 self.get()
             cache = self._cache
@@ -79,7 +79,7 @@ class ProcessEngine:
             return cache, cache.borrow()
 
     def discard_connections(self) -> None:
-        """Close the pooled connections: when one is found broken the others most likely are."""
+        """Close the idle connections. If one of them is found broken, most likely all are."""
         if self._engine is not None and self._cache is not None:
             self._cache.release_idle()
             self._engine.dispose()
@@ -89,7 +89,7 @@ class ProcessEngine:
         self.discard_connections()
 
     @contextmanager
-    def _connecting(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except PoolTimeoutError as error:
@@ -104,18 +104,18 @@ class ProcessEngine:
         except self._dialect.driver_errors as error:
             raise self._dialect.cannot_connect(error) from error
 
-    def prepare_fork(self) -> None:
+    def before_fork(self) -> None:
         """Close what a child must not inherit, and open nothing until the fork is done."""
         if self._gate and self._gate.close():
             self.discard_connections()
 
-    def resume_after_fork(self) -> None:
-        """Go on in the process that forked."""
+    def after_fork_in_parent(self) -> None:
+        """Lend connections again."""
         if self._gate:
             self._gate.open()
 
-    def forget_parent(self) -> None:
-        """Start anew in a forked child, where locks may be held by a thread that is not there."""
+    def after_fork_in_child(self) -> None:
+        """Start over with new locks: threads that do not exist in the child may hold the old ones."""
         self._lock = threading.Lock()
         self._gate = ForkGate() if self._dialect.needs_fork_gate() else None
         if self._engine is not None:
@@ -124,45 +124,27 @@ class ProcessEngine:
 
 
 class HostEngine(ProcessEngine):
-    """A host program's engine, whose connections go back as they came."""
+    """A host program's engine. Its connections go back in the state that they came in."""
 
     def use(self, work: Callable[[Any], _Result]) -> _Result:
-        """Give what ``work`` returns for a driver's connection in autocommit mode."""
-        with self._connecting():
+        """Return the result of ``work`` for a driver's connection in autocommit mode."""
+        with self._translating_errors():
             pooled = self.get().execution_options(isolation_level="AUTOCOMMIT").connect()
         with pooled as connection:
-            lent = connection.connection.driver_connection
+            driver_connection = connection.connection.driver_connection
             try:
-                return work(lent)
+                return work(driver_connection)
             finally:
-                if not self._dialect.is_idle(lent):
+                if not self._dialect.is_idle(driver_connection):
                     connection.invalidate()
 
     def get(self) -> Engine:
-        """Give the engine that the host program handed over last."""
+        """Return the engine that the host program handed over last."""
         return self._make()
 
     def discard_connections(self) -> None:
-        """Close the pooled connections, as SQLAlchemy itself does when one of them is found broken."""
+        """Close the pooled connections, as SQLAlchemy does when it finds one of them broken."""
         self.get().dispose()
 
     def close(self) -> None:
         """Leave the engine to its owner."""
-
-
-def _prepare_fork() -> None:
-    for engine in list(_engines):
-        engine.prepare_fork()
-
-
-def _resume_after_fork() -> None:
-    for engine in list(_engines):
-        engine.resume_after_fork()
-
-
-def _start_anew() -> None:
-    for engine in list(_engines):
-        engine.forget_parent()
-
-
-os.register_at_fork(before=_prepare_fork, after_in_parent=_resume_after_fork, after_in_child=_start_anew)

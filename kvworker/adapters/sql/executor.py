@@ -1,33 +1,34 @@
-"""Running work on a connection: schema check, retries and the one place where drivers' errors are translated."""
+"""Runs work on a connection: checks the schema, retries, and translates drivers' errors in this one place."""
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from kvworker.adapters.sql.dialect import ConnectionLostError, Dialect, RetryableError
+from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
 from kvworker.adapters.sql.schema import SCHEMA_VERSION
+from kvworker.adapters.sql.signals import ConflictError, ConnectionLostError, RetryableError
 from kvworker.errors import ConfigurationError, SchemaError, StoreUnavailableError
+from kvworker.retries import BACKOFF
 
 _Result = TypeVar("_Result")
 
-#: How soon a process hears that a newer program has migrated the database under it.
+#: How often a process checks whether a newer program has migrated the database.
 SCHEMA_CHECK_SECONDS = 30.0
-_MAX_LOST_CONNECTIONS = 1
-_MAX_CONFLICTS = 5
-_MAX_CONFLICT_PAUSE_SECONDS = 0.05
+#: A second lost connection in a row means that the database is away; conflicts usually pass.
+_MAX_RETRIES: Final[Mapping[type[RetryableError], int]] = {ConnectionLostError: 1, ConflictError: 5}
 
 
 class Executor:
-    """Runs functions of a driver's connection, each again when the database undid it or the connection was stale.
+    """Runs functions of a driver's connection, and retries after a conflict or a stale connection.
 
-    Work is run again only because that is safe: every write carries an operation id, so that one whose
-    commit was not heard of is replayed and not repeated.
+    Retrying is safe because every write carries an operation id: if its commit went through unnoticed, the retry
+    replays it instead of applying it twice.
     """
 
     def __init__(self, dialect: Dialect, engine: ProcessEngine, *, migrate_on_start: bool) -> None:
@@ -37,10 +38,16 @@ class Executor:
         self._check_schema_at = 0.0
 
     def run(self, work: Callable[[Any], _Result], operation_id: str = "") -> _Result:
-        """Give what ``work`` returns for a connection in autocommit mode; ``operation_id`` is for the error.
+        """Return the result of ``work`` for a connection in autocommit mode.
+
+        Args:
+            work: Called with the driver's connection, possibly several times.
+            operation_id: The operation id that a ``StoreUnavailableError`` carries.
 
         Raises:
-            StoreUnavailableError, SchemaError: the database cannot serve.
+            StoreUnavailableError: the database is unavailable.
+            SchemaError: its schema is missing or of another version.
+            ConfigurationError: the adapter's configuration does not fit the database.
         """
 
         def attempt() -> _Result:
@@ -48,19 +55,19 @@ class Executor:
                 self._check_schema()
             return self.engine.use(work)
 
-        return self._retried(attempt, operation_id)
+        return self._run_with_retries(attempt, operation_id)
 
     def migrate(self) -> None:
         """Create or update the schema."""
-        self._retried(self._migrate)
+        self._run_with_retries(self._migrate)
 
     def schema_version(self) -> str:
-        """Read which version of the schema the database has.
+        """Read the version of the database's schema.
 
         Raises:
-            SchemaError: it has none.
+            SchemaError: the database was never migrated.
         """
-        return self._retried(self._read_version)
+        return self._run_with_retries(self._read_version)
 
     def _migrate(self) -> None:
         # Alembic takes long to import, and a worker rarely needs it.
@@ -85,38 +92,58 @@ class Executor:
             )
         self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
 
-    def _retried(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
+    def _run_with_retries(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
+        # Tenacity comes in only after a failure: a success, which is the hot path, pays nothing for it.
+        try:
+            return self._translate_errors(attempt)
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(error.detail, operation_id) from error.__cause__
+        except RetryableError as error:
+            failure = error
+        return self._retry(attempt, failure, operation_id)
+
+    def _retry(self, attempt: Callable[[], _Result], failure: RetryableError, operation_id: str) -> _Result:
         failures: list[type[RetryableError]] = []
-        while True:
+
+        def next_attempt() -> _Result:
             try:
-                return self._translated(attempt)
-            except (ConfigurationError, SchemaError) as error:
                 if not failures:
-                    raise
-                # These say that nothing was done; the try before may have been.
-                raise StoreUnavailableError(f"a connection was lost, and then {error}", operation_id) from error
-            except StoreUnavailableError as error:
-                raise StoreUnavailableError(error.detail, operation_id) from error.__cause__
+                    # The attempt that was made already counts as the first one.
+                    raise failure
+                return self._translate_errors(attempt)
             except RetryableError as error:
                 failures.append(type(error))
-                if failures.count(type(error)) > self._prepare_retry(error):
-                    raise StoreUnavailableError(error.reason, operation_id) from error.__cause__
+                if isinstance(error, ConnectionLostError):
+                    self.engine.discard_connections()
+                raise
 
-    def _translated(self, attempt: Callable[[], _Result]) -> _Result:
+        def is_exhausted(_state: RetryCallState) -> bool:
+            return failures.count(failures[-1]) > _MAX_RETRIES[failures[-1]]
+
+        def pause_seconds(state: RetryCallState) -> float:
+            return BACKOFF(state) if failures[-1] is ConflictError else 0.0
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(RetryableError), stop=is_exhausted, wait=pause_seconds, reraise=True
+        )
+        try:
+            return retrying(next_attempt)
+        except (ConfigurationError, SchemaError) as error:
+            # By itself this error would say that nothing was done, but an earlier attempt may have been applied.
+            raise StoreUnavailableError(f"a connection was lost, and then {error}", operation_id) from error
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(error.detail, operation_id) from error.__cause__
+        except RetryableError as error:
+            raise StoreUnavailableError(error.reason, operation_id) from error.__cause__
+
+    def _translate_errors(self, attempt: Callable[[], _Result]) -> _Result:
         try:
             return attempt()
         except self.dialect.driver_errors as error:
             raise self.dialect.translate(error) from self.dialect.cause_of(error)
         except DBAPIError as error:
-            # From a migration: all else runs on the driver itself. Without a statement it is about connecting.
+            # Only a migration raises this; everything else uses the driver directly. Without a statement the error
+            # is about connecting.
             cause = error.orig if isinstance(error.orig, Exception) else error
-            meaning = self.dialect.cannot_connect if error.statement is None else self.dialect.translate
-            raise meaning(cause) from self.dialect.cause_of(cause)
-
-    def _prepare_retry(self, error: RetryableError) -> int:
-        """Make ready for another try, and tell how many such failures are worth one."""
-        if isinstance(error, ConnectionLostError):
-            self.engine.discard_connections()
-            return _MAX_LOST_CONNECTIONS
-        time.sleep(random.uniform(0, _MAX_CONFLICT_PAUSE_SECONDS))  # noqa: S311 - not a secret
-        return _MAX_CONFLICTS
+            translate = self.dialect.cannot_connect if error.statement is None else self.dialect.translate
+            raise translate(cause) from self.dialect.cause_of(cause)

@@ -1,8 +1,8 @@
 """A gate that keeps connections closed while the process forks, for databases that need that.
 
-SQLite notes in the process's memory which locks on a file the process holds. A child inherits the note and not
-the locks: one that was forked while a thread wrote would find the file locked for ever, and every other one
-would read without the locks that it believes it has.
+SQLite records in the process's memory which locks on a file the process holds. A child inherits this memory but not
+the locks. If it was forked while a thread wrote, it would find the file locked forever; otherwise it would read
+without the locks that it believes to hold.
 """
 
 from __future__ import annotations
@@ -11,44 +11,45 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-#: A fork goes on without waiting longer for operations that are under way.
-_MAX_WAIT_SECONDS = 5.0
+#: The longest that a fork waits for operations in progress. After that it happens anyway.
+_MAX_WAIT_SECONDS: Final = 5.0
 
 
 class ForkGate:
-    """Counts the connections that are lent, and lends none while the process forks."""
+    """Counts the connections in use, and lets no operation begin while the process forks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._lent = 0
+        self._in_use = 0
         self._forking = False
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Be counted; wait first while the process forks."""
+        """Count the ``with`` block as in use. Waits first while the process forks."""
         with self._changed:
             while self._forking:
                 self._changed.wait()
-            self._lent += 1
+            self._in_use += 1
         try:
             yield
         finally:
             with self._changed:
-                self._lent -= 1
+                self._in_use -= 1
                 self._changed.notify_all()
 
     def close(self) -> bool:
-        """Let nobody pass, and wait for those that did; False if some stayed for too long."""
+        """Close the gate and wait until no connection is in use; return False if that takes over 5 s."""
         give_up_at = time.monotonic() + _MAX_WAIT_SECONDS
         with self._changed:
             self._forking = True
-            while self._lent and (remaining := give_up_at - time.monotonic()) > 0:
+            while self._in_use and (remaining := give_up_at - time.monotonic()) > 0:
                 self._changed.wait(remaining)
-            return not self._lent
+            return not self._in_use
 
     def open(self) -> None:
-        """Let everybody pass again."""
+        """Open the gate again."""
         with self._changed:
             self._forking = False
             self._changed.notify_all()

@@ -1,13 +1,13 @@
-"""Reading what there is: keys and namespaces page by page, and ledgers against their quotas."""
+"""Lists keys and namespaces page by page, and ledgers with their quotas."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kvworker.adapters.sql.dialect import Limits
 from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.adapters.sql.write import Limits
 from kvworker.model import (
     MAX_KEY_BYTES,
     MAX_NAMESPACE_BYTES,
@@ -24,23 +24,23 @@ from kvworker.model import (
 )
 
 _LAST_CODE_POINT: Final = 0x10FFFF
-#: Greater than every name: the longest of the greatest characters, and one more.
-_GREATEST: Final = chr(_LAST_CODE_POINT) * (MAX_KEY_BYTES // 4 + 1)
+#: Greater than every name: one character more than the longest name of the greatest characters.
+_ABOVE_ALL_NAMES: Final = chr(_LAST_CODE_POINT) * (MAX_KEY_BYTES // 4 + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a listing: names that begin with ``prefix``, behind ``after``, at most ``rows``."""
+    """A page of a listing: at most ``rows`` names that begin with ``prefix`` and follow ``after``."""
 
     prefix: str
     rows: int
     after: str
 
     def params(self) -> dict[str, Any]:
-        """Give the parameters of its statement, which reads a row more to know whether there is one."""
+        """Return the parameters of its statement, which reads one more row to learn whether another page follows."""
         return {
             "prefix": self.prefix,
-            "below": _first_behind(self.prefix),
+            "below": _upper_bound(self.prefix),
             "after": self.after,
             "page_rows": self.rows + 1,
         }
@@ -50,7 +50,8 @@ def key_page(prefix: str, limit: int, cursor: str | None) -> Page:
     """Make a page of keys.
 
     Raises:
-        InvalidRequestError: an argument is wrong.
+        InvalidKeyError: the prefix is not part of a key.
+        InvalidRequestError: the limit or the cursor is invalid.
     """
     return _page(check_prefix("prefix", prefix, MAX_KEY_BYTES), limit, cursor)
 
@@ -59,13 +60,14 @@ def namespace_page(prefix: str, limit: int, cursor: str | None) -> Page:
     """Make a page of namespaces.
 
     Raises:
-        InvalidRequestError: an argument is wrong.
+        InvalidKeyError: the prefix is not part of a namespace.
+        InvalidRequestError: the limit or the cursor is invalid.
     """
     return _page(check_prefix("prefix", prefix, MAX_NAMESPACE_BYTES), limit, cursor)
 
 
 def list_keys(executor: Executor, namespace: str, page: Page, *, include_values: bool) -> KeyList:
-    """Read a page of a namespace's live entries; with values it ends before they are too large together."""
+    """Read a page of a namespace's live entries. With values it ends before they exceed ``MAX_READ_BYTES`` together."""
     params = {
         **page.params(),
         "namespace": namespace,
@@ -80,7 +82,7 @@ def list_keys(executor: Executor, namespace: str, page: Page, *, include_values:
 
 
 def list_namespaces(executor: Executor, page: Page, limits: Limits) -> NamespaceList:
-    """Read a page of the namespaces that have entries."""
+    """Read a page of the namespaces that have live entries."""
     rows = executor.run(
         lambda connection: executor.dialect.run(connection, "list_namespaces", page.params()).fetchall()
     )
@@ -89,32 +91,31 @@ def list_namespaces(executor: Executor, page: Page, limits: Limits) -> Namespace
 
 
 def namespace_usage(executor: Executor, namespace: str, limits: Limits) -> LedgerUsage:
-    """Read a namespace's ledger; one without entries uses nothing."""
-    row = executor.run(lambda connection: _ledger(executor, connection, namespace))
+    """Read a namespace's ledger. A namespace without a ledger uses nothing."""
+    row = executor.run(lambda connection: _read_ledger(executor, connection, namespace))
     return _usage((namespace, *(row or (0, 0, None))), limits)
 
 
 def all_usage(executor: Executor, limits: Limits) -> list[LedgerUsage]:
-    """Read every ledger, the global one last and only if there is a global quota."""
+    """Read every ledger in order, and last the global one if there is a global quota."""
     rows = executor.run(lambda connection: executor.dialect.run(connection, "all_usage", {}).fetchall())
     usage = [_usage(row, limits) for row in rows if row[0] != GLOBAL_LEDGER]
     if limits.global_bytes is None:
         return usage
-    whole = [_whole(row[1:3], limits) for row in rows if row[0] == GLOBAL_LEDGER]
-    return usage + whole
+    return usage + [_global_usage(row[1:3], limits) for row in rows if row[0] == GLOBAL_LEDGER]
 
 
 def total_usage(executor: Executor, limits: Limits) -> LedgerUsage:
-    """Read what the whole store uses."""
+    """Read the usage of the whole store, from all ledgers."""
     row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "sum_ledgers", {}))
-    return _whole(row, limits)
+    return _global_usage(row, limits)
 
 
 def _page(prefix: str, limit: int, cursor: str | None) -> Page:
     return Page(prefix, check_count("limit", limit, MAX_PAGE_ROWS), check_cursor(cursor) or "")
 
 
-def _ledger(executor: Executor, connection: Any, namespace: str) -> Any:
+def _read_ledger(executor: Executor, connection: Any, namespace: str) -> Any:
     return executor.dialect.fetch_one(connection, "ledger_usage", {"namespace": namespace})
 
 
@@ -123,7 +124,7 @@ def _usage(row: Any, limits: Limits) -> LedgerUsage:
     return LedgerUsage(namespace, used_bytes, entry_count, limits.namespace_bytes if own_quota is None else own_quota)
 
 
-def _whole(row: Any, limits: Limits) -> LedgerUsage:
+def _global_usage(row: Any, limits: Limits) -> LedgerUsage:
     return LedgerUsage(None, row[0], row[1], limits.global_bytes)
 
 
@@ -133,12 +134,12 @@ def _listed(row: Any, *, include_values: bool) -> ListedEntry:
     return ListedEntry(key, version, size_bytes, remaining, decode_value(text) if include_values else None)
 
 
-def _first_behind(prefix: str) -> str:
-    """Give the first name behind all that begin with the prefix, in the order of code points, which UTF-8 keeps."""
+def _upper_bound(prefix: str) -> str:
+    """Return the first name above all that begin with the prefix, by code points, an order that UTF-8 keeps."""
     for end in range(len(prefix), 0, -1):
         code_point = ord(prefix[end - 1])
         if code_point < _LAST_CODE_POINT:
             # Surrogates are not characters.
             following = 0xE000 if code_point == 0xD7FF else code_point + 1
             return prefix[: end - 1] + chr(following)
-    return _GREATEST
+    return _ABOVE_ALL_NAMES

@@ -1,15 +1,16 @@
-"""Looking after the ledgers and removing what is past its time, in short transactions."""
+"""Sweeps, prunes, purges and recomputes, each in short transactions."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from kvworker.adapters.sql.dialect import Limits, QuotaRefusedError, Write
 from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.adapters.sql.signals import QuotaRefusedError
+from kvworker.adapters.sql.write import Limits, Write
 from kvworker.errors import (
     GlobalQuotaExceededError,
     InvalidRequestError,
@@ -18,33 +19,35 @@ from kvworker.errors import (
 )
 from kvworker.model import MAX_BATCH_ROWS, LedgerDrift, PruneReport, RecomputeReport, SweepReport, check_integer
 
-_PURGE_BATCH_ROWS = 1000
-_FOUND_ROWS = 2000
+_PURGE_BATCH_ROWS: Final = 1000
+#: How many expired entries one search of a sweep finds: enough to fill several batches.
+_SEARCH_ROWS: Final = 2000
 
 
 def sweep_expired(executor: Executor, *, batch_rows: int, budget_seconds: float) -> SweepReport:
-    """Delete expired entries until none is left or time is up."""
-    return SweepReport(*_total(_sweep(executor, _checked(batch_rows)), budget_seconds))
+    """Delete expired entries in batches until none is left or the budget is spent."""
+    return SweepReport(*_run_batches(_sweep(executor, _check_batch_rows(batch_rows)), budget_seconds))
 
 
 def prune_operations(executor: Executor, *, batch_rows: int, budget_seconds: float) -> PruneReport:
-    """Delete records past their retention until none is left or time is up."""
-    deleted_rows, _, batches, complete = _total(_prune(executor, _checked(batch_rows)), budget_seconds)
+    """Delete records past their retention in batches until none is left or the budget is spent."""
+    batches_of_rows = _prune(executor, _check_batch_rows(batch_rows))
+    deleted_rows, _, batches, complete = _run_batches(batches_of_rows, budget_seconds)
     return PruneReport(deleted_rows, batches, complete)
 
 
 def purge_expired(executor: Executor, namespace: str | None) -> None:
-    """Delete every expired entry of a namespace, or of all, waiting for those that somebody works on."""
+    """Delete every expired entry of a namespace, or of all, waiting for the writers of locked ones."""
     params = {"batch_rows": _PURGE_BATCH_ROWS, "namespace": namespace}
     rows = 1
-    # Until nothing is left: a batch is short as well when a row was written anew while it waited for it.
+    # Until nothing is left: a batch may also be short because a row was rewritten while it waited for the lock.
     while rows:
         rows, _ = executor.run(lambda connection: executor.dialect.delete_expired(connection, "purge_batch", params))
 
 
 def quota_error(executor: Executor, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
-    """Give the error for a refused write, from what its ledger is now."""
-    used_bytes, own_quota = executor.run(partial(_refusing_ledger, executor, write=write, refusal=refusal))
+    """Make the error for a refused write from the current state of its ledger."""
+    used_bytes, own_quota = executor.run(partial(_read_refusing_ledger, executor, write=write, refusal=refusal))
     requested_bytes = refusal.requested_bytes
     if refusal.is_global:
         return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
@@ -52,7 +55,7 @@ def quota_error(executor: Executor, write: Write, refusal: QuotaRefusedError, li
     return NamespaceQuotaExceededError(write.namespace, quota_bytes, used_bytes, requested_bytes)
 
 
-def _refusing_ledger(
+def _read_refusing_ledger(
     executor: Executor, connection: Any, write: Write, refusal: QuotaRefusedError
 ) -> tuple[int, int | None]:
     params = {"namespace": GLOBAL_LEDGER if refusal.is_global else write.namespace}
@@ -61,7 +64,7 @@ def _refusing_ledger(
 
 
 def ensure_global_ledger(executor: Executor) -> None:
-    """Start global accounting if this store has none yet. Writers wait while it is counted."""
+    """Start global accounting if this store has none yet. Writers wait while the entries are counted."""
 
     def work(connection: Any) -> None:
         dialect = executor.dialect
@@ -74,17 +77,17 @@ def ensure_global_ledger(executor: Executor) -> None:
 
 
 def recompute_ledgers(executor: Executor, *, after: str | None, budget_seconds: float) -> RecomputeReport:
-    """Correct each ledger in its own transaction; the global one, as the sum of the others, last."""
+    """Correct each ledger in its own transaction, and last the global one, as the sum of the others."""
     deadline = time.monotonic() + budget_seconds
     drifts: list[LedgerDrift | None] = []
     for namespace in _namespaces(executor, after):
         if drifts and time.monotonic() >= deadline:
-            return RecomputeReport(len(drifts), _wrong(drifts), next_after=after)
+            return RecomputeReport(len(drifts), _without_none(drifts), next_after=after)
         drifts.append(executor.run(partial(_recompute, executor, namespace=namespace)))
         after = namespace
     checked = len(drifts)
     drifts.append(executor.run(partial(_recompute_global, executor)))
-    return RecomputeReport(checked, _wrong(drifts))
+    return RecomputeReport(checked, _without_none(drifts))
 
 
 class _Batch(NamedTuple):
@@ -96,12 +99,13 @@ class _Batch(NamedTuple):
 def _sweep(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
     """Delete expired entries batch by batch.
 
-    Those of many batches are found at once and sorted by namespace, so that each batch touches few ledgers. A search
-    begins where the one before ended: behind what others hold, and what a long transaction keeps in the index.
+    One search finds the entries of many batches and sorts them by namespace, so that each batch touches few ledgers.
+    The next search begins where this one ended. That skips entries that other transactions hold, and dead ones that a
+    long transaction keeps in the index.
     """
     after, wanted_rows, is_last = None, 0, False
     while not is_last:
-        wanted_rows = min(max(wanted_rows, batch_rows, _FOUND_ROWS), MAX_BATCH_ROWS)
+        wanted_rows = min(max(wanted_rows, batch_rows, _SEARCH_ROWS), MAX_BATCH_ROWS)
         find = partial(_find_expired, executor, batch_rows=batch_rows, found_rows=wanted_rows, after=after)
         batches, found_rows, until = executor.run(find)
         is_last = found_rows < wanted_rows
@@ -114,21 +118,21 @@ def _sweep(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
         if until != after:
             wanted_rows = 0
         elif deleted_rows < found_rows / 2:
-            # Others hold, or deleted, most of one instant: look beyond these.
+            # Others hold or deleted most entries of this instant: look beyond them.
             is_last = is_last or wanted_rows == MAX_BATCH_ROWS
             wanted_rows *= 2
         after = until
 
 
 def _find_expired(executor: Executor, connection: Any, **params: float | None) -> tuple[list[str], int, float | None]:
-    """Find entries that expired at the instant or later: batches of them, how many, and the latest expiry."""
+    """Find entries that expired at an instant or later; return batches, the number of entries and the last expiry."""
     rows = executor.dialect.run(connection, "find_expired", params).fetchall()
     _, found_rows, until = rows[0] if rows else ("", 0, None)
     return [ids for ids, _, _ in rows], found_rows, until
 
 
 def _prune(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
-    """Delete records batch by batch, each beginning where the one before ended, for the same reason."""
+    """Delete records batch by batch. Each begins where the last one ended, for the same reason as in a sweep."""
     after, is_last = None, False
     while not is_last:
         params = {"batch_rows": batch_rows, "after": after}
@@ -137,8 +141,12 @@ def _prune(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
         yield _Batch(rows, 0, is_last)
 
 
-def _total(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, int, bool]:
-    """Work until none is left or time is up: rows, bytes, batches that deleted any, and whether none is left."""
+def _run_batches(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, int, bool]:
+    """Run batches until none is left or the budget is spent.
+
+    Returns:
+        The deleted rows, their bytes, the number of batches that deleted any, and whether none is left.
+    """
     deadline = time.monotonic() + budget_seconds
     rows = freed_bytes = count = 0
     for batch in batches:
@@ -148,7 +156,7 @@ def _total(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, 
     return rows, freed_bytes, count, True
 
 
-def _checked(batch_rows: int) -> int:
+def _check_batch_rows(batch_rows: int) -> int:
     if not 1 <= check_integer("batch_rows", batch_rows) <= MAX_BATCH_ROWS:
         raise InvalidRequestError(f"batch_rows must be from 1 to {MAX_BATCH_ROWS:,}, not {batch_rows:,}")
     return batch_rows
@@ -207,5 +215,5 @@ def _drift(namespace: str | None, recorded: tuple[int, int], actual: tuple[int, 
     )
 
 
-def _wrong(drifts: list[LedgerDrift | None]) -> tuple[LedgerDrift, ...]:
+def _without_none(drifts: list[LedgerDrift | None]) -> tuple[LedgerDrift, ...]:
     return tuple(drift for drift in drifts if drift is not None)

@@ -1,14 +1,14 @@
-"""What an operation's record says beyond its request, as text, and the results that are made of it.
+"""The results that operation records keep, as text, and the conversion to the caller's results.
 
-A step's record is, by its action::
+A record keeps only what the request does not say. A step's record is, by its action::
 
     set, touch, persist   "EXPIRY vVERSION", without EXPIRY (seconds since 1970) if there is none; "" is a miss
-    increment             the same behind "VALUE "
+    increment             the same, preceded by "VALUE "
     delete                "true" or "false"
     get                   a JSON array: text, expiry, version; "" is a miss
 
-Records that were made before entries had versions have no vVERSION. A batch's record is a JSON array of its
-steps' records, with an object (error, shared, args) for each step that was refused on its own.
+Records from before entries had versions have no vVERSION. A batch's record is a JSON array of its steps' records, with
+an object (error, shared, args) for each step that was refused individually.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from kvworker.model import (
 
 
 def written_record(expires_at: float | None, version: int) -> str:
-    """Make the record of an entry that was written."""
+    """Make the record of a written entry."""
     return f"v{version}" if expires_at is None else f"{expires_at!r} v{version}"
 
 
 def entry_record(text: str | None, expires_at: float | None, version: int) -> str:
-    """Make the record of an entry that was read."""
+    """Make the record of an entry that a batch read."""
     return json.dumps([text, expires_at, version], ensure_ascii=False)
 
 
 def batch_record(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError]) -> str:
-    """Make the record of a batch from its steps'."""
+    """Make the record of a batch from its steps' records and errors."""
     items = [
         outcome if isinstance(outcome, str) else _error_item((namespace, step.key), outcome)
         for step, outcome in zip(steps, outcomes, strict=True)
@@ -51,7 +51,7 @@ def batch_record(namespace: str, steps: Sequence[Step], outcomes: Sequence[str |
 
 
 def batch_outcomes(namespace: str, steps: Sequence[Step], record: str) -> list[str | KVStoreError]:
-    """Give the steps' records, and errors, from a batch's."""
+    """Return the steps' records and errors from the record of a batch."""
     return [
         item if isinstance(item, str) else _error((namespace, step.key), item)
         for step, item in zip(steps, json.loads(record), strict=True)
@@ -59,38 +59,38 @@ def batch_outcomes(namespace: str, steps: Sequence[Step], record: str) -> list[s
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """When a result is told: ``now`` by the database's clock, and whether the operation was applied before."""
+class ResultContext:
+    """The database's clock when the result is made (seconds since 1970), and whether the operation was replayed."""
 
     now: float
     replayed: bool
 
-    def remaining(self, expires_at: float | None) -> float | None:
-        """Give the seconds until an instant."""
+    def remaining_seconds(self, expires_at: float | None) -> float | None:
+        """Return the seconds until an instant, at least 0; None for None."""
         return None if expires_at is None else max(0.0, expires_at - self.now)
 
 
-def step_result(namespace: str, step: Step, record: str, moment: Moment) -> StepResult:
-    """Give the result of a step from its record."""
+def step_result(namespace: str, step: Step, record: str, context: ResultContext) -> StepResult:
+    """Make the result of a step from its record."""
     name = (namespace, step.key)
     if step.action == "get":
-        return found_result(name, json.loads(record), moment) if record else GetResult(*name, found=False)
+        return found_result(name, json.loads(record), context) if record else GetResult(*name, found=False)
     if step.action == "delete":
-        return DeleteResult(*name, deleted=record == "true", replayed=moment.replayed)
-    value, expires_at, version = _parsed(step, record)
-    ttl_seconds = moment.remaining(expires_at)
-    if ttl_seconds is not None and step.ttl_seconds is not None and not moment.replayed:
-        # What the caller asked for just now, rather than what the clock has made of it since.
+        return DeleteResult(*name, deleted=record == "true", replayed=context.replayed)
+    value, expires_at, version = _parse(step, record)
+    ttl_seconds = context.remaining_seconds(expires_at)
+    if ttl_seconds is not None and step.ttl_seconds is not None and not context.replayed:
+        # The TTL that the caller asked for, not what is left of it a moment later.
         ttl_seconds = step.ttl_seconds
     if step.action == "increment":
-        return IncrementResult(*name, value, ttl_seconds, moment.replayed, version)
+        return IncrementResult(*name, value, ttl_seconds, context.replayed, version)
     if step.action == "set":
-        return SetResult(*name, step.value, ttl_seconds, moment.replayed, version)
-    return TouchResult(*name, bool(record), ttl_seconds, moment.replayed, version)
+        return SetResult(*name, step.value, ttl_seconds, context.replayed, version)
+    return TouchResult(*name, bool(record), ttl_seconds, context.replayed, version)
 
 
 def entry_result(namespace: str, key: str, row: Sequence[Any] | None) -> GetResult:
-    """Give the result of reading an entry: its text, its remaining seconds and its version, or None for a miss."""
+    """Make the result of a read from a row (text, remaining seconds, version), or from None for a miss."""
     if row is None:
         return GetResult(namespace, key, found=False)
     text, ttl_seconds, version = row
@@ -98,14 +98,14 @@ def entry_result(namespace: str, key: str, row: Sequence[Any] | None) -> GetResu
     return GetResult(namespace, key, found=True, value=decode_value(text), ttl_seconds=remaining, version=version)
 
 
-def found_result(name: tuple[str, str], state: Sequence[Any], moment: Moment) -> GetResult:
-    """Give the result of reading an entry: its text, its expiry and its version."""
+def found_result(name: tuple[str, str], state: Sequence[Any], context: ResultContext) -> GetResult:
+    """Make the result of a read from an entry's state: its text, its expiry and its version."""
     text, expires_at, version = state
-    remaining = moment.remaining(expires_at)
+    remaining = context.remaining_seconds(expires_at)
     return GetResult(*name, found=True, value=decode_value(text), ttl_seconds=remaining, version=version)
 
 
-def _parsed(step: Step, record: str) -> tuple[int, float | None, int | None]:
+def _parse(step: Step, record: str) -> tuple[int, float | None, int | None]:
     parts = record.split()
     version = int(parts.pop()[1:]) if parts and parts[-1].startswith("v") else None
     value = int(parts.pop(0)) if step.action == "increment" else 0
@@ -113,7 +113,7 @@ def _parsed(step: Step, record: str) -> tuple[int, float | None, int | None]:
 
 
 def _error_item(name: tuple[str, str], error: KVStoreError) -> dict[str, Any]:
-    # Namespace and key, with which most errors' arguments begin, are the request's.
+    # Most errors' arguments begin with namespace and key, which the request says already.
     shared = next((count for count in (2, 1) if error.args[:count] == name[:count]), 0)
     return {"error": type(error).__name__, "shared": shared, "args": error.args[shared:]}
 

@@ -1,33 +1,26 @@
-"""Writes that need more than one look: their entries are locked and read, planned in Python, and stored at once.
+"""Writes that one statement cannot apply: their entries are locked and read, planned in Python, and stored together.
 
-What differs between databases is how entries are locked and how a plan is stored.
+Dialects differ in how they lock entries and how they store a plan.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from kvworker.adapters.sql.dialect import (
-    AlreadyRecordedError,
-    ConflictError,
-    Dialect,
-    DriverConnection,
-    Limits,
-    QuotaRefusedError,
-    Record,
-    Write,
-)
+from kvworker.adapters.sql.dialect import Dialect, DriverConnection
 from kvworker.adapters.sql.operation_records import batch_record
-from kvworker.adapters.sql.planning import Entry, OpenRoom, Plan, Planner, Room
+from kvworker.adapters.sql.planning import Entry, Plan, Planner, Room, UnboundedRoom
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.adapters.sql.signals import AlreadyRecordedError, ConflictError, QuotaRefusedError
+from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import ReadTooLargeError
 
-#: Bytes of values that a batch which also writes may read: its record keeps them, for a replay to give again.
-MAX_RECORDED_READ_BYTES = 65_536
-_MAX_CLEARING_LOOKS = 100
-KEPT_COMING = "new entries kept coming while the namespace was cleared"
+#: Bytes of values that a batch may read if it also writes: its record keeps them for a replay.
+MAX_RECORDED_READ_BYTES: Final = 65_536
+_MAX_DELETE_ROUNDS: Final = 100
+NAMESPACE_KEPT_GROWING: Final = "new entries kept arriving while the namespace was cleared"
 
 
 class PlanningDialect(Dialect):
@@ -35,22 +28,22 @@ class PlanningDialect(Dialect):
 
     @abstractmethod
     def lock_entries(self, connection: Any, write: Write) -> tuple[Mapping[str, Entry], Planner]:
-        """Lock every entry of the write and read it; one that is not there is locked as well."""
+        """Lock and read every entry of the write, missing ones included."""
 
     @abstractmethod
     def store_plan(self, connection: Any, params: Mapping[str, Any], plan: Plan) -> None:
-        """Store entries, record and ledgers; ``params`` has all but the entries."""
+        """Store the planned entries, the record and the ledgers; ``params`` has everything but the entries."""
 
     @abstractmethod
-    def delete_entries(self, connection: Any, namespace: str, *, again: bool) -> tuple[int, int, int]:
-        """Delete all entries of a namespace: rows, live ones, bytes. Only the first time it waits for others.
+    def delete_entries(self, connection: Any, namespace: str, *, may_wait: bool) -> tuple[int, int, int]:
+        """Delete all entries of a namespace; return the rows, how many of them were live, and their bytes.
 
         Raises:
-            ConflictError: ``again``, and somebody works on an entry that came meanwhile.
+            ConflictError: another writer holds an entry, and ``may_wait`` is false.
         """
 
     def write_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
-        """Plan and apply a write in one transaction, or find its record."""
+        """Plan and apply a write in one transaction, or return its record if it was applied before."""
         try:
             with self.transaction(connection):
                 return self.plan_and_store(connection, write, limits)
@@ -58,10 +51,10 @@ class PlanningDialect(Dialect):
             return found.record
 
     def clear(self, connection: Any, write: Write, limits: Limits) -> Record:
-        """Remove every entry of a namespace in one transaction, or find the record of that."""
+        """Remove every entry of a namespace in one transaction, or return the record of the same operation."""
         params = common_params(write, limits)
         with self.transaction(connection):
-            recorded = self.recorded(connection, write.namespace, write.operation_id)
+            recorded = self.find_record(connection, write.namespace, write.operation_id)
             if recorded is not None:
                 return recorded
             rows, live, freed_bytes = self._delete_all(connection, write.namespace)
@@ -71,35 +64,36 @@ class PlanningDialect(Dialect):
         return Record(write.fingerprint, result, 0.0, replayed=False)
 
     def _delete_all(self, connection: Any, namespace: str) -> tuple[int, int, int]:
-        """Delete until nothing is left: while a delete waits for one entry, others come that it does not see.
+        """Delete until a round finds nothing.
 
-        So there is a moment, that of the last look, before which all that was written is gone.
+        While a delete waits for one entry, others may be written that it does not see. When the last round begins,
+        everything written before that moment is gone.
         """
         total = (0, 0, 0)
-        for look in range(_MAX_CLEARING_LOOKS):
-            found = self.delete_entries(connection, namespace, again=look > 0)
+        for number in range(_MAX_DELETE_ROUNDS):
+            found = self.delete_entries(connection, namespace, may_wait=number == 0)
             if found[0] == 0:
                 return total
             total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
-        raise ConflictError(KEPT_COMING)
+        raise ConflictError(NAMESPACE_KEPT_GROWING)
 
     def plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
-        """Apply a write of steps within a transaction. What these two tell is told before anything is changed.
+        """Apply a write of steps within a transaction. Both signals are raised before anything changes.
 
         Raises:
             AlreadyRecordedError: its operation id is recorded.
-            StepRefusedError: a step was refused, and with it the write.
+            StepRefusedError: a step was refused, and the write with it.
         """
         entries, planner = self.lock_entries(connection, write)
-        # Only now: the same operation may have held these locks.
-        recorded = self.recorded(connection, write.namespace, write.operation_id)
+        # Look only now: the same operation may have held these locks.
+        recorded = self.find_record(connection, write.namespace, write.operation_id)
         if recorded is not None:
             raise AlreadyRecordedError(recorded)
-        # What was refused is tried again with all that a quota has left in one row.
-        room = self._room(connection, write, limits) if write.purged else OpenRoom()
+        # After a refusal, lock the ledgers: that merges a split ledger, so the write sees all that its quota has left.
+        room = self._lock_room(connection, write, limits) if write.purged else UnboundedRoom()
         plan = planner.plan(entries, write.steps, None if write.atomic else room)
-        if isinstance(room, OpenRoom) and not room.is_certain():
-            plan = planner.plan(entries, write.steps, self._room(connection, write, limits))
+        if isinstance(room, UnboundedRoom) and not room.fits_each_step():
+            plan = planner.plan(entries, write.steps, self._lock_room(connection, write, limits))
         record = _record_of(write, plan)
         self._store(connection, write, limits, plan, record)
         return Record(write.fingerprint, record, planner.now, replayed=False)
@@ -119,20 +113,20 @@ class PlanningDialect(Dialect):
                 raise QuotaRefusedError(is_global=meaning.is_global, requested_bytes=plan.grown_bytes) from error
             raise
 
-    def _room(self, connection: DriverConnection, write: Write, limits: Limits) -> Room:
-        """Lock the ledgers, the namespace's first, and tell what they have left: steps are refused one by one."""
-        used_bytes, own_quota = self.lock_namespace(connection, write.namespace)
-        store = self.lock_ledger(connection, GLOBAL_LEDGER)
+    def _lock_room(self, connection: DriverConnection, write: Write, limits: Limits) -> Room:
+        """Lock the ledgers, the namespace's first, and return the room that they leave."""
+        used_bytes, own_quota = self._lock_namespace(connection, write.namespace)
+        global_ledger = self.lock_ledger(connection, GLOBAL_LEDGER)
         return Room(
             limits.namespace_bytes if own_quota is None else own_quota,
             used_bytes,
             limits.global_bytes,
-            store[0] if store else 0,
+            global_ledger[0] if global_ledger else 0,
             write.purged,
         )
 
-    def lock_namespace(self, connection: Any, namespace: str) -> tuple[int, int | None]:
-        """Lock a namespace's ledger, which is made if need be: bytes used, and the namespace's own quota."""
+    def _lock_namespace(self, connection: Any, namespace: str) -> tuple[int, int | None]:
+        """Lock a namespace's ledger, creating it if necessary; return the bytes used and the namespace's own quota."""
         while True:
             ledger = self.lock_ledger(connection, namespace)
             if ledger is not None:
@@ -141,20 +135,20 @@ class PlanningDialect(Dialect):
             self.run(connection, "create_ledger", {"namespace": namespace})
 
     def set_quota(self, connection: Any, write: Write, limits: Limits) -> Record:
-        """Give a namespace a quota of its own, or none, or find the record of that."""
+        """Set or remove a namespace's own quota, or return the record of the same operation."""
         params = {**common_params(write, limits), "quota_bytes": write.quota_bytes, "result": ""}
         with self.transaction(connection):
-            recorded = self.recorded(connection, write.namespace, write.operation_id)
+            recorded = self.find_record(connection, write.namespace, write.operation_id)
             if recorded is not None:
                 return recorded
             self.run(connection, "record_operation", params)
-            self.lock_namespace(connection, write.namespace)
+            self._lock_namespace(connection, write.namespace)
             self.run(connection, "set_quota", params)
         return Record(write.fingerprint, "", 0.0, replayed=False)
 
 
 def common_params(write: Write, limits: Limits) -> dict[str, Any]:
-    """Give what every write tells the database."""
+    """Return the parameters that the statements of every write share."""
     return {
         "namespace": write.namespace,
         "operation_id": write.operation_id,

@@ -1,4 +1,4 @@
-"""What becomes of entries when the steps of a write are taken one after the other. Pure.
+"""Decides in Python what a write's steps do to its entries, one step after the other. Pure: no database.
 
 Instants are seconds since 1970 by the database's clock.
 """
@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kvworker.adapters.sql.dialect import QuotaRefusedError
 from kvworker.adapters.sql.operation_records import entry_record, written_record
+from kvworker.adapters.sql.signals import QuotaRefusedError
 from kvworker.errors import (
     CounterOverflowError,
     GlobalQuotaExceededError,
@@ -28,7 +28,7 @@ _MAX_INTEGER_LENGTH = 20
 
 
 class StepRefusedError(Exception):
-    """A step was refused, and with it the whole write."""
+    """A step was refused, and the whole write with it. ``error`` is for the caller."""
 
     def __init__(self, index: int, error: KVStoreError) -> None:
         super().__init__(index, error)
@@ -38,9 +38,9 @@ class StepRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry as the database has it, or will; of 0 bytes if it is not there.
+    """An entry as stored, or as planned. A missing entry has 0 bytes.
 
-    ``text`` is None where the value was not read, because nothing that is planned depends on it.
+    ``text`` is None if the value was not read because the plan does not depend on it.
     """
 
     text: str | None = None
@@ -49,16 +49,16 @@ class Entry:
     version: int = 0
 
     def is_live(self, now: float) -> bool:
-        """Tell whether the entry is there and has not expired."""
+        """Return whether the entry exists and has not expired."""
         return self.size_bytes > 0 and (self.expires_at is None or self.expires_at > now)
 
 
 @dataclass(slots=True)
 class Room:
-    """The quotas, and what is used of them, where each step is held to them on its own.
+    """The room that the quotas leave, charged step by step: a step that does not fit is refused individually.
 
-    ``global_bytes`` None is no global quota. ``purged`` tells for which of the two (True is the global one)
-    expired entries are gone already, so that a refusal is final.
+    ``global_quota_bytes`` is None without a global quota. ``purged`` names the quotas (True is the global one) whose
+    expired entries were purged already, so that a refusal by them is final.
     """
 
     quota_bytes: int
@@ -67,54 +67,54 @@ class Room:
     global_used_bytes: int
     purged: frozenset[bool]
 
-    def take(self, namespace: str, grown_bytes: int) -> None:
-        """Take room for growth, or give it back.
+    def charge(self, namespace: str, grown_bytes: int) -> None:
+        """Charge growth in bytes to both ledgers, or credit shrinkage.
 
         Raises:
             NamespaceQuotaExceededError, GlobalQuotaExceededError: it does not fit.
-            QuotaRefusedError: it does not fit as long as expired entries are not purged.
+            QuotaRefusedError: it does not fit, but purging expired entries may help.
         """
         if grown_bytes > 0 and self.used_bytes + grown_bytes > self.quota_bytes:
-            self._refuse(is_global=False)
+            self._ask_for_purge(is_global=False)
             raise NamespaceQuotaExceededError(namespace, self.quota_bytes, self.used_bytes, grown_bytes)
         limit_bytes = self.global_quota_bytes
         if grown_bytes > 0 and limit_bytes is not None and self.global_used_bytes + grown_bytes > limit_bytes:
-            self._refuse(is_global=True)
+            self._ask_for_purge(is_global=True)
             raise GlobalQuotaExceededError(limit_bytes, self.global_used_bytes, grown_bytes)
         self.used_bytes += grown_bytes
         self.global_used_bytes += grown_bytes
 
-    def _refuse(self, *, is_global: bool) -> None:
+    def _ask_for_purge(self, *, is_global: bool) -> None:
         if is_global not in self.purged:
             raise QuotaRefusedError(is_global=is_global)
 
 
 @dataclass(slots=True)
-class OpenRoom:
-    """As much room as is asked for: what steps need that are held to the quotas all at once."""
+class UnboundedRoom:
+    """Measures growth without a limit: the database checks the whole write against the quotas at once."""
 
     grown_bytes: int = 0
     peak_bytes: int = 0
 
-    def take(self, _namespace: str, grown_bytes: int) -> None:
-        """Take room for growth, or give it back."""
+    def charge(self, _namespace: str, grown_bytes: int) -> None:
+        """Add growth in bytes, or subtract shrinkage."""
         self.grown_bytes += grown_bytes
         self.peak_bytes = max(self.peak_bytes, self.grown_bytes)
 
-    def is_certain(self) -> bool:
-        """Tell whether each step fits where all of them do."""
+    def fits_each_step(self) -> bool:
+        """Return whether every single step fits if the whole write does."""
         return self.peak_bytes <= max(0, self.grown_bytes)
 
 
 @dataclass(slots=True)
 class Plan:
-    """Entries as they become, and each step's record, or its error where steps are refused on their own."""
+    """The planned entries, and each step's record, or its error where steps are refused individually."""
 
     before: Mapping[str, Entry]
     after: dict[str, Entry]
     outcomes: list[str | KVStoreError] = field(default_factory=list)
     read_bytes: int = 0
-    #: The last version that was given out for each key that is written.
+    #: The last version given out for each key that is written.
     versions: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -124,39 +124,41 @@ class Plan:
 
     @property
     def removed(self) -> list[str]:
-        """The keys of the entries to remove, if they are there."""
+        """The keys of the entries to remove if they exist."""
         return [key for key, entry in self.after.items() if entry.size_bytes == 0]
 
     @property
     def grown_bytes(self) -> int:
-        """By how much the ledger grows."""
+        """The bytes that the ledger grows by; negative if it shrinks."""
         return sum(entry.size_bytes - self.before[key].size_bytes for key, entry in self.after.items())
 
     @property
     def grown_entries(self) -> int:
-        """By how many entries the ledger grows."""
+        """The number of entries that the ledger grows by; negative if it shrinks."""
         return sum((e.size_bytes > 0) - (self.before[key].size_bytes > 0) for key, e in self.after.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Takes steps on the entries of a namespace as they are ``now``.
+    """Applies steps to the entries of a namespace as of ``now``.
 
-    ``version`` is the least that an entry written now may end with: the clock in microseconds, which is past every
-    version that was given out, so that an entry which is made again never has an old one. Of several writes of
-    a key each has its own, and it is the last that has this one.
+    ``version`` is the lowest version that a key may end with if the plan writes it: the clock in microseconds. That
+    is above every version given out before, so an entry that is deleted and created again never reuses a version. If
+    a plan writes a key several times, each write gets its own version, and the last one gets at least this version.
     """
 
     namespace: str
     now: float
     version: int
 
-    def plan(self, entries: Mapping[str, Entry], steps: Sequence[Step], room: Room | OpenRoom | None = None) -> Plan:
-        """Take all steps; with ``room`` each is refused on its own, without it the first refusal ends it.
+    def plan(
+        self, entries: Mapping[str, Entry], steps: Sequence[Step], room: Room | UnboundedRoom | None = None
+    ) -> Plan:
+        """Plan all steps. With ``room`` each is refused individually; without it the first refusal ends the plan.
 
         Raises:
-            StepRefusedError: a step was refused.
-            QuotaRefusedError: expired entries are to be purged first.
+            StepRefusedError: a step was refused, and there is no ``room``.
+            QuotaRefusedError: expired entries must be purged first.
         """
         plan = Plan(entries, dict(entries))
         writes = Counter(step.key for step in steps if step.action in {"set", "increment"})
@@ -164,18 +166,18 @@ class Planner:
             plan.versions[key] = max(entries[key].version, self.version - count)
         for index, step in enumerate(steps):
             try:
-                plan.outcomes.append(self._apply(step, plan, room))
+                plan.outcomes.append(self._plan_step(step, plan, room))
             except KVStoreError as error:
                 if room is None:
                     raise StepRefusedError(index, error) from error
                 plan.outcomes.append(error)
         return plan
 
-    def _apply(self, step: Step, plan: Plan, room: Room | OpenRoom | None) -> str:
+    def _plan_step(self, step: Step, plan: Plan, room: Room | UnboundedRoom | None) -> str:
         entry = plan.after[step.key]
-        changed, record = self._take(step, entry, plan.versions.get(step.key, 0) + 1)
+        changed, record = self._apply(step, entry, plan.versions.get(step.key, 0) + 1)
         if room is not None:
-            room.take(self.namespace, changed.size_bytes - entry.size_bytes)
+            room.charge(self.namespace, changed.size_bytes - entry.size_bytes)
         if step.action == "get":
             plan.read_bytes += entry.size_bytes
         plan.after[step.key] = changed
@@ -183,31 +185,31 @@ class Planner:
             plan.versions[step.key] = changed.version
         return record
 
-    def _take(self, step: Step, entry: Entry, version: int) -> tuple[Entry, str]:
-        live = entry.is_live(self.now)
-        self._check_condition(step, entry.version if live else None)
-        match step.action:
-            case "get":
-                return entry, entry_record(entry.text, entry.expires_at, entry.version) if live else ""
-            case "delete":
-                return Entry(), "true" if live else "false"
-            case "set":
-                kept = entry.expires_at if live and step.keep_ttl else None
-                return _written(step.text, self._expiry(step, kept), version)
-            case "increment":
-                return self._incremented(step, entry if live else None, version)
-        return self._touched(step, entry) if live else (entry, "")
+    def _apply(self, step: Step, entry: Entry, version: int) -> tuple[Entry, str]:
+        live = entry if entry.is_live(self.now) else None
+        self._check_condition(step, live.version if live else None)
+        if step.action == "set":
+            return self._set(step, live, version)
+        if step.action == "increment":
+            return self._increment(step, live, version)
+        if step.action == "delete":
+            return Entry(), "true" if live else "false"
+        if live is None:
+            return entry, ""
+        if step.action == "get":
+            return entry, entry_record(entry.text, entry.expires_at, entry.version)
+        return self._touch(step, live)
 
     def _check_condition(self, step: Step, actual_version: int | None) -> None:
         expected = step.expected_version
         if (expected is not None and actual_version != expected) or (step.if_absent and actual_version is not None):
             raise VersionConflictError(self.namespace, step.key, expected, actual_version)
 
-    def _touched(self, step: Step, entry: Entry) -> tuple[Entry, str]:
-        changed = replace(entry, expires_at=self._expiry(step, None))
-        return changed, written_record(changed.expires_at, changed.version)
+    def _set(self, step: Step, live: Entry | None, version: int) -> tuple[Entry, str]:
+        kept_expiry = live.expires_at if live and step.keep_ttl else None
+        return _written(step.text, self._expiry(step, kept_expiry), version)
 
-    def _incremented(self, step: Step, counter: Entry | None, version: int) -> tuple[Entry, str]:
+    def _increment(self, step: Step, counter: Entry | None, version: int) -> tuple[Entry, str]:
         value = self._counter(step, counter.text or "") + step.delta if counter else int(step.text)
         if not INT64_MIN <= value <= INT64_MAX:
             raise CounterOverflowError(self.namespace, step.key)
@@ -221,8 +223,12 @@ class Planner:
             raise CounterOverflowError(self.namespace, step.key)
         return int(text)
 
-    def _expiry(self, step: Step, otherwise: float | None) -> float | None:
-        return otherwise if step.ttl_seconds is None else self.now + step.ttl_seconds
+    def _touch(self, step: Step, entry: Entry) -> tuple[Entry, str]:
+        changed = replace(entry, expires_at=self._expiry(step, None))
+        return changed, written_record(changed.expires_at, changed.version)
+
+    def _expiry(self, step: Step, default: float | None) -> float | None:
+        return default if step.ttl_seconds is None else self.now + step.ttl_seconds
 
 
 def _written(text: str, expires_at: float | None, version: int) -> tuple[Entry, str]:

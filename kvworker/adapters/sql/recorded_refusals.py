@@ -1,9 +1,9 @@
-"""Refusals that stay: a message that comes twice is not refused once and applied once.
+"""Refusals that persist: if a message arrives twice, one copy cannot be refused and the other one applied.
 
-A refused write leaves everything as it is, and may be tried again with its operation id. But a copy of the very message
-that was refused may come later, when there is room, and its caller has gone away with the refusal. So who runs
-messages names the attempt, and the refusal is recorded under the operation id: the same attempt is refused again,
-another one takes the record away and runs. That a copy runs at this moment is settled by the record's primary key.
+A refused write changes nothing, and its operation id may be used again. But a copy of the refused message may arrive
+later, when there is room, although its caller has left with the refusal. Therefore the worker names the attempt that
+a write belongs to, and the refusal is recorded under the operation id. The same attempt is refused again; another
+attempt withdraws the record and runs. If two copies run at the same moment, the primary key of the record decides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from kvworker.adapters.sql.dialect import Record
+from kvworker.adapters.sql.write import Record
 from kvworker.errors import (
     BatchRefusedError,
     CounterOverflowError,
@@ -26,7 +26,7 @@ from kvworker.errors import (
     rebuild_error,
 )
 
-#: What depends on what is stored, and may be granted another time.
+#: The errors that depend on stored data, so that another attempt may succeed.
 REFUSALS: Final = (
     QuotaExceededError,
     VersionConflictError,
@@ -34,14 +34,14 @@ REFUSALS: Final = (
     CounterOverflowError,
     BatchRefusedError,
 )
-#: Stands where the fingerprint of an applied operation would.
+#: Stands in place of an applied operation's fingerprint.
 _REFUSED: Final = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     name: str = ""
-    check_in_time: Callable[[], None] = lambda: None
+    check: Callable[[], None] = lambda: None
 
 
 _NO_ATTEMPT: Final = _Attempt()
@@ -49,13 +49,15 @@ _attempt: ContextVar[_Attempt] = ContextVar("attempt", default=_NO_ATTEMPT)
 
 
 @contextmanager
-def attempt(name: str, check_in_time: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Name the attempt, such as the message, that the writes in this block belong to.
+def attempt(name: str, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Name the attempt that the writes in this block belong to.
 
-    ``check_in_time`` raises if the attempt is over. It is asked before another attempt's refusal is taken away: who
-    was frozen since it began must not apply what was tried again, and refused, in the meantime.
+    Args:
+        name: Identifies the attempt, such as a message's id.
+        check: Raises if the attempt is over. It runs before another attempt's refusal is withdrawn: a resumed worker
+            must not apply an operation that was retried, and refused, meanwhile.
     """
-    token = _attempt.set(_Attempt(name, check_in_time))
+    token = _attempt.set(_Attempt(name, check))
     try:
         yield
     finally:
@@ -63,23 +65,23 @@ def attempt(name: str, check_in_time: Callable[[], None] = lambda: None) -> Iter
 
 
 def is_refusal(record: Record) -> bool:
-    """Tell whether a record is of refusals only."""
+    """Return whether a record holds only refusals."""
     return record.fingerprint == _REFUSED
 
 
-def check_in_time() -> None:
-    """Raise what the attempt's own check raises, if the attempt is over."""
-    _attempt.get().check_in_time()
+def check_attempt() -> None:
+    """Run the attempt's own check, which raises if the attempt is over."""
+    _attempt.get().check()
 
 
-def noted(refusal: KVStoreError) -> str:
-    """Give the line that the record has for this attempt's refusal; nothing without an attempt."""
+def refusal_line(refusal: KVStoreError) -> str:
+    """Return the line that records a refusal of this attempt; an empty string outside of an attempt."""
     name = _attempt.get().name
     return json.dumps([name, type(refusal).__name__, refusal.args]) + "\n" if name else ""
 
 
 def refusal_of_this_attempt(record: Record) -> KVStoreError | None:
-    """Give the refusal of this attempt, if it is in the record."""
+    """Return the refusal of this attempt from a record, or None."""
     name = _attempt.get().name
     for line in record.result.splitlines():
         attempted, error, args = json.loads(line)

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core metadata. Migrations make them; a test proves that both agree.
+"""The tables, as SQLAlchemy Core metadata. Migrations create them; a test proves that both agree.
 
 Every table is keyed by namespace first and has no sequence, foreign key, trigger or function, so that it
 can be distributed by namespace.
@@ -29,12 +29,12 @@ VERSION_TABLE = "kv_schema_version"
 
 NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
 GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"
-#: The name of the global ledger's row; no namespace is blank.
+#: The name of the global ledger's row. A namespace is never blank.
 GLOBAL_LEDGER = ""
 
-#: Bytewise order everywhere: cheaper, and the same on every server.
+#: Order by bytes: it is cheaper, and the same on every server.
 NAME = Text().with_variant(Text(collation="C"), "postgresql")
-#: SQLite has no timestamps: seconds since 1970 by its own clock.
+#: SQLite has no timestamp type; there it is seconds since 1970 by SQLite's own clock.
 INSTANT: TypeEngine[Any] = Double().with_variant(TIMESTAMP(timezone=True), "postgresql")
 
 metadata = MetaData()
@@ -48,7 +48,7 @@ entries = Table(
     Column("expires_at", INSTANT),
     Column("size_bytes", BigInteger, nullable=False),
     Column("previous_bytes", BigInteger, nullable=False),
-    # The default is for entries that were there before versions were.
+    # The default is for entries from before entries had versions.
     Column("version", BigInteger, nullable=False, server_default=text("1")),
     Index(
         "kv_entries_expires_at",
@@ -66,13 +66,13 @@ ledgers = Table(
     Column("used_bytes", BigInteger, nullable=False),
     Column("entry_count", BigInteger, nullable=False),
     Column("limit_bytes", BigInteger),
-    # The namespace's own quota, if it has one; limit_bytes is the one that the last write was held to.
+    # The namespace's own quota, if it has one; limit_bytes is the quota that the last write had to keep.
     Column("quota_bytes", BigInteger),
-    # A ledger is the row of slot 0, and more rows while it is split (PostgreSQL only, see its ledgers.sql).
+    # A ledger is the row of slot 0, and has more rows while it is split (only on PostgreSQL, see its ledgers.sql).
     Column("slot", SmallInteger, primary_key=True, autoincrement=False, server_default=text("0")),
-    # The limits of the other slots.
+    # The sum of the other slots' limits.
     Column("lent_bytes", BigInteger, nullable=False, server_default=text("0")),
-    # A NULL limit passes either check.
+    # A NULL limit passes both checks.
     CheckConstraint("namespace = '' OR used_bytes + lent_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
     CheckConstraint("namespace <> '' OR used_bytes + lent_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
     postgresql_with={"fillfactor": 50},

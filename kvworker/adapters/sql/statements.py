@@ -1,7 +1,7 @@
 """The named SQL statements of a dialect, read once from its ``.sql`` files.
 
-A file holds parts that begin with ``-- name: NAME`` (a statement) or ``-- fragment: NAME`` (what several
-statements, or fragments, share, taken in where they say ``-- include: NAME``).
+A file consists of parts. ``-- name: NAME`` begins a statement. ``-- fragment: NAME`` begins text that statements and
+other fragments share: a line ``-- include: NAME`` is replaced by it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,89 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 _PART = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
-#: psycopg parses a statement of more than 4096 characters anew each time, which takes longer than to run it.
+#: psycopg parses a statement of more than 4096 characters on every call, which takes longer than running it.
 _COMMENT_OR_INDENT = re.compile(r"^(--.*\n?|[ ]+)", re.MULTILINE)
+
+#: The statements of all dialects. The type checker refuses any other name, and a test compares these with the files.
+StatementName: TypeAlias = Literal[
+    # Both dialects
+    "all_usage",
+    "correct_ledger",
+    "create_global_ledger",
+    "create_ledger",
+    "database_clock",
+    "delete_entries",
+    "delete_entry",
+    "export_page",
+    "find_expired",
+    "find_record",
+    "get_entry",
+    "ledger_usage",
+    "list_keys",
+    "list_namespaces",
+    "lock_ledger",
+    "lock_ledgers",
+    "next_namespace",
+    "prune_batch",
+    "purge_batch",
+    "record_operation",
+    "record_refusal",
+    "remove_ledger",
+    "schema_version",
+    "set_quota",
+    "sum_entries",
+    "sum_ledgers",
+    "sweep_batch",
+    "withdraw_refusals",
+    # Only PostgreSQL
+    "begin",
+    "bound_lock_waits",
+    "bound_transaction",
+    "delete_arrived",
+    "delete_entry_globally",
+    "fill_shares",
+    "get_entries",
+    "increment_entry",
+    "increment_entry_globally",
+    "increment_in_place",
+    "lock_entries",
+    "lock_free_shares",
+    "make_shares",
+    "merge_shares",
+    "read_entries",
+    "set_entry",
+    "set_entry_globally",
+    "set_in_place",
+    "store_plan",
+    # Only SQLite
+    "charge_global_ledger",
+    "charge_ledger",
+    "credit_ledger",
+    "read_entry",
+    "store_entry",
+]
 
 
 @cache
 def load_statements(package: str) -> Mapping[str, str]:
-    """Read the statements of a dialect's package by name, whole and without comments and indentation."""
+    """Read the statements of a dialect's package by name, with fragments included, comments and indentation removed.
+
+    Raises:
+        KeyError: a statement includes a fragment that does not exist.
+    """
     sources = {"name": dict[str, str](), "fragment": dict[str, str]()}
     for file in (files(package) / "sql").iterdir():
         _, *parts = _PART.split(file.read_text(encoding="utf-8"))
         for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             sources[kind][name] = body.strip("\n")
 
-    def whole(body: str) -> str:
-        return _INCLUDE.sub(lambda match: whole(sources["fragment"][match[1]]), body)
+    def expand(body: str) -> str:
+        return _INCLUDE.sub(lambda match: expand(sources["fragment"][match[1]]), body)
 
     return MappingProxyType(
-        {name: _COMMENT_OR_INDENT.sub("", whole(body)).strip() for name, body in sources["name"].items()}
+        {name: _COMMENT_OR_INDENT.sub("", expand(body)).strip() for name, body in sources["name"].items()}
     )

@@ -1,23 +1,76 @@
-"""From checked arguments to a write with its fingerprint, which tells a repeated request from another one."""
+"""A write as the database needs it, its record, and the fingerprint that tells a repeated request from another one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from kvworker.adapters.sql.dialect import Write
 from kvworker.model import Step, check_namespace, check_operation_id, new_operation_id
 
-#: What the plain actions are called in fingerprints.
-_STATEMENTS = {"set": "set_entry", "delete": "delete_entry", "increment": "increment_entry"}
+#: The plain actions' names in fingerprints. Records keep fingerprints, so these must never change.
+_FINGERPRINT_NAMES: Final = {"set": "set_entry", "delete": "delete_entry", "increment": "increment_entry"}
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write, ready for the database.
+
+    ``action`` is a step's action, ``batch``, ``clear`` or ``set_quota``. In a batch that is not ``atomic``, steps are
+    refused individually. ``purged`` names the quotas (True is the global one) whose expired entries were purged
+    already, so that a refusal by them is final.
+    """
+
+    action: str
+    namespace: str
+    operation_id: str
+    fingerprint: str
+    steps: tuple[Step, ...] = ()
+    atomic: bool = True
+    quota_bytes: int | None = None
+    purged: frozenset[bool] = frozenset()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one statement can apply the write."""
+        return self.action in {"set", "delete", "increment"} and not self.steps[0].is_conditional
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the steps, sorted and without duplicates."""
+        return sorted({step.key for step in self.steps})
+
+    @property
+    def read_keys(self) -> list[str]:
+        """The keys whose values the steps depend on."""
+        return sorted({step.key for step in self.steps if step.action in {"get", "increment"}})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The quotas in bytes, and how long operation records are kept. Every write sends them to the database."""
+
+    namespace_bytes: int
+    global_bytes: int | None
+    retention_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The record of a write; ``now`` is the database's clock in seconds since 1970."""
+
+    fingerprint: str
+    result: str
+    now: float
+    replayed: bool
 
 
 def make_write(action: str, namespace: str, operation_id: str | None, **fields: Any) -> Write:
     """Make a write; without an operation id it gets a fresh one.
 
     Raises:
-        InvalidKeyError, InvalidRequestError: the namespace or the operation id is wrong.
+        InvalidKeyError, InvalidRequestError: the namespace or the operation id is invalid.
     """
     checked_id = new_operation_id() if operation_id is None else check_operation_id(operation_id)
     return Write(action, check_namespace(namespace), checked_id, _fingerprint(action, **fields), **fields)
@@ -27,16 +80,16 @@ def _fingerprint(
     action: str, *, steps: tuple[Step, ...] = (), atomic: bool = True, quota_bytes: int | None = None
 ) -> str:
     requests = [_request(step) for step in steps]
-    is_one = bool(requests) and action != "batch"
-    request = requests[0] if is_one else [action, atomic, quota_bytes, requests]
+    is_single = bool(requests) and action != "batch"
+    request = requests[0] if is_single else [action, atomic, quota_bytes, requests]
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
 
 
 def _request(step: Step) -> list[Any]:
-    # A counter's first value and delta say together what its initial value was.
+    # For a counter, the text (its first value) and the delta together determine the initial value.
     text = step.text if step.action in {"set", "increment"} else None
     delta = step.delta if step.action == "increment" else 0
-    request = [_STATEMENTS.get(step.action, step.action), step.key, text, step.ttl_seconds, delta]
+    request = [_FINGERPRINT_NAMES.get(step.action, step.action), step.key, text, step.ttl_seconds, delta]
     if step.is_conditional:
         request += [step.expected_version, step.if_absent, step.keep_ttl]
     return request

@@ -1,6 +1,6 @@
 """The ``sqlite`` adapter: SQLite 3.38 or newer, with its statements in ``sql/``.
 
-May import ``adapters.sql`` and what that may.
+May import ``adapters.sql`` and everything that ``adapters.sql`` may import, besides sqlite3.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     """Make the adapter from its configuration block.
 
     Raises:
-        ConfigurationError: the block is wrong.
+        ConfigurationError: the block is invalid.
     """
     settings = parse_block("sqlite", SqliteSettings, config)
     url = adapter_url("sqlite", settings, ("sqlite", "sqlite+pysqlite"))

@@ -1,4 +1,6 @@
-"""The ``sqlite`` adapter: SQLite 3.35 or newer with its JSON functions, one writer at a time, for one machine."""
+"""SQLite through Python's own driver: one writer at a time, for one machine. It needs the JSON functions."""
+
+# ruff: noqa: D102 - the base classes document the methods.
 
 from __future__ import annotations
 
@@ -13,10 +15,14 @@ from typing import Any, ClassVar
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from kvworker.adapters.sql.dialect import AlreadyRecordedError, DriverConnection, Limits, Record, Write
+from kvworker.adapters.sql.dialect import DriverConnection
 from kvworker.adapters.sql.operation_records import entry_result
 from kvworker.adapters.sql.planned_writes import PlanningDialect
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, StepRefusedError
+from kvworker.adapters.sql.schema import GLOBAL_LEDGER
+from kvworker.adapters.sql.signals import AlreadyRecordedError
+from kvworker.adapters.sql.statements import StatementName
+from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.adapters.sqlite.engine import is_in_memory, make_sqlite_engine
 from kvworker.adapters.sqlite.errors import cannot_connect, translate
 from kvworker.model import GetResult
@@ -37,29 +43,25 @@ class SqliteDialect(PlanningDialect):
         self._url = url
 
     def make_engine(self) -> Engine:
-        """Make an engine as configured, in autocommit mode."""
         assert self._url is not None  # noqa: S101 - without a url the host's engine is used
         return make_sqlite_engine(self._url, self._settings)
 
     def needs_fork_gate(self) -> bool:
-        """Tell that it must, unless the database is its connection."""
+        # A database in memory would be lost with its connection.
         return self._url is not None and not is_in_memory(self._url)
 
     def is_idle(self, connection: sqlite3.Connection) -> bool:
-        """Tell whether the connection is in no transaction."""
         return not connection.in_transaction
 
     def translate(self, error: Exception) -> Exception:
-        """Give the error, or the signal, that the driver's error means."""
         return translate(error)
 
     def cannot_connect(self, error: Exception) -> Exception:
-        """Give the error that a failure to open the file means."""
         return cannot_connect(error, self._url.database if self._url else None)
 
     @contextmanager
     def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """Run several statements as one transaction that has the write lock from its beginning."""
+        """Run a ``with`` block as one transaction, which has the write lock from its beginning."""
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -69,13 +71,12 @@ class SqliteDialect(PlanningDialect):
                 connection.execute("ROLLBACK")
             raise
 
-    def fetch_one(self, connection: DriverConnection, statement: str, params: Mapping[str, Any]) -> Any:
-        """Run a named statement to its end, which a transaction must reach before it can commit."""
+    def fetch_one(self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]) -> Any:
+        # A transaction can only commit when every statement has been run to its end.
         rows = self.run(connection, statement, params).fetchall()
         return rows[0] if rows else None
 
     def write(self, connection: Any, write: Write, limits: Limits) -> Record:
-        """Apply a write, or find its record, in one transaction."""
         if write.action == "clear":
             return self.clear(connection, write, limits)
         if write.action == "set_quota":
@@ -83,49 +84,48 @@ class SqliteDialect(PlanningDialect):
         return self.write_planned(connection, write, limits)
 
     def apply_many(self, connection: Any, writes: Sequence[Write], limits: Limits) -> list[Record | GetResult | None]:
-        """Take writes, and reads, in one transaction: one flush for all of them."""
-        taken: list[Record | GetResult | None] = [None] * len(writes)
+        """Apply writes and reads in one transaction, which flushes to disk once."""
+        outcomes: list[Record | GetResult | None] = [None] * len(writes)
         with self.transaction(connection):
             for i, write in enumerate(writes):
-                # These come before anything is changed.
+                # Both are raised before anything changes, so the transaction can continue.
                 with suppress(AlreadyRecordedError, StepRefusedError):
-                    taken[i] = self._take(connection, write, limits)
-        return taken
+                    outcomes[i] = self._apply(connection, write, limits)
+        return outcomes
 
-    def _take(self, connection: Any, write: Write, limits: Limits) -> Record | GetResult:
+    def _apply(self, connection: Any, write: Write, limits: Limits) -> Record | GetResult:
         if write.action != "get":
             return self.plan_and_store(connection, write, limits)
         name = {"namespace": write.namespace, "key": write.steps[0].key}
         return entry_result(**name, row=self.fetch_one(connection, "get_entry", name))
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
-        """Read every entry of the write; the transaction already keeps other writers out."""
+        """Read every entry of the write. The transaction already excludes other writers."""
         entries = {key: Entry() for key in write.keys}
         for key in entries:
             row = self.fetch_one(connection, "read_entry", {"namespace": write.namespace, "key": key})
             if row is not None:
                 entries[key] = Entry(*row[1:])
-        # SQLite's clock has milliseconds only, within which an entry could go and come again.
+        # SQLite's clock counts milliseconds, and an entry could be deleted and created again within one.
         return entries, Planner(write.namespace, self._now(connection), version=time.time_ns() // 1000)
 
     def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
-        """Store entries, record and ledgers, one after the other."""
         for key, entry in plan.changed.items():
             self.run(connection, "store_entry", {"namespace": params["namespace"], "key": key, **asdict(entry)})
         for key in plan.removed:
             self.run(connection, "delete_entry", {"namespace": params["namespace"], "key": key})
         self.run(connection, "record_operation", params)
-        self._charge(connection, params)
+        if params["grown_bytes"] or params["grown_entries"]:
+            self.run(connection, "charge_ledger", params)
+            self.run(connection, "charge_global_ledger", params)
 
-    def delete_entries(self, connection: DriverConnection, namespace: str, *, again: bool) -> tuple[int, int, int]:  # noqa: ARG002 - nobody else writes
-        """Delete all entries of a namespace: rows, live ones, bytes."""
+    def delete_entries(self, connection: DriverConnection, namespace: str, *, may_wait: bool) -> tuple[int, int, int]:  # noqa: ARG002 - the transaction excludes other writers
         now = self._now(connection)
         rows = self.run(connection, "delete_entries", {"namespace": namespace}).fetchall()
         live = sum(expires_at is None or expires_at > now for _, expires_at in rows)
         return len(rows), live, sum(size_bytes for size_bytes, _ in rows)
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
-        """Read live entries, as they are at one moment: rows (key, text, expiry, size, version), and the clock."""
         connection.execute("BEGIN", {})
         try:
             now = self._now(connection)
@@ -135,27 +135,21 @@ class SqliteDialect(PlanningDialect):
             connection.execute("COMMIT", {})
         return [row for row in rows if Entry(*row[1:]).is_live(now)], now
 
-    def delete_expired(self, connection: Any, statement: str, params: Mapping[str, Any]) -> tuple[int, int]:
-        """Run a batch in one transaction: rows and bytes."""
+    def delete_expired(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> tuple[int, int]:
         freed: defaultdict[str, list[int]] = defaultdict(list)
         with self.transaction(connection):
             for namespace, size_bytes in self.run(connection, statement, params).fetchall():
                 freed[namespace].append(size_bytes)
             total = [size_bytes for sizes in freed.values() for size_bytes in sizes]
-            for ledger, sizes in {**freed, "": total}.items():
+            for ledger, sizes in {**freed, GLOBAL_LEDGER: total}.items():
                 credit = {"namespace": ledger, "freed_bytes": sum(sizes), "freed_rows": len(sizes)}
                 self.run(connection, "credit_ledger", credit)
         return len(total), sum(total)
 
     def prune_records(self, connection: Any, params: Mapping[str, Any]) -> tuple[int, None]:
-        """Run a batch that deletes operation records past their retention: rows. The next one may begin anywhere."""
+        """Run one batch of a prune. A deleted row leaves nothing in the index, so the next batch may begin anywhere."""
         with self.transaction(connection):
             return len(self.run(connection, "prune_batch", params).fetchall()), None
 
     def _now(self, connection: DriverConnection) -> float:
         return float(self.fetch_one(connection, "database_clock", {})[0])
-
-    def _charge(self, connection: DriverConnection, params: Mapping[str, Any]) -> None:
-        if params["grown_bytes"] or params["grown_entries"]:
-            self.run(connection, "charge_ledger", params)
-            self.run(connection, "charge_global_ledger", params)

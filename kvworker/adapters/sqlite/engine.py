@@ -1,10 +1,11 @@
-"""The engine of a SQLite database: where its file is, and how its connections are set up."""
+"""The engine of a SQLite database: the place of its file, and the set-up of its connections."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -14,14 +15,14 @@ from kvworker.adapters.sql.configuration import path_of
 from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import SqliteSettings
 
-_WAL_RETRY_SECONDS = 0.01
+_WAL_RETRY_SECONDS: Final = 0.01
 
 
 def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
-    """Make an engine in autocommit mode.
+    """Make an engine in autocommit mode. A database in memory is migrated at once.
 
     Raises:
-        ConfigurationError: the file's directory does not exist, or cannot be made.
+        ConfigurationError: the file's directory does not exist, or cannot be created.
     """
     in_memory = is_in_memory(url)
     if not in_memory:
@@ -31,7 +32,7 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
         url,
         isolation_level="AUTOCOMMIT",
         poolclass=QueuePool,
-        # A database in memory is its connection: there must be one, and callers take turns.
+        # A database in memory lives in its connection: there must be exactly one, and callers take turns.
         pool_size=1 if in_memory else pool.size,
         max_overflow=0 if in_memory else pool.max_overflow,
         pool_timeout=pool.timeout,
@@ -43,7 +44,7 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
     def set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         if not in_memory:
             _use_wal(connection, settings.busy_timeout_seconds)
-        # An acknowledged write must survive a power failure; NORMAL would lose the last ones.
+        # An acknowledged write must survive a power failure; with NORMAL the last writes could be lost.
         connection.execute("PRAGMA synchronous = FULL")
 
     if in_memory:
@@ -54,13 +55,13 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
 
 
 def is_in_memory(url: URL) -> bool:
-    """Tell whether the url names a database that lives in memory."""
+    """Return whether the url names a database in memory."""
     file = (url.database or "").removeprefix("file:")
     return file in {"", ":memory:"} or url.query.get("mode") == "memory"
 
 
 def with_absolute_path(url: URL) -> URL:
-    """Fix the file that a relative path means now: a forked worker may work in another directory."""
+    """Resolve a relative path now, because a forked worker may run in another directory."""
     if is_in_memory(url):
         return url
     path = url.database or ""
@@ -75,7 +76,7 @@ def _check_directory(url: URL, *, create: bool) -> None:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
-                f"{path_of('sqlite')}.url: the directory {str(directory)!r} cannot be made: {error.strerror}"
+                f"{path_of('sqlite')}.url: the directory {str(directory)!r} cannot be created: {error.strerror}"
             ) from error
     if not directory.is_dir():
         raise ConfigurationError(
@@ -86,7 +87,10 @@ def _check_directory(url: URL, *, create: bool) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection, timeout_seconds: float) -> None:
-    """Let readers go on while one writes. Two processes that switch a new file at once do not wait by themselves."""
+    """Let readers continue while one connection writes.
+
+    SQLite does not wait if two processes switch a new file to WAL at once, so this retries.
+    """
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:

@@ -1,16 +1,17 @@
-"""What SQLite's errors mean. Messages hold no value; the driver's error stays the cause."""
+"""Translates SQLite's errors. Messages hold no value; the driver's error stays the cause."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from typing import Final
 
-from kvworker.adapters.sql.dialect import ConnectionLostError, QuotaRefusedError
 from kvworker.adapters.sql.schema import GLOBAL_QUOTA_CHECK, NAMESPACE_QUOTA_CHECK
+from kvworker.adapters.sql.signals import ConnectionLostError, QuotaRefusedError
 from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, StoreUnavailableError
 
 #: By primary result code, the low byte of the extended one.
-_MEANINGS: Mapping[int, Callable[[], Exception]] = {
+_MEANINGS: Final[Mapping[int, Callable[[], Exception]]] = {
     sqlite3.SQLITE_BUSY: lambda: StoreUnavailableError("the database stayed locked for busy_timeout_seconds"),
     sqlite3.SQLITE_LOCKED: lambda: StoreUnavailableError("a table stayed locked"),
     sqlite3.SQLITE_READONLY: lambda: StoreUnavailableError("the database is read-only"),
@@ -24,15 +25,15 @@ _MEANINGS: Mapping[int, Callable[[], Exception]] = {
 
 
 def translate(error: Exception) -> Exception:
-    """Give the error, or the signal, that the driver's error means."""
+    """Translate an error of sqlite3 to a signal or to an error for the caller."""
     if isinstance(error, sqlite3.IntegrityError):
-        return _refusal(error)
+        return _translate_check(error)
     if isinstance(error, sqlite3.ProgrammingError):
         return ConnectionLostError("the database connection was closed")
     message = str(error)
     if message.startswith("table kv_") and message.endswith("already exists"):
         return SchemaError(
-            "some of the store's tables are there, but not the note of their version: restore the table"
+            "some of the store's tables exist, but the record of their version is missing: restore the table"
             " kv_schema_version from a backup, or use another file"
         )
     if message.startswith(("no such table", "no such column", "table kv_")):
@@ -44,14 +45,14 @@ def translate(error: Exception) -> Exception:
 
 
 def cannot_connect(error: Exception, path: str | None) -> Exception:
-    """Give the error that a failure to open the file means."""
+    """Translate a failure to open the file."""
     meaning = translate(error)
     if isinstance(meaning, StoreUnavailableError):
         return StoreUnavailableError(f"cannot open the database file {path!r}: {meaning.detail}")
     return meaning
 
 
-def _refusal(error: sqlite3.IntegrityError) -> Exception:
+def _translate_check(error: sqlite3.IntegrityError) -> Exception:
     message = str(error)
     for constraint in (NAMESPACE_QUOTA_CHECK, GLOBAL_QUOTA_CHECK):
         if message.endswith(constraint):

@@ -1,9 +1,9 @@
--- The steps of a planned write: its entries are locked and read, what becomes of them is decided by the caller, and
--- one statement stores it. All in one transaction in which each statement sees what was committed before it.
+-- Planned writes: their entries are locked and read, Python decides what happens to them, and one statement stores the
+-- result. All of that is one transaction in which each statement sees everything committed before it.
 
 -- name: lock_entries
--- Lock entries in the order of their keys, and read them. One that is missing is made, empty (of 0 bytes), so that
--- it is locked as well; nobody else ever sees it, since storing fills or removes it.
+-- Lock entries in the order of their keys, and read them. A missing one is created empty (0 bytes), so that it is
+-- locked as well. No other transaction ever sees it, since storing the plan fills or removes it.
 INSERT INTO kv_entries AS e (namespace, key, value, size_bytes, previous_bytes, version)
 SELECT %(namespace)s::text, k.key, '', 0, 0, 0 FROM unnest(%(keys)s::text[]) AS k (key)
 ON CONFLICT (namespace, key) DO UPDATE SET previous_bytes = e.previous_bytes
@@ -11,7 +11,7 @@ RETURNING e.key, CASE WHEN e.key = ANY (%(read_keys)s::text[]) THEN e.value END,
     extract(epoch FROM e.expires_at)::float8, e.size_bytes, e.version, extract(epoch FROM clock_timestamp())::float8
 
 -- name: read_entries
--- Read live entries, but no value if all of them together are too large.
+-- Read live entries. If the values exceed ``max_bytes`` together, they are null.
 SELECT key, CASE WHEN sum(size_bytes) OVER () <= %(max_bytes)s::bigint THEN value END,
     extract(epoch FROM expires_at)::float8, size_bytes, version, extract(epoch FROM clock_timestamp())::float8
 FROM kv_entries
@@ -19,7 +19,7 @@ WHERE namespace = %(namespace)s AND key = ANY (%(keys)s::text[])
     AND (expires_at IS NULL OR expires_at > clock_timestamp())
 
 -- name: store_plan
--- Store what was decided: entries as they become (a null text leaves the value), those that go, the record, the ledgers.
+-- Store a plan: the changed entries (a null text keeps the value), the removed ones, the record and the ledgers.
 WITH stored AS (
     UPDATE kv_entries e SET
         value = coalesce(n.text, e.value),
@@ -39,30 +39,3 @@ WITH stored AS (
         %(grown_entries)s::text::bigint AS grown_entries
 )
 -- include: settle_globally
-
--- name: record_operation
--- Record an operation that changes no entry.
-WITH change AS (
-    SELECT %(result)s::text AS result
-)
--- include: record
-
--- name: delete_entries
--- Delete all entries of a namespace, waiting for those that somebody works on: rows, live ones, bytes.
-WITH locked AS (
-    SELECT key FROM kv_entries WHERE namespace = %(namespace)s ORDER BY key FOR UPDATE
--- include: delete_locked
-
--- name: delete_arrived
--- The same without waiting: who works on an entry that has just come may wait for one that is deleted already.
-WITH locked AS (
-    SELECT key FROM kv_entries WHERE namespace = %(namespace)s ORDER BY key FOR UPDATE NOWAIT
--- include: delete_locked
-
--- fragment: delete_locked
--- Delete the entries that are locked.
-), doomed AS (
-    DELETE FROM kv_entries e USING locked WHERE e.namespace = %(namespace)s AND e.key = locked.key
-    RETURNING e.size_bytes, e.expires_at IS NULL OR e.expires_at > clock_timestamp() AS live
-)
-SELECT count(*), count(*) FILTER (WHERE live), coalesce(sum(size_bytes), 0)::bigint FROM doomed

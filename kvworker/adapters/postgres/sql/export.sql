@@ -1,7 +1,7 @@
 -- Reading the whole store, page by page.
 
 -- name: export_page
--- Read the live entries that follow a name, of one namespace or of all when it is null, in order.
+-- Read the live entries that follow a name, in order; of all namespaces if ``namespace`` is null.
 SELECT namespace, key, value, extract(epoch FROM expires_at - clock_timestamp())::float8
 FROM kv_entries
 WHERE (namespace, key) > (%(after_namespace)s::text, %(after_key)s::text)

@@ -1,26 +1,26 @@
--- All that touches ledgers. What a write or a sweep does to them is a fragment of its statement.
+-- Everything that touches ledgers. The part of a write or a sweep that does so is a fragment of its statement.
 --
--- A ledger is one row, of slot 0, as long as its writers do not meet. Then it is split: other slots get shares of
--- what is left of the quota (their limit), which slot 0 has lent. The sum of what may be used never changes by
--- that, so that the quota holds as long as each row keeps to its own limit, which the table's checks enforce::
+-- A ledger is one row, of slot 0, as long as its writers do not meet. When they do, it is split: slot 0 lends shares of
+-- the unused quota to other slots, each of which gets its share as its limit. The sum of the limits stays the same, so
+-- the quota holds as long as each row keeps its own limit. The table's checks enforce that::
 --
 --     slot 0     used_bytes + lent_bytes <= limit_bytes, the quota; lent_bytes is the sum of the other limits
---     slot n     used_bytes <= limit_bytes; used_bytes is below 0 where more was freed than written
+--     slot n     used_bytes <= limit_bytes; used_bytes is below 0 if more was freed than written
 --
--- A share is good under the quota that it was lent under (its quota_bytes; null is the namespace's own, which cannot
--- change while there are shares). A write takes the first row that nobody has locked and that has room, or else
--- waits for slot 0. Only who holds slot 0 makes, fills or removes shares.
+-- A share is valid under the quota that it was lent under, its quota_bytes. Null means the namespace's own quota, which
+-- cannot change while there are shares. A write uses the first row that is not locked and has room; otherwise it waits
+-- for slot 0. Only a transaction that has locked slot 0 creates, fills or removes shares.
 
 -- fragment: settle
--- Charge the namespace's ledger and record the operation. After its result and the clock come whether the entry's
--- size changed, and whether others had locked all rows of the ledger.
+-- Charge the namespace's ledger and record the operation. Returns the result, the clock, whether the entry's size
+-- changed, and whether other writers had locked all rows of the ledger.
 -- include: charge_namespace
 -- include: record
     , (SELECT grown_bytes <> 0 FROM change)
     , (SELECT met FROM ledger)
 
 -- fragment: settle_globally
--- The same with the global ledger, and the same of that.
+-- The same with the global ledger. Returns also whether other writers had locked all rows of that.
 -- include: charge_namespace
 -- include: charge_store
 -- include: record
@@ -28,21 +28,14 @@
     , (SELECT met FROM ledger)
     , (SELECT met FROM store)
 
--- fragment: record
--- Record the operation: its result, and the clock.
-INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text, result,
-    clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-FROM change
-RETURNING result, extract(epoch FROM clock_timestamp())::float8
-
 -- fragment: charge_namespace
--- Add what a write grew by, or take what it shrank by. Growth in slot 0 takes the namespace's own quota or else the
--- writer's limit, on the row that is proposed as well as on the one that is there; a write that does not grow lifts
--- the limit to what is used, so that it always passes. A statement that leaves the global ledger out, where there is
--- one after all, proposes a limit that nothing passes.
--- Room is judged by the row as the statement first saw it, so that a row, once it is locked, is taken: who held a
--- share and waited for slot 0 would meet who gathers them. What does not fit after all is refused by the check.
+-- Add the bytes that a write grew by, or subtract those that it shrank by. Growth in slot 0 must fit the namespace's
+-- own quota, or else the writer's limit; the check applies to the proposed row as well as to the existing one. A write
+-- that does not grow raises the limit to what is used, so that it always passes. If a statement leaves out the global
+-- ledger although there is one, it proposes a limit that nothing fits. Whether a row has room is judged by the row as
+-- the statement first saw it, and a locked row is always used. A writer that held a share and then waited for slot 0
+-- could deadlock with a transaction that merges the shares. If the write does not fit the row after all, the check
+-- refuses it.
 , room AS (
     SELECT l.slot FROM kv_ledgers l
     WHERE l.namespace = %(namespace)s::text AND l.slot = ANY (ARRAY(
@@ -77,8 +70,8 @@ RETURNING result, extract(epoch FROM clock_timestamp())::float8
 )
 
 -- fragment: charge_store
--- The same for the global ledger, if there is one, and after the namespace's. Without a global quota of the writer's
--- own it has no limit.
+-- The same for the global ledger if there is one, after the namespace's. It has no limit if the writer has no global
+-- quota.
 , store_room AS (
     SELECT s.slot FROM kv_ledgers s
     WHERE s.namespace = '' AND s.slot = ANY (ARRAY(
@@ -104,7 +97,7 @@ RETURNING result, extract(epoch FROM clock_timestamp())::float8
 )
 
 -- fragment: credit_ledgers
--- Give the bytes of deleted entries back. The limits hold all the more.
+-- Credit the bytes of deleted entries. Less is used, so the limits still hold.
 ), freed AS (
     SELECT namespace, sum(size_bytes)::bigint AS freed_bytes, count(*) AS freed_rows FROM doomed GROUP BY namespace
 ), locked AS (
@@ -123,54 +116,13 @@ RETURNING result, extract(epoch FROM clock_timestamp())::float8
 )
 SELECT coalesce(sum(freed_rows), 0)::bigint, coalesce(sum(freed_bytes), 0)::bigint FROM freed
 
--- name: schema_version
--- Read what migrations were applied.
-SELECT version_num FROM kv_schema_version
-
--- name: database_clock
--- Read the clock that decides expiry, in seconds since 1970.
-SELECT extract(epoch FROM clock_timestamp())::float8
-
--- name: ledger_usage
--- Read one ledger; no row if there is none.
-SELECT sum(used_bytes)::bigint, sum(entry_count)::bigint, max(quota_bytes) FILTER (WHERE slot = 0)
-FROM kv_ledgers WHERE namespace = %(namespace)s
-GROUP BY namespace
-
--- name: list_namespaces
--- Read a page of the ledgers of namespaces that have live entries. No name is as great as the greatest ``below``.
-SELECT namespace, sum(used_bytes)::bigint, sum(entry_count)::bigint, max(quota_bytes) FILTER (WHERE slot = 0)
-FROM kv_ledgers l
-WHERE namespace > %(after)s AND namespace >= %(prefix)s AND namespace < %(below)s AND EXISTS (
-        SELECT 1 FROM kv_entries e
-        WHERE e.namespace = l.namespace AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
-    )
-GROUP BY namespace ORDER BY namespace LIMIT %(page_rows)s::bigint
-
--- name: all_usage
--- Read every ledger.
-SELECT namespace, sum(used_bytes)::bigint, sum(entry_count)::bigint, max(quota_bytes) FILTER (WHERE slot = 0)
-FROM kv_ledgers GROUP BY namespace ORDER BY namespace
-
--- name: next_namespace
--- Find the next namespace that has entries or a ledger, by the index alone.
-SELECT min(n.namespace) FROM (
-    SELECT min(namespace) AS namespace FROM kv_entries WHERE namespace > %(after)s
-    UNION ALL
-    SELECT min(namespace) FROM kv_ledgers WHERE namespace > %(after)s
-) n
-
--- name: wait_shortly
--- Have the rest of the transaction wait for no lock longer than a moment.
-SELECT set_config('lock_timeout', '50ms', true)
-
 -- name: lock_ledger
--- Lock a ledger against all who would split or gather it, and read its first row.
+-- Lock a ledger against transactions that split it or merge its shares, and read its first row.
 SELECT used_bytes, entry_count, quota_bytes, lent_bytes FROM kv_ledgers
 WHERE namespace = %(namespace)s AND slot = 0 FOR UPDATE
 
--- name: gather_shares
--- Make a locked ledger one row again, if it is not; wait for who writes into a share.
+-- name: merge_shares
+-- Merge a locked ledger into one row if it is split, waiting for the writers of its shares.
 WITH gone AS (
     DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot > 0 RETURNING used_bytes, entry_count
 ), total AS (
@@ -183,13 +135,13 @@ WHERE l.namespace = %(namespace)s AND l.slot = 0 AND t.used_bytes IS NOT NULL
 RETURNING l.used_bytes, l.entry_count
 
 -- name: lock_free_shares
--- Lock those shares of a locked ledger that nobody writes into, and read them.
+-- Lock the shares of a locked ledger that no writer holds, and read them.
 SELECT slot, used_bytes, limit_bytes, quota_bytes FROM kv_ledgers
 WHERE namespace = %(namespace)s AND slot > 0
 ORDER BY slot FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: make_shares
--- Split a locked ledger, unless it is split.
+-- Split a locked ledger if it is not split.
 WITH made AS (
     INSERT INTO kv_ledgers (namespace, slot, used_bytes, entry_count, limit_bytes, quota_bytes)
     SELECT %(namespace)s::text, slot, 0, 0, %(share_bytes)s::bigint, %(lent_under_bytes)s::bigint
@@ -203,7 +155,7 @@ UPDATE kv_ledgers SET
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: fill_shares
--- Give locked shares of a locked ledger the same room.
+-- Give locked shares of a locked ledger the same room each.
 WITH filled AS (
     UPDATE kv_ledgers SET limit_bytes = used_bytes + %(share_bytes)s::bigint, quota_bytes = %(lent_under_bytes)s::bigint
     WHERE namespace = %(namespace)s AND slot = ANY (%(slots)s)
@@ -211,29 +163,29 @@ WITH filled AS (
 UPDATE kv_ledgers SET lent_bytes = lent_bytes + %(lent_bytes)s::bigint, limit_bytes = %(limit_bytes)s::bigint
 WHERE namespace = %(namespace)s AND slot = 0
 
+-- name: create_ledger
+-- Create an empty ledger if it does not exist, so that it can be locked.
+INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
+VALUES (%(namespace)s, 0, 0, NULL) ON CONFLICT DO NOTHING
+
 -- name: set_quota
--- Give a locked ledger a quota of the namespace's own, or none. What is used stays, above it if need be.
+-- Set or remove the own quota of a namespace with a locked ledger. Entries stay even if they exceed it.
 UPDATE kv_ledgers SET
     quota_bytes = %(quota_bytes)s::bigint,
     limit_bytes = greatest(coalesce(%(quota_bytes)s::bigint, %(limit_bytes)s::bigint), used_bytes)
 WHERE namespace = %(namespace)s AND slot = 0
 
--- name: create_ledger
--- Make an empty ledger where there is none, so that it can be locked.
-INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
-VALUES (%(namespace)s, 0, 0, NULL) ON CONFLICT DO NOTHING
-
 -- name: sum_entries
--- Count what a namespace's entries use.
+-- Sum up the entries of a namespace.
 SELECT coalesce(sum(size_bytes), 0)::bigint, count(*) FROM kv_entries WHERE namespace = %(namespace)s
 
 -- name: sum_ledgers
--- Count what all namespaces use.
+-- Sum up the ledgers of all namespaces.
 SELECT coalesce(sum(used_bytes), 0)::bigint, coalesce(sum(entry_count), 0)::bigint
 FROM kv_ledgers WHERE namespace <> ''
 
 -- name: correct_ledger
--- Set a ledger, above its limit if need be.
+-- Set a ledger, raising its limit if necessary.
 UPDATE kv_ledgers SET
     used_bytes = %(used_bytes)s,
     entry_count = %(entry_count)s,
@@ -241,15 +193,15 @@ UPDATE kv_ledgers SET
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: remove_ledger
--- Remove the ledger of a namespace without entries, unless it keeps a quota of its own.
+-- Remove the ledger of a namespace without entries, unless it keeps the namespace's own quota.
 DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot = 0 AND quota_bytes IS NULL
 
 -- name: lock_ledgers
--- Keep writers off all ledgers; those that wait here see what this transaction did.
+-- Keep writers off all ledgers. Those that wait here see the result of this transaction.
 LOCK TABLE kv_ledgers IN EXCLUSIVE MODE
 
 -- name: create_global_ledger
--- Start global accounting from what the namespaces use.
+-- Start global accounting with what the namespaces use.
 INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
 SELECT '', coalesce(sum(used_bytes), 0)::bigint, coalesce(sum(entry_count), 0)::bigint, NULL
 FROM kv_ledgers WHERE namespace <> ''

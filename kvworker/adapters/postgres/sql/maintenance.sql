@@ -1,9 +1,10 @@
--- Batches take their locks in the order that writes take them: entries, ledgers by namespace, the global ledger.
--- The clock is read in a subquery where an index is to find the expired: a volatile function could not be its bound.
+-- Batches take locks in the same order as writes: entries, ledgers by namespace, the global ledger. Where an index
+-- finds expired rows, a subquery reads the clock: a volatile function cannot be the bound of an index scan.
 
 -- name: find_expired
--- Find expired entries, the longest expired first, and put them into batches by namespace: the places of each batch's
--- entries, and of all how many they are and the latest expiry. Expiries go as numbers, which no DateStyle changes.
+-- Find expired entries, the longest expired first, and divide them into batches by namespace. Returns the places of
+-- each batch's entries, their total number and the latest expiry. Expiries are numbers, so that no DateStyle changes
+-- them.
 SELECT ids[first:first + %(batch_rows)s::int - 1]::text, cardinality(ids), extract(epoch FROM until)::float8
 FROM (
     SELECT array_agg(ctid ORDER BY namespace) AS ids, max(expires_at) AS until
@@ -15,8 +16,9 @@ FROM (
 ) found, generate_series(1, cardinality(ids), %(batch_rows)s::int) AS first
 
 -- name: sweep_batch
--- Delete those of a batch that are still expired and that nobody is working on, and give their bytes back. Another row
--- may have come to an entry's place. The commit is not waited for: a sweep that a crash undoes is swept again.
+-- Delete the entries of a batch that are still expired and not locked, and credit their bytes. The expiry is checked
+-- again because another row may have taken an entry's place. The commit does not wait for the disk: if a crash undoes a
+-- sweep, the next one repeats it.
 WITH doomed AS (
     DELETE FROM kv_entries
     WHERE ctid = ANY (ARRAY(
@@ -29,7 +31,7 @@ WITH doomed AS (
 -- include: credit_ledgers
 
 -- name: purge_batch
--- Delete expired entries of one namespace, or of all when it is null, waiting for those that somebody works on.
+-- Delete expired entries, waiting for locked ones; of all namespaces if ``namespace`` is null.
 WITH doomed AS (
     DELETE FROM kv_entries
     WHERE ctid = ANY (ARRAY(
@@ -42,7 +44,7 @@ WITH doomed AS (
 -- include: credit_ledgers
 
 -- name: prune_batch
--- Delete operation records past their retention, from one instant on.
+-- Delete operation records past their retention that expired at an instant or later.
 WITH doomed AS (
     DELETE FROM kv_operations
     WHERE ctid = ANY (ARRAY(

@@ -1,4 +1,7 @@
-"""Schema migrations: ``migrate`` brings a database to the version that this package works with."""
+"""Schema migrations: ``migrate`` brings a database to the version that this package works with.
+
+May import ``adapters.sql.schema`` and ``errors``.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from kvworker.errors import ConfigurationError, SchemaError
 
-#: Any number, but the same in every version: it is what concurrent migrations of a database meet at.
+#: An arbitrary number, the same in every version, by which concurrent migrations of a database exclude each other.
 _ADVISORY_LOCK = 0x6B76_776F_726B
 
-# Alembic keeps the running migration in module globals.
-_one_at_a_time = threading.Lock()
+# Alembic keeps the running migration in module globals, so only one thread may migrate.
+_migration_lock = threading.Lock()
 
 
 def migrate(engine: Engine) -> None:
-    """Create the schema, or update it. Safe to run from several processes at once, and to repeat.
+    """Create the schema or update it. It is safe to repeat, and to run in several processes at once.
 
     Raises:
         ConfigurationError: the database's encoding is not UTF-8.
@@ -30,7 +33,7 @@ def migrate(engine: Engine) -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    with _one_at_a_time, _locked_connection(engine) as connection:
+    with _migration_lock, _locked_connection(engine) as connection:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
@@ -48,10 +51,10 @@ def _locked_connection(engine: Engine) -> Iterator[Connection]:
             yield connection
         return
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
-        # A migration takes as long as the tables are big, whatever the limit for a store operation is.
+        # The larger the tables, the longer a migration takes: the limit for store operations does not apply.
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         _check_encoding(connection)
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         yield connection
 
 

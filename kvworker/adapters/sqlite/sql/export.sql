@@ -1,7 +1,7 @@
 -- Reading the whole store, page by page.
 
 -- name: export_page
--- Read the live entries that follow a name, of one namespace or of all when it is null, in order.
+-- Read the live entries that follow a name, in order; of all namespaces if ``namespace`` is null.
 SELECT namespace, key, value, expires_at - (julianday('now') - 2440587.5) * 86400.0
 FROM kv_entries
 WHERE (namespace, key) > (:after_namespace, :after_key)

@@ -1,6 +1,8 @@
+-- Batches of sweeps, purges and prunes. Other writers wait for the transaction of a batch.
+
 -- name: find_expired
--- Find expired entries, the longest expired first, and put them into batches by namespace: the row ids of each batch's
--- entries, and of all how many they are and the latest expiry.
+-- Find expired entries, the longest expired first, and divide them into batches by namespace. Returns the row ids of
+-- each batch's entries, their total number and the latest expiry.
 WITH expired AS (
     SELECT rowid, namespace, expires_at FROM kv_entries
     WHERE expires_at >= coalesce(:after, -1e999) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
@@ -11,13 +13,13 @@ WITH expired AS (
 SELECT json_group_array(id), sum(count(*)) OVER (), max(max(expires_at)) OVER () FROM placed GROUP BY batch
 
 -- name: sweep_batch
--- Delete those of a batch that are still expired. Another row may have come to have an entry's id.
+-- Delete the entries of a batch that are still expired. Another row may have received an entry's id meanwhile.
 DELETE FROM kv_entries
 WHERE rowid IN (SELECT value FROM json_each(:ids)) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
 RETURNING namespace, size_bytes
 
 -- name: purge_batch
--- Delete expired entries of one namespace, or of all when it is null.
+-- Delete expired entries; of all namespaces if ``namespace`` is null.
 DELETE FROM kv_entries
 WHERE rowid IN (
     SELECT rowid FROM kv_entries

@@ -1,21 +1,21 @@
--- The steps of an operation, run in one transaction that has the write lock from its beginning. Instants are
--- seconds since 1970 by SQLite's own clock, which stands still within a statement.
+-- The steps of an operation, run in one transaction that has the write lock from its beginning. Instants are seconds
+-- since 1970 by SQLite's own clock, which stands still within a statement.
 
 -- name: get_entry
--- Read a live entry, its remaining seconds and its version.
+-- Read a live entry: its value, its remaining seconds and its version.
 SELECT value, expires_at - (julianday('now') - 2440587.5) * 86400.0, version
 FROM kv_entries
 WHERE namespace = :namespace AND key = :key
     AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
 
--- name: recorded_operation
+-- name: find_record
 -- Read the record of an operation id.
 SELECT fingerprint, result, (julianday('now') - 2440587.5) * 86400.0
 FROM kv_operations
 WHERE namespace = :namespace AND operation_id = :operation_id
 
 -- name: record_refusal
--- Add refusals to an operation's record, unless it is one of its having been applied.
+-- Add refusals to an operation's record, unless the operation was applied.
 INSERT INTO kv_operations AS o (namespace, operation_id, fingerprint, result, expires_at)
 VALUES (
     :namespace, :operation_id, 'refused', :result, (julianday('now') - 2440587.5) * 86400.0 + :retention_seconds
@@ -25,7 +25,7 @@ WHERE o.fingerprint = 'refused'
 RETURNING result
 
 -- name: withdraw_refusals
--- Take an operation's refusals away, so that it can be tried again.
+-- Remove an operation's refusals, so that it can be tried again.
 DELETE FROM kv_operations
 WHERE namespace = :namespace AND operation_id = :operation_id AND fingerprint = 'refused'
 RETURNING result
@@ -35,7 +35,7 @@ RETURNING result
 SELECT key, value, expires_at, size_bytes, version FROM kv_entries WHERE namespace = :namespace AND key = :key
 
 -- name: store_entry
--- Insert or replace an entry as it was decided; a null text leaves the value.
+-- Insert or replace an entry as planned; a null text keeps the value.
 INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
 VALUES (:namespace, :key, coalesce(:text, ''), :expires_at, :size_bytes, 0, :version)
 ON CONFLICT (namespace, key) DO UPDATE SET
@@ -55,7 +55,7 @@ DELETE FROM kv_entries WHERE namespace = :namespace
 RETURNING size_bytes, expires_at
 
 -- name: record_operation
--- Record what an operation did.
+-- Record an applied operation.
 INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
 VALUES (
     :namespace, :operation_id, :fingerprint, :result,

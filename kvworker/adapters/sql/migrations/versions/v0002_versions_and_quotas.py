@@ -1,4 +1,4 @@
-"""Versions of entries, and quotas of a namespace's own."""
+"""Versions of entries, and own quotas of namespaces."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the columns; both databases do it without rewriting the tables."""
+    """Add the columns. Neither database rewrites the tables for that."""
     op.add_column("kv_entries", sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")))
     op.add_column("kv_ledgers", sa.Column("quota_bytes", sa.BigInteger))

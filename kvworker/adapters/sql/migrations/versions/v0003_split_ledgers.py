@@ -1,4 +1,4 @@
-"""Ledgers of several rows."""
+"""Ledgers that consist of several rows."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,6 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-_COLUMNS = ("namespace", "used_bytes", "entry_count", "limit_bytes", "quota_bytes")
 _CHECKS = (
     sa.CheckConstraint("namespace = '' OR used_bytes + lent_bytes <= limit_bytes", name="kv_ledgers_namespace_quota"),
     sa.CheckConstraint("namespace <> '' OR used_bytes + lent_bytes <= limit_bytes", name="kv_ledgers_global_quota"),
@@ -16,7 +15,7 @@ _CHECKS = (
 
 
 def upgrade() -> None:
-    """Let a ledger have more than its one row. SQLite must copy the table for that; PostgreSQL keeps it."""
+    """Allow a ledger several rows. SQLite must copy the table for that; PostgreSQL alters it."""
     if op.get_bind().dialect.name == "sqlite":
         _copy()
     else:
@@ -54,6 +53,8 @@ def _copy() -> None:
         *_CHECKS,
         sqlite_with_rowid=False,
     )
-    columns = ", ".join(_COLUMNS)
-    op.execute(f"INSERT INTO kv_ledgers ({columns}) SELECT {columns} FROM kv_ledgers_0002")  # noqa: S608 - names from above
+    op.execute(
+        "INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes, quota_bytes)"
+        " SELECT namespace, used_bytes, entry_count, limit_bytes, quota_bytes FROM kv_ledgers_0002"
+    )
     op.drop_table("kv_ledgers_0002")

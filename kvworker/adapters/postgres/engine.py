@@ -1,0 +1,63 @@
+"""The engine of a PostgreSQL database: how its connections are made and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+
+from kvworker.adapters.postgres.connection import OneCursorConnection
+from kvworker.settings.adapters import PostgresSettings
+
+#: An unreachable server must become an error within seconds. A url may override each of these.
+_CONNECT_DEFAULTS: Final[Mapping[str, int]] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
+    """Make an engine in autocommit mode. It connects on first use."""
+    pool = settings.pool
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool.size,
+        max_overflow=pool.max_overflow,
+        pool_timeout=pool.timeout,
+        pool_reset_on_return=None,
+        connect_args=_connect_arguments(url, settings),
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
+        return OneCursorConnection.connect(*args, **arguments)
+
+    return engine
+
+
+def timeout_milliseconds(settings: PostgresSettings) -> int:
+    """Return the limit of a statement, and of an idle transaction, in whole milliseconds."""
+    return max(1, round(settings.statement_timeout_seconds * 1000))
+
+
+def _connect_arguments(url: URL, settings: PostgresSettings) -> dict[str, Any]:
+    arguments: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in url.query}
+    arguments["prepare_threshold"] = settings.prepare_threshold
+    if settings.prepare_threshold is not None:
+        # Behind PgBouncer (prepare_threshold: null) the session's settings are not ours to change. The plans of our
+        # statements do not depend on their parameters, and planning takes longer than running them.
+        arguments["options"] = " ".join(
+            [
+                *url.normalized_query.get("options", ()),
+                f"-c statement_timeout={timeout_milliseconds(settings)}",
+                "-c plan_cache_mode=force_generic_plan",
+                "-c default_transaction_isolation=read\\ committed",
+            ]
+        )
+    return arguments

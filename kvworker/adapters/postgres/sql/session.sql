@@ -1,0 +1,22 @@
+-- The state of the database and of a connection's transaction.
+
+-- name: schema_version
+-- Read the version of the schema: the last applied migration.
+SELECT version_num FROM kv_schema_version
+
+-- name: database_clock
+-- Read the clock that decides expiry, in seconds since 1970.
+SELECT extract(epoch FROM clock_timestamp())::float8
+
+-- name: begin
+-- Begin a transaction whose statements each see everything committed before them.
+BEGIN ISOLATION LEVEL READ COMMITTED
+
+-- name: bound_transaction
+-- Bound the transaction that applies many operations: it gives up on a lock after 50 ms, and if its process freezes, it
+-- keeps its own locks for no more than 1 s.
+SELECT set_config('lock_timeout', '50ms', true), set_config('idle_in_transaction_session_timeout', '1s', true)
+
+-- name: bound_lock_waits
+-- Give up on a lock after 50 ms, for the rest of the transaction.
+SELECT set_config('lock_timeout', '50ms', true)

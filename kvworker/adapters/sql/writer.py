@@ -1,0 +1,135 @@
+"""Applies each write exactly once: replays, quota refusals after a purge, and refusals that must be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kvworker.adapters.sql import maintenance
+from kvworker.adapters.sql.executor import Executor
+from kvworker.adapters.sql.planned_writes import common_params
+from kvworker.adapters.sql.planning import StepRefusedError
+from kvworker.adapters.sql.recorded_refusals import (
+    REFUSALS,
+    check_attempt,
+    is_refusal,
+    refusal_line,
+    refusal_of_this_attempt,
+)
+from kvworker.adapters.sql.signals import DuplicateOperationError, NotAnIntegerError, OutOfRangeError, QuotaRefusedError
+from kvworker.adapters.sql.statements import StatementName
+from kvworker.adapters.sql.write import Limits, Record, Write
+from kvworker.errors import (
+    BatchRefusedError,
+    CounterOverflowError,
+    IdempotencyConflictError,
+    InvalidValueTypeError,
+    StoreUnavailableError,
+)
+
+
+class Writer:
+    """Applies writes through an executor. Thread-safe."""
+
+    def __init__(self, executor: Executor, limits: Limits) -> None:
+        self._executor = executor
+        self._dialect = executor.dialect
+        self._limits = limits
+        self._global_ledger_exists = limits.global_bytes is None
+
+    def apply(self, write: Write) -> Record:
+        """Apply a write, or return its record. If this attempt was refused before, it is refused again.
+
+        Raises:
+            KVStoreError: the write was refused; see the adapter's methods.
+        """
+        self.ensure_global_ledger()
+        refusals = ""
+        while True:
+            try:
+                record = self._apply_with_purge(write)
+            except REFUSALS as refusal:
+                found = self._record_refusals(write, refusals + refusal_line(refusal))
+                if found is None:
+                    raise
+                record = found
+            if not is_refusal(record):
+                break
+            refused = refusal_of_this_attempt(record)
+            if refused is not None:
+                raise refused
+            check_attempt()
+            refusals += self._withdraw_refusals(write)
+        if record.fingerprint != write.fingerprint:
+            raise IdempotencyConflictError(write.namespace, write.operation_id)
+        return record
+
+    def find_record(self, namespace: str, operation_id: str) -> Record | None:
+        """Return the record of an operation id, which may be one of refusals, or None."""
+
+        def read(connection: Any) -> Record | None:
+            return self._dialect.find_record(connection, namespace, operation_id)
+
+        return self._executor.run(read)
+
+    def ensure_global_ledger(self) -> None:
+        """Start global accounting, once in this process, if there is a global quota."""
+        if not self._global_ledger_exists:
+            maintenance.ensure_global_ledger(self._executor)
+            self._global_ledger_exists = True
+
+    def _record_refusals(self, write: Write, refusals: str) -> Record | None:
+        """Record refusals. If a copy of the operation was applied at the same moment, return its record instead."""
+        if not refusals or self._run("record_refusal", write, result=refusals):
+            return None
+        return self.find_record(write.namespace, write.operation_id)
+
+    def _withdraw_refusals(self, write: Write) -> str:
+        return "".join(row[0] for row in self._run("withdraw_refusals", write))
+
+    def _run(self, statement: StatementName, write: Write, **params: str) -> list[Any]:
+        all_params = {**common_params(write, self._limits), **params}
+        return self._executor.run(lambda connection: self._dialect.run(connection, statement, all_params).fetchall())
+
+    def _apply_with_purge(self, write: Write) -> Record:
+        """Apply a write. If a quota refuses it, purge expired entries and try again before giving up."""
+        while True:
+            try:
+                return self._apply_once(write)
+            except QuotaRefusedError as refusal:
+                if refusal.is_global in write.purged:
+                    raise maintenance.quota_error(self._executor, write, refusal, self._limits) from refusal.__cause__
+                write = replace(write, purged=write.purged | {refusal.is_global})
+                maintenance.purge_expired(self._executor, None if refusal.is_global else write.namespace)
+
+    def _apply_once(self, write: Write) -> Record:
+        operation_id = write.operation_id
+        try:
+            return self._executor.run(partial(self._dialect.write, write=write, limits=self._limits), operation_id)
+        except DuplicateOperationError:
+            return self._record_of_winner(
+                write,
+                lambda: StoreUnavailableError("the record of the same operation was just pruned", operation_id),
+            )
+        except NotAnIntegerError:
+            return self._record_of_winner(write, lambda: InvalidValueTypeError(*_name(write)))
+        except OutOfRangeError:
+            return self._record_of_winner(write, lambda: CounterOverflowError(*_name(write)))
+        except StepRefusedError as refused:
+            if write.action != "batch":
+                raise refused.error from None
+            name, args = type(refused.error).__name__, refused.error.args
+            raise BatchRefusedError(refused.index, name, args) from refused.error
+
+    def _record_of_winner(self, write: Write, make_error: Callable[[], Exception]) -> Record:
+        """Return the record of the same operation that ran at the same moment and won; without one, raise the error."""
+        record = self.find_record(write.namespace, write.operation_id)
+        if record is None:
+            raise make_error() from None
+        return record
+
+
+def _name(write: Write) -> tuple[str, str]:
+    return write.namespace, write.steps[0].key
