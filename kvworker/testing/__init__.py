@@ -1,8 +1,9 @@
-"""The conformance suite: what every adapter does alike, as tests for pytest.
+"""The conformance suite: the behavior that all adapters share, as tests for pytest.
 
-An adapter's author runs it by a subclass with one fixture, ``make_adapter``. It gives a function that makes an
-adapter over the same, at first empty store each time it is called in a test, from the configuration
-keys ``namespace_quota_bytes``, ``global_quota_bytes`` and ``operation_retention_seconds``::
+May import ``adapters.contract``, ``model``, ``errors`` and pytest. To run the suite against your adapter, subclass
+``AdapterConformance`` and give it one fixture, ``make_adapter``. The fixture returns a function that makes an adapter
+from the configuration keys ``namespace_quota_bytes``, ``global_quota_bytes`` and ``operation_retention_seconds``. All
+adapters that it makes within a test use the same store, which is empty when the test begins::
 
     class TestMyAdapter(AdapterConformance):
         @pytest.fixture
@@ -16,7 +17,7 @@ import pytest
 
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-# Assertions are rewritten only in what is imported after that.
+# Assertions are rewritten only in modules that are imported after that.
 from kvworker.testing.suite import AdapterConformance  # noqa: E402
 from kvworker.testing.support import AdapterFactory, eventually  # noqa: E402
 

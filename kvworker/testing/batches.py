@@ -1,10 +1,11 @@
-"""Cases: a batch is many operations of one namespace in order, in one transaction, under one operation id."""
+"""Cases: a batch applies many operations of one namespace in order, in one transaction, under one operation id."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,11 +17,21 @@ from kvworker.errors import (
     IdempotencyConflictError,
     InvalidRequestError,
     InvalidValueTypeError,
+    KVStoreError,
     NamespaceQuotaExceededError,
     ReadTooLargeError,
     VersionConflictError,
 )
-from kvworker.model import BatchResult, GetResult, IncrementResult, SetResult, Step
+from kvworker.model import (
+    BatchResult,
+    DeleteResult,
+    GetResult,
+    IncrementResult,
+    SetResult,
+    Step,
+    StepResult,
+    TouchResult,
+)
 from kvworker.testing.support import (
     SHORT_TTL_SECONDS,
     AdapterFactory,
@@ -32,10 +43,22 @@ from kvworker.testing.support import (
 )
 
 
+def _without_versions(batch: BatchResult) -> list[StepResult | KVStoreError]:
+    return [
+        result if isinstance(result, DeleteResult | KVStoreError) else replace(result, version=None)
+        for result in batch.results
+    ]
+
+
+def _lasting_fields(result: StepResult | KVStoreError) -> tuple[Any, ...]:
+    """Return the type of a step's result and the fields that a replay repeats."""
+    return type(result), *(getattr(result, name, None) for name in ("found", "value", "version", "deleted", "args"))
+
+
 class BatchCases(Cases):
     """Batches."""
 
-    def test_steps_are_taken_in_order(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_steps_are_applied_in_order(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "old", "gone soon")
         batch = adapter.batch(
             "namespace",
@@ -53,16 +76,22 @@ class BatchCases(Cases):
                 Step("touch", "counter", ttl_seconds=30),
             ],
         )
-        results: tuple[Any, ...] = batch.results
-        assert [result.found for result in results if isinstance(result, GetResult)] == [False, True, True, False]
-        assert [result.value for result in results[1:4]] == [5, 6, 6]
-        assert (results[4].ttl_seconds, results[5].ttl_seconds, results[6].ttl_seconds) == (60, None, None)
-        assert results[6].value == {"x": ["\u00e9"]}
-        assert [result.deleted for result in results[7:9]] == [True, False]
-        assert results[10].ttl_seconds == 30
+        assert _without_versions(batch) == [
+            GetResult("namespace", "counter", found=False),
+            IncrementResult("namespace", "counter", 5),
+            IncrementResult("namespace", "counter", 6),
+            GetResult("namespace", "counter", found=True, value=6),
+            SetResult("namespace", "b", {"x": ["\u00e9"]}, 60),
+            TouchResult("namespace", "b", found=True),
+            GetResult("namespace", "b", found=True, value={"x": ["\u00e9"]}),
+            DeleteResult("namespace", "old", deleted=True),
+            DeleteResult("namespace", "old", deleted=False),
+            GetResult("namespace", "old", found=False),
+            TouchResult("namespace", "counter", found=True, ttl_seconds=30),
+        ]
         assert not batch.replayed
         assert adapter.get("namespace", "counter").value == 6
-        assert adapter.get("namespace", "b").version == results[6].version
+        assert adapter.get("namespace", "b").version == getattr(batch.results[6], "version", None)
         assert not adapter.get("namespace", "old").found
         assert ledger(adapter, "namespace") == (1 + len('{"x":["\u00e9"]}'.encode()), 2)
 
@@ -79,7 +108,7 @@ class BatchCases(Cases):
         assert ledger(adapter, "namespace") == (12, 1)
         assert not adapter.was_applied("namespace", "operation")
 
-    def test_otherwise_each_step_is_refused_on_its_own(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_steps_of_a_batch_that_is_not_atomic_are_refused_individually(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "text", "no counter")
         batch = adapter.batch(
             "namespace",
@@ -117,7 +146,7 @@ class BatchCases(Cases):
         assert adapter.get("namespace", "key").value == 2
 
     @pytest.mark.parametrize("atomic", [True, False])
-    def test_a_batch_is_replayed_as_it_was(self, adapter: KeyValueStoreAdapter, *, atomic: bool) -> None:
+    def test_a_batch_is_replayed_with_its_own_results(self, adapter: KeyValueStoreAdapter, *, atomic: bool) -> None:
         adapter.set("namespace", "text", "as it was")
         steps = [
             Step("get", "text"),
@@ -130,10 +159,7 @@ class BatchCases(Cases):
         adapter.clear("namespace")
         again = adapter.batch("namespace", steps, atomic=atomic, operation_id="operation")
         assert (first.replayed, again.replayed) == (False, True)
-        for one, other in zip(first.results, again.results, strict=True):
-            assert type(one) is type(other)
-            for name in ("found", "value", "version", "deleted", "args"):
-                assert getattr(one, name, None) == getattr(other, name, None)
+        assert list(map(_lasting_fields, again.results)) == list(map(_lasting_fields, first.results))
         assert isinstance(again.results[2], IncrementResult)
         assert 0 < (again.results[2].ttl_seconds or 0) <= 60.01
         assert not adapter.get("namespace", "text").found
@@ -166,7 +192,7 @@ class BatchCases(Cases):
         assert [missing, gone] == [GetResult("namespace", key, found=False) for key in ("missing", "gone")]
         assert not adapter.was_applied("namespace", "operation")
 
-    def test_an_atomic_batch_is_held_to_its_growth_as_a_whole(self, make_adapter: AdapterFactory) -> None:
+    def test_the_growth_of_an_atomic_batch_as_a_whole_must_fit(self, make_adapter: AdapterFactory) -> None:
         adapter = make_adapter(namespace_quota_bytes=100)
         adapter.set("namespace", "a", text_of(90))
         adapter.batch("namespace", [Step("set", "b", value=text_of(95)), Step("delete", "a")])
@@ -177,7 +203,7 @@ class BatchCases(Cases):
         assert ledger(adapter, "namespace") == (95, 1)
         assert not adapter.get("namespace", "c").found
 
-    def test_otherwise_each_step_is_held_to_the_quota(self, make_adapter: AdapterFactory) -> None:
+    def test_each_step_of_a_batch_that_is_not_atomic_must_fit(self, make_adapter: AdapterFactory) -> None:
         adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=150)
         adapter.set("other", "x", text_of(60))
         batch = adapter.batch(
@@ -202,7 +228,9 @@ class BatchCases(Cases):
         assert adapter.recompute_ledgers().drifts == ()
 
     @pytest.mark.parametrize("atomic", [True, False])
-    def test_expired_entries_never_refuse_a_batch(self, make_adapter: AdapterFactory, *, atomic: bool) -> None:
+    def test_expired_entries_never_cause_a_batch_to_be_refused(
+        self, make_adapter: AdapterFactory, *, atomic: bool
+    ) -> None:
         adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=100)
         adapter.set("namespace", "old", text_of(40), ttl_seconds=SHORT_TTL_SECONDS)
         adapter.set("other", "old", text_of(60), ttl_seconds=SHORT_TTL_SECONDS)
@@ -212,7 +240,7 @@ class BatchCases(Cases):
         assert isinstance(batch.results[0], SetResult)
         assert ledger(adapter, "namespace") == (100, 1)
 
-    def test_what_a_batch_reads_is_bounded(self, make_adapter: AdapterFactory) -> None:
+    def test_the_values_that_a_batch_reads_are_bounded(self, make_adapter: AdapterFactory) -> None:
         adapter = make_adapter(namespace_quota_bytes=2_000_000)
         adapter.set("namespace", "key", text_of(1_500_000))
         assert len(adapter.batch("namespace", [Step("get", "key")] * 2).results) == 2
@@ -225,13 +253,11 @@ class BatchCases(Cases):
         assert not adapter.get("namespace", "other").found
 
     @pytest.mark.parametrize("count", [0, 1001])
-    def test_a_batch_has_at_least_one_step_and_no_more_than_1000(
-        self, adapter: KeyValueStoreAdapter, count: int
-    ) -> None:
+    def test_a_batch_has_1_to_1000_steps(self, adapter: KeyValueStoreAdapter, count: int) -> None:
         with pytest.raises(InvalidRequestError, match="1 to 1000"):
             adapter.batch("namespace", [Step("increment", "key")] * count)
 
-    def test_what_is_no_list_of_steps_is_refused(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_anything_but_a_list_of_steps_is_refused(self, adapter: KeyValueStoreAdapter) -> None:
         bad: list[Any] = [None, "abc", [1], [{"tool": "kv_get", "key": "key"}], Step("get", "key")]
         for steps in bad:
             with pytest.raises(InvalidRequestError):
@@ -250,11 +276,11 @@ class BatchCases(Cases):
         ],
         ids=str,
     )
-    def test_a_step_takes_what_its_action_takes(self, arguments: dict[str, Any]) -> None:
+    def test_a_step_accepts_only_the_options_of_its_action(self, arguments: dict[str, Any]) -> None:
         with pytest.raises(InvalidRequestError, match=r"takes no|must be one of"):
             Step(key="key", **arguments)
 
-    def test_a_record_says_nothing_that_the_request_says(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_replayed_error_is_complete(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", "text")
         steps = [Step("increment", "key"), Step("set", "key", value=1, if_absent=True)]
         first = adapter.batch("namespace", steps, atomic=False, operation_id="operation")
@@ -271,11 +297,11 @@ class BatchCases(Cases):
         assert ledger(adapter, "namespace") == (300, 300)
         assert adapter.get("namespace", "key 0").value == 4
 
-    def test_batches_raced_by_threads_keep_their_steps_together(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_batches_of_several_threads_do_not_interleave(self, adapter: KeyValueStoreAdapter) -> None:
         keys = ["a", "b", "c", "d"]
 
         def add(number: int) -> BatchResult:
-            # In another order each time: none may wait for another in a circle.
+            # In another order each time: the batches must not deadlock.
             order = keys[number // 2 % 4 :] + keys[: number // 2 % 4]
             steps = [Step("increment", key) for key in order]
             return adapter.batch("namespace", steps, operation_id=f"operation {number // 2}")

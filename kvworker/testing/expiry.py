@@ -1,6 +1,6 @@
-"""Cases: an entry's expiry is changed without its value, or kept when its value is."""
+"""Cases: changing an entry's expiry without its value, and its value without its expiry."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvworker.testing.support import SHORT_TTL_SECONDS, Cases, ledger, version_o
 class ExpiryCases(Cases):
     """Touch, persist and keep_ttl."""
 
-    def test_touch_gives_an_entry_another_expiry(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_touch_changes_the_expiry(self, adapter: KeyValueStoreAdapter) -> None:
         version = adapter.set("namespace", "key", {"a": 1}).version
         touched = adapter.touch("namespace", "key", 60)
         assert (touched.found, touched.ttl_seconds, touched.version, touched.replayed) == (True, 60, version, False)
@@ -28,7 +28,7 @@ class ExpiryCases(Cases):
         adapter.touch("namespace", "key", SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "key")
 
-    def test_persist_lets_an_entry_stay(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_persist_removes_the_expiry(self, adapter: KeyValueStoreAdapter) -> None:
         version = adapter.set("namespace", "key", "kept", ttl_seconds=60).version
         assert adapter.persist("namespace", "key").to_dict() == {
             "namespace": "namespace",
@@ -40,7 +40,7 @@ class ExpiryCases(Cases):
         entry = adapter.get("namespace", "key")
         assert (entry.value, entry.ttl_seconds) == ("kept", None)
 
-    def test_what_is_missing_or_expired_is_not_found(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_missing_and_expired_entries_are_not_found(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "expired", 1, ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "expired")
         for key in ("expired", "missing"):
@@ -50,7 +50,7 @@ class ExpiryCases(Cases):
             assert not adapter.get("namespace", key).found
             assert adapter.touch("namespace", key, 60, operation_id=f"touch {key}").to_dict()["replayed"] is True
 
-    def test_the_ledger_stays(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_the_ledger_does_not_change(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 12345)
         adapter.touch("namespace", "key", 60)
         adapter.persist("namespace", "key")
@@ -79,7 +79,7 @@ class ExpiryCases(Cases):
             adapter.touch("namespace", "key", ttl_seconds)
         assert adapter.get("namespace", "key").ttl_seconds is None
 
-    def test_keep_ttl_keeps_it(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_keep_ttl_keeps_the_ttl(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 1, ttl_seconds=60)
         kept = adapter.set("namespace", "key", 2, keep_ttl=True)
         assert kept.ttl_seconds is not None
@@ -88,7 +88,7 @@ class ExpiryCases(Cases):
         assert entry.value == 2
         assert entry.ttl_seconds is not None
 
-    def test_keep_ttl_with_none_to_keep(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_keep_ttl_without_a_ttl_to_keep(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 1)
         assert adapter.set("namespace", "key", 2, keep_ttl=True).ttl_seconds is None
         assert adapter.set("namespace", "new", 2, keep_ttl=True).ttl_seconds is None
@@ -97,7 +97,7 @@ class ExpiryCases(Cases):
         assert adapter.set("namespace", "expired", 2, keep_ttl=True).ttl_seconds is None
         assert adapter.get("namespace", "expired").value == 2
 
-    def test_keep_ttl_goes_with_an_expected_version(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_keep_ttl_works_with_an_expected_version(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 1, ttl_seconds=60)
         version = version_of(adapter, "namespace", "key")
         kept = adapter.set("namespace", "key", 2, keep_ttl=True, expected_version=version)

@@ -1,6 +1,6 @@
-"""Cases: an operation id is applied once, and answered alike every time."""
+"""Cases: an operation id is applied once, and gives the same result every time."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class IdempotencyCases(Cases):
         assert (again.value, again.ttl_seconds) == ({"a": [1]}, None)
         assert adapter.get("namespace", "key").value == "newer"
 
-    def test_a_replayed_set_tells_what_is_left_of_its_ttl(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_replayed_set_returns_the_remaining_ttl(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 1, ttl_seconds=60, operation_id="operation")
         remaining = adapter.set("namespace", "key", 1, ttl_seconds=60, operation_id="operation").ttl_seconds
         assert remaining is not None
@@ -58,7 +58,7 @@ class IdempotencyCases(Cases):
         assert (first.value, again.value, again.replayed) == (5, 5, True)
         assert adapter.get("namespace", "key").value == 105
 
-    def test_a_replay_comes_before_what_would_be_refused_now(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_replay_succeeds_even_if_a_new_write_would_be_refused(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.increment("namespace", "key", operation_id="operation")
         adapter.set("namespace", "key", INT64_MAX)
         assert adapter.increment("namespace", "key", operation_id="operation").value == 1
@@ -95,7 +95,7 @@ class IdempotencyCases(Cases):
         with pytest.raises(IdempotencyConflictError):
             adapter.increment("namespace", "key", delta=delta, initial_value=initial_value, operation_id="operation")
 
-    def test_ttls_that_are_equal_numbers_are_the_same(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_equal_ttls_of_other_types_are_not_a_conflict(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 1, ttl_seconds=60, operation_id="operation")
         assert adapter.set("namespace", "key", 1, ttl_seconds=60.0, operation_id="operation").replayed
 
@@ -124,7 +124,7 @@ class IdempotencyCases(Cases):
         assert adapter.was_applied("namespace", "operation")
         assert not adapter.was_applied("another", "operation")
 
-    def test_an_id_raced_by_threads_is_applied_once(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_an_id_used_by_several_threads_at_once_is_applied_once(self, adapter: KeyValueStoreAdapter) -> None:
         def call(round_number: int) -> tuple[int, bool]:
             result = adapter.increment("namespace", "key", operation_id=f"operation {round_number // 4}")
             return result.value, result.replayed

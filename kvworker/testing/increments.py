@@ -1,6 +1,6 @@
 """Cases: counters are exact signed 64-bit integers."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvworker.testing.support import Cases, ledger
 
 
 class IncrementCases(Cases):
-    """Increments."""
+    """Counters."""
 
     def test_a_missing_counter_is_created(self, adapter: KeyValueStoreAdapter) -> None:
         assert adapter.increment("namespace", "key").value == 1
@@ -37,7 +37,7 @@ class IncrementCases(Cases):
         assert ledger(adapter, "namespace") == (len(str(total)), 1)
 
     @pytest.mark.parametrize("value", [True, False, None, 1.0, -0.0, 1e16, "1", "", [], [1], {}])
-    def test_what_is_not_an_integer_is_refused(self, adapter: KeyValueStoreAdapter, value: JSONValue) -> None:
+    def test_a_value_that_is_not_an_integer_is_refused(self, adapter: KeyValueStoreAdapter, value: JSONValue) -> None:
         adapter.set("namespace", "key", value)
         with pytest.raises(InvalidValueTypeError) as caught:
             adapter.increment("namespace", "key", operation_id="refused")
@@ -49,7 +49,7 @@ class IncrementCases(Cases):
     @pytest.mark.parametrize(
         ("start", "delta"), [(INT64_MAX, 1), (INT64_MIN, -1), (1, INT64_MAX), (-2, INT64_MIN), (2**63, 0), (2**70, -1)]
     )
-    def test_leaving_64_bits_is_refused(self, adapter: KeyValueStoreAdapter, start: int, delta: int) -> None:
+    def test_a_sum_outside_64_bits_is_refused(self, adapter: KeyValueStoreAdapter, start: int, delta: int) -> None:
         adapter.set("namespace", "key", start)
         with pytest.raises(CounterOverflowError):
             adapter.increment("namespace", "key", delta=delta)

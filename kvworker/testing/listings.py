@@ -1,6 +1,6 @@
-"""Cases: keys and namespaces are listed in order, page by page, and a namespace is cleared at once."""
+"""Cases: keys and namespaces are listed in order, page by page; clear empties a namespace."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ListingCases(Cases):
     @pytest.mark.parametrize(
         "prefix", ["", "a", "a/", "a\ud7ff", "a\U0010ffff", "\U0010ffff", "none", "b", "\u00e9", " "]
     )
-    def test_a_prefix_chooses(self, adapter: KeyValueStoreAdapter, prefix: str) -> None:
+    def test_a_prefix_selects_keys(self, adapter: KeyValueStoreAdapter, prefix: str) -> None:
         for name in _NAMES:
             adapter.set("namespace", name, 1)
         assert all_keys(adapter, prefix=prefix) == sorted(name for name in _NAMES if name.startswith(prefix))
@@ -55,7 +55,7 @@ class ListingCases(Cases):
         assert all_keys(adapter, prefix="100%") == ["100%"]
         assert all_keys(adapter, prefix="1_") == ["1_0"]
 
-    def test_an_entry_tells_what_it_is(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_listed_entry_has_its_properties(self, adapter: KeyValueStoreAdapter) -> None:
         version = adapter.set("namespace", "a", {"x": "\u00e9"}, ttl_seconds=60).version
         adapter.set("namespace", "b", None)
         first, second = adapter.list_keys("namespace").entries
@@ -70,7 +70,7 @@ class ListingCases(Cases):
         ]
         assert "value" not in adapter.list_keys("namespace").to_dict()["entries"][0]
 
-    def test_what_expired_is_not_listed(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_expired_entries_are_not_listed(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "a", 1, ttl_seconds=SHORT_TTL_SECONDS)
         adapter.set("namespace", "b", 1)
         wait_for_expiry(adapter, "namespace", "a")

@@ -1,6 +1,6 @@
-"""Cases: sweep, prune, recompute and usage do their work in bounds, and report it."""
+"""Cases: sweep, prune and recompute keep to their bounds and report their work; usage reports the ledgers."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from kvworker.testing.support import (
 )
 
 
-class UpkeepCases(Cases):
-    """Maintenance and reports."""
+class MaintenanceCases(Cases):
+    """Sweeps, prunes, recomputes and usage."""
 
-    def test_a_sweep_removes_what_expired_and_nothing_else(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_sweep_removes_only_expired_entries(self, adapter: KeyValueStoreAdapter) -> None:
         for key in "abc":
             adapter.set("one", key, "12", ttl_seconds=SHORT_TTL_SECONDS)
         adapter.set("two", "a", "12", ttl_seconds=SHORT_TTL_SECONDS)
@@ -94,13 +94,13 @@ class UpkeepCases(Cases):
         eventually(lambda: not adapter.prune_operations(batch_rows=1, budget_seconds=0).complete)
 
     @pytest.mark.parametrize("batch_rows", [0, -1, 10**18, 1.5, "200", None, True])
-    def test_a_batch_has_some_rows(self, adapter: KeyValueStoreAdapter, batch_rows: Any) -> None:
+    def test_bad_batch_sizes_are_refused(self, adapter: KeyValueStoreAdapter, batch_rows: Any) -> None:
         with pytest.raises(InvalidRequestError):
             adapter.sweep_expired(batch_rows=batch_rows)
         with pytest.raises(InvalidRequestError):
             adapter.prune_operations(batch_rows=batch_rows)
 
-    def test_a_recompute_of_right_ledgers_changes_nothing(self, make_adapter: AdapterFactory) -> None:
+    def test_a_recompute_of_correct_ledgers_changes_nothing(self, make_adapter: AdapterFactory) -> None:
         adapter = make_adapter(global_quota_bytes=1000)
         for namespace in ("one", "two"):
             adapter.set(namespace, "a", 123)
@@ -113,7 +113,7 @@ class UpkeepCases(Cases):
         assert report.complete
         assert {usage.namespace: usage.used_bytes for usage in adapter.usage()} == {"one": 3, "two": 3, None: 6}
 
-    def test_a_recompute_goes_on_where_it_stopped(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_recompute_continues_where_it_stopped(self, adapter: KeyValueStoreAdapter) -> None:
         for namespace in ("b", "a", "c", "\u00e9"):
             adapter.set(namespace, "key", 1)
         after: str | None = None
@@ -128,7 +128,7 @@ class UpkeepCases(Cases):
     def test_a_recompute_of_nothing_is_complete(self, adapter: KeyValueStoreAdapter) -> None:
         assert adapter.recompute_ledgers() == RecomputeReport(checked_namespaces=0)
 
-    def test_usage_lists_namespaces_in_order_and_the_whole_last(self, make_adapter: AdapterFactory) -> None:
+    def test_usage_lists_namespaces_in_order_and_the_whole_store_last(self, make_adapter: AdapterFactory) -> None:
         adapter = make_adapter(namespace_quota_bytes=500, global_quota_bytes=1000)
         adapter.set("b", "key", 12)
         adapter.set("a", "key", 1)
@@ -144,7 +144,7 @@ class UpkeepCases(Cases):
         make_adapter(global_quota_bytes=1000).set("a", "key", 1)
         assert [usage.namespace for usage in make_adapter().usage()] == ["a"]
 
-    def test_the_stores_clock_goes_forward(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_the_clock_of_the_store_advances(self, adapter: KeyValueStoreAdapter) -> None:
         first = adapter.clock()
         if first is not None:
             eventually(lambda: (adapter.clock() or 0) > first)

@@ -1,6 +1,6 @@
 """Cases: namespaces and keys are kept exactly, or refused."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class NameCases(Cases):
             adapter.increment("namespace", "key", operation_id=operation_id)
         assert adapter.usage() == []
 
-    def test_names_are_kept_exactly_and_apart(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_names_are_kept_exactly(self, adapter: KeyValueStoreAdapter) -> None:
         for name in _GOOD_NAMES:
             adapter.set(name, "key", f"namespace {name}")
             adapter.set("namespace", name, f"key {name}")
@@ -63,7 +63,7 @@ class NameCases(Cases):
         assert (result.namespace, result.key) == (namespace, key)
         assert adapter.get(namespace, key).value == 1
 
-    def test_a_namespace_does_not_see_another_ones_keys(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_namespaces_do_not_see_each_others_keys(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("one", "key", 1)
         assert not adapter.get("two", "key").found
         assert not adapter.delete("two", "key").deleted

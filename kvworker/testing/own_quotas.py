@@ -1,6 +1,6 @@
-"""Cases: a namespace may have a quota of its own."""
+"""Cases: a namespace can have its own quota."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kvworker.testing.support import AdapterFactory, Cases, text_of
 
 
 class OwnQuotaCases(Cases):
-    """Per-namespace overrides of the configured quota."""
+    """Quotas of single namespaces."""
 
     @pytest.fixture
     def small(self, make_adapter: AdapterFactory) -> KeyValueStoreAdapter:
-        """Make a store of 100 bytes a namespace."""
+        """Make a store with 100 bytes for each namespace."""
         return make_adapter(namespace_quota_bytes=100)
 
     def test_a_larger_quota(self, small: KeyValueStoreAdapter) -> None:
@@ -33,7 +33,7 @@ class OwnQuotaCases(Cases):
             small.set("usual", "key", text_of(101))
         assert small.usage("big") == [LedgerUsage("big", 200, 1, 200)]
 
-    def test_a_smaller_quota_keeps_what_is_there(self, small: KeyValueStoreAdapter) -> None:
+    def test_a_smaller_quota_keeps_stored_entries(self, small: KeyValueStoreAdapter) -> None:
         small.set("namespace", "key", text_of(90))
         small.set_quota("namespace", 50)
         assert small.get("namespace", "key").found
@@ -46,7 +46,7 @@ class OwnQuotaCases(Cases):
         small.delete("namespace", "key")
         small.set("namespace", "key", text_of(50))
 
-    def test_the_configured_quota_comes_back(self, small: KeyValueStoreAdapter) -> None:
+    def test_the_configured_quota_can_be_restored(self, small: KeyValueStoreAdapter) -> None:
         small.set_quota("namespace", 500)
         small.set("namespace", "key", text_of(400))
         small.set_quota("namespace", None)
@@ -62,7 +62,7 @@ class OwnQuotaCases(Cases):
         assert small.usage("namespace") == [LedgerUsage("namespace", 0, 0, 200)]
         small.set("namespace", "key", text_of(150))
 
-    def test_batches_are_held_to_it(self, small: KeyValueStoreAdapter) -> None:
+    def test_batches_must_keep_it(self, small: KeyValueStoreAdapter) -> None:
         small.set_quota("namespace", 20)
         with pytest.raises(NamespaceQuotaExceededError) as caught:
             small.batch("namespace", [Step("set", "a", value=text_of(21))])
@@ -71,7 +71,7 @@ class OwnQuotaCases(Cases):
         assert isinstance(batch.results[1], NamespaceQuotaExceededError)
         assert batch.results[1].quota_bytes == 20
 
-    def test_the_global_quota_holds_all_the_same(self, make_adapter: AdapterFactory) -> None:
+    def test_the_global_quota_still_holds(self, make_adapter: AdapterFactory) -> None:
         adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=150)
         adapter.set_quota("namespace", 1000)
         with pytest.raises(GlobalQuotaExceededError):

@@ -1,6 +1,6 @@
-"""Cases: quotas are never exceeded, and never refuse what fits."""
+"""Cases: a quota is never exceeded, and never refuses a write that fits."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class QuotaCases(Cases):
 
     @pytest.fixture
     def small(self, make_adapter: AdapterFactory) -> KeyValueStoreAdapter:
-        """Make a store of 100 bytes a namespace."""
+        """Make a store with 100 bytes for each namespace."""
         return make_adapter(namespace_quota_bytes=100)
 
     @pytest.fixture
     def bounded(self, make_adapter: AdapterFactory) -> KeyValueStoreAdapter:
-        """Make a store of 100 bytes a namespace and 150 in all."""
+        """Make a store with 100 bytes for each namespace and 150 in total."""
         return make_adapter(namespace_quota_bytes=100, global_quota_bytes=150)
 
     def test_a_namespace_fills_to_the_last_byte(self, small: KeyValueStoreAdapter) -> None:
@@ -77,7 +77,7 @@ class QuotaCases(Cases):
             small.increment("namespace", "counter", delta=10)
         assert (caught.value.used_bytes, caught.value.requested_bytes) == (99, 2)
 
-    def test_what_does_not_grow_always_passes(self, make_adapter: AdapterFactory) -> None:
+    def test_a_write_that_does_not_grow_always_passes(self, make_adapter: AdapterFactory) -> None:
         make_adapter(namespace_quota_bytes=1000).set("namespace", "key", text_of(500))
         tight = make_adapter(namespace_quota_bytes=100)
         tight.set("namespace", "key", "y" * 498)
@@ -90,7 +90,7 @@ class QuotaCases(Cases):
         assert tight.delete("namespace", "key").deleted
         tight.set("namespace", "other", 1)
 
-    def test_the_global_quota_is_over_all_namespaces(self, bounded: KeyValueStoreAdapter) -> None:
+    def test_the_global_quota_covers_all_namespaces(self, bounded: KeyValueStoreAdapter) -> None:
         bounded.set("one", "key", text_of(90))
         bounded.set("two", "key", text_of(60))
         with pytest.raises(GlobalQuotaExceededError) as caught:
@@ -103,7 +103,7 @@ class QuotaCases(Cases):
         bounded.delete("one", "key")
         bounded.set("two", "other", 12)
 
-    def test_a_global_quota_counts_what_was_there_before_it(self, make_adapter: AdapterFactory) -> None:
+    def test_a_global_quota_counts_earlier_entries(self, make_adapter: AdapterFactory) -> None:
         make_adapter().set("one", "key", text_of(140))
         bounded = make_adapter(global_quota_bytes=150)
         bounded.set("two", "key", text_of(10))
@@ -123,7 +123,7 @@ class QuotaCases(Cases):
         small.set("namespace", "new", text_of(90))
         assert ledger(small, "namespace") == (100, 2)
 
-    def test_entries_expired_in_other_namespaces_do_not_either(self, bounded: KeyValueStoreAdapter) -> None:
+    def test_expired_entries_of_other_namespaces_never_cause_a_refusal(self, bounded: KeyValueStoreAdapter) -> None:
         bounded.set("one", "key", text_of(90), ttl_seconds=SHORT_TTL_SECONDS)
         bounded.set("two", "key", text_of(60), ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(bounded, "one", "key")

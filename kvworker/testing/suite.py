@@ -1,4 +1,4 @@
-"""The whole suite in one class."""
+"""The conformance suite in one class."""
 
 from kvworker.testing.apply_many import ApplyManyCases
 from kvworker.testing.batches import BatchCases
@@ -6,7 +6,7 @@ from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
 from kvworker.testing.increments import IncrementCases
 from kvworker.testing.listings import ClearCases, ListingCases
-from kvworker.testing.maintenance import UpkeepCases
+from kvworker.testing.maintenance import MaintenanceCases
 from kvworker.testing.names import NameCases
 from kvworker.testing.own_quotas import OwnQuotaCases
 from kvworker.testing.quotas import QuotaCases
@@ -29,6 +29,6 @@ class AdapterConformance(
     ApplyManyCases,
     ListingCases,
     ClearCases,
-    UpkeepCases,
+    MaintenanceCases,
 ):
-    """Every case. Subclass it with a ``make_adapter`` fixture."""
+    """All cases. Subclass it and give it a ``make_adapter`` fixture."""

@@ -1,6 +1,6 @@
 """Cases: entries expire by the store's clock, and an expired entry is invisible at once."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class TTLCases(Cases):
         assert not adapter.get("namespace", "key").found
 
     @pytest.mark.parametrize("ttl_seconds", [1, 60, 0.5, 1e9, 1e15])
-    def test_get_tells_what_remains(self, adapter: KeyValueStoreAdapter, ttl_seconds: float) -> None:
+    def test_get_returns_the_remaining_seconds(self, adapter: KeyValueStoreAdapter, ttl_seconds: float) -> None:
         given = adapter.set("namespace", "key", 1, ttl_seconds=ttl_seconds).ttl_seconds
         remaining = adapter.get("namespace", "key").ttl_seconds
         assert given is not None
         assert remaining is not None
         assert given <= ttl_seconds
-        # Clocks that count in milliseconds round.
+        # Clocks that count milliseconds round.
         assert 0 < remaining <= given + 0.01
 
-    def test_without_a_ttl_nothing_is_said_of_one(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_without_a_ttl_results_have_none(self, adapter: KeyValueStoreAdapter) -> None:
         assert adapter.set("namespace", "key", 1).ttl_seconds is None
         assert adapter.get("namespace", "key").ttl_seconds is None
         assert adapter.increment("namespace", "key").ttl_seconds is None
@@ -51,7 +51,7 @@ class TTLCases(Cases):
         assert adapter.delete("namespace", "key").deleted is False
         assert ledger(adapter, "namespace") == (0, 0)
 
-    def test_an_expired_counter_starts_anew_without_a_ttl(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_an_expired_counter_starts_over_without_a_ttl(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", 41, ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "key")
         result = adapter.increment("namespace", "key", delta=2, initial_value=5)
@@ -91,6 +91,6 @@ class TTLCases(Cases):
         assert remaining is not None
         assert remaining > 60
 
-    def test_a_counter_made_with_a_ttl_expires(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_counter_created_with_a_ttl_expires(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.increment("namespace", "key", ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "key")

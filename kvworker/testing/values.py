@@ -1,6 +1,6 @@
-"""Cases: what comes back equals what went in, and what is not JSON does not go in."""
+"""Cases: a stored value comes back equal, and a value that is not JSON is refused."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _NOT_JSON: list[Any] = [
     object(),
     b"bytes",
     {1, 2},
-    {1: "a key that is no string"},
+    {1: "a key that is not a string"},
     (1, 2),
     "\ud800",
     {"\udc00": 1},
@@ -64,16 +64,18 @@ class ValueCases(Cases):
     """Values."""
 
     @pytest.mark.parametrize("value", _VALUES, ids=lambda value: repr(value)[:20].encode("ascii", "replace").decode())
-    def test_values_come_back_as_they_went_in(self, adapter: KeyValueStoreAdapter, value: JSONValue) -> None:
+    def test_values_come_back_unchanged(self, adapter: KeyValueStoreAdapter, value: JSONValue) -> None:
         stored = adapter.set("namespace", "key", value)
         found = adapter.get("namespace", "key")
         assert stored.value == found.value == value
         assert found.found
-        # Equality takes 1, 1.0 and True for the same and ignores the order of keys; the text does not.
+        # In Python 1, 1.0 and True are equal, and the order of keys does not matter; in the text both do.
         assert json.dumps(found.value) == json.dumps(value)
 
     @pytest.mark.parametrize("value", _NOT_JSON, ids=lambda value: type(value).__name__)
-    def test_what_is_not_json_is_refused_and_changes_nothing(self, adapter: KeyValueStoreAdapter, value: Any) -> None:
+    def test_a_value_that_is_not_json_is_refused_and_changes_nothing(
+        self, adapter: KeyValueStoreAdapter, value: Any
+    ) -> None:
         adapter.set("namespace", "key", "before")
         with pytest.raises(ValueSerializationError):
             adapter.set("namespace", "key", value, operation_id="refused")

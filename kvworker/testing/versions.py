@@ -1,6 +1,6 @@
-"""Cases: an entry's version tells whether it was written since, and a write may depend on it."""
+"""Cases: an entry's version shows whether it was written since, and a write can be conditional on it."""
 
-# ruff: noqa: S101, D102 - these are tests, and their names say what they test.
+# ruff: noqa: S101, D102 - these are tests; their names say what they test.
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VersionCases(Cases):
             versions.append(write().version)
             assert version_of(adapter, "namespace", "key") == versions[-1]
         assert versions == sorted(set(versions))
-        assert all(0 < version < 2**53 for version in versions), "JSON numbers are exact up to there"
+        assert all(0 < version < 2**53 for version in versions), "JSON numbers are exact only below 2**53"
 
     def test_a_version_never_comes_back(self, adapter: KeyValueStoreAdapter) -> None:
         seen = []
@@ -45,7 +45,7 @@ class VersionCases(Cases):
             adapter.clear("namespace")
         assert len(set(seen)) == 40
 
-    def test_nor_one_that_a_batch_gave(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_version_of_a_batch_never_comes_back(self, adapter: KeyValueStoreAdapter) -> None:
         steps = [Step("set", "key", value=number) for number in range(500)]
         for _ in range(5):
             batch = adapter.batch("namespace", [*steps, Step("delete", "key")])
@@ -86,7 +86,7 @@ class VersionCases(Cases):
         assert adapter.get("namespace", "key").value == "second"
         assert ledger(adapter, "namespace") == (8, 1)
 
-    def test_a_missing_or_expired_entry_is_of_no_version(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_a_missing_or_expired_entry_has_no_version(self, adapter: KeyValueStoreAdapter) -> None:
         version = adapter.set("namespace", "key", 1, ttl_seconds=SHORT_TTL_SECONDS).version
         wait_for_expiry(adapter, "namespace", "key")
         for key in ("key", "missing"):
@@ -122,7 +122,7 @@ class VersionCases(Cases):
         assert adapter.get("namespace", "key").value == "new"
         assert ledger(adapter, "namespace") == (5, 1)
 
-    def test_a_conditional_write_is_replayed_though_its_condition_fails_now(
+    def test_a_conditional_write_is_replayed_even_if_its_condition_fails_now(
         self, adapter: KeyValueStoreAdapter
     ) -> None:
         first = adapter.set("namespace", "key", 1, if_absent=True, operation_id="create")
@@ -183,7 +183,7 @@ class VersionCases(Cases):
         assert isinstance(value, list)
         assert sorted(value, key=repr) == sorted(range(40), key=repr)
 
-    def test_of_threads_that_set_if_absent_one_wins(self, adapter: KeyValueStoreAdapter) -> None:
+    def test_only_one_of_several_threads_can_set_if_absent(self, adapter: KeyValueStoreAdapter) -> None:
         def claim(number: int) -> int | None:
             try:
                 adapter.set("namespace", f"lock {number // 4}", number, if_absent=True)

@@ -16,7 +16,7 @@ from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.errors import ConfigurationError, KVStoreError, StoreUnavailableError
 from kvworker.testing import eventually
-from kvworker.testing.apply_many import one
+from kvworker.testing.apply_many import make_operation
 from tests.support.servers import PostgresServer
 
 _PASSWORD = "s3cret-in-no-message"  # noqa: S105 - that it is never shown is what is tested
@@ -123,7 +123,7 @@ def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(postgres_url: str)
 
 @pytest.mark.parametrize("table", ["kv_entries", "kv_ledgers"])
 def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) -> None:
-    operations = [one("set", f"key {number}", value="x" * number) for number in range(3)]
+    operations = [make_operation("set", f"key {number}", value="x" * number) for number in range(3)]
     with make_adapter(postgres_url) as adapter, bare_connection(postgres_url) as connection:
         adapter.set("n", "key 1", "longer than that")
         with connection.transaction():
@@ -139,10 +139,12 @@ def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) 
 def test_what_fails_together_leaves_nothing_behind(
     adapter: KeyValueStoreAdapter, postgres_url: str, state: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    operations = [one("set", f"new {number}", value=number) for number in range(3)]
+    operations = [make_operation("set", f"new {number}", value=number) for number in range(3)]
     with bare_connection(postgres_url) as connection:
         fail_writes(connection, [state] * 20)
-        assert adapter.apply_many([*operations, one("increment", "key", namespace="namespace")]) == [None] * 4
+        assert (
+            adapter.apply_many([*operations, make_operation("increment", "key", namespace="namespace")]) == [None] * 4
+        )
         # So many that the error comes while they are being sent.
         assert adapter.apply_many([*operations] * 100) == [None] * 300
         assert connection.execute("SELECT key FROM kv_entries").fetchall() == [("key",)]
@@ -160,7 +162,9 @@ def test_connections_that_were_killed_fail_nothing_that_is_taken_together(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    counted, read = adapter.apply_many([one("increment", "key", namespace="namespace"), one("get", "none")])
+    counted, read = adapter.apply_many(
+        [make_operation("increment", "key", namespace="namespace"), make_operation("get", "none")]
+    )
     assert getattr(counted, "value", None) == 2
     assert read is not None
 
@@ -301,7 +305,9 @@ def test_without_prepared_statements_it_works_as_well(postgres_url: str) -> None
         assert isinstance(adapter, SqlAdapter)
         for number in range(10):
             assert adapter.increment("namespace", "key").value == number + 1
-            assert None not in adapter.apply_many([one("set", "key", value=number), one("get", "key")])
+            assert None not in adapter.apply_many(
+                [make_operation("set", "key", value=number), make_operation("get", "key")]
+            )
         prepared = adapter._executor.run(
             lambda connection: connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
         )

@@ -12,7 +12,7 @@ from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.statements import load_statements
-from kvworker.testing.apply_many import one
+from kvworker.testing.apply_many import make_operation
 
 
 @pytest.fixture
@@ -52,10 +52,12 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements
 
 
 def test_operations_together_are_one_round_trip(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
-    reads = [one("get", "k"), one("get", "k", namespace="other")]
+    reads = [make_operation("get", "k"), make_operation("get", "k", namespace="other")]
     assert [getattr(result, "found", None) for result in adapter.apply_many(reads)] == [True, False]
     assert len(statements) == 1
-    assert None not in adapter.apply_many([*reads, one("increment", "c"), one("set", "k", value="longer")])
+    assert None not in adapter.apply_many(
+        [*reads, make_operation("increment", "c"), make_operation("set", "k", value="longer")]
+    )
     begin, *_, commit = statements[1:]
     assert begin.startswith("BEGIN")
     assert commit == "COMMIT"
@@ -65,10 +67,10 @@ def test_operations_together_are_one_round_trip(adapter: KeyValueStoreAdapter, s
 def test_large_values_are_not_read_together(adapter: KeyValueStoreAdapter) -> None:
     adapter.set("n", "large", "x" * 200_000)
     adapter.set("n", "larger", "x" * 300_000)
-    large, larger, missing = adapter.apply_many([one("get", key) for key in ("large", "larger", "missing")])
+    large, larger, missing = adapter.apply_many([make_operation("get", key) for key in ("large", "larger", "missing")])
     assert (large, larger) == (None, None)
     assert missing is not None
-    assert adapter.apply_many([one("get", "large")]) != [None]
+    assert adapter.apply_many([make_operation("get", "large")]) != [None]
 
 
 def test_psycopg_parses_each_statement_once() -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.errors import QuotaExceededError, VersionConflictError
 from kvworker.model import Action, IncrementResult, Operation, Step
-from kvworker.testing.apply_many import one, take
+from kvworker.testing.apply_many import apply_all, make_operation
 
 PROCESSES = 8
 
@@ -81,8 +81,10 @@ def race(adapter: KeyValueStoreAdapter, _seed: int) -> list[tuple[Any, ...]]:
         steps = [Step("increment", f"batched {key}") for key in "abc"]
         batch = adapter.batch("namespace", steps, operation_id=f"batch {number}")
         outcomes.append(("batch", number, [getattr(result, "value", None) for result in batch.results], batch.replayed))
-        counted = [one("increment", "counter", f"{key} {number}", namespace=key) for key in ("other", "namespace")]
-        for operation, counter in zip(counted, take(adapter, counted), strict=True):
+        counted = [
+            make_operation("increment", "counter", f"{key} {number}", namespace=key) for key in ("other", "namespace")
+        ]
+        for operation, counter in zip(counted, apply_all(adapter, counted), strict=True):
             assert isinstance(counter, IncrementResult)
             outcomes.append((f"together {operation.namespace}", number, counter.value, counter.replayed))
         claim = adapter.set("namespace", f"claim {number}", 1, if_absent=True, operation_id=f"claim {number}")
@@ -143,8 +145,12 @@ def _crowding_step(adapter: KeyValueStoreAdapter, chance: random.Random, key: st
         adapter.batch("namespace", steps, atomic=chance.random() < 0.5)
     elif dice < 0.97:
         values = ["x" * chance.randrange(500) for _ in range(3)]
-        take(
-            adapter, [one("set", f"{key} {number}", namespace="namespace", value=x) for number, x in enumerate(values)]
+        apply_all(
+            adapter,
+            [
+                make_operation("set", f"{key} {number}", namespace="namespace", value=x)
+                for number, x in enumerate(values)
+            ],
         )
     elif dice < 0.985:
         adapter.sweep_expired(batch_rows=5)
@@ -167,7 +173,7 @@ def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: in
     elif dice < 0.55:
         adapter.delete(namespace, key)
     elif dice < 0.6:
-        take(adapter, _mixed_operations(chance, number))
+        apply_all(adapter, _mixed_operations(chance, number))
     elif dice < 0.75:
         adapter.increment(namespace, f"counter {chance.randrange(4)}", delta=chance.randrange(-50, 50))
     elif dice < 0.85:
@@ -179,14 +185,16 @@ def _mixed_step(adapter: KeyValueStoreAdapter, chance: random.Random, number: in
 
 
 def _mixed_operations(chance: random.Random, number: int) -> list[Operation]:
-    operations = [one("increment", "counter", f"operation {number}", namespace="raced")]
+    operations = [make_operation("increment", "counter", f"operation {number}", namespace="raced")]
     for _ in range(6):
         namespace, key = f"namespace {chance.randrange(3)}", f"key {chance.randrange(12)}"
         value, ttl_seconds = "x" * chance.randrange(120), chance.choice([None, 0.01, 60])
         operations += [
-            one("set", key, namespace=namespace, value=value, ttl_seconds=ttl_seconds),
-            one("increment", f"counter {chance.randrange(4)}", namespace=namespace, delta=chance.randrange(-50, 50)),
-            one(chance.choice(["get", "delete"]), key, namespace=namespace),
+            make_operation("set", key, namespace=namespace, value=value, ttl_seconds=ttl_seconds),
+            make_operation(
+                "increment", f"counter {chance.randrange(4)}", namespace=namespace, delta=chance.randrange(-50, 50)
+            ),
+            make_operation(chance.choice(["get", "delete"]), key, namespace=namespace),
         ]
     return chance.sample(operations, 6)
 
