@@ -13,9 +13,11 @@ from kvworker.adapters.registry import (
     preload_kv_store_adapter,
     register_kv_store_adapter,
 )
+from kvworker.adapters.step_adapter import StepAdapter
 
 __all__ = [
     "KeyValueStoreAdapter",
+    "StepAdapter",
     "available_kv_store_adapters",
     "create_kv_store_adapter",
     "preload_kv_store_adapter",

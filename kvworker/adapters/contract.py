@@ -32,8 +32,9 @@ from kvworker.model import (
 class KeyValueStoreAdapter(ABC):
     """A storage backend for entries, ledgers and operation records.
 
-    To write an adapter, subclass this class, run ``kvworker.testing.AdapterConformance`` against it, and register it
-    with ``register_kv_store_adapter``. ``examples/memory_adapter.py`` is a small complete one.
+    To write an adapter, subclass this class, or ``StepAdapter`` to handle all writes of one key in one method. Run
+    ``kvworker.testing.AdapterConformance`` against it, and register it with ``register_kv_store_adapter``.
+    ``examples/memory_adapter.py`` is a small complete adapter.
 
     Names: a namespace has 1 to 255 bytes of UTF-8, a key 1 to 1024. Both are kept exactly; neither is blank.
 

@@ -6,28 +6,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import cast
 
-from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.adapters.sql import listing, maintenance
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
 from kvworker.adapters.sql.executor import Executor
-from kvworker.adapters.sql.operation_records import ResultContext, batch_outcomes, step_result
+from kvworker.adapters.sql.operation_records import ResultContext, batch_result, step_result, tools_of
 from kvworker.adapters.sql.reads import export_entries, read_entry, read_steps
 from kvworker.adapters.sql.recorded_refusals import is_refusal
 from kvworker.adapters.sql.signals import SIGNALS
 from kvworker.adapters.sql.write import Limits, Record, make_write
 from kvworker.adapters.sql.writer import Writer
+from kvworker.adapters.step_adapter import StepAdapter
 from kvworker.errors import KVStoreError
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
     ClearResult,
-    DeleteResult,
     GetResult,
-    IncrementResult,
-    JSONValue,
     KeyList,
     LedgerUsage,
     NamespaceList,
@@ -35,11 +31,9 @@ from kvworker.model import (
     PruneReport,
     QuotaResult,
     RecomputeReport,
-    SetResult,
     Step,
     StepResult,
     SweepReport,
-    TouchResult,
     check_flag,
     check_key,
     check_namespace,
@@ -50,7 +44,7 @@ from kvworker.model import (
 from kvworker.settings.adapters import SqlAdapterSettings
 
 
-class SqlAdapter(KeyValueStoreAdapter):
+class SqlAdapter(StepAdapter):
     """A store in a SQL database."""
 
     def __init__(self, settings: SqlAdapterSettings, dialect: Dialect, engine: ProcessEngine) -> None:
@@ -64,70 +58,18 @@ class SqlAdapter(KeyValueStoreAdapter):
     def get(self, namespace: str, key: str) -> GetResult:
         return read_entry(self._executor, check_namespace(namespace), check_key(key))
 
-    def set(  # noqa: PLR0913 - the options of a write
-        self,
-        namespace: str,
-        key: str,
-        value: JSONValue,
-        *,
-        ttl_seconds: float | None = None,
-        expected_version: int | None = None,
-        if_absent: bool = False,
-        keep_ttl: bool = False,
-        operation_id: str | None = None,
-    ) -> SetResult:
-        step = Step(
-            "set",
-            key,
-            value=value,
-            ttl_seconds=ttl_seconds,
-            expected_version=expected_version,
-            if_absent=if_absent,
-            keep_ttl=keep_ttl,
-        )
-        return cast(SetResult, self._apply_step(namespace, step, operation_id))
-
-    def delete(
-        self, namespace: str, key: str, *, expected_version: int | None = None, operation_id: str | None = None
-    ) -> DeleteResult:
-        step = Step("delete", key, expected_version=expected_version)
-        return cast(DeleteResult, self._apply_step(namespace, step, operation_id))
-
-    def increment(
-        self,
-        namespace: str,
-        key: str,
-        *,
-        delta: int = 1,
-        initial_value: int = 0,
-        ttl_seconds: float | None = None,
-        operation_id: str | None = None,
-    ) -> IncrementResult:
-        step = Step("increment", key, delta=delta, initial_value=initial_value, ttl_seconds=ttl_seconds)
-        return cast(IncrementResult, self._apply_step(namespace, step, operation_id))
-
-    def touch(self, namespace: str, key: str, ttl_seconds: float, *, operation_id: str | None = None) -> TouchResult:
-        step = Step("touch", key, ttl_seconds=ttl_seconds)
-        return cast(TouchResult, self._apply_step(namespace, step, operation_id))
-
-    def persist(self, namespace: str, key: str, *, operation_id: str | None = None) -> TouchResult:
-        return cast(TouchResult, self._apply_step(namespace, Step("persist", key), operation_id))
+    def apply_step(self, namespace: str, step: Step, operation_id: str | None) -> StepResult:
+        record = self._writer.apply(make_write(step.action, namespace, operation_id, steps=(step,)))
+        return step_result(namespace, step, record.result, ResultContext(record.now, record.replayed))
 
     def batch(
         self, namespace: str, steps: Sequence[Step], *, atomic: bool = True, operation_id: str | None = None
     ) -> BatchResult:
         checked = check_steps(steps)
-        tools = tuple(f"kv_{step.action}" for step in checked)
         write = make_write("batch", namespace, operation_id, steps=checked, atomic=check_flag("atomic", atomic))
         if all(step.action == "get" for step in checked):
-            return BatchResult(namespace, read_steps(self._executor, write), tools=tools)
-        record = self._writer.apply(write)
-        context = ResultContext(record.now, record.replayed)
-        results = tuple(
-            step_result(namespace, step, outcome, context) if isinstance(outcome, str) else outcome
-            for step, outcome in zip(checked, batch_outcomes(namespace, checked, record.result), strict=True)
-        )
-        return BatchResult(namespace, results, record.replayed, tools)
+            return BatchResult(namespace, read_steps(self._executor, write), tools=tools_of(checked))
+        return batch_result(namespace, checked, self._writer.apply(write))
 
     def apply_many(self, operations: Sequence[Operation]) -> list[StepResult | None]:
         """Apply the operations in one transaction. If any error occurs, none is applied."""
@@ -224,7 +166,3 @@ class SqlAdapter(KeyValueStoreAdapter):
 
     def close(self) -> None:
         self._executor.engine.close()
-
-    def _apply_step(self, namespace: str, step: Step, operation_id: str | None) -> StepResult:
-        record = self._writer.apply(make_write(step.action, namespace, operation_id, steps=(step,)))
-        return step_result(namespace, step, record.result, ResultContext(record.now, record.replayed))

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvworker.adapters.sql.write import Record
 from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
 from kvworker.model import (
+    BatchResult,
     DeleteResult,
     GetResult,
     IncrementResult,
@@ -48,14 +50,6 @@ def batch_record(namespace: str, steps: Sequence[Step], outcomes: Sequence[str |
         for step, outcome in zip(steps, outcomes, strict=True)
     ]
     return json.dumps(items, ensure_ascii=False)
-
-
-def batch_outcomes(namespace: str, steps: Sequence[Step], record: str) -> list[str | KVStoreError]:
-    """Return the steps' records and errors from the record of a batch."""
-    return [
-        item if isinstance(item, str) else _error((namespace, step.key), item)
-        for step, item in zip(steps, json.loads(record), strict=True)
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +81,21 @@ def step_result(namespace: str, step: Step, record: str, context: ResultContext)
     if step.action == "set":
         return SetResult(*name, step.value, ttl_seconds, context.replayed, version)
     return TouchResult(*name, bool(record), ttl_seconds, context.replayed, version)
+
+
+def batch_result(namespace: str, steps: Sequence[Step], record: Record) -> BatchResult:
+    """Make the result of a batch from its record."""
+    context = ResultContext(record.now, record.replayed)
+    results = tuple(
+        step_result(namespace, step, item, context) if isinstance(item, str) else _error((namespace, step.key), item)
+        for step, item in zip(steps, json.loads(record.result), strict=True)
+    )
+    return BatchResult(namespace, results, record.replayed, tools_of(steps))
+
+
+def tools_of(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return the tool of each step, by which a ``BatchResult`` reads its results."""
+    return tuple(f"kv_{step.action}" for step in steps)
 
 
 def entry_result(namespace: str, key: str, row: Sequence[Any] | None) -> GetResult:

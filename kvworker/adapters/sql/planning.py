@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from kvworker.adapters.sql.operation_records import entry_record, written_record
 from kvworker.adapters.sql.signals import QuotaRefusedError
 from kvworker.errors import (
+    BatchRefusedError,
     CounterOverflowError,
     GlobalQuotaExceededError,
     InvalidValueTypeError,
@@ -28,12 +29,18 @@ _MAX_INTEGER_LENGTH = 20
 
 
 class StepRefusedError(Exception):
-    """A step was refused, and the whole write with it. ``error`` is for the caller."""
+    """A step was refused, and the whole write with it. ``error`` is the step's own."""
 
     def __init__(self, index: int, error: KVStoreError) -> None:
         super().__init__(index, error)
         self.index = index
         self.error = error
+
+    def error_for(self, action: str) -> KVStoreError:
+        """Return the error for the caller of a write with this action: a batch names the step as well."""
+        if action != "batch":
+            return self.error
+        return BatchRefusedError(self.index, type(self.error).__name__, self.error.args)
 
 
 @dataclass(frozen=True, slots=True)

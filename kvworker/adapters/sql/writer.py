@@ -22,7 +22,6 @@ from kvworker.adapters.sql.signals import DuplicateOperationError, NotAnIntegerE
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import (
-    BatchRefusedError,
     CounterOverflowError,
     IdempotencyConflictError,
     InvalidValueTypeError,
@@ -118,10 +117,7 @@ class Writer:
         except OutOfRangeError:
             return self._record_of_winner(write, lambda: CounterOverflowError(*_name(write)))
         except StepRefusedError as refused:
-            if write.action != "batch":
-                raise refused.error from None
-            name, args = type(refused.error).__name__, refused.error.args
-            raise BatchRefusedError(refused.index, name, args) from refused.error
+            raise refused.error_for(write.action) from (refused.error if write.action == "batch" else None)
 
     def _record_of_winner(self, write: Write, make_error: Callable[[], Exception]) -> Record:
         """Return the record of the same operation that ran at the same moment and won; without one, raise the error."""
