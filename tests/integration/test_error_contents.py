@@ -249,7 +249,7 @@ def test_an_error_and_its_log_hold_no_value_no_password_and_no_sql(
 
 
 def test_the_document_tells_of_every_error() -> None:
-    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8")
     table = text.split("## What errors reveal", 1)[1].split("\n## ", 1)[0]
     told = re.findall(r"`(\w+Error)`", "".join(line.split("|")[1] for line in table.splitlines() if line[:2] == "| "))
     assert sorted(told) == sorted(cls.__name__ for cls in raised())
