@@ -1,4 +1,4 @@
--- What the roles of config/roles.sql may do with the tables. kvworker_owner runs it after each `kvworker migrate`:
+-- Privileges of the roles in config/roles.sql. kvworker_owner runs this file after each `kvworker migrate`:
 --
 --   psql --username kvworker_owner --dbname kvworker --file config/grants.sql
 

@@ -1,15 +1,15 @@
--- The three roles of a store in PostgreSQL; docs/how-to/secure.md tells what each is for. A superuser runs it once, in the
--- store's database, before the first `kvworker migrate`:
+-- The three roles of a store in PostgreSQL; docs/how-to/secure.md explains each. A superuser runs this file once,
+-- in the store's database, before the first `kvworker migrate`:
 --
 --   psql --dbname kvworker --file config/roles.sql
 --
--- It sets no password: give each role its own with psql's \password, or let pg_hba.conf admit it in another way.
+-- It sets no passwords. Set one for each role with psql's \password, or configure another method in pg_hba.conf.
 
--- Makes and owns the tables: `kvworker migrate`, and config/grants.sql after it.
+-- Creates and owns the tables: runs `kvworker migrate`, then config/grants.sql.
 CREATE ROLE kvworker_owner LOGIN;
--- Reads and writes rows: workers, and the commands that use the database themselves.
+-- Reads and writes rows: used by workers and by commands that access the database directly.
 CREATE ROLE kvworker_worker LOGIN;
--- Reads what is used of the quotas, but no key and no value: `kvworker namespaces`.
+-- Reads the ledgers, but no key or value: used by `kvworker namespaces`.
 CREATE ROLE kvworker_monitor LOGIN;
 
 REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;

@@ -1,4 +1,4 @@
-"""``config``: the effective settings and their origins, and the JSON Schema of the configuration file."""
+"""``config``: prints the effective settings with their origins, and the JSON Schemas."""
 
 from __future__ import annotations
 

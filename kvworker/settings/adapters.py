@@ -1,4 +1,4 @@
-"""The settings of the bundled adapters: one frozen object per block under ``tools.kv_store.adapters``."""
+"""The settings of the bundled adapters: one model for each block under ``tools.kv_store.adapters``."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class SqlAdapterSettings(Block):
         " the host program hands over its engine instead of a conversation_store.url.",
     )
     namespace_quota_bytes: QuotaBytes = Field(
-        default=1_048_576, description="Quota in bytes of each namespace to which set_quota gave none of its own."
+        default=1_048_576, description="Quota in bytes of each namespace, unless set_quota gave the namespace its own."
     )
     global_quota_bytes: QuotaBytes | None = Field(
         default=None, description="Quota in bytes of the whole store. No limit if omitted."
     )
     pool: PoolSettings = Field(default=PoolSettings(), description="The connection pool of one worker process.")
-    #: In seconds. The file gives it as ``maintenance.operation_retention_seconds``.
+    #: The file sets it as ``maintenance.operation_retention_seconds``.
     operation_retention_seconds: SkipJsonSchema[_RetentionSeconds] = 86_400.0
     migrate_on_start: bool = Field(
         default=False,
@@ -53,7 +53,7 @@ class SqlAdapterSettings(Block):
 
     @field_validator("operation_retention_seconds", mode="before")
     @classmethod
-    def _is_set_elsewhere(cls, value: object, info: ValidationInfo) -> object:
+    def _refuse_in_file(cls, value: object, info: ValidationInfo) -> object:
         if info.context is not None:
             raise problem("set maintenance.operation_retention_seconds instead")
         return value

@@ -11,20 +11,20 @@ from kvworker.settings.urls import redacted_url
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value counts as omitted: null, or a string without a visible character."""
+    """Return whether a value counts as omitted: null, or a string without a visible character."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 class Block(BaseModel):
-    """A block of the file. It refuses unknown keys and wrong types; a blank value counts as omitted.
+    """A block of the file. It refuses unknown keys and wrong types. A blank value counts as omitted.
 
-    Validators get the directory of the configuration file as their context; it is None for settings that a program
-    makes by hand.
+    The validation context is the directory of the configuration file. It is None when a program constructs a block
+    itself; rules about how a file is written do not apply then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
-    #: The keys where null has a meaning of its own.
+    #: Keys for which null has its own meaning.
     nullable_keys: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")

@@ -11,7 +11,7 @@ from kvworker.model import MAX_BATCH_ROWS
 from kvworker.settings.base import Block
 from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, speaks_redis
 
-# Ten years: a longer time is a mistake, and any shorter one can be added to today's date.
+# Ten years. A longer time is a mistake, and a shorter one can always be added to today's date.
 _MAX_SECONDS = 315_360_000
 
 _Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
@@ -32,7 +32,7 @@ class ConversationStoreSettings(Block):
 
 
 class QueueSettings(Block):
-    """The broker, the result backend and how messages are treated."""
+    """The broker, the result backend and the delivery of messages."""
 
     broker_url: str = Field(
         default="redis://127.0.0.1:6379/0",
@@ -44,9 +44,9 @@ class QueueSettings(Block):
         validate_default=True,
         description="URL of the Redis that keeps results. Default: the broker's. Required with a RabbitMQ broker.",
     )
-    queue_name: _QueueName = Field(default="kv", description="The queue of the operations.")
+    queue_name: _QueueName = Field(default="kv", description="Queue of the operations.")
     maintenance_queue_name: _QueueName = Field(
-        default="kv.maintenance", description="The queue of the periodic tasks. It must differ from queue_name."
+        default="kv.maintenance", description="Queue of the periodic tasks. It must differ from queue_name."
     )
     visibility_timeout_seconds: int = Field(
         default=60,
@@ -55,26 +55,25 @@ class QueueSettings(Block):
         description="Seconds after which Redis delivers the message of a lost worker again.",
     )
     max_redeliveries: int = Field(
-        default=5, ge=1, le=1000, description="How often a message is delivered again before it is given up."
+        default=5, ge=1, le=1000, description="Number of times that a message is delivered again before it is given up."
     )
     result_expires_seconds: _WholeSeconds = Field(
-        default=3600, description="Seconds that an unread result is kept. At least facade.timeout_seconds."
+        default=3600, description="Seconds for which an unread result is kept. At least facade.timeout_seconds."
     )
     soft_shutdown_seconds: _Seconds = Field(
-        default=10.0, description="Seconds that a stopping worker gives its running tasks."
+        default=10.0, description="Seconds that a stopping worker waits for its running tasks."
     )
     retry_seconds: _Seconds = Field(
         default=15.0,
-        description="Seconds that a worker retries transient database errors, never past the message's deadline."
+        description="Seconds for which a worker retries transient database errors, never past the message's deadline."
         " Below visibility_timeout_seconds.",
     )
     connect_timeout_seconds: _Seconds = Field(
-        default=2.0, description="Seconds of one attempt to connect to the broker, or to read from it."
+        default=2.0, description="Time limit in seconds for one attempt to connect to the broker, or to read from it."
     )
     remote_control: bool = Field(
         default=True,
-        description="Whether workers answer `celery inspect` and obey `celery control`, from anyone who reaches the"
-        " broker.",
+        description="Let anyone who reaches the broker query and control workers (`celery inspect`, `celery control`).",
     )
 
     @field_validator("broker_url")
@@ -98,19 +97,19 @@ class FacadeSettings(Block):
 
     timeout_seconds: _Seconds = Field(
         default=5.0,
-        description="Seconds that bound sending and waiting of one call together. At most half of"
+        description="Time limit in seconds for sending one call and waiting for its result. At most half of"
         " maintenance.operation_retention_seconds.",
     )
     sender_threads: int = Field(
         default=8,
         ge=1,
         le=1000,
-        description="Threads of one process that connect to the broker and send. It keeps as many connections.",
+        description="Threads in each process that connect to the broker and send. Each keeps a connection.",
     )
     coalesce_calls: bool = Field(
         default=True,
-        description="Whether calls that several threads or coroutines of a process make at the same time may share a"
-        " message. False gives each call a task of its own in monitors, at half the rate or less.",
+        description="Let concurrent calls of a process's threads or coroutines share a message. If false, monitors show"
+        " each call as a separate task, at half the call rate or less.",
     )
 
 
@@ -118,7 +117,8 @@ class MaintenanceSettings(Block):
     """The periodic tasks. Each budget is at most its interval and below ``queue.visibility_timeout_seconds``."""
 
     sweep_interval_seconds: _Seconds = Field(
-        default=60.0, description="Seconds between sweeps, which delete expired entries. These are invisible before."
+        default=60.0,
+        description="Seconds between sweeps, which delete expired entries. An expired entry is invisible even before.",
     )
     sweep_batch_rows: _Rows = Field(default=200, description="Rows that a sweep deletes in one transaction.")
     sweep_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one sweep may run.")
@@ -133,8 +133,8 @@ class MaintenanceSettings(Block):
     prune_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one prune may run.")
     operation_retention_seconds: _WholeSeconds = Field(
         default=86_400,
-        description="Seconds that a write's operation id is remembered, and the write applied once. At least twice"
-        " queue.visibility_timeout_seconds x (queue.max_redeliveries + 1).",
+        description="Seconds for which an operation id is remembered, so that its write is applied only once. At least"
+        " twice queue.visibility_timeout_seconds x (queue.max_redeliveries + 1).",
     )
 
 
@@ -150,7 +150,7 @@ def queue_problems(queue: QueueSettings) -> Iterator[str]:
 
 
 def facade_problems(facade: FacadeSettings, queue: QueueSettings | None) -> Iterator[str]:
-    """Yield a line if a result could expire while its caller still waits. An invalid ``queue`` is None."""
+    """Yield a line if a result could expire while its caller still waits. Pass None for an invalid ``queue``."""
     if queue and queue.result_expires_seconds < facade.timeout_seconds:
         yield (
             f"queue.result_expires_seconds: it should be at least facade.timeout_seconds"
@@ -161,13 +161,13 @@ def facade_problems(facade: FacadeSettings, queue: QueueSettings | None) -> Iter
 def maintenance_problems(
     maintenance: MaintenanceSettings, queue: QueueSettings | None, facade: FacadeSettings | None
 ) -> Iterator[str]:
-    """Yield one line for each rule between these blocks that is broken. An invalid block is None."""
+    """Yield one line for each broken rule between these blocks. Pass None for a block that is invalid."""
     yield from _budget_problems(maintenance, queue)
     yield from _retention_problems(maintenance.operation_retention_seconds, queue, facade)
 
 
 def _budget_problems(maintenance: MaintenanceSettings, queue: QueueSettings | None) -> Iterator[str]:
-    """Yield a line for each task that could still run when it is sent, or delivered, again."""
+    """Yield a line for each task that could still be running when it is next sent or redelivered."""
     for task, budget_seconds, interval_seconds in (
         ("sweep", maintenance.sweep_budget_seconds, maintenance.sweep_interval_seconds),
         ("recompute", maintenance.recompute_budget_seconds, maintenance.recompute_interval_seconds),

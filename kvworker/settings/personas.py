@@ -1,11 +1,11 @@
-"""Personas: what each may do, given in the ``policies`` block or in a file of their own."""
+"""The permissions of personas, read from the ``policies`` block or from a personas file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -58,40 +58,42 @@ def _persona_name(name: object) -> object:
 def _not_empty(personas: object, info: ValidationInfo) -> object:
     if personas is None:
         return {}
-    # Without personas everything is allowed, which is hardly what a {} in a file means.
+    # Without personas everything is allowed. A {} in a file hardly means that.
     if info.context is not None and isinstance(personas, Mapping) and not personas:
         raise problem("there is none; name at least one, or leave the key out to allow everything")
     return personas
 
 
-#: Tells the generator of the JSON Schema whether a blank value counts as omitted.
+_SETTING = "policies.personas_file"
+
+#: Marks in a field's JSON Schema whether a blank value counts as omitted there.
 MAY_BE_BLANK: Final = "x-may-be-blank"
 AT_LEAST_ONE: Final[JsonDict] = {"minProperties": 1}
 
 _VISIBLE = Field(json_schema_extra={"pattern": r"\S"})
 _Name = Annotated[str, AfterValidator(_not_blank), _VISIBLE]
-# Not strict itself, so that YAML's lists become tuples; their items are.
+# Only the items are strict: YAML gives lists, and they become tuples.
 _Flags = Annotated[tuple[_Name, ...], Field(strict=False), _listed("[type.system.kv_store_access]")]
 _Rights = Annotated[tuple[Literal["read", "write"], ...], Field(strict=False), _listed("[read, write]")]
 _Namespaces = Annotated[dict[_Name, _Rights] | None, BeforeValidator(_is_mapping)]
 
 
 class PersonaSettings(Block):
-    """What one persona may do."""
+    """The permissions of one persona."""
 
     flags: _Flags = Field(
-        default=(), description="The flags that the persona is granted. Flags of other tools do no harm."
+        default=(), description="Flags that the persona is granted. Flags of other tools are ignored."
     )
     namespaces: _Namespaces = Field(
         default=None,
         json_schema_extra={MAY_BE_BLANK: False},
-        description="Lists of `read` and `write` by pattern. A pattern's * is any run of characters, everything else is"
-        " literal; put patterns in quotes. All patterns that match a namespace count together. Omit it for every"
-        " namespace; {} is none.",
+        description="Lists of `read` and `write` by namespace pattern. In a pattern, * matches any run of characters"
+        " and everything else is literal; put patterns in quotes. A namespace gets the rights of every pattern that"
+        " matches it. Omit this key to allow every namespace; {} allows none.",
     )
     provider: _Name | None = Field(
         default=None,
-        description="The adapter that the persona's operations run on: kv_store_<adapter>, or the adapter's own name."
+        description="The adapter that runs the persona's operations: kv_store_<adapter>, or the adapter's name."
         " Default: the default adapter.",
     )
 
@@ -107,7 +109,7 @@ Personas = Annotated[dict[Annotated[str, BeforeValidator(_persona_name)], Person
 
 
 class PersonasBlock(Block):
-    """The content of a personas file. Its other keys are left alone."""
+    """The content of a personas file. Other keys in it are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -116,20 +118,18 @@ class PersonasBlock(Block):
 
 @dataclass(frozen=True)
 class PersonasFile:
-    """A file that was read, and its personas."""
+    """A personas file that has been read."""
 
     path: Path
     personas: Mapping[str, PersonaSettings]
 
-    setting: ClassVar[str] = "policies.personas_file"
-
 
 def path_in(directory: Path | None, file: str) -> Path:
-    """The absolute path of a file that the configuration names.
+    """Return the absolute path of a file that the configuration names.
 
     Args:
-        directory: Where a relative path starts; by default the working directory.
-        file: The path as given; ``~`` is the home directory.
+        directory: The start of a relative path; by default the working directory.
+        file: The path as written. ``~`` is the home directory.
     """
     try:
         return ((directory or Path()) / Path(file).expanduser()).absolute()
@@ -144,13 +144,13 @@ def _read_personas_file(value: object, info: ValidationInfo) -> PersonasFile:
         raise PydanticKnownError("string_type")
     path = path_in(info.context, value)
     try:
-        data = read_file(path, PersonasFile.setting)
+        data = read_file(path, _SETTING)
     except ConfigurationError as error:
         refuse([str(error)])
         raise
     lines = list(near_misses(data, ("personas",)))
     if is_blank(data.get("personas")):
-        lines = lines or [f"personas: there is none; name at least one, or leave {PersonasFile.setting} out"]
+        lines = lines or [f"personas: there is none; name at least one, or leave {_SETTING} out"]
     refuse(f"{path}: {line}" for line in lines)
     try:
         return PersonasFile(path, PersonasBlock.model_validate(data, context=path.parent).personas)

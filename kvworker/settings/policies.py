@@ -1,4 +1,4 @@
-"""The ``policies`` block: what each persona may do, and what signs messages."""
+"""The ``policies`` block: personas and message signing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _CERTIFICATE_FILES = ("security_key", "security_certificate", "security_cert_sto
 
 
 def check_signing_key(key: object) -> str:
-    """The key, without white space around it.
+    """Return the key without surrounding white space.
 
     Raises:
-        PydanticCustomError: It is not a string of at least 16 bytes. The message does not show it.
+        PydanticCustomError: The key is not a string of at least 16 bytes. The message does not show it.
     """
     if not isinstance(key, str):
         raise problem("it should be a string; put it in quotes")
@@ -53,17 +53,17 @@ def _absolute(file: str, info: ValidationInfo) -> str:
     return file if info.context is None else str(path_in(info.context, file))
 
 
-# Tells personas that are left out from {}, which a file must not hold.
+# Distinguishes omitted personas from {}, which a file must not contain.
 _OMITTED: Any = None
 _SigningKey = Annotated[SecretStr, BeforeValidator(_signing_key)]
 _File = Annotated[str, AfterValidator(_absolute)]
 
 
 class PoliciesSettings(Block):
-    """The personas, the one for calls that name none, and what signs messages. Relative paths start at this file."""
+    """Personas and message signing. Relative paths start at the configuration file's directory."""
 
     default_persona: str | None = Field(
-        default=None, description="The persona of calls that name none. They are refused without it."
+        default=None, description="The persona of calls that do not name one. Such calls are refused if it is omitted."
     )
     signing_key: _SigningKey | None = Field(
         default=None,
@@ -128,11 +128,11 @@ class PoliciesSettings(Block):
 
     @property
     def has_certificates(self) -> bool:
-        """Whether messages and results are signed and verified by certificates."""
+        """True if messages and results are signed and verified by certificates."""
         return self.security_key is not None
 
     def to_mapping(self) -> dict[str, Any]:
-        """The block laid out like the file's, with the personas of the personas file in it."""
+        """Return the block in the file's layout, with the personas of the personas file merged in."""
         personas = {name: persona.model_dump(exclude_none=True) for name, persona in self.personas.items()}
         return {**self.model_dump(exclude={"personas"}), "personas_file": None, "personas": personas or None}
 

@@ -1,7 +1,7 @@
-"""Translates pydantic's errors: a line for each problem names the path, the value unless it may be secret, and the fix.
+"""Translates pydantic's ``ValidationError`` into a ``ConfigurationError``. No other module does.
 
-This is the only place that turns a ``ValidationError`` into a ``ConfigurationError``. A validator that knows better
-than pydantic where a problem is, or how to fix it, raises what ``problem``, ``problem_at`` or ``refuse`` make.
+Each problem becomes a line with the path, the value unless it may be a secret, and the fix. Validators that need
+another message or path than pydantic's use ``problem``, ``problem_at`` and ``refuse``.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _SECRET_WORDS = ("url", "dsn", "backend", "password", "passwd", "secret", "token
 _NOT_A_MAPPING = ("dict_type", "model_type", "model_attributes_type")
 _IN_KEY = "[key]"
 
-#: The type of an error whose message is complete: its value is not shown.
+#: Error type: the message is complete, so the value is not appended.
 _PROBLEM = "problem"
-#: The type of an error whose message is a whole line that begins with a path of its own.
+#: Error type: the message is a complete line and starts with the path.
 _LINE = "line"
 
 _Location = tuple[int | str, ...]
 
 
 def problem(text: str) -> PydanticCustomError:
-    """Make the error for a validator to raise whose message must not show the value, or shows it already."""
+    """Make an error for a validator to raise. The value is not appended to its text."""
     return PydanticCustomError(_PROBLEM, "{text}", {"text": text})
 
 
 def problem_at(key: str, text: str) -> ValidationError:
-    """Make the same error for a key of the block that is being validated."""
+    """Make such an error for one key of the block that is being validated."""
     return ValidationError.from_exception_data("", [InitErrorDetails(type=problem(text), loc=(key,), input=None)])
 
 
 def refuse(lines: Iterable[str]) -> None:
-    """Raise one error for several problems, each a line that begins with the path.
+    """Raise one error for several problems, each a complete line that starts with the path.
 
     Raises:
         ValidationError: There is at least one line.
@@ -53,7 +53,7 @@ def refuse(lines: Iterable[str]) -> None:
 
 @contextmanager
 def translated(path_prefix: str, model: type[BaseModel]) -> Iterator[None]:
-    """Raise what ``configuration_error`` makes in place of a ``ValidationError``."""
+    """Replace a ``ValidationError`` from the body with ``configuration_error``'s result."""
     try:
         yield
     except ValidationError as error:
@@ -66,15 +66,15 @@ def configuration_error(
     """Translate a validation error.
 
     Args:
-        path_prefix: The path of the block that was validated; empty for the whole file.
+        path_prefix: The path of the validated block; empty for the whole file.
         error: The error that pydantic raised.
-        model: The block's model, which gives the known keys for an unknown one.
+        model: The model of the validated block. If given, an unknown key is answered with the known ones.
     """
     return ConfigurationError("\n".join(problem_lines(path_prefix, error, model)))
 
 
 def problem_lines(path_prefix: str, error: ValidationError, model: type[BaseModel] | None = None) -> Iterator[str]:
-    """Yield the lines of ``configuration_error``."""
+    """Yield the lines of the message; see ``configuration_error``."""
     for details in error.errors(include_url=False):
         yield details["msg"] if details["type"] == _LINE else _line(path_prefix, details, model)
 
@@ -129,7 +129,7 @@ def _model_at(model: type[BaseModel] | None, location: _Location) -> type[BaseMo
             field = annotation.model_fields.get(str(part))
             annotation = field.annotation if field else None
         else:
-            # Blocks by name: dict[name, block].
+            # A dict of blocks by name.
             annotation = next(reversed(get_args(annotation)), None)
     return annotation if _is_model(annotation) else None
 

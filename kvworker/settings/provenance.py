@@ -1,4 +1,4 @@
-"""The effective settings without their secrets, and where each value came from."""
+"""The effective settings with their secrets masked, and the origin of each value."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SettingPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class EffectiveSettings:
-    """Settings that may be printed: no value is a secret.
+    """Settings that are safe to print: every secret is masked.
 
     Attributes:
         file: The configuration file; None without one.
-        values: The settings laid out like the file. Passwords in URLs, the signing key, and everything that an adapter
-            which is not bundled was given are masked.
-        origins: Where each value came from: a file's path, a variable's name or ``default``.
+        values: The settings in the file's layout. Passwords in URLs and the signing key are masked, and every value of
+            an adapter that is not bundled.
+        origins: The origin of each value: a file's path, a variable's name or ``default``.
     """
 
     file: Path | None
@@ -40,7 +40,7 @@ class EffectiveSettings:
 
 
 def effective_settings(path: Path | None, environ: Mapping[str, str]) -> EffectiveSettings:
-    """Load the settings as ``Settings.load`` does, and find out where each value came from.
+    """Load the settings as ``Settings.load`` does, and find the origin of each value.
 
     Raises:
         ConfigurationError: The file or the environment is wrong.
@@ -58,7 +58,7 @@ def effective_settings(path: Path | None, environ: Mapping[str, str]) -> Effecti
 
 
 def is_leaf(setting: SettingPath, value: object) -> bool:
-    """Whether a value is one setting. A persona's namespaces are, because the patterns in it are not keys of ours."""
+    """Return whether a value is a single setting. A persona's namespaces are: their patterns are not settings."""
     return not isinstance(value, dict) or not value or (setting[:2] == _PERSONAS and setting[-1] == "namespaces")
 
 
@@ -73,11 +73,11 @@ def _leaves(values: Mapping[str, Any], above: SettingPath = ()) -> Iterator[Sett
 
 def _is_given(setting: SettingPath, settings: Settings) -> bool:
     if setting == _PERSONAS:
-        # It is one setting only while there are no personas.
+        # Only an empty block of personas is a single setting.
         return False
     block: Any = settings
     for key in setting:
-        # Personas may come from a personas file alone.
+        # All personas may come from a personas file.
         given = block.model_fields_set | {"personas"} if isinstance(block, Block) else set(block)
         if key not in given:
             return False
@@ -95,7 +95,7 @@ def _file_of(setting: SettingPath, settings: Settings, file: Path | None) -> str
 def _masked_values(settings: Settings) -> dict[str, Any]:
     values: dict[str, Any] = _masked(settings.to_mapping(reveal_secrets=False))
     adapters = value_at(values, _ADAPTERS)
-    # Only the factory of such an adapter knows which of its values are secrets.
+    # Only the adapter's own factory knows which of these values are secrets.
     adapters |= {name: dict.fromkeys(block, HIDDEN) for name, block in settings.kv_store.adapters.others.items()}
     if personas_file := settings.policies.personas_file:
         values["policies"]["personas_file"] = str(personas_file.path)

@@ -1,4 +1,4 @@
-"""``Settings``: from a file and the environment to one frozen object, or to one error with every problem."""
+"""``Settings``: the whole configuration as one frozen object."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from kvworker.settings.yaml_file import near_misses, read_file
 
 
 class Settings(Block):
-    """The whole configuration. ``Settings()`` is the defaults; ``load`` reads a file and the environment.
+    """The whole configuration. ``Settings()`` holds the defaults; ``load`` reads a file and the environment.
 
-    It is valid or not constructed: a wrong value raises a ``ConfigurationError``.
+    It is valid or not constructed: any problem raises a ``ConfigurationError``.
     """
 
     tools: ToolsSettings = Field(default=ToolsSettings(), description="The tools of the host program.")
@@ -39,21 +39,25 @@ class Settings(Block):
         default=ConversationStoreSettings(), description="The host program's conversation store."
     )
     queue: QueueSettings = Field(
-        default=QueueSettings(), description="The broker, the results and how messages are treated."
+        default=QueueSettings(), description="The broker, the result backend and the delivery of messages."
     )
-    # These have rules with the blocks above them, which hold for their defaults too.
+    # These blocks have rules with the blocks above, so their defaults are checked too.
     facade: FacadeSettings = Field(default=FacadeSettings(), validate_default=True, description="The caller's side.")
     maintenance: MaintenanceSettings = Field(
         default=MaintenanceSettings(), validate_default=True, description="The periodic tasks."
     )
     policies: PoliciesSettings = Field(
         default=PoliciesSettings(),
-        description="Who may do what, and what signs messages. Everything is allowed while there are no personas.",
+        description="Personas and message signing. Everything is allowed until you configure a persona.",
     )
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the file at ``path``, or the one that ``KVWORKER_CONFIG`` names, or none; then the environment.
+        """Read a file and the environment.
+
+        Args:
+            path: The file; by default the one that ``KVWORKER_CONFIG`` names, or none.
+            environ: The environment variables.
 
         Raises:
             ConfigurationError: The file cannot be read, or something in it or in the environment is wrong.
@@ -65,12 +69,12 @@ class Settings(Block):
     def from_mapping(
         cls, data: Mapping[Any, Any], *, environ: Mapping[str, str] | None = None, directory: Path | None = None
     ) -> Self:
-        """Read a mapping laid out like the file.
+        """Read a mapping in the file's layout.
 
         Args:
-            data: The mapping. Top-level keys and tools of a host program are left alone.
+            data: The mapping. A host program's own top-level keys and tools are ignored.
             environ: The environment variables; by default none.
-            directory: Where relative paths in ``policies`` start; by default the working directory.
+            directory: The start of relative paths in ``policies``; by default the working directory.
 
         Raises:
             ConfigurationError: One line for each problem: the path, the value and the fix.
@@ -120,14 +124,15 @@ class Settings(Block):
 
     @cached_property
     def store(self) -> Store:
-        """The adapters, each with what it needs from the other blocks."""
+        """The adapters, with the settings that they need from other blocks."""
         return Store(self.kv_store, self.conversation_store.url, self.maintenance.operation_retention_seconds)
 
     def to_mapping(self, *, reveal_secrets: bool = True) -> dict[str, Any]:
-        """The configuration laid out like the file, defaults written out.
+        """Return the configuration in the file's layout, with the defaults.
 
         Args:
-            reveal_secrets: Whether passwords and keys are plain text. If not, those that are a ``SecretStr`` stay one.
+            reveal_secrets: Return secrets as plain text. If false, each ``SecretStr`` stays one, but the queue's URLs
+                still contain their passwords.
         """
         unset = {"operation_retention_seconds"}
         adapters = {"postgres": unset, "sqlite": unset}
@@ -138,7 +143,7 @@ class Settings(Block):
 
 
 def read_configuration(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Mapping[Any, Any], Path | None]:
-    """The data of the file that ``Settings.load`` reads, and the file's path; empty and None without a file.
+    """Return the data and the path of the file that ``Settings.load`` reads; empty and None without a file.
 
     Raises:
         ConfigurationError: The file cannot be read, or is not a YAML mapping.
@@ -153,12 +158,12 @@ def read_configuration(path: str | Path | None, environ: Mapping[str, str]) -> t
 
 
 def _misspelled_keys(data: Mapping[Any, Any]) -> Iterator[str]:
-    """Yield a line for each key that looks like one of ours where the host program's keys may stand too."""
+    """Yield a line for each misspelled key of ours in a block that a host program's keys share."""
     yield from near_misses(data, tuple(Settings.model_fields))
     yield from near_misses(_mapping_at(data, "tools"), tuple(ToolsSettings.model_fields), "tools.")
     store = _mapping_at(data, "tools", "kv_store")
     adapters = _mapping_at(store, "adapters")
-    # An adapter that is chosen by its name exists under that name, however close it is to a bundled one.
+    # The chosen adapter exists under its name, however similar that is to a bundled adapter's.
     names = [name for name in adapters if name != store.get("default_adapter")]
     absent = [name for name in AdaptersSettings.model_fields if name not in adapters]
     yield from near_misses(names, absent, f"{ADAPTERS_PATH}.")

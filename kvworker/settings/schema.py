@@ -33,12 +33,12 @@ def configuration_schema() -> _Schema:
 
 
 def personas_schema() -> _Schema:
-    """Generate the schema of a file that ``policies.personas_file`` names."""
+    """Generate the schema of a personas file."""
     return _schema(PersonasBlock, "kvworker personas")
 
 
 def schema_text(schema: _Schema) -> str:
-    """The text of a schema's file."""
+    """Return the text of a schema's file."""
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -49,7 +49,7 @@ def _schema(model: type[Block], title: str) -> _Schema:
 
 
 def _block(definition: _Schema) -> _Schema:
-    """A block's definition, with a blank allowed for each key that may be omitted."""
+    """Allow a blank for each key that may be omitted."""
     required = definition.get("required", ())
     properties = {
         name: _property(schema, may_be_blank=name not in required)
@@ -61,7 +61,7 @@ def _block(definition: _Schema) -> _Schema:
 def _property(schema: _Schema, *, may_be_blank: bool) -> _Schema:
     kept: _Schema = {key: schema[key] for key in ("description", "default") if key in schema}
     if isinstance(kept.get("default", {}), dict | None) or kept["default"] == "":
-        # A block's own keys show their defaults, and null means that there is none.
+        # The defaults of a block are those of its keys. Null and the empty string mean that there is no fixed default.
         kept.pop("default", None)
     constraints = {key: value for key, value in schema.items() if key not in ("title", "description", "default")}
     may_be_blank = constraints.pop(MAY_BE_BLANK, may_be_blank)
@@ -71,7 +71,7 @@ def _property(schema: _Schema, *, may_be_blank: bool) -> _Schema:
 
 
 def _with_blank_values(schema: _Schema) -> _Schema:
-    """Allow a blank for each block of a mapping by name, and no name that is blank."""
+    """Allow a blank for each block in a mapping by name, but not for the name."""
     if "patternProperties" in schema:
         values = {pattern: _or_blank(value) for pattern, value in schema["patternProperties"].items()}
         return {**schema, "patternProperties": values, "additionalProperties": False}

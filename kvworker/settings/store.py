@@ -1,4 +1,4 @@
-"""The ``tools.kv_store`` block: which adapter is used, and the settings of each."""
+"""The ``tools.kv_store`` block: the adapters, and which of them workers use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvworker.settings.environment import REUSE_VARIABLE, URL_VARIABLE
 from kvworker.settings.problems import refuse
 from kvworker.settings.urls import DATABASE_URL_EXAMPLES, database_url_problem
 
-#: A provider is an adapter's name after this prefix.
+#: A provider's name is this prefix and the adapter's name.
 PROVIDER_PREFIX: Final = "kv_store_"
 ADAPTERS_PATH = "tools.kv_store.adapters"
 
@@ -27,7 +27,7 @@ _S = TypeVar("_S", bound=SqlAdapterSettings)
 
 
 class AdaptersSettings(Block):
-    """One block for each adapter, by name. Blocks of adapters that are not bundled reach their factory as given."""
+    """One block for each adapter, by name. An adapter that is not bundled gets its block unchanged."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, _AsGiven] = Field(init=False)
@@ -38,7 +38,7 @@ class AdaptersSettings(Block):
     @model_validator(mode="before")
     @classmethod
     def _omit_blank(cls, data: object) -> object:
-        # A blank block stays: it names an adapter.
+        # A blank block counts: it names an adapter.
         return {} if is_blank(data) else data
 
     @field_validator(*_BUNDLED)
@@ -69,7 +69,7 @@ class KvStoreSettings(Block):
 
 
 class ToolsSettings(Block):
-    """The tools of the host program. All but ``kv_store`` are left alone."""
+    """The tools of the host program. All but ``kv_store`` are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -80,7 +80,7 @@ class ToolsSettings(Block):
 
 @dataclass(frozen=True, repr=False)
 class Store:
-    """The adapters of a configuration, each with what it needs from the other blocks."""
+    """The adapters of a configuration, with the settings that they need from other blocks."""
 
     block: KvStoreSettings
     conversation_store_url: SecretStr | None
@@ -93,20 +93,23 @@ class Store:
 
     @property
     def adapters(self) -> Mapping[str, SqlAdapterSettings | Mapping[str, Any]]:
-        """Every configured adapter by name: the bundled ones' settings, other ones' blocks as given."""
+        """The settings of the bundled adapters and the unchanged blocks of others, by name."""
         adapters = self.block.adapters
         return {"postgres": adapters.postgres, "sqlite": adapters.sqlite, **adapters.others}
 
     def adapter_config(self, name: str | None = None) -> tuple[str, dict[str, Any]]:
-        """The name of an adapter (by default the default one) and the mapping to make it from.
+        """Return the name of an adapter and the mapping from which it is created.
 
-        A bundled adapter's ``url`` is None if its block says ``reuse_conversation_store: true`` and there is
-        no ``conversation_store.url``: the host program then hands over its engine. An adapter that is not
-        bundled gets its block as it was given.
+        Args:
+            name: The adapter; by default the default adapter.
+
+        Returns:
+            A bundled adapter's ``url`` is None if it reuses the conversation store and there is no
+            ``conversation_store.url``: the host program then hands over its engine. An adapter that is not bundled
+            gets its block unchanged.
 
         Raises:
-            ConfigurationError: no database is configured for it, or one of another kind.
-
+            ConfigurationError: The adapter has no database, or one of another kind.
         """
         name = name or self.default_adapter
         settings = self.adapters.get(name, {})

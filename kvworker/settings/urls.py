@@ -1,4 +1,4 @@
-"""URLs: what the queue accepts, and how any URL is shown without its password."""
+"""Checks the URLs of brokers, result backends and databases, and masks passwords in URLs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _DATABASE_URLS = {
     "sqlite": re.compile(r"sqlite(\+pysqlite)?://"),
 }
 _VALKEY_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+socket": "redis+socket"}
-#: How a TLS URL says whether the server's certificate is verified, as kombu and Celery understand it.
+# The values of ssl_cert_reqs in a TLS URL that kombu and Celery understand.
 _CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 # sizeof(sun_path) of the kernel's sockaddr_un, less a byte for the NUL: 108 on Linux, 104 on macOS and the BSDs.
 MAX_SOCKET_PATH_BYTES = (108 if sys.platform == "linux" else 104) - 1
-# Up to the last @ of the whole text: a password with an unescaped / or ? or @ must not survive.
+# Matches up to the last @ of the text, so that a password with an unescaped / or ? or @ is masked too.
 _USER_INFO = re.compile(r"://([^:@]*):.*@", re.DOTALL)
 _SECRET_PARAMETER = re.compile(
     r"([\w.]*(?:passw(?:or)?d|passphrase|pwd|secret|token|credential)\w*\s*=\s*)('[^']*'|[^&\s]*)", re.IGNORECASE
@@ -34,17 +34,16 @@ _SECRET_PARAMETER = re.compile(
 
 
 def redacted_url(url: str) -> str:
-    """The URL with every password masked, in the user part and in parameters; for logs and messages."""
+    """Mask every password in a URL, in the user part and in parameters, for logs and messages."""
     return _SECRET_PARAMETER.sub(r"\1***", _USER_INFO.sub(r"://\1:***@", url))
 
 
 def queue_url(url: str, schemes: tuple[str, ...]) -> str:
-    """The URL as kombu wants it: Redis schemes for Valkey's, a socket's path made absolute.
+    """Normalize a URL for kombu: Valkey's schemes become Redis's, and a socket's path becomes absolute.
 
     Raises:
-        ValueError: the scheme is not one of ``schemes`` or the rest cannot be used. The message does
-            not hold the URL, which may hold a password.
-
+        ValueError: The scheme is not one of ``schemes``, or the rest is invalid. The message does not contain the
+            URL, which may contain a password.
     """
     scheme, separator, rest = url.partition("://")
     scheme = _VALKEY_ALIASES.get(scheme.lower(), scheme.lower())
@@ -59,26 +58,26 @@ def queue_url(url: str, schemes: tuple[str, ...]) -> str:
 
 
 def database_url_problem(adapter: str, url: str) -> str | None:
-    """Why a bundled adapter cannot use the URL, without the URL, which may hold a password; None if it can."""
+    """Return why a bundled adapter cannot use a URL, or None. The text does not contain the URL and its password."""
     if _DATABASE_URLS[adapter].match(url):
         return None
-    return f"it should be a URL like {DATABASE_URL_EXAMPLES[adapter]} (what it is now is not shown)"
+    return f"it should be a URL like {DATABASE_URL_EXAMPLES[adapter]} (the current value is not shown)"
 
 
 def tls_parameters(url: str) -> dict[str, str]:
-    """The ``ssl_*`` parameters of a URL."""
+    """Return the ``ssl_*`` parameters of a URL."""
     return {name: value for name, value in parse_qsl(urlsplit(url).query) if name.startswith("ssl_")}
 
 
 def without_tls_parameters(url: str) -> str:
-    """The URL without its ``ssl_*`` parameters."""
+    """Remove the ``ssl_*`` parameters from a URL."""
     parts = urlsplit(url)
     others = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
     return parts._replace(query=urlencode(others)).geturl()
 
 
 def speaks_redis(url: str) -> bool:
-    """Whether the URL is a Redis or Valkey server's, so that results can be kept there too."""
+    """Return whether the URL is a Redis or Valkey server's, which can also keep results."""
     return urlsplit(url).scheme in REDIS_SCHEMES
 
 
@@ -110,7 +109,7 @@ def _check_address(scheme: str, rest: str) -> None:
 
 
 def _with_verification(scheme: str, url: str) -> str:
-    """The URL with its TLS parameters checked; a TLS URL that says nothing verifies the server's certificate."""
+    """Check the TLS parameters. A TLS URL without ``ssl_cert_reqs`` verifies the server's certificate."""
     given = tls_parameters(url)
     if scheme not in _TLS_SCHEMES:
         if given:
@@ -121,17 +120,17 @@ def _with_verification(scheme: str, url: str) -> str:
         raise ValueError("its ssl_cert_reqs should be required, optional or none")
     for name in _TLS_FILES:
         if name in given and not _is_file(given[name]):
-            raise ValueError(f"its {name} names no file that is there: {given[name]}")
+            raise ValueError(f"its {name} is not an existing file: {given[name]}")
     if "ssl_cert_reqs" in given:
         return url
-    # Without it kombu verifies nothing, and Celery's result backend does not start.
+    # If it is missing, kombu verifies nothing and Celery's result backend does not start.
     return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs={reqs}"
 
 
 def _is_file(path: str) -> bool:
     try:
         return Path(path).is_file()
-    except OSError:  # it is in a directory that cannot be entered
+    except OSError:  # a directory on the path is not accessible
         return False
 
 

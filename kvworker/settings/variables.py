@@ -1,4 +1,4 @@
-"""The typed form of the environment variables, read by pydantic-settings."""
+"""Reads the environment variables with pydantic-settings and checks their values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _boolean(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-# Pydantic also reads 1_0 and 10.0 as whole numbers, and inf and nan as numbers.
+# Pydantic alone would accept 1_0 and 10.0 as whole numbers, and inf and nan as numbers.
 def _whole_number(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
         raise ValueError("it should be a whole number, written in digits")
@@ -93,7 +93,7 @@ class _Variables(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - see above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment that ``read_variables`` is given, not always the process's."""
+        """Read the environment that is passed to ``read_variables``, which need not be this process's."""
         assert isinstance(env_settings, EnvSettingsSource)  # noqa: S101 - tells the type checker
         assert isinstance(init_settings, InitSettingsSource)  # noqa: S101
         env_settings.env_vars = init_settings.init_kwargs["environ"]
@@ -101,7 +101,7 @@ class _Variables(BaseSettings):
 
 
 def read_variables(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Parse the variables, by name.
+    """Parse environment variables and return their values by name.
 
     Args:
         environ: The variables to read; others in it are ignored.

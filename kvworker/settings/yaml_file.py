@@ -1,4 +1,4 @@
-"""Reading the configuration file, and telling a misspelled key of ours from a key of the host program."""
+"""Reads YAML files, and tells misspelled keys of ours from the keys of a host program."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kvworker.errors import ConfigurationError
 
 _KEY = "the key"
 _QUOTED = re.compile(r"'[^'<]{2,}'")
-#: What the parser says of a list or mapping that is not closed.
+# The parser's message for a list or mapping that is not closed.
 _EXPECTED = re.compile(r"expected ',' or '[\]}]', but got '<[a-z ]+>'")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; the first may be the one that was meant."""
+    """Refuses equal keys in a mapping. PyYAML would silently use the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -37,12 +37,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_file(path: Path, named_by: str) -> dict[Any, Any]:
-    """The top-level mapping of a YAML file; an empty file is an empty mapping.
+    """Return the top-level mapping of a YAML file. An empty file gives an empty mapping.
+
+    Args:
+        path: The file.
+        named_by: The setting or option that named the file, for the error message.
 
     Raises:
-        ConfigurationError: there is no such file, or it is not YAML, or not a mapping. ``named_by`` tells
-            the reader where the path came from.
-
+        ConfigurationError: The file cannot be read, is not YAML, or is not a mapping.
     """
     try:
         text = path.expanduser().read_bytes()
@@ -70,27 +72,27 @@ def _parsed(path: Path, text: bytes) -> Any:
 
 
 def near_misses(keys: Collection[object], known: Collection[str], path_prefix: str = "") -> Iterator[str]:
-    """Each key that looks like a misspelling of one of ours, one line each.
+    """Yield a line for each key that looks like a misspelling of a known one.
 
-    Other keys belong to the host program, whose file this may be.
+    Other keys belong to a host program, which may share the file.
     """
     for key in keys:
         if not isinstance(key, str) or key in known:
             continue
         folded = key.strip().lower().replace("-", "_")
         for name in difflib.get_close_matches(folded, known, n=1, cutoff=0.7):
-            # A name much longer or shorter is another word, such as `conversation`, rather than a slip.
+            # A much longer or shorter name is another word, such as `conversation`, and not a misspelling.
             if abs(len(name) - len(folded)) <= 2:
                 yield f"{path_prefix}{key}: unknown key; did you mean {path_prefix}{name}?"
 
 
 def _where(error: yaml.YAMLError) -> str:
-    """Position and reason; the error's own text quotes the line, which may hold a password."""
+    """Return position and reason. The error's own text quotes the line, which may contain a password."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = error.problem or error.context or "cannot be parsed"
-        # An unquoted password that begins with * or ! is an alias or a tag to YAML, and named as such.
+        # To YAML, an unquoted password that starts with * or ! is an alias or a tag, and the message quotes it.
         is_safe = problem.startswith(_KEY) or _EXPECTED.fullmatch(problem)
         return place + (problem if is_safe else _QUOTED.sub("(not shown; put it in quotes)", problem))
     return "it holds bytes or control characters that are not UTF-8 text"

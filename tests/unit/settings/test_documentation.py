@@ -1,4 +1,4 @@
-"""docs/reference/configuration.md names every key with its default and every variable, and nothing else."""
+"""docs/reference/configuration.md lists every key with its default and every variable, and nothing else."""
 
 from __future__ import annotations
 

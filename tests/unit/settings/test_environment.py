@@ -1,4 +1,4 @@
-"""The ``ATLAS_KV_*`` variables: fallbacks that the file overrules, checked like the file."""
+"""The ``ATLAS_KV_*`` variables: fallbacks that the file overrides, with the same checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def resolved(environ: dict[str, str], block: dict[str, Any] | None = None, **blo
     return Settings.from_mapping(data, environ=environ).store.adapter_config("postgres")[1]
 
 
-def test_every_variable_stands_in_for_its_key() -> None:
+def test_every_variable_is_a_fallback_for_its_key() -> None:
     config = resolved(
         {
             "ATLAS_KV_STORE_URL": URL,
@@ -50,7 +50,7 @@ def test_the_file_wins_key_by_key() -> None:
     assert config["pool"] == {"size": 7, "max_overflow": 11, "timeout": 30.0}
 
 
-def test_a_variable_that_the_file_overrules_is_not_read() -> None:
+def test_a_variable_that_the_file_overrides_is_not_read() -> None:
     environ = {"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_SIZE": "many"}
     assert resolved(environ, {"pool": {"size": 7}})["pool"]["size"] == 7
 

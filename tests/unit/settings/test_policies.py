@@ -1,4 +1,4 @@
-"""The ``policies`` block: what it takes, and one clear line for everything that is wrong in it."""
+"""The ``policies`` block: what it accepts, and one clear line for each problem."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvworker.errors import ConfigurationError
 from kvworker.settings import PersonaSettings, PoliciesSettings, Settings
 
 ROOT = Path(__file__).parents[3]
-SECRET = "s3cr3t-and-long-enough"  # noqa: S105 - what must not be found
+SECRET = "s3cr3t-and-long-enough"  # noqa: S105 - must not be printed
 ACCESS = "type.system.kv_store_access"
 
 
@@ -52,7 +52,7 @@ def test_a_whole_block() -> None:
     }
 
 
-def test_what_is_left_out_of_a_persona() -> None:
+def test_defaults_of_a_persona() -> None:
     read = policies(personas(nothing=None, everywhere={"flags": [ACCESS]}, nowhere={"namespaces": {}})).personas
     assert read["nothing"] == PersonaSettings(flags=(), namespaces=None, provider=None)
     assert read["everywhere"].namespaces is None
@@ -178,7 +178,7 @@ def test_the_environment_gives_the_key_where_the_file_does_not() -> None:
     assert policies({}, KVWORKER_SIGNING_KEY="  ").signing_key is None
 
 
-def test_a_bad_key_in_the_environment_is_told_by_its_name() -> None:
+def test_an_error_about_a_key_in_the_environment_names_the_variable() -> None:
     line = refusal({}, KVWORKER_SIGNING_KEY=SECRET[:15])
     assert line.startswith("KVWORKER_SIGNING_KEY: it should be at least 16 bytes long")
     assert SECRET[:15] not in line
@@ -239,12 +239,12 @@ def test_a_personas_file_starts_at_the_configuration_file(tmp_path: Path, monkey
         (personas(q={}), "personas.q: policies.personas has one of this name too; remove one"),
     ],
 )
-def test_what_is_wrong_in_a_personas_file_is_told_with_its_path(tmp_path: Path, data: object, line: str) -> None:
+def test_an_error_in_a_personas_file_names_the_file(tmp_path: Path, data: object, line: str) -> None:
     path = write(tmp_path / "personas.yaml", data)
     assert refusal({"personas_file": str(path), "personas": {"q": {}}}) == f"{path}: {line}"
 
 
-def test_a_personas_file_that_is_not_yaml_is_told_by_line(tmp_path: Path) -> None:
+def test_a_personas_file_that_is_not_yaml_is_located_by_line(tmp_path: Path) -> None:
     path = tmp_path / "personas.yaml"
     path.write_text(f"personas:\n  p: {{namespaces: {{*: [{SECRET}]}}}}\n", encoding="utf-8")
     assert refusal({"personas_file": str(path)}).startswith(f"{path}: not valid YAML: line 2")

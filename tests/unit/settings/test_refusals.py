@@ -1,4 +1,4 @@
-"""What is refused: every line names the path, the value and the fix."""
+"""Each line of an error names the path, the value and the fix."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_every_problem_is_listed_at_once() -> None:
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
     ],
 )
-def test_redis_urls_become_what_kombu_reads(url: str, wanted: str) -> None:
+def test_redis_urls_are_normalized_for_kombu(url: str, wanted: str) -> None:
     queue = QueueSettings(broker_url=url)
     assert queue.broker_url == wanted
     assert queue.result_backend == wanted
@@ -216,7 +216,7 @@ def test_rabbitmq_needs_a_redis_for_results(scheme: str) -> None:
     ],
 )
 @pytest.mark.parametrize("key", ["broker_url", "result_backend"])
-def test_unusable_queue_urls_are_refused_and_not_shown(key: str, url: str) -> None:
+def test_an_unusable_queue_url_is_refused_and_not_shown(key: str, url: str) -> None:
     message = refusal({"queue": {key: url}})
     assert message.startswith(f"queue.{key}: ")
     assert "hid" not in message.replace("which", "")
@@ -248,7 +248,7 @@ def test_results_are_kept_in_redis_only() -> None:
         ("a: \x00", "not UTF-8 text"),
     ],
 )
-def test_bad_yaml_is_told_by_line_without_quoting_it(tmp_path: Path, text: str, part: str) -> None:
+def test_bad_yaml_is_located_but_not_quoted(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:

@@ -13,7 +13,7 @@ from rich.console import Console
 from kvworker.errors import ConfigurationError
 from kvworker.settings import Settings, redacted_url
 
-SECRET = "s3cr3t"  # noqa: S105 - what must not be found
+SECRET = "s3cr3t"  # noqa: S105 - must not be printed
 DATA = {
     "tools": {
         "kv_store": {
@@ -43,7 +43,7 @@ def test_settings_hide_passwords_when_printed() -> None:
     assert "amqp://u:***@h//" in repr(settings)
 
 
-def test_settings_still_give_the_passwords_to_those_who_connect() -> None:
+def test_connections_still_get_the_passwords() -> None:
     settings = Settings.from_mapping(DATA)
     assert SECRET in settings.store.adapter_config("postgres")[1]["url"]
     assert SECRET in settings.queue.broker_url

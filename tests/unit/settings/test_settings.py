@@ -1,4 +1,4 @@
-"""Loading: the seed's own examples, the shipped files, where the file is found, what wins over what."""
+"""Loading: the seed's examples, the shipped files, how the file is found, and which source wins."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_seed_sqlite_example(tmp_path: Path) -> None:
     assert config["url"] == "sqlite:///var/lib/atlas/kv.sqlite"
 
 
-def test_what_adapter_config_gives_is_what_the_adapters_take(tmp_path: Path) -> None:
+def test_adapter_config_is_valid_for_the_adapters(tmp_path: Path) -> None:
     settings = Settings.load(written(tmp_path, SEED_POSTGRES), environ={})
     PostgresSettings.model_validate(settings.store.adapter_config()[1])
     settings = Settings.load(written(tmp_path, SEED_SQLITE), environ={})
@@ -138,12 +138,12 @@ def test_null_prepare_threshold_means_never() -> None:
     assert config["prepare_threshold"] is None
 
 
-def test_a_host_programs_own_keys_are_left_alone() -> None:
+def test_a_host_programs_keys_are_ignored() -> None:
     host = {"models": [1], "conversation": {"a": 1}, 5: "x", "tools": {"browser": {"x": 1}, "terminal": None}}
     assert Settings.from_mapping(host) == Settings()
 
 
-def test_blocks_of_other_adapters_are_given_as_they_are() -> None:
+def test_blocks_of_other_adapters_are_passed_unchanged() -> None:
     block = {"bucket": "b", "region": None, "nested": {"blank": ""}}
     data = {"tools": {"kv_store": {"default_adapter": "cloud", "adapters": {"cloud": block}}}}
     store = Settings.from_mapping(data).store
@@ -181,13 +181,13 @@ def test_conversation_store_is_reused_unless_a_database_is_named(block: dict[str
     assert (config["url"], config["reuse_conversation_store"]) == (url, reuse)
 
 
-def test_reuse_without_a_url_waits_for_the_hosts_engine() -> None:
+def test_reuse_without_a_url_leaves_the_url_to_the_host() -> None:
     _, config = Settings.from_mapping(postgres_block({"reuse_conversation_store": True})).store.adapter_config()
     assert (config["url"], config["reuse_conversation_store"]) == (None, True)
 
 
 @pytest.mark.parametrize("block", [{}, {"reuse_conversation_store": False}])
-def test_a_database_is_missed_where_an_adapter_is_made_not_at_load(block: dict[str, Any]) -> None:
+def test_a_missing_database_is_an_error_when_the_adapter_is_configured_not_at_load(block: dict[str, Any]) -> None:
     store = Settings.from_mapping(postgres_block(block)).store
     with pytest.raises(ConfigurationError) as caught:
         store.adapter_config()
