@@ -18,7 +18,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @config_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")
 def worker_command(config: Path | None, arguments: tuple[str, ...]) -> None:
-    """Run a worker: `celery -A tasks worker`.
+    """Run a Celery worker for the store.
 
     It passes all options that follow on to Celery.
 
@@ -37,7 +37,7 @@ def worker_command(config: Path | None, arguments: tuple[str, ...]) -> None:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")
 def beat_command(config: Path | None, state: Path | None, arguments: tuple[str, ...]) -> None:
-    """Run the beat: `celery -A tasks beat`.
+    """Run Celery's beat for the store.
 
     It sends the sweep, recompute and prune tasks when they are due.
     """

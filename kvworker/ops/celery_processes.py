@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def celery_command(name: str, arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
     """Build the command line of a Celery process with the application that ships with kvworker.
 
-    It works in a directory that holds a ``tasks.py`` of its own, unlike ``celery -A tasks``.
+    Unlike ``celery -A tasks``, it also works in a directory that holds another ``tasks.py``.
 
     Args:
         name: Celery's command, ``worker`` or ``beat``.

@@ -60,16 +60,20 @@ class Up:
     family: list[psutil.Process]
 
     def text(self) -> str:
+        """Everything that it has printed so far."""
         return self.output.read_text()
 
     def child(self, word: str) -> psutil.Process:
+        """Find the child process whose command line contains a word."""
         return next(process for process in self.family if word in " ".join(process.cmdline()))
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal, and wait for the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
     def survivors(self) -> list[psutil.Process]:
+        """List the child processes that still run."""
         return [process for process in self.family if process.is_running() and process.status() != "zombie"]
 
 

@@ -37,6 +37,7 @@ class Block:
 
     @property
     def place(self) -> str:
+        """The document and line, for error messages."""
         return f"{self.document.name}:{self.line}"
 
 

@@ -44,32 +44,39 @@ class ProcessNode:
 
     @property
     def id(self) -> str:
+        """A unique name of the running process."""
         return f"{self.name}-{self.pid}"
 
     @property
     def pid(self) -> int:
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def status(self) -> str:
+        """The state of the process, ``running`` or ``exited``."""
         return "running" if self._process is not None and self._process.poll() is None else "exited"
 
     @property
     def exit_code(self) -> int | None:
+        """The exit code, or None while the process runs."""
         assert self._process is not None
         return self._process.poll()
 
     def start(self) -> None:
+        """Start the process; its output is appended to its log."""
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, cwd=self._directory, env=self._environ, stdout=log, stderr=subprocess.STDOUT
             )
 
     def ready(self) -> bool:
+        """Report whether the process runs. Subclasses wait until it serves."""
         return self.status == "running"
 
     def logs(self) -> str:
+        """Read everything that the process has logged."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
@@ -87,6 +94,7 @@ class ProcessNode:
         return self._process.wait(timeout=timeout_seconds)
 
     def restart(self, timeout: float = 30.0) -> None:
+        """Stop the process if it runs, and start it again."""
         if self.status == "running":
             self.stop(timeout)
         self.start()
@@ -95,6 +103,7 @@ class ProcessNode:
         """Do nothing: a container must fetch its state, but a process knows it."""
 
     def teardown(self) -> None:
+        """Kill the process and all its children."""
         if self._process is None:
             return
         family = _family(self._process.pid)
@@ -107,6 +116,7 @@ class ProcessNode:
                 orphan.kill()
 
     def children(self) -> list[psutil.Process]:
+        """List all descendants of the process."""
         return psutil.Process(self.pid).children(recursive=True)
 
 
@@ -140,6 +150,7 @@ class ValkeyNode(ProcessNode):
 
     @property
     def url(self) -> str:
+        """The URL of the server's first database."""
         return str(self.celeryconfig["url"])
 
     def forget_data(self) -> None:
@@ -148,6 +159,7 @@ class ValkeyNode(ProcessNode):
         shutil.rmtree(self._directory / "appendonlydir")
 
     def client(self) -> Redis:
+        """Connect a new client."""
         return Redis.from_url(self.url)
 
     def ready(self) -> bool:
