@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -115,7 +114,9 @@ class PoliciesSettings(Block):
 
     @model_validator(mode="after")
     def _check_default_persona(self) -> Self:
-        refuse(self._default_problems())
+        if self.default_persona is not None and self.default_persona not in self.personas:
+            known = f"the personas are {', '.join(sorted(self.personas))}" if self.personas else "there are no personas"
+            refuse([f"{_PATH}.default_persona: no persona is named {self.default_persona!r}; {known}"])
         return self
 
     @model_validator(mode="wrap")
@@ -135,8 +136,3 @@ class PoliciesSettings(Block):
         """Return the block in the file's layout, with the personas of the personas file merged in."""
         personas = {name: persona.model_dump(exclude_none=True) for name, persona in self.personas.items()}
         return {**self.model_dump(exclude={"personas"}), "personas_file": None, "personas": personas or None}
-
-    def _default_problems(self) -> Iterator[str]:
-        if self.default_persona is not None and self.default_persona not in self.personas:
-            known = f"the personas are {', '.join(sorted(self.personas))}" if self.personas else "there are no personas"
-            yield f"{_PATH}.default_persona: no persona is named {self.default_persona!r}; {known}"

@@ -8,6 +8,8 @@ import pytest
 
 from kvworker.errors import ConfigurationError
 from kvworker.settings import Settings
+from kvworker.settings.environment import FALLBACKS
+from kvworker.settings.variables import _Variables
 
 URL = "postgresql+psycopg://atlas:hidden@db.example.com/env"
 FILE_URL = "postgresql+psycopg://atlas:hidden@db.example.com/file"
@@ -134,3 +136,15 @@ def test_both_variables_at_once_contradict_each_other() -> None:
         resolved({"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_REUSE_CONVERSATION": "true"})
     assert str(caught.value).startswith("ATLAS_KV_REUSE_CONVERSATION: true contradicts ATLAS_KV_STORE_URL")
     assert "hidden" not in str(caught.value)
+
+
+def test_every_fallback_is_parsed() -> None:
+    fields = _Variables.model_fields.values()
+    assert {field.alias for field in fields} == set(FALLBACKS)
+
+
+def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATLAS_KV_POOL_SIZE", "9")
+    monkeypatch.setenv("ATLAS_KV_MAX_OVERFLOW", "many")
+    config = resolved({"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_TIMEOUT": "3"})
+    assert config["pool"] == {"size": 5, "max_overflow": 10, "timeout": 3.0}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,9 @@ def test_settings_import_neither_adapters_nor_drivers_nor_celery() -> None:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [name for name in names if name.startswith(forbidden) and name != "kvworker.settings.adapters"]
+
+
+def test_settings_load_only_what_a_client_needs() -> None:
+    code = "import kvworker.settings, sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not set(done.stdout.split()) & {"celery", "kombu", "sqlalchemy", "pydantic_settings", "kvworker.adapters"}
