@@ -1,8 +1,8 @@
 """A task message and its delivery state: may the broker have it, and must it be sent again?
 
-An attempt to publish may fail after the broker took the message. The broker or a worker may also lose a message. So a
-message whose answer is overdue is *doubtful* and may be sent again, and several copies of it may exist. This is safe
-because all copies have the same operation id.
+An attempt to publish may fail after the broker accepted the message. The broker or a worker may also lose a message.
+So a message whose answer is overdue is *doubtful* and may be sent again, and several copies of it may exist. This is
+safe because all copies have the same operation id.
 
 The number of copies decides which error a caller gets. If none was written, the operation is known not to be applied.
 Otherwise its outcome is unknown.
@@ -102,7 +102,7 @@ class Message:
             return True
 
     def undo_write(self) -> None:
-        """Take back ``begin_write``: the attempt failed before the broker took anything."""
+        """Take back ``begin_write``: the attempt failed before the broker accepted anything."""
         with self._lock:
             self.copies -= 1
 
@@ -132,7 +132,7 @@ class Message:
 
 
 def failed_before_write(error: BaseException | None, already_handled: BaseException | None = None) -> bool:
-    """Return whether an attempt failed before the broker took anything: it did not connect, or the broker refused.
+    """Return whether an attempt failed before the broker accepted anything: it did not connect, or the broker refused.
 
     Args:
         error: The attempt's error.
