@@ -16,7 +16,7 @@ from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import InvalidRequestError, StoreUnavailableError
 from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
 from kvworker.model import check_namespace, shown_name
-from kvworker.worker.runtime import Runtime
+from kvworker.worker.runtime import Runtime, runtime_of
 
 logger = get_task_logger(__name__)
 
@@ -34,7 +34,7 @@ def sweep_expired(task: Task, adapter: str | None = None) -> dict[str, Any]:
     Raises:
         InvalidRequestError: ``adapter`` is not a name.
     """
-    runtime = _runtime(task)
+    runtime = runtime_of(task)
     limits = runtime.settings.maintenance
     report = _adapter(runtime, task, adapter).sweep_expired(
         batch_rows=limits.sweep_batch_rows, budget_seconds=limits.sweep_budget_seconds
@@ -45,7 +45,7 @@ def sweep_expired(task: Task, adapter: str | None = None) -> dict[str, Any]:
 
 def prune_operations(task: Task, adapter: str | None = None) -> dict[str, Any]:
     """Delete operation records past their retention. Arguments, result and errors are those of ``sweep_expired``."""
-    runtime = _runtime(task)
+    runtime = runtime_of(task)
     limits = runtime.settings.maintenance
     report = _adapter(runtime, task, adapter).prune_operations(
         batch_rows=limits.prune_batch_rows, budget_seconds=limits.prune_budget_seconds
@@ -68,7 +68,7 @@ def recompute_ledgers(task: Task, after: str | None = None, adapter: str | None 
     Raises:
         InvalidRequestError: ``after`` is not a namespace, or ``adapter`` is not a name.
     """
-    runtime = _runtime(task)
+    runtime = runtime_of(task)
     if after is not None:
         check_namespace(after)
     chosen = _adapter(runtime, task, adapter, is_first=after is None)
@@ -95,11 +95,6 @@ def register_maintenance(app: Celery) -> None:
     app.task(name=SWEEP_TASK, **options)(sweep_expired)
     app.task(name=PRUNE_TASK, **options)(prune_operations)
     app.task(name=RECOMPUTE_TASK, **options)(recompute_ledgers)
-
-
-def _runtime(task: Task) -> Runtime:
-    runtime: Runtime = task.app.runtime
-    return runtime
 
 
 def _adapter(runtime: Runtime, task: Task, name: str | None, *, is_first: bool = True) -> KeyValueStoreAdapter:

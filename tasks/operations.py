@@ -14,74 +14,74 @@ from celery import Celery, Task
 from kvworker.errors import KVStoreError
 from kvworker.messaging import wire
 from kvworker.tools import TOOLS
-from kvworker.worker.runtime import Runtime
+from kvworker.worker.runtime import runtime_of
 
 Payload: TypeAlias = dict[str, Any]
 
 
 def kv_get(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Read an entry."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_get"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_get"], parents, payload)
 
 
 def kv_set(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Write an entry."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_set"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_set"], parents, payload)
 
 
 def kv_delete(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Remove an entry."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_delete"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_delete"], parents, payload)
 
 
 def kv_increment(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Add to a counter."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_increment"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_increment"], parents, payload)
 
 
 def kv_touch(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Set an entry's expiry."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_touch"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_touch"], parents, payload)
 
 
 def kv_persist(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Remove an entry's expiry."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_persist"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_persist"], parents, payload)
 
 
 def kv_list_keys(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """List a page of a namespace's entries."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_list_keys"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_list_keys"], parents, payload)
 
 
 def kv_list_namespaces(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """List a page of namespaces."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_list_namespaces"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_list_namespaces"], parents, payload)
 
 
 def kv_clear(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Remove every entry of a namespace."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_clear"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_clear"], parents, payload)
 
 
 def kv_usage(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Tell how much of its quota a namespace or the store uses."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_usage"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_usage"], parents, payload)
 
 
 def kv_set_quota(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Set a namespace's own quota."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_set_quota"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_set_quota"], parents, payload)
 
 
 def kv_batch(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Apply many operations of a namespace in one transaction."""
-    return _runtime(task).run_operation(task.request, TOOLS["kv_batch"], parents, payload)
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_batch"], parents, payload)
 
 
 def apply_many(task: Task, /, **payload: Any) -> Payload:
     """Apply the coalesced calls of one process; the results are by the calls' task ids."""
-    return _runtime(task).run_coalesced(task.request, payload)
+    return runtime_of(task).run_coalesced(task.request, payload)
 
 
 OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
@@ -117,8 +117,3 @@ def register_operations(app: Celery) -> None:
         # throws: a refusal is an answer and not a fault of the worker, so Celery logs it without a traceback.
         app.task(name=name, throws=(KVStoreError,), **options)(body)
     app.task(name=wire.APPLY_MANY_TASK, **options)(apply_many)
-
-
-def _runtime(task: Task) -> Runtime:
-    runtime: Runtime = task.app.runtime
-    return runtime

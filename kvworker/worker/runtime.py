@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.utils.log import get_task_logger
 from redis.exceptions import RedisError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
@@ -212,3 +212,9 @@ class Runtime:
         except RedisError as error:
             logger.warning("a redelivery of %s could not be counted: %s", task_id, type(error).__name__)
             return 1
+
+
+def runtime_of(task: Task) -> Runtime:
+    """Return the runtime of the worker application that a task belongs to."""
+    runtime: Runtime = task.app.runtime
+    return runtime
