@@ -21,7 +21,6 @@ from kvworker.model import (
     TouchResult,
     shown_name,
 )
-from kvworker.tools import result_fields as fields
 from kvworker.tools.batch import OperationsCheck
 from kvworker.tools.definition import ACCESS_FLAG, ADMIN_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
 from kvworker.tools.parameters import (
@@ -44,6 +43,25 @@ from kvworker.tools.parameters import (
     TTL,
     VALUE,
 )
+from kvworker.tools.result_fields import (
+    BOOLEAN,
+    COUNT,
+    ENTRY_COUNT_FIELD,
+    FOUND_FIELD,
+    KEY_FIELD,
+    LISTED_ENTRY,
+    LISTED_NAMESPACE,
+    NAMESPACE_FIELD,
+    NEXT_CURSOR_FIELD,
+    NULLABLE_INTEGER,
+    NULLABLE_STRING,
+    QUOTA_FIELD,
+    REPLAYED_FIELD,
+    STRING,
+    TTL_FIELD,
+    USED_BYTES_FIELD,
+    VERSION_FIELD,
+)
 
 _READS = (ACCESS_FLAG,)
 _WRITES = (ACCESS_FLAG, WRITE_FLAG)
@@ -55,12 +73,12 @@ _GET = Tool(
     parameters=(NAMESPACE, KEY),
     result=GetResult,
     result_fields=(
-        fields.NAMESPACE,
-        fields.KEY,
-        fields.FOUND,
+        NAMESPACE_FIELD,
+        KEY_FIELD,
+        FOUND_FIELD,
         ResultField("value", {}, "The stored value; left out if found is false.", always=False),
-        fields.TTL,
-        fields.VERSION,
+        TTL_FIELD,
+        VERSION_FIELD,
     ),
     side_effects="none",
     requires_flags=_READS,
@@ -72,12 +90,12 @@ _SET = Tool(
     parameters=(NAMESPACE, KEY, VALUE, TTL, EXPECTED_VERSION, IF_ABSENT, KEEP_TTL, IDEMPOTENCY_KEY),
     result=SetResult,
     result_fields=(
-        fields.NAMESPACE,
-        fields.KEY,
+        NAMESPACE_FIELD,
+        KEY_FIELD,
         ResultField("value", {}, "The stored value."),
-        fields.TTL,
-        fields.REPLAYED,
-        fields.VERSION,
+        TTL_FIELD,
+        REPLAYED_FIELD,
+        VERSION_FIELD,
     ),
     side_effects="destructive",
     requires_flags=_WRITES,
@@ -88,10 +106,10 @@ _DELETE = Tool(
     parameters=(NAMESPACE, KEY, EXPECTED_VERSION, IDEMPOTENCY_KEY),
     result=DeleteResult,
     result_fields=(
-        fields.NAMESPACE,
-        fields.KEY,
-        ResultField("deleted", fields.BOOLEAN, "True if there was an entry to remove."),
-        fields.REPLAYED,
+        NAMESPACE_FIELD,
+        KEY_FIELD,
+        ResultField("deleted", BOOLEAN, "True if there was an entry to remove."),
+        REPLAYED_FIELD,
     ),
     side_effects="destructive",
     requires_flags=_WRITES,
@@ -104,18 +122,18 @@ _INCREMENT = Tool(
     parameters=(NAMESPACE, KEY, DELTA, INITIAL_VALUE, TTL, IDEMPOTENCY_KEY),
     result=IncrementResult,
     result_fields=(
-        fields.NAMESPACE,
-        fields.KEY,
+        NAMESPACE_FIELD,
+        KEY_FIELD,
         ResultField("value", {"type": "integer"}, "The counter's new value."),
-        fields.TTL,
-        fields.REPLAYED,
-        fields.VERSION,
+        TTL_FIELD,
+        REPLAYED_FIELD,
+        VERSION_FIELD,
     ),
     side_effects="write",
     requires_flags=_WRITES,
     repeatable=False,
 )
-_TOUCH_FIELDS = (fields.NAMESPACE, fields.KEY, fields.FOUND, fields.TTL, fields.REPLAYED, fields.VERSION)
+_TOUCH_FIELDS = (NAMESPACE_FIELD, KEY_FIELD, FOUND_FIELD, TTL_FIELD, REPLAYED_FIELD, VERSION_FIELD)
 _TOUCH = Tool(
     name="kv_touch",
     summary="Make an existing entry expire ttl_seconds from now. Its value and version do not change.",
@@ -142,9 +160,9 @@ _LIST_KEYS = Tool(
     parameters=(NAMESPACE, KEY_PREFIX, LIMIT, CURSOR, INCLUDE_VALUES),
     result=KeyList,
     result_fields=(
-        fields.NAMESPACE,
-        ResultField("entries", {"type": "array", "items": fields.LISTED_ENTRY}, "The entries of this page."),
-        fields.NEXT_CURSOR,
+        NAMESPACE_FIELD,
+        ResultField("entries", {"type": "array", "items": LISTED_ENTRY}, "The entries of this page."),
+        NEXT_CURSOR_FIELD,
     ),
     side_effects="none",
     requires_flags=_READS,
@@ -156,8 +174,8 @@ _LIST_NAMESPACES = Tool(
     parameters=(NAMESPACE_PREFIX, LIMIT, CURSOR),
     result=NamespaceList,
     result_fields=(
-        ResultField("namespaces", {"type": "array", "items": fields.LISTED_NAMESPACE}, "The namespaces of this page."),
-        fields.NEXT_CURSOR,
+        ResultField("namespaces", {"type": "array", "items": LISTED_NAMESPACE}, "The namespaces of this page."),
+        NEXT_CURSOR_FIELD,
     ),
     side_effects="none",
     requires_flags=_READS,
@@ -168,10 +186,10 @@ _CLEAR = Tool(
     parameters=(NAMESPACE, IDEMPOTENCY_KEY),
     result=ClearResult,
     result_fields=(
-        fields.NAMESPACE,
-        ResultField("deleted_entries", fields.COUNT, "The number of entries removed, without expired ones."),
-        ResultField("freed_bytes", fields.COUNT, "The number of bytes freed in the quota."),
-        fields.REPLAYED,
+        NAMESPACE_FIELD,
+        ResultField("deleted_entries", COUNT, "The number of entries removed, without expired ones."),
+        ResultField("freed_bytes", COUNT, "The number of bytes freed in the quota."),
+        REPLAYED_FIELD,
     ),
     side_effects="destructive",
     requires_flags=_WRITES,
@@ -182,10 +200,10 @@ _USAGE = Tool(
     parameters=(Parameter("namespace", NAMESPACE.schema, NAMESPACE.description, NAMESPACE.check, required=False),),
     result=LedgerUsage,
     result_fields=(
-        ResultField("namespace", fields.NULLABLE_STRING, "The namespace; null for the whole store."),
-        fields.USED_BYTES,
-        fields.ENTRY_COUNT,
-        fields.QUOTA,
+        ResultField("namespace", NULLABLE_STRING, "The namespace; null for the whole store."),
+        USED_BYTES_FIELD,
+        ENTRY_COUNT_FIELD,
+        QUOTA_FIELD,
     ),
     side_effects="none",
     requires_flags=_READS,
@@ -197,13 +215,13 @@ _SET_QUOTA = Tool(
     parameters=(NAMESPACE, QUOTA_BYTES, IDEMPOTENCY_KEY),
     result=QuotaResult,
     result_fields=(
-        fields.NAMESPACE,
+        NAMESPACE_FIELD,
         ResultField(
             "quota_bytes",
-            fields.NULLABLE_INTEGER,
+            NULLABLE_INTEGER,
             "The namespace's own quota; null if the configured quota applies.",
         ),
-        fields.REPLAYED,
+        REPLAYED_FIELD,
     ),
     side_effects="write",
     requires_flags=(*_WRITES, ADMIN_FLAG),
@@ -231,17 +249,17 @@ _BATCH = Tool(
     ),
     result=BatchResult,
     result_fields=(
-        fields.NAMESPACE,
+        NAMESPACE_FIELD,
         ResultField(
             "results",
             {
                 "type": "array",
-                "items": {"type": "object", "properties": {"tool": fields.STRING}, "required": ["tool"]},
+                "items": {"type": "object", "properties": {"tool": STRING}, "required": ["tool"]},
             },
             "One result for each operation, in order: its tool and its result fields. In a batch that is not atomic,"
             " a refused operation has its error instead.",
         ),
-        fields.REPLAYED,
+        REPLAYED_FIELD,
     ),
     side_effects="destructive",
     requires_flags=_WRITES,

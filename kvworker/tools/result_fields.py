@@ -13,28 +13,28 @@ BOOLEAN: Final[Mapping[str, Any]] = {"type": "boolean"}
 NULLABLE_STRING: Final[Mapping[str, Any]] = {"type": ["string", "null"]}
 NULLABLE_INTEGER: Final[Mapping[str, Any]] = {"type": ["integer", "null"]}
 
-NAMESPACE = ResultField("namespace", STRING, "The namespace of the call.")
-KEY = ResultField("key", STRING, "The key of the call.")
-FOUND = ResultField("found", BOOLEAN, "True if the entry exists and has not expired.")
-TTL = ResultField(
+NAMESPACE_FIELD = ResultField("namespace", STRING, "The namespace of the call.")
+KEY_FIELD = ResultField("key", STRING, "The key of the call.")
+FOUND_FIELD = ResultField("found", BOOLEAN, "True if the entry exists and has not expired.")
+TTL_FIELD = ResultField(
     "ttl_seconds",
     {"type": "number", "minimum": 0},
     "Seconds until the entry expires; left out if it does not expire.",
     always=False,
 )
-VERSION = ResultField(
+VERSION_FIELD = ResultField(
     "version",
     {"type": "integer"},
     "The entry's version. Pass it as expected_version to write only if the entry has not changed.",
     always=False,
 )
-REPLAYED = ResultField(
+REPLAYED_FIELD = ResultField(
     "replayed", BOOLEAN, "True if an earlier call with the same idempotency key had already done this."
 )
-USED_BYTES = ResultField("used_bytes", COUNT, "The total size of the stored values, as JSON text in bytes.")
-ENTRY_COUNT = ResultField("entry_count", COUNT, "The number of entries, including expired ones not yet removed.")
-QUOTA = ResultField("quota_bytes", NULLABLE_INTEGER, "The upper bound of used_bytes; null if there is no quota.")
-NEXT_CURSOR = ResultField("next_cursor", NULLABLE_STRING, "The cursor of the next page; null on the last page.")
+USED_BYTES_FIELD = ResultField("used_bytes", COUNT, "The total size of the stored values, as JSON text in bytes.")
+ENTRY_COUNT_FIELD = ResultField("entry_count", COUNT, "The number of entries, including expired ones not yet removed.")
+QUOTA_FIELD = ResultField("quota_bytes", NULLABLE_INTEGER, "The upper bound of used_bytes; null if there is no quota.")
+NEXT_CURSOR_FIELD = ResultField("next_cursor", NULLABLE_STRING, "The cursor of the next page; null on the last page.")
 
 
 def object_schema(*fields: ResultField) -> dict[str, Any]:
@@ -50,7 +50,7 @@ LISTED_ENTRY = object_schema(
     ResultField("key", STRING, "The entry's key."),
     ResultField("version", {"type": "integer"}, "The entry's version."),
     ResultField("size_bytes", COUNT, "The size of the entry's value as JSON text, in bytes."),
-    TTL,
+    TTL_FIELD,
     ResultField("value", {}, "The entry's value; left out unless include_values is true.", always=False),
 )
-LISTED_NAMESPACE = object_schema(NAMESPACE, USED_BYTES, ENTRY_COUNT, QUOTA)
+LISTED_NAMESPACE = object_schema(NAMESPACE_FIELD, USED_BYTES_FIELD, ENTRY_COUNT_FIELD, QUOTA_FIELD)
