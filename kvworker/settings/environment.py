@@ -66,7 +66,7 @@ def with_fallbacks(data: Mapping[Any, Any], environ: Mapping[str, str]) -> Mappi
     in_use = variables_in_use(data, environ)
     if not in_use:
         return data
-    # pydantic-settings adds about a third to the import time of this package, and most clients set no variable.
+    # pydantic-settings adds about a fifth to the import time of this package, and most clients set no variable.
     from kvworker.settings.variables import read_variables  # noqa: PLC0415
 
     for name, value in read_variables(in_use).items():
