@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     TIMESTAMP,
     BigInteger,
     CheckConstraint,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    event,
     text,
 )
 from sqlalchemy.types import TypeEngine
@@ -56,7 +58,6 @@ entries = Table(
         postgresql_where=text("expires_at IS NOT NULL"),
         sqlite_where=text("expires_at IS NOT NULL"),
     ),
-    postgresql_with={"fillfactor": 85},
 )
 
 ledgers = Table(
@@ -75,7 +76,6 @@ ledgers = Table(
     # A NULL limit passes both checks.
     CheckConstraint("namespace = '' OR used_bytes + lent_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
     CheckConstraint("namespace <> '' OR used_bytes + lent_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
-    postgresql_with={"fillfactor": 50},
     sqlite_with_rowid=False,
 )
 
@@ -90,3 +90,8 @@ operations = Table(
     Index("kv_operations_expires_at", "expires_at"),
     sqlite_with_rowid=False,
 )
+
+# SQLAlchemy 2.0 has no postgresql_with for tables.
+for _table, _percent in ((entries, 85), (ledgers, 50)):
+    _statement = DDL(f"ALTER TABLE {_table.name} SET (fillfactor = {_percent})")
+    event.listen(_table, "after_create", _statement.execute_if(dialect="postgresql"))

@@ -32,8 +32,8 @@ def _create_entries() -> None:
         sa.Column("size_bytes", sa.BigInteger, nullable=False),
         sa.Column("previous_bytes", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("namespace", "key"),
-        postgresql_with={"fillfactor": 85},
     )
+    _set_fillfactor("kv_entries", 85)
     op.create_index(
         "kv_entries_expires_at",
         "kv_entries",
@@ -53,9 +53,9 @@ def _create_ledgers() -> None:
         sa.PrimaryKeyConstraint("namespace"),
         sa.CheckConstraint("namespace = '' OR used_bytes <= limit_bytes", name="kv_ledgers_namespace_quota"),
         sa.CheckConstraint("namespace <> '' OR used_bytes <= limit_bytes", name="kv_ledgers_global_quota"),
-        postgresql_with={"fillfactor": 50},
         sqlite_with_rowid=False,
     )
+    _set_fillfactor("kv_ledgers", 50)
 
 
 def _create_operations() -> None:
@@ -70,3 +70,9 @@ def _create_operations() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("kv_operations_expires_at", "kv_operations", ["expires_at"])
+
+
+def _set_fillfactor(table: str, percent: int) -> None:
+    # SQLAlchemy 2.0 has no postgresql_with for tables.
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(f"ALTER TABLE {table} SET (fillfactor = {percent})")
