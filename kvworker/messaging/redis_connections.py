@@ -106,7 +106,9 @@ def connect(connection: RedisConnection) -> None:
     Raises:
         redis.exceptions.RedisError: The server cannot be reached, or refuses the connection.
     """
-    if not connection.is_connected:
+    # redis-py 5 has no is_connected.
+    connected: bool = connection._sock is not None
+    if not connected:
         connection.connect()
         limit(connection, connection._sock.gettimeout())
 
