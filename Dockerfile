@@ -1,7 +1,7 @@
 # One image for worker, beat, migrations and checks; the stage `flower` adds the monitor.
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md beat_schedule.py ./
+COPY pyproject.toml constraints.txt README.md LICENSE beat_schedule.py ./
 COPY kvworker kvworker
 COPY tasks tasks
 RUN python -m venv /opt/kvworker \

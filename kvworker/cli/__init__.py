@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -17,6 +18,8 @@ from kvworker.cli.options import config_path
 from kvworker.errors import KVStoreError, QueueError
 
 _INTERRUPTED = 130
+# Older releases of click than 8.2 have no such error: they print the help and exit with 0.
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _NO_FILE = " (found no configuration file, so the defaults apply: name a file with --config, or start `kvworker up`)"
 
 
@@ -71,7 +74,7 @@ def _discard_output() -> None:
 
 
 def _report(error: click.ClickException) -> int:
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    if isinstance(error, _NO_ARGUMENTS):
         error.show()
         return error.exit_code
     hint = ""

@@ -8,12 +8,12 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ModelWrapValidatorHandler,
     SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from kvworker.settings.base import Block
 from kvworker.settings.personas import AT_LEAST_ONE, Personas, PersonasFile, PersonasFileSetting, path_in

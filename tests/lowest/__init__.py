@@ -1,0 +1,1 @@
+"""Runs tests on the oldest versions that ``pyproject.toml`` allows."""

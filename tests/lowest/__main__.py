@@ -1,0 +1,129 @@
+"""``python -m tests.lowest DIRECTORY``: make a virtual environment of the oldest versions there, and run tests in it.
+
+It downloads packages, so it is not part of ``make test``. The first stage installs the dependencies alone. The second
+adds the integrations, some of which raise the versions of the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+PYTEST = ("-q", "-n", "4", "--dist", "loadfile", "-p", "no:cacheprovider")
+#: What runs the tests keeps the versions that constraints.txt gives it.
+TOOLS = ("hypothesis", "jsonschema", "psutil", "pytest", "pytest-celery", "pytest-timeout", "pytest-xdist", "trustme")
+
+_REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(?P<extras>\[[^]]*\])?>=(?P<version>[\w.]+)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A set of extras at their oldest versions, and the tests that need no more than these."""
+
+    extras: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+STAGES = (
+    Stage(
+        ("embedded", "signing"),
+        (
+            "tests/unit",
+            "--ignore=tests/unit/integrations",
+            "tests/conformance",
+            "tests/integration",
+            "tests/acceptance/test_round_trip.py",
+            "tests/acceptance/test_timeouts.py",
+            "tests/acceptance/test_signed_messages.py",
+        ),
+    ),
+    # FastMCP and LangGraph itself need newer packages than the integrations do.
+    Stage(
+        ("langchain", "langgraph", "mcp", "py-key-value"),
+        (
+            "tests/unit/integrations",
+            "tests/ecosystem",
+            "--ignore=tests/ecosystem/test_fastmcp.py",
+            "--ignore=tests/ecosystem/test_langgraph_graph.py",
+            "tests/acceptance/test_mcp_stdio.py",
+        ),
+    ),
+)
+
+
+def oldest(requirements: list[str]) -> Iterator[str]:
+    """Turn each requirement into the oldest version that it allows.
+
+    Raises:
+        ValueError: A requirement is not of the form ``name[extras]>=version``.
+    """
+    for requirement in requirements:
+        found = _REQUIREMENT.fullmatch(requirement)
+        if found is None:
+            raise ValueError(f"{requirement!r} does not state an oldest version alone")
+        yield f"{found['name']}=={found['version']}"
+
+
+def tool_pins() -> Iterator[str]:
+    """Yield the lines of constraints.txt that are about the tools."""
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line.partition("==")[0].lower() in TOOLS:
+            yield line
+
+
+def install(python: Path, extras: tuple[str, ...], pins: list[str]) -> None:
+    """Install kvworker with extras and tools; pip leaves alone what is installed already and new enough.
+
+    Exits with pip's code if pip fails.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(pins))
+        constraints.flush()
+        target = f"{ROOT}[{','.join(extras)}]"
+        options = ["--quiet", "--disable-pip-version-check", "--constraint", constraints.name]
+        done = subprocess.run(
+            [python, "-m", "pip", "install", *options, "--editable", target, *tool_pins()], check=False
+        )
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def passes(python: Path, stage: Stage) -> bool:
+    """Run a stage's tests."""
+    click.secho(f"oldest versions, with {', '.join(stage.extras)}", bold=True)
+    environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [python, "-m", "pytest", *PYTEST, *stage.tests]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+
+@click.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def main(directory: Path) -> None:
+    """Make an environment of the oldest versions in DIRECTORY and run tests in it."""
+    python = directory.resolve() / "bin" / "python"
+    venv.create(directory, clear=True, with_pip=True)
+    pins = list(oldest(PROJECT["dependencies"]))
+    for stage in STAGES:
+        pins += [pin for extra in stage.extras for pin in oldest(EXTRAS[extra])]
+        install(python, stage.extras, pins)
+        if not passes(python, stage):
+            sys.exit(1)
+        # What an integration needs may be newer than the oldest version without it.
+        pins = []
+
+
+if __name__ == "__main__":
+    main()
