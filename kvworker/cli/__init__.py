@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -19,7 +18,7 @@ from kvworker.errors import KVStoreError, QueueError
 
 _INTERRUPTED = 130
 # Older releases of click than 8.2 have no such error: they print the help and exit with 0.
-_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+_NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _NO_FILE = " (found no configuration file, so the defaults apply: name a file with --config, or start `kvworker up`)"
 
 

@@ -51,7 +51,7 @@ def user_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def mypy_options(user_python: Path) -> list[str | Path]:
     # The cache is kept, since most of the time goes into packages that stay the same.
-    cache = ["--cache-dir", ROOT / ".mypy_cache" / "wheel"]
+    cache = ("--cache-dir", str(ROOT / ".mypy_cache" / "wheel"))
     return ["--strict", "--config-file", os.devnull, "--python-executable", user_python, *cache]
 
 
@@ -73,7 +73,7 @@ def test_the_wheel_has_every_file_and_nothing_else(wheel: Path) -> None:
     }
     assert shipped == files | {"beat_schedule.py"}
     assert {"kvworker/py.typed", "tasks/py.typed"} <= shipped
-    assert {Path(name).suffix for name in shipped} <= {".py", ".sql", ".typed", ".json", ".html", ".css", ".js"}
+    assert {Path(name).suffix for name in shipped} <= {".py", ".pyi", ".sql", ".typed", ".json", ".html", ".css", ".js"}
 
 
 def test_the_wheel_carries_the_licence(wheel: Path, metadata: Message) -> None:

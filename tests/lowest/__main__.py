@@ -105,7 +105,7 @@ def passes(python: Path, stage: Stage) -> bool:
     """Run a stage's tests."""
     click.secho(f"oldest versions, with {', '.join(stage.extras)}", bold=True)
     environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [python, "-m", "pytest", *PYTEST, *stage.tests]
+    command = [str(python), "-m", "pytest", *PYTEST, *stage.tests]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
