@@ -165,7 +165,7 @@ class KeyValueStoreAdapter(ABC):
         only reads sees the entries as of one moment and is not recorded.
 
         Raises:
-            InvalidRequestError: there are no steps, too many, or something else than steps.
+            InvalidRequestError: ``steps`` is empty, too long, or holds anything but steps.
             BatchRefusedError: a step of an atomic batch was refused.
             ReadTooLargeError: the steps read too much: more than 4 MiB, or more than 64 KiB if others write, since
                 the batch's record keeps the values.

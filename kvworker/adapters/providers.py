@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Adapters:
     """The adapters of a process, each made on first use. Thread-safe.
 
-    After a fork an instance is safe to use if none of its adapters was made before.
+    It is safe to use after a fork if no adapter was made before the fork.
     """
 
     def __init__(self, settings: Settings, default: KeyValueStoreAdapter | None = None) -> None:

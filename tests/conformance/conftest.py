@@ -16,7 +16,7 @@ def _shared_database(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer, _shared_database: str) -> str:
-    """One database for all cases, emptied before each: making a database takes longer than most cases."""
+    """Return one database for all cases, emptied before each. Creating a database takes longer than most cases."""
     postgres_server.execute(
         "DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_operations", _shared_database
     )

@@ -1,4 +1,4 @@
-"""Ledgers that are wrong, as only someone who goes behind the store can make them, are set right."""
+"""A recompute corrects wrong ledgers. Only a change behind the store's back can make a ledger wrong."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_a_wrong_global_ledger_is_corrected_and_reported(adapter: KeyValueStoreA
     adapter.set("one", "other", 1)
 
 
-def test_a_lost_ledger_is_made_again(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
+def test_a_lost_ledger_is_created_again(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
     spoil(engine, "DELETE FROM kv_ledgers WHERE namespace = 'one'")
     assert adapter.recompute_ledgers().drifts[0] == LedgerDrift("one", 0, 10, 0, 1)
     assert adapter.usage("one")[0].used_bytes == 10
 
 
-def test_a_ledger_without_entries_goes(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
+def test_a_ledger_without_entries_is_removed(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
     spoil(
         engine, "INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes) VALUES ('ghost', 7, 1, 100)"
     )

@@ -1,4 +1,4 @@
-"""The reference adapter of examples/ passes the whole suite, registered as any adapter of a third party would be."""
+"""The reference adapter in examples/ passes the whole suite, registered like any third-party adapter."""
 
 from __future__ import annotations
 

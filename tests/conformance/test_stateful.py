@@ -1,4 +1,4 @@
-"""Any sequence of operations gives what a dict would."""
+"""Any sequence of operations gives the same results as a dict."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _values: st.SearchStrategy[JSONValue] = st.recursive(
     max_leaves=5,
 )
 _integers = st.integers(-1000, 1000) | st.sampled_from([INT64_MAX, INT64_MIN])
-#: Long enough never to end within an example.
+#: Long enough never to expire within an example.
 _ttls = st.none() | st.integers(3600, 10**9) | st.floats(3600, 10**9)
 
 
 _steps = (
     st.builds(Step, st.sampled_from(["get", "delete"]), _names)
     | st.builds(Step, st.just("set"), _names, value=_values)
-    # Few of these fill the quota.
+    # A few of these fill the quota.
     | st.builds(Step, st.just("set"), _names, value=st.text("x", min_size=100, max_size=160))
     | st.builds(Step, st.just("increment"), _names, delta=_integers, initial_value=_integers)
 )
@@ -58,7 +58,7 @@ def size_of(value: JSONValue) -> int:
 
 @dataclass(frozen=True)
 class Applied:
-    """A write that succeeded: how to repeat it, and what it answered."""
+    """A successful write: how to repeat it, and its result."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -67,7 +67,7 @@ class Applied:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """A store beside a dict; the subclass says which store."""
+    """A store next to a dict; the subclass says which store."""
 
     numbers: ClassVar[int] = 0
 
@@ -228,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
                     assert text_of(getattr(result, "value", None)) == text_of(outcome)
 
     def outcome_of(self, namespace: str, step: Step, *, bounded: bool) -> JSONValue | type[Exception]:
-        """Take a step in the dict: its value, or the error that it is refused with."""
+        """Apply a step to the dict; return its value, or the error that refuses it."""
         name = (namespace, step.key)
         if step.action == "get":
             return self.entries.get(name)
@@ -303,7 +303,7 @@ _EXAMPLES = settings(
 )
 
 
-def test_postgres_does_what_a_dict_does(postgres_server: PostgresServer, postgres_url: str) -> None:
+def test_postgres_behaves_like_a_dict(postgres_server: PostgresServer, postgres_url: str) -> None:
     database = postgres_url.partition("?")[0].rpartition("/")[2]
 
     class PostgresMachine(StoreMachine):
@@ -314,7 +314,7 @@ def test_postgres_does_what_a_dict_does(postgres_server: PostgresServer, postgre
     run_state_machine_as_test(PostgresMachine, settings=_EXAMPLES)
 
 
-def test_sqlite_does_what_a_dict_does(tmp_path: Path) -> None:
+def test_sqlite_behaves_like_a_dict(tmp_path: Path) -> None:
     class SqliteMachine(StoreMachine):
         def make_adapter(self) -> KeyValueStoreAdapter:
             StoreMachine.numbers += 1

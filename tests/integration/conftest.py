@@ -1,4 +1,4 @@
-"""What several of these tests use."""
+"""Fixtures that several of these tests use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ import pytest
 
 @pytest.fixture
 def connection(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the test's database, beside those of adapters."""
+    """Open a connection to the test's database, besides those of adapters."""
     with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
         yield connection

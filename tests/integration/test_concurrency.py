@@ -44,7 +44,7 @@ def store(request: pytest.FixtureRequest) -> Store:
     url = request.getfixturevalue(f"{request.param}_url")
     if request.param == "postgres":
         return "postgres", {"url": url}
-    # Eight processes that each write without a pause starve one another for longer than people do.
+    # Eight processes that write without a pause starve each other for longer than real callers do.
     config = {"url": url, "migrate_on_start": True, "busy_timeout_seconds": 60.0}
     with create_kv_store_adapter("sqlite", config) as adapter:
         adapter.migrate()
@@ -75,7 +75,7 @@ def start(
 
 
 def check_ledgers(engine: Engine, quotas: dict[str, int]) -> int:
-    """In one snapshot every ledger is what its entries use, and within its quota. Tells how many are split."""
+    """Check in one snapshot that every ledger equals its entries and keeps its quota; return how many are split."""
     with engine.connect() as connection:
         rows = connection.execute(_SNAPSHOT).all()
     for namespace, used_bytes, entry_count, actual_bytes, actual_entries, lent_bytes, shares, _, granted in rows:
@@ -87,7 +87,7 @@ def check_ledgers(engine: Engine, quotas: dict[str, int]) -> int:
 
 
 def watch(engine: Engine, futures: list[Future[Any]], quotas: dict[str, int]) -> Counter[str]:
-    """Check every snapshot until the processes are done, and tell how many there were, and of split ledgers."""
+    """Check snapshots until the processes are done; return how many there were, and how many split ledgers."""
     seen = Counter[str]()
     while wait(futures, timeout=0.005, return_when=FIRST_EXCEPTION).not_done:
         seen["split"] += check_ledgers(engine, quotas)
@@ -114,7 +114,7 @@ def test_first_increments_at_the_same_moment_lose_nothing(processes: ProcessPool
     assert values == {2 * 3 * PROCESSES}
 
 
-def test_an_operation_id_raced_by_processes_is_applied_once(
+def test_an_operation_id_used_by_several_processes_at_once_is_applied_once(
     processes: ProcessPoolExecutor, store: Store, engine: Engine
 ) -> None:
     outcomes = Counter[tuple[str, int, bool]]()
@@ -145,7 +145,7 @@ def test_processes_that_compare_and_set_lose_nothing(processes: ProcessPoolExecu
 
 
 @pytest.mark.parametrize("global_quota_bytes", [None, 1500])
-def test_everything_at_once_leaves_ledgers_right(
+def test_everything_at_once_leaves_ledgers_correct(
     processes: ProcessPoolExecutor, store: Store, engine: Engine, global_quota_bytes: int | None
 ) -> None:
     quotas = {"namespace": 700, "": global_quota_bytes or 0}
@@ -171,7 +171,7 @@ def do_everything(
     work: Callable[[KeyValueStoreAdapter, int], Any],
     quotas: dict[str, int],
 ) -> Counter[str]:
-    """Run the work in all processes, while every snapshot is checked, and check what is left."""
+    """Run the work in all processes while checking snapshots, and check the final state."""
     limits = {"namespace_quota_bytes": quotas["namespace"], "global_quota_bytes": quotas[""] or None}
     crowded = limited(store, **limits)
     futures = start(processes, crowded, work)

@@ -1,4 +1,4 @@
-"""Connections that are kept count: the pool's limits hold, and nobody waits for one that is idle."""
+"""The cache's connections count for the pool: its limits hold, and no thread waits while a connection is idle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def checked_out(engine: Engine) -> int:
     return engine.pool.checkedout()
 
 
-def test_a_connection_that_came_back_is_lent_again(engine: Engine) -> None:
+def test_a_returned_connection_is_lent_again(engine: Engine) -> None:
     cache = ConnectionCache(engine)
     first = cache.borrow()
     cache.give_back(first)
@@ -53,11 +53,11 @@ def test_the_pools_limit_and_timeout_hold(engine: Engine) -> None:
         cache.borrow()
     for connection in both:
         cache.give_back(connection)
-    # What is beyond the pool's size does not stay.
+    # A connection beyond the pool's size is not kept.
     assert checked_out(engine) == 1
 
 
-def test_who_waits_at_the_pool_gets_what_comes_back(engine: Engine) -> None:
+def test_a_thread_that_waits_at_the_pool_gets_a_returned_connection(engine: Engine) -> None:
     cache = ConnectionCache(engine)
     both = [cache.borrow(), cache.borrow()]
     with ThreadPoolExecutor(1) as thread:
@@ -67,7 +67,7 @@ def test_who_waits_at_the_pool_gets_what_comes_back(engine: Engine) -> None:
         assert waiting.result(timeout=5) is not None
 
 
-def test_idle_connections_can_be_given_back(engine: Engine) -> None:
+def test_idle_connections_can_be_returned_to_the_pool(engine: Engine) -> None:
     cache = ConnectionCache(engine)
     cache.give_back(cache.borrow())
     cache.release_idle()

@@ -1,4 +1,4 @@
-"""Whose connections are used, in which process, and how they are given back."""
+"""An adapter's connections: whose they are, in which process, and in which state they go back."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_process_may_fork_while_its_threads_write(kind: str, url: str) -> None
     stop, written = threading.Event(), []
 
     def write() -> None:
-        # A pause, however short: SQLite's lock is not handed out in turns, and a child could wait for good.
+        # Even a short pause suffices. Without one a child could wait forever, because SQLite's lock is not fair.
         while not stop.wait(0.001):
             written.append(adapter.increment("namespace", "key").value)
 
@@ -106,12 +106,12 @@ def test_a_host_engine_works_on_both_sides_of_a_fork(kind: str, host_engine: Eng
         assert adapter.get("namespace", "key").value == 81
 
 
-def test_a_host_engine_is_used_and_given_back_as_it_came(kind: str, host_engine: Engine) -> None:
+def test_a_host_engine_is_used_and_its_connections_go_back_unchanged(kind: str, host_engine: Engine) -> None:
     with create_kv_store_adapter(kind, {"reuse_conversation_store": True}) as adapter:
         adapter.set("namespace", "key", 1)
         adapter.sweep_expired()
         adapter.recompute_ledgers()
-    # There is one connection. It must not have stayed in autocommit: what is rolled back must be gone.
+    # There is one connection. It must not have stayed in autocommit, or the rollback would have no effect.
     with host_engine.connect() as connection:
         connection.execute(text("DELETE FROM kv_entries"))
         connection.rollback()
@@ -125,7 +125,7 @@ def test_without_a_url_the_host_engine_is_used_unless_told_otherwise(kind: str, 
         create_kv_store_adapter(kind, {"reuse_conversation_store": False})
 
 
-def test_a_url_goes_before_the_host_engine(kind: str, host_engine: Engine, tmp_path: Any) -> None:
+def test_a_url_has_priority_over_the_host_engine(kind: str, host_engine: Engine, tmp_path: Any) -> None:
     config = {"url": f"sqlite:///{tmp_path}/own.sqlite", "migrate_on_start": True, "reuse_conversation_store": True}
     with create_kv_store_adapter("sqlite", config) as adapter:
         adapter.set("namespace", "key", 1)

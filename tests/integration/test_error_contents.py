@@ -1,4 +1,4 @@
-"""What each error reveals: no stored or sent value, no password, no SQL. Every class that is raised is raised here."""
+"""No error reveals a stored or sent value, a password or SQL. This raises every error class that callers can see."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ PROVOKED: Mapping[type[KVStoreError], Provoke] = {
 
 @pytest.fixture
 def on_servers(valkey_url: str, sqlite_url: str, postgres_url: str) -> Mapping[type[KVStoreError], Provoke]:
-    """What needs a Valkey, or a file."""
+    """Return the errors that need a Valkey server or a file."""
 
     def unanswered(_: InlineKeyValueStore) -> None:
         with KeyValueStore(Settings.from_mapping({"queue": {"broker_url": valkey_url}})) as store:
@@ -224,7 +224,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[InlineKeyValueStore]:
 
 
 def raised() -> set[type[KVStoreError]]:
-    """Every class that is raised as itself."""
+    """Return every class that is raised as itself."""
     return {cls for cls in public_tree() if not cls.__subclasses__()} | {KVStoreError, InvalidRequestError}
 
 
@@ -243,7 +243,7 @@ def test_an_error_and_its_log_hold_no_value_no_password_and_no_sql(
     assert type(error) is cls
     shown = [str(error), repr(error), repr(error.args), repr(vars(error)), caplog.text]
     assert not [text for text in shown if any(secret in text for secret in SECRETS)]
-    # Its causes too.
+    # Its causes must not reveal any either.
     traceback = "".join(format_exception(error))
     assert not [secret for secret in (VALUE, PASSWORD, str(NUMBER)) if secret in traceback]
 

@@ -1,4 +1,4 @@
-"""A ledger of several rows: when it is split, what fits into it, and when it is gathered again."""
+"""Ledgers of several rows: when a ledger is split, what fits into it, and when its shares are merged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_adapter(url: str, **config: Any) -> KeyValueStoreAdapter:
 
 @contextmanager
 def locked(connection: psycopg.Connection[Any], namespace: str, slot: int = 0) -> Iterator[None]:
-    """Hold a row of a ledger as a writer does that has not committed."""
+    """Hold a row of a ledger like a writer that has not committed."""
     with connection.transaction():
         connection.execute(
             "SELECT 1 FROM kv_ledgers WHERE namespace = %s AND slot = %s FOR NO KEY UPDATE", (namespace, slot)
@@ -49,7 +49,7 @@ def rows(connection: psycopg.Connection[Any], namespace: str) -> int:
 
 
 def split(connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter, ledger: str = "n") -> None:
-    """Let a write meet another one at the ledger's only row."""
+    """Make two writes meet at the ledger's only row."""
     adapter.set("n", "first", 1)
     with ThreadPoolExecutor(1) as thread:
         with locked(connection, ledger):
@@ -81,11 +81,11 @@ def test_writers_that_do_not_meet_keep_one_row(
     assert rows(connection, "n") == 1
 
 
-def test_a_split_ledger_takes_exactly_what_fits(
+def test_a_split_ledger_admits_exactly_what_fits(
     connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter
 ) -> None:
     split(connection, adapter)
-    # More than any one row has.
+    # More than any single row has left.
     adapter.set("n", "large", text_of(QUOTA - 2 - 9))
     with pytest.raises(NamespaceQuotaExceededError) as refused:
         adapter.set("n", "more", text_of(10))
@@ -99,7 +99,7 @@ def test_a_split_ledger_takes_exactly_what_fits(
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_batch_takes_exactly_what_fits(
+def test_a_batch_stores_exactly_what_fits(
     connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter, *, atomic: bool
 ) -> None:
     split(connection, adapter)
@@ -111,7 +111,7 @@ def test_a_batch_takes_exactly_what_fits(
         adapter.set("n", "c", 1)
 
 
-def test_a_split_global_ledger_takes_exactly_what_fits(connection: psycopg.Connection[Any], postgres_url: str) -> None:
+def test_a_split_global_ledger_admits_exactly_what_fits(connection: psycopg.Connection[Any], postgres_url: str) -> None:
     with make_adapter(postgres_url, global_quota_bytes=QUOTA) as adapter:
         split(connection, adapter, "")
         adapter.set("other", "large", text_of(QUOTA - 2))
@@ -131,7 +131,7 @@ def test_a_lower_quota_holds_at_once_for_shares_of_a_higher_one(
     adapter.set("n", "more", 1)
 
 
-def test_a_quota_of_its_own_holds_at_once_for_a_split_ledger(
+def test_an_own_quota_holds_at_once_for_a_split_ledger(
     connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter
 ) -> None:
     split(connection, adapter)
@@ -144,7 +144,7 @@ def test_a_quota_of_its_own_holds_at_once_for_a_split_ledger(
     adapter.set("n", "more", text_of(9))
 
 
-def test_a_recompute_gathers_and_an_empty_namespace_keeps_nothing(
+def test_a_recompute_merges_shares_and_an_empty_namespace_keeps_no_ledger(
     connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter
 ) -> None:
     split(connection, adapter)
@@ -155,7 +155,7 @@ def test_a_recompute_gathers_and_an_empty_namespace_keeps_nothing(
     assert rows(connection, "n") == 0
 
 
-def test_a_sweep_gives_bytes_back_to_a_split_ledger(
+def test_a_sweep_credits_bytes_to_a_split_ledger(
     connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter
 ) -> None:
     split(connection, adapter)
@@ -166,7 +166,7 @@ def test_a_sweep_gives_bytes_back_to_a_split_ledger(
     adapter.set("n", "all", text_of(QUOTA - 2))
 
 
-def test_a_worker_without_the_global_quota_accounts_for_it_all_the_same(
+def test_a_worker_without_the_global_quota_still_charges_the_global_ledger(
     adapter: KeyValueStoreAdapter, postgres_url: str
 ) -> None:
     adapter.set("n", "before", text_of(100))
@@ -182,7 +182,7 @@ def test_a_worker_without_the_global_quota_accounts_for_it_all_the_same(
         assert accountant.recompute_ledgers().drifts == ()
 
 
-def test_the_answer_to_a_write_does_not_wait_until_its_ledger_can_be_split(
+def test_the_reply_to_a_write_does_not_wait_until_its_ledger_can_be_split(
     connection: psycopg.Connection[Any], postgres_url: str
 ) -> None:
     with make_adapter(postgres_url) as adapter:

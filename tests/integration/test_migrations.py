@@ -30,7 +30,7 @@ _POSTGRES_CATALOGUE = (
     " WHERE connamespace = 'public'::regnamespace",
     "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
 )
-# SQLite keeps the statements as they were written, to which an added column was appended.
+# SQLite keeps each table's statement as written, and appends added columns to it.
 _SQLITE_CATALOGUE = (
     "SELECT type, name, tbl_name, replace(replace(replace(sql, char(10), ''), char(9), ''), ' ', '')"
     " FROM sqlite_master",
@@ -69,7 +69,7 @@ def test_migrating_equals_creating(engine: Engine) -> None:
     assert created
 
 
-def test_the_newest_migration_is_the_version_that_the_adapters_want() -> None:
+def test_the_newest_migration_is_the_version_that_the_adapters_need() -> None:
     config = Config()
     config.set_main_option("script_location", next(iter(migrations.__path__)))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
@@ -81,7 +81,7 @@ _LEDGERS_0002 = (
 )
 
 
-def test_ledgers_of_the_version_before_are_kept(engine: Engine) -> None:
+def test_ledgers_of_the_previous_version_are_kept(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", next(iter(migrations.__path__)))
     with engine.begin() as connection:
@@ -151,7 +151,7 @@ def test_a_schema_of_another_version_is_refused(engine: Engine) -> None:
         adapter.set("namespace", "key", 1)
 
 
-def test_a_process_that_runs_hears_that_the_database_was_migrated(
+def test_a_running_process_notices_that_the_database_was_migrated(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kvworker.adapters.sql.executor.SCHEMA_CHECK_SECONDS", 0.2)
@@ -176,7 +176,7 @@ def test_a_newer_schema_is_not_migrated(engine: Engine) -> None:
         adapter.get("namespace", "key")
 
 
-def test_tables_without_their_version_are_told(engine: Engine) -> None:
+def test_tables_without_their_version_are_reported(engine: Engine) -> None:
     migrate(engine)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE kv_schema_version"))

@@ -1,4 +1,4 @@
-"""What becomes of operations when PostgreSQL fails: an error that tells, soon, and never a wrong store."""
+"""If PostgreSQL fails, an operation soon raises a helpful error, and the store stays correct."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bare_connection(url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def test_a_process_that_is_frozen_in_a_transaction_loses_its_locks(postgres_url: str) -> None:
+def test_a_process_that_freezes_in_a_transaction_loses_its_locks(postgres_url: str) -> None:
     frozen, other = make_adapter(postgres_url, statement_timeout_seconds=0.3), make_adapter(postgres_url)
     assert isinstance(frozen, SqlAdapter)
     with frozen, other, bare_connection(postgres_url) as watch:
@@ -60,7 +60,7 @@ def test_a_process_that_is_frozen_in_a_transaction_loses_its_locks(postgres_url:
         assert other.set("namespace", "key", 2, operation_id="operation").value == 2
 
 
-def test_clear_takes_what_was_written_while_it_waited(postgres_url: str) -> None:
+def test_clear_removes_entries_that_were_written_while_it_waited(postgres_url: str) -> None:
     with make_adapter(postgres_url) as adapter, ThreadPoolExecutor(1) as threads:
         for key in "abc":
             adapter.set("namespace", key, 1)
@@ -101,7 +101,7 @@ def test_a_server_that_is_away_is_an_error_until_it_is_back(
     assert adapter.increment("namespace", "key", operation_id="operation").value == 2
 
 
-def test_connections_that_were_killed_fail_no_operation(adapter: KeyValueStoreAdapter, postgres_url: str) -> None:
+def test_killed_connections_fail_no_operation(adapter: KeyValueStoreAdapter, postgres_url: str) -> None:
     with bare_connection(postgres_url) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -122,7 +122,7 @@ def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(postgres_url: str)
 
 
 @pytest.mark.parametrize("table", ["kv_entries", "kv_ledgers"])
-def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) -> None:
+def test_apply_many_does_not_wait_for_locks(postgres_url: str, table: str) -> None:
     operations = [make_operation("set", f"key {number}", value="x" * number) for number in range(3)]
     with make_adapter(postgres_url) as adapter, bare_connection(postgres_url) as connection:
         adapter.set("n", "key 1", "longer than that")
@@ -136,7 +136,7 @@ def test_what_is_taken_together_waits_for_nobody(postgres_url: str, table: str) 
 
 
 @pytest.mark.parametrize("state", ["40001", "23505", "22P02", "57014", "53100"])
-def test_what_fails_together_leaves_nothing_behind(
+def test_a_failed_apply_many_leaves_nothing_behind(
     adapter: KeyValueStoreAdapter, postgres_url: str, state: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     operations = [make_operation("set", f"new {number}", value=number) for number in range(3)]
@@ -145,7 +145,7 @@ def test_what_fails_together_leaves_nothing_behind(
         assert (
             adapter.apply_many([*operations, make_operation("increment", "key", namespace="namespace")]) == [None] * 4
         )
-        # So many that the error comes while they are being sent.
+        # Enough that the error arrives while they are still being sent.
         assert adapter.apply_many([*operations] * 100) == [None] * 300
         assert connection.execute("SELECT key FROM kv_entries").fetchall() == [("key",)]
         connection.execute("DROP TRIGGER fail ON kv_entries")
@@ -154,9 +154,7 @@ def test_what_fails_together_leaves_nothing_behind(
     assert not caplog.records
 
 
-def test_connections_that_were_killed_fail_nothing_that_is_taken_together(
-    adapter: KeyValueStoreAdapter, postgres_url: str
-) -> None:
+def test_killed_connections_fail_no_apply_many(adapter: KeyValueStoreAdapter, postgres_url: str) -> None:
     with bare_connection(postgres_url) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -170,7 +168,7 @@ def test_connections_that_were_killed_fail_nothing_that_is_taken_together(
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
-def test_an_operation_that_the_database_undid_is_retried(
+def test_an_operation_that_the_database_rolled_back_is_retried(
     adapter: KeyValueStoreAdapter, postgres_url: str, state: str
 ) -> None:
     with bare_connection(postgres_url) as connection:
@@ -199,7 +197,7 @@ def test_a_refusal_after_a_lost_connection_does_not_say_that_nothing_was_done(
 
 
 def fail_writes(connection: psycopg.Connection[Any], states: list[str]) -> None:
-    """Undo writes with these SQLSTATEs, one after the other; a sequence counts on where a transaction does not."""
+    """Fail one write after the other with these SQLSTATEs. A sequence counts them, since a rollback does not reset it."""
     connection.execute("CREATE SEQUENCE failures")
     connection.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -209,7 +207,7 @@ def fail_writes(connection: psycopg.Connection[Any], states: list[str]) -> None:
     connection.execute("CREATE TRIGGER fail BEFORE UPDATE ON kv_entries FOR EACH ROW EXECUTE FUNCTION fail()")
 
 
-def test_a_pool_that_is_used_up_is_an_error(postgres_url: str) -> None:
+def test_an_exhausted_pool_is_an_error(postgres_url: str) -> None:
     pool = {"size": 1, "max_overflow": 0, "timeout": 0.2}
     with make_adapter(postgres_url, pool=pool) as adapter, ThreadPoolExecutor(1) as thread:
         adapter.set("namespace", "key", 1)
@@ -248,7 +246,7 @@ def test_too_many_connections_are_an_error(postgres_url: str) -> None:
             connection.execute("DROP ROLE lonely")
 
 
-def test_missing_privileges_are_told(postgres_url: str) -> None:
+def test_missing_privileges_are_reported(postgres_url: str) -> None:
     with bare_connection(postgres_url) as connection:
         connection.execute("CREATE ROLE guest LOGIN")
         try:
@@ -300,7 +298,7 @@ def test_a_schema_other_than_public_is_named_in_the_url(postgres_url: str) -> No
         assert not another.get("namespace", "key").found
 
 
-def test_without_prepared_statements_it_works_as_well(postgres_url: str) -> None:
+def test_the_adapter_works_without_prepared_statements(postgres_url: str) -> None:
     with make_adapter(postgres_url, prepare_threshold=None) as adapter:
         assert isinstance(adapter, SqlAdapter)
         for number in range(10):

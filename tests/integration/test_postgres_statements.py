@@ -1,4 +1,4 @@
-"""What the design promises of PostgreSQL itself: one statement a write, lean records, tables to distribute."""
+"""The design's promises about PostgreSQL: one statement for each write, lean records, distributable tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def adapter(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[KeyVa
 
 @pytest.fixture
 def statements(adapter: KeyValueStoreAdapter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that runs from now on."""
+    """Return a list of all statements that run from now on."""
     statements: list[str] = []
     execute = psycopg.Cursor.execute
 
@@ -51,7 +51,7 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements
     assert len(statements) == 4
 
 
-def test_operations_together_are_one_round_trip(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
+def test_apply_many_is_one_round_trip(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
     reads = [make_operation("get", "k"), make_operation("get", "k", namespace="other")]
     assert [getattr(result, "found", None) for result in adapter.apply_many(reads)] == [True, False]
     assert len(statements) == 1
@@ -83,7 +83,7 @@ def test_a_replay_reads_its_record_in_a_second_one(adapter: KeyValueStoreAdapter
     assert len(statements) == 3
 
 
-def test_writes_that_keep_an_entrys_size_come_to_touch_no_ledger(
+def test_repeated_writes_that_keep_an_entrys_size_touch_no_ledger(
     adapter: KeyValueStoreAdapter, statements: list[str]
 ) -> None:
     for value in range(10, 14):
@@ -91,7 +91,7 @@ def test_writes_that_keep_an_entrys_size_come_to_touch_no_ledger(
         adapter.increment("n", "c", initial_value=10)
     assert sum("kv_ledgers" in statement for statement in statements) == 6
     assert len(statements) == 8
-    # A wrong guess costs one more.
+    # A wrong prediction costs one more statement.
     statements.clear()
     assert adapter.set("n", "k", "longer").version
     assert adapter.increment("n", "c", delta=1000).value == 1014

@@ -1,4 +1,4 @@
-"""What was refused is not applied by another copy of the same message, but may be tried again."""
+"""Another copy of a refused message is refused as well, but a new attempt may succeed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[SqlAdapter]:
 
 
 def taken(name: str, write: Callable[[], Any]) -> Any:
-    """The result of a write in an attempt, or the class of its refusal."""
+    """Return the result of a write in an attempt, or the class of its refusal."""
     with attempt(name):
         try:
             return write()
@@ -35,7 +35,7 @@ def taken(name: str, write: Callable[[], Any]) -> Any:
 
 
 def fill(adapter: KeyValueStoreAdapter) -> Callable[[], Any]:
-    """Leave no room for the write that is given."""
+    """Fill the namespace so that the tested write does not fit."""
     adapter.set("n", "room", "x" * 90)
     return lambda: adapter.set("n", "key", "y" * 50, operation_id="operation")
 
@@ -51,7 +51,7 @@ def test_the_same_attempt_is_refused_again_and_another_one_is_not(adapter: SqlAd
     assert adapter.was_applied("n", "operation")
 
 
-def test_the_refusal_says_what_it_said(adapter: SqlAdapter) -> None:
+def test_a_repeated_refusal_is_the_same_error(adapter: SqlAdapter) -> None:
     write = fill(adapter)
     told = []
     for _ in range(2):
@@ -62,7 +62,7 @@ def test_the_refusal_says_what_it_said(adapter: SqlAdapter) -> None:
     assert told[0] == told[1]
 
 
-def test_a_refused_retry_does_not_take_the_first_refusal_away(adapter: SqlAdapter) -> None:
+def test_a_refused_retry_does_not_remove_the_first_refusal(adapter: SqlAdapter) -> None:
     write = fill(adapter)
     for name in ("first", "second", "first", "third"):
         assert taken(name, write) is NamespaceQuotaExceededError
@@ -72,7 +72,7 @@ def test_a_refused_retry_does_not_take_the_first_refusal_away(adapter: SqlAdapte
     assert not taken("fourth", write).replayed
 
 
-def test_without_an_attempt_nothing_is_recorded_and_what_is_stays(adapter: SqlAdapter) -> None:
+def test_without_an_attempt_no_refusal_is_recorded_or_removed(adapter: SqlAdapter) -> None:
     write = fill(adapter)
     for name in ("", "first", ""):
         assert taken(name, write) is NamespaceQuotaExceededError
@@ -81,7 +81,7 @@ def test_without_an_attempt_nothing_is_recorded_and_what_is_stays(adapter: SqlAd
     assert not taken("", write).replayed
 
 
-def test_who_was_frozen_applies_nothing_that_was_refused_in_the_meantime(adapter: SqlAdapter) -> None:
+def test_a_resumed_worker_applies_nothing_that_was_refused_meanwhile(adapter: SqlAdapter) -> None:
     def late() -> None:
         raise OperationTimeoutError("operation")
 
@@ -95,7 +95,7 @@ def test_who_was_frozen_applies_nothing_that_was_refused_in_the_meantime(adapter
 
 
 @pytest.mark.parametrize("kind", ["quota", "version", "absent", "type", "overflow", "batch"])
-def test_every_kind_of_refusal_stays(adapter: SqlAdapter, kind: str) -> None:
+def test_every_kind_of_refusal_persists(adapter: SqlAdapter, kind: str) -> None:
     adapter.set("n", "key", "text" if kind == "type" else INT64_MAX)
     adapter.set("n", "room", "x" * 60)
     writes: dict[str, Callable[[], Any]] = {
@@ -115,9 +115,7 @@ def test_every_kind_of_refusal_stays(adapter: SqlAdapter, kind: str) -> None:
         assert not taken("second", writes[kind]).replayed
 
 
-def test_a_copy_that_was_applied_at_the_same_moment_counts(
-    adapter: SqlAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_was_applied_at_the_same_moment_wins(adapter: SqlAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     def beaten(_write: object) -> Any:
         monkeypatch.undo()
         adapter.increment("n", "counter", operation_id="o")
@@ -128,7 +126,7 @@ def test_a_copy_that_was_applied_at_the_same_moment_counts(
     assert (result.value, result.replayed) == (1, True)
 
 
-def test_a_batch_that_was_refused_may_be_another_one_when_it_is_tried_again(adapter: SqlAdapter) -> None:
+def test_the_operation_id_of_a_refused_batch_may_be_used_for_another_batch(adapter: SqlAdapter) -> None:
     adapter.set("n", "text", "text")
     steps = [Step("set", "key", value=1), Step("increment", "text")]
     assert taken("first", lambda: adapter.batch("n", steps, operation_id="o")) is BatchRefusedError

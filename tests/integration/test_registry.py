@@ -27,7 +27,7 @@ def _unregister() -> Iterator[None]:
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed package with an adapter that works and one that does not."""
+    """Install a package with one working and one broken adapter."""
     metadata = tmp_path / "kv_plugins-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: kv-plugins\nVersion: 1.0\n")
@@ -46,7 +46,7 @@ def make_in_memory(config: Mapping[str, Any]) -> KeyValueStoreAdapter:
     return create_kv_store_adapter("sqlite", {"url": "sqlite://", **config})
 
 
-def test_the_bundled_adapters_are_there() -> None:
+def test_the_bundled_adapters_are_available() -> None:
     assert available_kv_store_adapters() == ("postgres", "sqlite")
 
 
@@ -64,7 +64,7 @@ def test_a_registered_adapter_gets_its_block() -> None:
     assert seen == [{"anything": [1]}]
 
 
-def test_a_taken_name_is_replaced_only_when_asked_for() -> None:
+def test_a_name_in_use_is_replaced_only_on_request() -> None:
     with pytest.raises(ConfigurationError, match="registered already"):
         register_kv_store_adapter("postgres", make_in_memory)
     register_kv_store_adapter("postgres", make_in_memory, replace=True)
@@ -77,20 +77,20 @@ def test_a_blank_name_is_refused() -> None:
         register_kv_store_adapter(" ", make_in_memory)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_an_error_about_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="available: postgres, sqlite"):
         create_kv_store_adapter("redis", {})
 
 
 @pytest.mark.usefixtures("plugins")
-def test_installed_packages_bring_adapters() -> None:
+def test_installed_packages_offer_adapters() -> None:
     assert available_kv_store_adapters() == ("broken", "postgres", "sqlite", "working")
     with create_kv_store_adapter("working", {}) as adapter:
         assert adapter.increment("namespace", "key").value == 1
 
 
 @pytest.mark.usefixtures("plugins")
-def test_a_broken_package_is_an_error_only_when_asked_for() -> None:
+def test_a_broken_package_is_an_error_only_if_it_is_used() -> None:
     create_kv_store_adapter("sqlite", {"url": "sqlite://"}).close()
     with pytest.raises(ConfigurationError, match=r"'broken' .*kv_plugins_missing.*ModuleNotFoundError"):
         create_kv_store_adapter("broken", {})
@@ -105,6 +105,6 @@ def test_a_broken_package_is_an_error_only_when_asked_for() -> None:
         ("sqlite", {"url": 5}, r"sqlite\.url"),
     ],
 )
-def test_a_wrong_block_is_told_by_its_path(name: str, config: dict[str, Any], message: str) -> None:
+def test_an_invalid_block_is_reported_by_its_path(name: str, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         create_kv_store_adapter(name, config)

@@ -1,4 +1,4 @@
-"""The roles of config/roles.sql and config/grants.sql: what each can do, and what it is told when it cannot."""
+"""The roles of config/roles.sql and config/grants.sql: their rights, and the errors where a right is missing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 class TestWorkersRole(AdapterConformance):
-    """The whole contract, upkeep included, holds under the worker's role."""
+    """The whole contract, maintenance included, holds under the worker's role."""
 
     @pytest.fixture
     def make_adapter(self, worker_url: str) -> Iterator[AdapterFactory]:
@@ -84,13 +84,13 @@ class TestWorkersRole(AdapterConformance):
 
 
 @pytest.mark.parametrize("ledger", ["n", ""])
-def test_the_workers_role_splits_and_gathers_ledgers(worker_url: str, ledger: str) -> None:
+def test_the_workers_role_splits_and_merges_ledgers(worker_url: str, ledger: str) -> None:
     with connected(worker_url) as connection, make_adapter(worker_url, global_quota_bytes=100_000) as adapter:
         split(connection, adapter, ledger)
         assert adapter.recompute_ledgers().drifts == ()
 
 
-def test_the_doctor_is_content_with_the_workers_role(worker_url: str, valkey_url: str) -> None:
+def test_the_doctor_accepts_the_workers_role(worker_url: str, valkey_url: str) -> None:
     findings = list(run_checks(settings(worker_url, valkey_url), ("database", "schema", "results", "clocks")))
     assert all(finding.ok for finding in findings), findings
 
@@ -118,7 +118,7 @@ def test_the_workers_role_can_do_nothing_else(worker_url: str, statement: Litera
         connection.execute(statement)
 
 
-def test_the_monitor_sees_what_is_used_and_nothing_that_is_stored(worker_url: str, monitor_url: str) -> None:
+def test_the_monitor_sees_usage_and_no_stored_data(worker_url: str, monitor_url: str) -> None:
     with make_adapter(worker_url, global_quota_bytes=1000) as worker:
         worker.set("n", "k", "x")
     with make_adapter(monitor_url, global_quota_bytes=1000) as monitor:
@@ -143,7 +143,7 @@ def test_only_the_owner_migrates(postgres_server: PostgresServer, emptied: str, 
 
 
 @pytest.mark.parametrize(("right", "table"), GRANTS)
-def test_a_missing_grant_is_told_at_once(
+def test_a_missing_grant_is_reported_at_once(
     postgres_server: PostgresServer, emptied: str, worker_url: str, right: str, table: str
 ) -> None:
     postgres_server.execute(f"REVOKE {right} ON {table} FROM {WORKER}", emptied)
@@ -167,7 +167,7 @@ def do_everything(adapter: KeyValueStoreAdapter) -> None:
     adapter.recompute_ledgers()
 
 
-def test_a_schema_that_is_not_seen_is_told(postgres_server: PostgresServer, emptied: str, worker_url: str) -> None:
+def test_an_invisible_schema_is_reported(postgres_server: PostgresServer, emptied: str, worker_url: str) -> None:
     postgres_server.execute(f"REVOKE USAGE ON SCHEMA public FROM {WORKER}", emptied)
     try:
         (finding,) = run_checks(settings(worker_url), ("schema",))

@@ -1,4 +1,4 @@
-"""What becomes of operations when the SQLite file cannot be used."""
+"""If the SQLite file cannot be used, operations raise a helpful error."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_a_read_only_file_is_an_error(tmp_path: Path) -> None:
                 reader.set("namespace", "key", 2)
 
 
-def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "kv.sqlite"
     path.write_text("this is a text, and long enough to be looked at as a database\n" * 100)
     with pytest.raises(ConfigurationError, match="not a SQLite database"):
         make_adapter(path).get("namespace", "key")
 
 
-def test_a_path_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="cannot open the database file"):
         make_adapter(tmp_path).get("namespace", "key")
 
 
-def test_a_missing_directory_is_told_or_made(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported_or_created(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "kv.sqlite"
     with pytest.raises(ConfigurationError, match="three slashes"):
         make_adapter(path, migrate_on_start=False).get("namespace", "key")
@@ -73,19 +73,19 @@ def test_a_missing_directory_is_told_or_made(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be created"):
         make_adapter(tmp_path / "file" / "kv.sqlite").get("namespace", "key")
 
 
-def test_a_parameter_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_an_invalid_parameter_is_reported(tmp_path: Path) -> None:
     adapter = create_kv_store_adapter("sqlite", {"url": f"sqlite:///{tmp_path}/kv.sqlite?timeout=soon"})
     with pytest.raises(ConfigurationError, match=r"adapters\.sqlite\.url: a parameter"):
         adapter.get("namespace", "key")
 
 
-def test_a_file_without_the_schema_is_told(tmp_path: Path) -> None:
+def test_a_file_without_the_schema_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="kvworker migrate"):
         make_adapter(tmp_path / "kv.sqlite", migrate_on_start=False).get("namespace", "key")
 
@@ -99,7 +99,7 @@ def test_an_acknowledged_write_is_on_disk(tmp_path: Path) -> None:
         connection.close()
 
 
-def test_a_relative_path_means_one_file_wherever_the_program_goes(
+def test_a_relative_path_means_the_same_file_in_every_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -112,7 +112,7 @@ def test_a_relative_path_means_one_file_wherever_the_program_goes(
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
-def test_a_database_in_memory_is_one_for_all_threads(url: str) -> None:
+def test_a_database_in_memory_is_the_same_for_all_threads(url: str) -> None:
     with create_kv_store_adapter("sqlite", {"url": url}) as adapter, ThreadPoolExecutor(8) as threads:
         values = threads.map(lambda _: adapter.increment("namespace", "key").value, range(100))
         assert sorted(values) == list(range(1, 101))

@@ -1,4 +1,4 @@
-"""A sweep beside others who hold, rewrite or replace what it has found."""
+"""A sweep while other transactions hold, rewrite or replace the entries that it found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg import sql
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.statements import load_statements
 
-#: As many are found at once.
+#: The number of entries that one search finds.
 FOUND_ROWS = 2000
 STATEMENTS = load_statements("kvworker.adapters.postgres")
 
@@ -27,7 +27,7 @@ def adapter(postgres_url: str) -> Iterator[KeyValueStoreAdapter]:
 def add_expired(
     connection: psycopg.Connection[Any], adapter: KeyValueStoreAdapter, rows: int, *, at_once: bool = False
 ) -> None:
-    """Fill with entries that have expired, key '1' first, or all at one instant."""
+    """Add entries that expired one after the other, beginning with key '1', or all at one instant."""
     connection.execute(
         "INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes)"
         " SELECT 'namespace ' || i %% 3, i, '1', '2020-01-01'::timestamptz + i * %s::interval, 1, 0"
@@ -39,7 +39,7 @@ def add_expired(
 
 @contextmanager
 def held(connection: psycopg.Connection[Any], first: int) -> Iterator[None]:
-    """Hold the first entries as writers do that have not committed."""
+    """Hold the first entries like a writer that has not committed."""
     with connection.transaction():
         connection.execute("SELECT 1 FROM kv_entries WHERE key::int <= %s FOR UPDATE", (first,))
         yield
@@ -49,7 +49,7 @@ def keys(connection: psycopg.Connection[Any]) -> list[int]:
     return sorted(int(key) for (key,) in connection.execute("SELECT key FROM kv_entries"))
 
 
-def test_a_sweep_goes_on_behind_what_others_hold(
+def test_a_sweep_skips_entries_that_others_hold(
     adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any]
 ) -> None:
     held_rows = 2 * FOUND_ROWS + 1
@@ -65,7 +65,7 @@ def test_a_sweep_goes_on_behind_what_others_hold(
 @pytest.mark.parametrize(
     ("held_rows", "free_rows"), [(FOUND_ROWS + 1, 0), (FOUND_ROWS, 1000), (FOUND_ROWS - 1, 20_000)]
 )
-def test_others_who_hold_most_of_one_instant_are_not_in_the_way(
+def test_a_sweep_skips_an_instant_of_which_others_hold_most_entries(
     adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], held_rows: int, free_rows: int
 ) -> None:
     add_expired(connection, adapter, held_rows + free_rows, at_once=True)
@@ -77,7 +77,7 @@ def test_others_who_hold_most_of_one_instant_are_not_in_the_way(
 
 
 @pytest.mark.parametrize("batch_rows", [200, FOUND_ROWS + 1])
-def test_more_of_one_instant_than_are_found_at_once_are_all_swept(
+def test_all_entries_of_one_instant_are_swept_even_if_a_search_finds_fewer(
     adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], batch_rows: int
 ) -> None:
     add_expired(connection, adapter, 3 * FOUND_ROWS, at_once=True)
@@ -97,7 +97,7 @@ def test_a_batch_touches_few_namespaces(adapter: KeyValueStoreAdapter, connectio
 
 
 @pytest.mark.parametrize("change", ["rewritten", "replaced"])
-def test_what_was_found_and_is_no_longer_expired_stays(
+def test_an_entry_that_was_renewed_after_the_search_stays(
     adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], change: str
 ) -> None:
     add_expired(connection, adapter, 6)
@@ -120,7 +120,7 @@ def test_what_was_found_and_is_no_longer_expired_stays(
 
 
 @pytest.mark.parametrize("style", ["German", "SQL, DMY", "Postgres, MDY"])
-def test_no_date_style_is_in_the_way(
+def test_a_sweep_works_with_any_date_style(
     postgres_url: str, adapter: KeyValueStoreAdapter, connection: psycopg.Connection[Any], style: str
 ) -> None:
     add_expired(connection, adapter, FOUND_ROWS + 1)

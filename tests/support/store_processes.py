@@ -1,4 +1,4 @@
-"""What the processes of the concurrency tests run. They are spawned, so it must be importable."""
+"""The work of the processes in the concurrency tests. It must be importable, because they are spawned."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _set_up(start: Barrier) -> None:
 
 
 def together(store: Store, seed: int, work: Callable[[KeyValueStoreAdapter, int], Any]) -> Any:
-    """Run ``work`` at the same moment as the other processes do."""
+    """Run ``work`` at the same moment as the other processes."""
     name, config = store
     with create_kv_store_adapter(name, config) as adapter:
         adapter.get("warm", "up")
@@ -46,7 +46,7 @@ def together(store: Store, seed: int, work: Callable[[KeyValueStoreAdapter, int]
 
 
 def fill(adapter: KeyValueStoreAdapter, seed: int) -> int:
-    """Write entries of many sizes into one namespace, and tell how many writes were refused."""
+    """Write entries of many sizes into one namespace; return how many writes were refused."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
     refused = 0
     for _ in range(120):
@@ -62,14 +62,14 @@ def fill(adapter: KeyValueStoreAdapter, seed: int) -> int:
 
 
 def count(adapter: KeyValueStoreAdapter, _seed: int) -> None:
-    """Increment counters that nobody made before."""
+    """Increment counters that do not exist yet."""
     for number in range(20):
         for _ in range(3):
             adapter.increment("namespace", f"counter {number}", delta=2)
 
 
 def race(adapter: KeyValueStoreAdapter, _seed: int) -> list[tuple[Any, ...]]:
-    """Run the operations that every other process runs too, and tell what came of them."""
+    """Run the same operations as every other process; return their outcomes."""
     outcomes: list[tuple[Any, ...]] = []
     for number in range(30):
         increment = adapter.increment("namespace", "counter", operation_id=f"increment {number}")
@@ -93,7 +93,7 @@ def race(adapter: KeyValueStoreAdapter, _seed: int) -> list[tuple[Any, ...]]:
 
 
 def swap(adapter: KeyValueStoreAdapter, seed: int) -> int:
-    """Append to a list by compare-and-set, and tell how often another process was faster."""
+    """Append to a list by compare-and-set; return how often another process was faster."""
     conflicts = 0
     for number in range(10):
         while True:
@@ -112,7 +112,7 @@ def swap(adapter: KeyValueStoreAdapter, seed: int) -> int:
 
 
 def mix(adapter: KeyValueStoreAdapter, seed: int) -> None:
-    """Do everything at once, in a few crowded namespaces: write, delete, count, race, sweep and recompute."""
+    """Write, delete, count, race, sweep and recompute in a few crowded namespaces."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
     for number in range(120):
         try:
@@ -122,7 +122,7 @@ def mix(adapter: KeyValueStoreAdapter, seed: int) -> None:
 
 
 def crowd(adapter: KeyValueStoreAdapter, seed: int) -> Counter[str]:
-    """Fill one namespace until its quota, or the global one, refuses, and free and recount some of it."""
+    """Fill one namespace until a quota refuses, and free and recompute some of it."""
     chance = random.Random(seed)  # noqa: S311 - not a secret
     outcomes = Counter[str]()
     for _ in range(250):

@@ -29,7 +29,7 @@ _SCHEMA_INCOMPLETE: Final = (
 )
 
 #: Reasons why a login fails that a retry does not change, and what to do about each. libpq gives them no code, so a
-#: server whose messages are not in English may be retried in vain.
+#: failure with a message in another language than English is not recognized, and is retried.
 _LOGIN_FAILURES: Final[Mapping[str, str]] = {
     "password authentication failed": "correct the user or the password in the url",
     "no password supplied": "give the password in the url, or in the file that PGPASSFILE names",

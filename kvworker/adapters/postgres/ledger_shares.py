@@ -1,4 +1,4 @@
-"""Splits a ledger whose writers meet, so that each writer finds a row that nobody else has locked (see ledgers.sql)."""
+"""Splits a ledger whose writers meet, so that each writer finds an unlocked row (see ledgers.sql)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvworker.adapters.sql.dialect import Dialect
 SHARES: Final = 15
 #: Smaller shares are not worth a row. This close to its quota, a ledger's writers take turns.
 MIN_SHARE_BYTES: Final = 512
-#: How long a process leaves a ledger alone after it has examined it.
+#: A process leaves a ledger alone for this time after it has examined it.
 _PAUSE_SECONDS: Final = 0.05
 _MAX_REMEMBERED: Final = 1000
 

@@ -149,7 +149,7 @@ class SqlAdapter(StepAdapter):
 
         Args:
             namespace: The namespace to export; None exports all.
-            page_rows: How many entries each statement reads. No snapshot is held between statements.
+            page_rows: The most entries that a statement reads. No snapshot is held between statements.
         """
         checked = None if namespace is None else check_namespace(namespace)
         return export_entries(self._executor, checked, page_rows)

@@ -129,7 +129,7 @@ class Executor:
         try:
             return retrying(next_attempt)
         except (ConfigurationError, SchemaError) as error:
-            # By itself this error would say that nothing was done, but an earlier attempt may have been applied.
+            # This error alone would mean that nothing was done, but an earlier attempt may have been applied.
             raise StoreUnavailableError(f"a connection was lost, and then {error}", operation_id) from error
         except StoreUnavailableError as error:
             raise StoreUnavailableError(error.detail, operation_id) from error.__cause__

@@ -20,7 +20,7 @@ from kvworker.errors import (
 from kvworker.model import MAX_BATCH_ROWS, LedgerDrift, PruneReport, RecomputeReport, SweepReport, check_integer
 
 _PURGE_BATCH_ROWS: Final = 1000
-#: How many expired entries one search of a sweep finds: enough to fill several batches.
+#: The most expired entries that one search of a sweep finds: enough to fill several batches.
 _SEARCH_ROWS: Final = 2000
 
 
@@ -100,7 +100,7 @@ def _sweep(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
     """Delete expired entries batch by batch.
 
     One search finds the entries of many batches and sorts them by namespace, so that each batch touches few ledgers.
-    The next search begins where this one ended. That skips entries that other transactions hold, and dead ones that a
+    The next search begins where this one ended, which skips entries that other transactions hold, and dead ones that a
     long transaction keeps in the index.
     """
     after, wanted_rows, is_last = None, 0, False

@@ -74,7 +74,7 @@ def step_result(namespace: str, step: Step, record: str, context: ResultContext)
     value, expires_at, version = _parse(step, record)
     ttl_seconds = context.remaining_seconds(expires_at)
     if ttl_seconds is not None and step.ttl_seconds is not None and not context.replayed:
-        # The TTL that the caller asked for, not what is left of it a moment later.
+        # The TTL that the caller asked for, not the remainder a moment later.
         ttl_seconds = step.ttl_seconds
     if step.action == "increment":
         return IncrementResult(*name, value, ttl_seconds, context.replayed, version)
