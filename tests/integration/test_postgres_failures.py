@@ -197,7 +197,7 @@ def test_a_refusal_after_a_lost_connection_does_not_say_that_nothing_was_done(
 
 
 def fail_writes(connection: psycopg.Connection[Any], states: list[str]) -> None:
-    """Fail one write after the other with these SQLSTATEs. A sequence counts them, since a rollback does not reset it."""
+    """Fail one write after the other with these SQLSTATEs. A rollback does not reset the sequence that counts them."""
     connection.execute("CREATE SEQUENCE failures")
     connection.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

@@ -25,7 +25,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[SqlAdapter]:
         yield adapter
 
 
-def taken(name: str, write: Callable[[], Any]) -> Any:
+def attempt_write(name: str, write: Callable[[], Any]) -> Any:
     """Return the result of a write in an attempt, or the class of its refusal."""
     with attempt(name):
         try:
@@ -42,12 +42,12 @@ def fill(adapter: KeyValueStoreAdapter) -> Callable[[], Any]:
 
 def test_the_same_attempt_is_refused_again_and_another_one_is_not(adapter: SqlAdapter) -> None:
     write = fill(adapter)
-    assert taken("first", write) is NamespaceQuotaExceededError
+    assert attempt_write("first", write) is NamespaceQuotaExceededError
     adapter.delete("n", "room")
-    assert taken("first", write) is NamespaceQuotaExceededError
+    assert attempt_write("first", write) is NamespaceQuotaExceededError
     assert not adapter.was_applied("n", "operation")
-    assert not taken("second", write).replayed
-    assert taken("first", write).replayed
+    assert not attempt_write("second", write).replayed
+    assert attempt_write("first", write).replayed
     assert adapter.was_applied("n", "operation")
 
 
@@ -65,20 +65,20 @@ def test_a_repeated_refusal_is_the_same_error(adapter: SqlAdapter) -> None:
 def test_a_refused_retry_does_not_remove_the_first_refusal(adapter: SqlAdapter) -> None:
     write = fill(adapter)
     for name in ("first", "second", "first", "third"):
-        assert taken(name, write) is NamespaceQuotaExceededError
+        assert attempt_write(name, write) is NamespaceQuotaExceededError
     adapter.delete("n", "room")
     for name in ("first", "second", "third"):
-        assert taken(name, write) is NamespaceQuotaExceededError
-    assert not taken("fourth", write).replayed
+        assert attempt_write(name, write) is NamespaceQuotaExceededError
+    assert not attempt_write("fourth", write).replayed
 
 
 def test_without_an_attempt_no_refusal_is_recorded_or_removed(adapter: SqlAdapter) -> None:
     write = fill(adapter)
     for name in ("", "first", ""):
-        assert taken(name, write) is NamespaceQuotaExceededError
+        assert attempt_write(name, write) is NamespaceQuotaExceededError
     adapter.delete("n", "room")
-    assert taken("first", write) is NamespaceQuotaExceededError
-    assert not taken("", write).replayed
+    assert attempt_write("first", write) is NamespaceQuotaExceededError
+    assert not attempt_write("", write).replayed
 
 
 def test_a_resumed_worker_applies_nothing_that_was_refused_meanwhile(adapter: SqlAdapter) -> None:
@@ -86,11 +86,11 @@ def test_a_resumed_worker_applies_nothing_that_was_refused_meanwhile(adapter: Sq
         raise OperationTimeoutError("operation")
 
     write = fill(adapter)
-    assert taken("retry", write) is NamespaceQuotaExceededError
+    assert attempt_write("retry", write) is NamespaceQuotaExceededError
     adapter.delete("n", "room")
     with attempt("frozen", late), pytest.raises(OperationTimeoutError):
         write()
-    assert taken("retry", write) is NamespaceQuotaExceededError
+    assert attempt_write("retry", write) is NamespaceQuotaExceededError
     assert not adapter.get("n", "key").found
 
 
@@ -106,13 +106,13 @@ def test_every_kind_of_refusal_persists(adapter: SqlAdapter, kind: str) -> None:
         "overflow": lambda: adapter.increment("n", "key", operation_id="o"),
         "batch": lambda: adapter.batch("n", [Step("increment", "key")], operation_id="o"),
     }
-    refused = taken("first", writes[kind])
+    refused = attempt_write("first", writes[kind])
     assert issubclass(refused, REFUSALS)
     adapter.clear("n")
-    assert taken("first", writes[kind]) is refused
+    assert attempt_write("first", writes[kind]) is refused
     assert adapter.list_keys("n").entries == ()
     if kind != "version":
-        assert not taken("second", writes[kind]).replayed
+        assert not attempt_write("second", writes[kind]).replayed
 
 
 def test_a_copy_that_was_applied_at_the_same_moment_wins(adapter: SqlAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +121,14 @@ def test_a_copy_that_was_applied_at_the_same_moment_wins(adapter: SqlAdapter, mo
         adapter.increment("n", "counter", operation_id="o")
         raise CounterOverflowError("n", "counter")
 
-    monkeypatch.setattr(adapter, "_apply_with_room", beaten)
-    result = taken("first", lambda: adapter.increment("n", "counter", operation_id="o"))
+    monkeypatch.setattr(adapter._writer, "_apply_with_purge", beaten)
+    result = attempt_write("first", lambda: adapter.increment("n", "counter", operation_id="o"))
     assert (result.value, result.replayed) == (1, True)
 
 
 def test_the_operation_id_of_a_refused_batch_may_be_used_for_another_batch(adapter: SqlAdapter) -> None:
     adapter.set("n", "text", "text")
     steps = [Step("set", "key", value=1), Step("increment", "text")]
-    assert taken("first", lambda: adapter.batch("n", steps, operation_id="o")) is BatchRefusedError
-    assert not taken("second", lambda: adapter.batch("n", steps[:1], operation_id="o")).replayed
-    assert taken("third", lambda: adapter.batch("n", steps[:1], operation_id="o")).replayed
+    assert attempt_write("first", lambda: adapter.batch("n", steps, operation_id="o")) is BatchRefusedError
+    assert not attempt_write("second", lambda: adapter.batch("n", steps[:1], operation_id="o")).replayed
+    assert attempt_write("third", lambda: adapter.batch("n", steps[:1], operation_id="o")).replayed

@@ -136,7 +136,7 @@ def test_only_the_owner_migrates(postgres_server: PostgresServer, emptied: str, 
     try:
         with make_adapter(url_as(postgres_server, role, emptied)) as adapter:
             assert isinstance(adapter, SqlAdapter)
-            with pytest.raises(ConfigurationError, match="`kvworker migrate` needs the owner"):
+            with pytest.raises(ConfigurationError, match="`kvworker migrate` must run as the owner"):
                 adapter.migrate()
     finally:
         postgres_server.execute("ALTER TABLE was_the_version RENAME TO kv_schema_version", emptied)

@@ -104,7 +104,7 @@ def _missing_privilege(error: psycopg.Error) -> Exception:
     # The server's message names only the table or the schema.
     return ConfigurationError(
         f"the database user may not do this ({error.diag.message_primary}): a worker needs the rights that"
-        " config/grants.sql grants, and `kvworker migrate` needs to be the owner of the tables"
+        " config/grants.sql grants, and `kvworker migrate` must run as the owner of the tables"
     )
 
 

@@ -150,8 +150,8 @@ class Planner:
     """Applies steps to the entries of a namespace as of ``now``.
 
     ``version`` is the lowest version that a key may end with if the plan writes it: the clock in microseconds,
-    which is above every version given out before. So an entry that is deleted and created again never reuses a version. If
-    a plan writes a key several times, each write gets its own version, and the last one gets at least this version.
+    which is above every version given out before. So an entry that is deleted and created again never reuses a version.
+    If a plan writes a key several times, each write gets its own version, and the last one gets at least this version.
     """
 
     namespace: str
