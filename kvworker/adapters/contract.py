@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self
 
+from kvworker.adapters.maintained_store import MaintainedStore
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
@@ -15,21 +15,17 @@ from kvworker.model import (
     IncrementResult,
     JSONValue,
     KeyList,
-    LedgerUsage,
     NamespaceList,
     Operation,
-    PruneReport,
     QuotaResult,
-    RecomputeReport,
     SetResult,
     Step,
     StepResult,
-    SweepReport,
     TouchResult,
 )
 
 
-class KeyValueStoreAdapter(ABC):
+class KeyValueStoreAdapter(MaintainedStore):
     """A storage backend for entries, ledgers and operation records.
 
     To write an adapter, subclass this class, or ``StepAdapter`` to handle all writes of one key in one method. Run
@@ -240,14 +236,6 @@ class KeyValueStoreAdapter(ABC):
             InvalidRequestError: another argument is invalid.
         """
 
-    def total_usage(self) -> LedgerUsage:
-        """Return the usage of the whole store; ``quota_bytes`` is the global quota, or None without one."""
-        ledgers = self.usage()
-        if ledgers and ledgers[-1].namespace is None:
-            return ledgers[-1]
-        used_bytes = sum(ledger.used_bytes for ledger in ledgers)
-        return LedgerUsage(None, used_bytes, sum(ledger.entry_count for ledger in ledgers), None)
-
     def was_applied(self, namespace: str, operation_id: str) -> bool:  # noqa: ARG002 - for backends that can tell
         """Return whether a write with this operation id was applied and its record still exists.
 
@@ -255,64 +243,3 @@ class KeyValueStoreAdapter(ABC):
         The caller is then told that the outcome is unknown, which is true as well.
         """
         return False
-
-    @abstractmethod
-    def sweep_expired(self, *, batch_rows: int = 200, budget_seconds: float = 30.0) -> SweepReport:
-        """Delete expired entries in batches until none is left or the budget is spent.
-
-        Args:
-            batch_rows: The most entries of a batch. Each batch is its own transaction.
-            budget_seconds: No batch begins after that time, except the first one.
-
-        Raises:
-            InvalidRequestError: ``batch_rows`` is not a positive integer, or too large.
-        """
-
-    @abstractmethod
-    def recompute_ledgers(self, *, after: str | None = None, budget_seconds: float = 30.0) -> RecomputeReport:
-        """Set every ledger to what its entries really use, and report each ledger that was wrong.
-
-        Namespaces are visited in order, each in its own transaction, and the global ledger last.
-
-        Args:
-            after: Begin with the first namespace after this one: the ``next_after`` of the last report.
-            budget_seconds: No namespace is visited after that time, except the first one.
-        """
-
-    @abstractmethod
-    def prune_operations(self, *, batch_rows: int = 1000, budget_seconds: float = 30.0) -> PruneReport:
-        """Delete operation records past their retention. The arguments and errors are those of ``sweep_expired``."""
-
-    @abstractmethod
-    def usage(self, namespace: str | None = None) -> list[LedgerUsage]:
-        """Return ledgers with their quotas, in bytes.
-
-        Args:
-            namespace: Only this namespace; an unknown one uses 0 bytes. None gives every namespace in order, and last
-                the whole store if it has a global quota.
-        """
-
-    def migrate(self) -> None:  # noqa: B027 - not every backend has a schema
-        """Create or update the backend's schema. Does nothing if the backend has none."""
-
-    def schema_version(self) -> str | None:
-        """Read the version of the backend's schema from the database; None if the backend has no schema.
-
-        Raises:
-            SchemaError: the database was never migrated.
-        """
-        return None
-
-    def clock(self) -> float | None:
-        """Return the clock that decides expiry, in seconds since 1970; None if the backend cannot tell."""
-        return None
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release the connections. The adapter must not be used afterwards."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()

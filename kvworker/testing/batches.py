@@ -15,11 +15,9 @@ from kvworker.errors import (
     BatchRefusedError,
     GlobalQuotaExceededError,
     IdempotencyConflictError,
-    InvalidRequestError,
     InvalidValueTypeError,
     KVStoreError,
     NamespaceQuotaExceededError,
-    ReadTooLargeError,
     VersionConflictError,
 )
 from kvworker.model import (
@@ -240,46 +238,6 @@ class BatchCases(Cases):
         assert isinstance(batch.results[0], SetResult)
         assert ledger(adapter, "namespace") == (100, 1)
 
-    def test_the_values_that_a_batch_reads_are_bounded(self, make_adapter: AdapterFactory) -> None:
-        adapter = make_adapter(namespace_quota_bytes=2_000_000)
-        adapter.set("namespace", "key", text_of(1_500_000))
-        assert len(adapter.batch("namespace", [Step("get", "key")] * 2).results) == 2
-        with pytest.raises(ReadTooLargeError) as caught:
-            adapter.batch("namespace", [Step("get", "key")] * 3)
-        assert caught.value.limit_bytes == 4 * 1024 * 1024
-        with pytest.raises(ReadTooLargeError) as caught:
-            adapter.batch("namespace", [Step("get", "key"), Step("set", "other", value=1)])
-        assert caught.value.limit_bytes == 65_536
-        assert not adapter.get("namespace", "other").found
-
-    @pytest.mark.parametrize("count", [0, 1001])
-    def test_a_batch_has_1_to_1000_steps(self, adapter: KeyValueStoreAdapter, count: int) -> None:
-        with pytest.raises(InvalidRequestError, match="1 to 1000"):
-            adapter.batch("namespace", [Step("increment", "key")] * count)
-
-    def test_anything_but_a_list_of_steps_is_refused(self, adapter: KeyValueStoreAdapter) -> None:
-        bad: list[Any] = [None, "abc", [1], [{"tool": "kv_get", "key": "key"}], Step("get", "key")]
-        for steps in bad:
-            with pytest.raises(InvalidRequestError):
-                adapter.batch("namespace", steps)
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            {"action": "bogus"},
-            {"action": "persist", "ttl_seconds": 5},
-            {"action": "get", "expected_version": 3},
-            {"action": "delete", "if_absent": True},
-            {"action": "set", "delta": 2},
-            {"action": "increment", "keep_ttl": True},
-            {"action": "touch", "ttl_seconds": 5, "value": 1},
-        ],
-        ids=str,
-    )
-    def test_a_step_accepts_only_the_options_of_its_action(self, arguments: dict[str, Any]) -> None:
-        with pytest.raises(InvalidRequestError, match=r"takes no|must be one of"):
-            Step(key="key", **arguments)
-
     def test_a_replayed_error_is_complete(self, adapter: KeyValueStoreAdapter) -> None:
         adapter.set("namespace", "key", "text")
         steps = [Step("increment", "key"), Step("set", "key", value=1, if_absent=True)]
@@ -290,12 +248,6 @@ class BatchCases(Cases):
             assert isinstance(other, type(one))
             assert one.args == other.args
             assert other.key == "key"
-
-    def test_a_thousand_steps(self, adapter: KeyValueStoreAdapter) -> None:
-        steps = [Step("increment", f"key {number % 300}") for number in range(1000)]
-        assert len(adapter.batch("namespace", steps).results) == 1000
-        assert ledger(adapter, "namespace") == (300, 300)
-        assert adapter.get("namespace", "key 0").value == 4
 
     def test_batches_of_several_threads_do_not_interleave(self, adapter: KeyValueStoreAdapter) -> None:
         keys = ["a", "b", "c", "d"]

@@ -1,6 +1,7 @@
 """The conformance suite in one class."""
 
 from kvworker.testing.apply_many import ApplyManyCases
+from kvworker.testing.batch_limits import BatchLimitCases
 from kvworker.testing.batches import BatchCases
 from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
@@ -26,6 +27,7 @@ class AdapterConformance(
     OwnQuotaCases,
     IdempotencyCases,
     BatchCases,
+    BatchLimitCases,
     ApplyManyCases,
     ListingCases,
     ClearCases,
