@@ -1,4 +1,4 @@
-# One image for worker, beat, migrations and checks; the stage `flower` adds the monitor.
+# One image for the worker, beat, migrations and checks. The stage `flower` adds the monitor.
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE beat_schedule.py ./
@@ -17,7 +17,7 @@ ENV PATH=/opt/kvworker/bin:$PATH \
 RUN useradd --system --create-home --home-dir /var/lib/kvworker kvworker \
     && install -d -o kvworker -g kvworker -m 700 /var/lib/kvworker/beat
 USER kvworker
-# Holds no module that could hide the installed ones, and beat's schedule.
+# This directory holds beat's schedule, and no module that could hide an installed one.
 WORKDIR /var/lib/kvworker
 ENTRYPOINT ["kvworker"]
 

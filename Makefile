@@ -1,14 +1,17 @@
-# Everything a person needs, on nothing but python3 (3.11+), venv and pip.
+# Every command that a developer needs. It takes python3 (3.11 or newer) with venv and pip, and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests mostly wait, so more processes than cores run them. Each starts its own servers; a file stays in one process.
+WORKERS ?= 6
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test chaos upstream lint format docs bench clean
+.PHONY: help setup demo test test-quick test-lowest chaos upstream lint format docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvworker needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -22,9 +25,15 @@ demo: $(READY) ## Run the example pipeline on the embedded stack
 	$(BIN)/python -m examples.demo
 
 test: $(READY) ## Run every test, on servers that the tests start themselves
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
-chaos: $(READY) ## Inject faults under load, and hold what callers were told against the database
+test-quick: $(READY) ## Run the unit tests, and the conformance suite on SQLite, within a minute
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/conformance/test_sqlite.py
+
+test-lowest: $(READY) ## Run tests on the oldest versions that pyproject.toml allows; gets them with pip
+	$(BIN)/python -m tests.lowest .venv-lowest
+
+chaos: $(READY) ## Inject faults under load, and compare what callers were told with the database
 	$(BIN)/python -m tests.chaos
 
 upstream: $(READY) ## Run LangGraph's published store tests on kvworker's store; gets them with pip
@@ -43,8 +52,8 @@ format: $(READY) ## Format the code
 docs: $(READY) ## Build the documentation in site/; a broken link or reference fails it
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . site
 
-bench: $(READY) ## Measure against floors in the same run; writes benchmarks/results.json
+bench: $(READY) ## Measure kvworker against floors of the same run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
 clean: ## Remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site
+	rm -rf $(VENV) .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist site

@@ -1,1 +1,1 @@
-"""Measurements of kvworker against floors that are taken in the same run: ``python -m benchmarks``."""
+"""Measures kvworker against floors of the same run: ``python -m benchmarks``."""

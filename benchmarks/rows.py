@@ -1,4 +1,4 @@
-"""A figure as every benchmark gives it."""
+"""The form of a figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TypedDict
 
 
 class Row(TypedDict):
-    """What was measured, and the floor that was measured beside it, in one unit.
+    """A median, and the median of the floor that was measured beside it, in the same unit.
 
     ``ratio`` is the median over rounds of the ratio to the floor within a round, so it need not equal
     ``median / floor_median``.

@@ -1,7 +1,7 @@
 """Store operations against F, the bare statement that does the same without quota, TTL or operation id.
 
-Clients are processes, or threads of one, as those of a worker; F's do the same, each on a connection of its own. Every
-round measures all operations and floors in turn, so that what slows the machine slows both.
+Clients are processes, or threads of one process like a worker's. The same clients run F, each on its own connection. A
+round measures all operations and floors in turn, so that a slow machine slows both.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from benchmarks.clients import BATCH, TOGETHER, run_turns, running_clients, running_threads
+from benchmarks.clients import BATCH, COALESCED, run_turns, running_clients, running_threads
 from benchmarks.rows import Row
 from tests.support.servers import PostgresServer
 
 _FLOORS = {
     "floor set": "F (upsert)",
     "floor batch": f"{BATCH} F (upserts)",
-    "floor together": f"{TOGETHER} F (upserts)",
+    "floor coalesced": f"{COALESCED} F (upserts)",
     "floor get": "F (select)",
 }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An operation, its floor, whether all clients share one namespace, and how many turns one takes the time of."""
+    """An operation and its floor.
+
+    ``shared`` puts all clients into one namespace. ``weight`` divides the number of turns of an operation that takes as
+    long as so many others.
+    """
 
     name: str
     operation: str
@@ -37,9 +41,12 @@ class Comparison:
 
 SET = Comparison("set", "set", "floor set")
 GROWING = Comparison("set, every one grows or shrinks", "set growing", "floor set")
-GATHERED = Comparison(f"{TOGETHER} sets gathered", "together", "floor together", weight=TOGETHER // 2)
-GATHERED_GROWING = Comparison(
-    f"{TOGETHER} sets gathered, every one grows or shrinks", "together growing", "floor together", weight=TOGETHER // 2
+COALESCED_SETS = Comparison(f"{COALESCED} sets coalesced", "coalesced", "floor coalesced", weight=COALESCED // 2)
+COALESCED_GROWING = Comparison(
+    f"{COALESCED} sets coalesced, every one grows or shrinks",
+    "coalesced growing",
+    "floor coalesced",
+    weight=COALESCED // 2,
 )
 COMPARISONS = (
     SET,
@@ -47,14 +54,14 @@ COMPARISONS = (
     Comparison("increment", "increment", "floor set"),
     Comparison("compare and set", "compare and set", "floor set"),
     Comparison(f"batch of {BATCH} sets", "batch", "floor batch", weight=BATCH // 5),
-    GATHERED,
-    GATHERED_GROWING,
+    COALESCED_SETS,
+    COALESCED_GROWING,
     Comparison("get", "get", "floor get"),
 )
 
 SHARED = (
-    replace(GATHERED, name=f"{GATHERED.name}, one namespace", shared=True),
-    replace(GATHERED_GROWING, name=f"{GATHERED_GROWING.name}, one namespace", shared=True),
+    replace(COALESCED_SETS, name=f"{COALESCED_SETS.name}, one namespace", shared=True),
+    replace(COALESCED_GROWING, name=f"{COALESCED_GROWING.name}, one namespace", shared=True),
     Comparison("set, one namespace", "set", "floor set", shared=True),
     Comparison("set, every one grows or shrinks, one namespace", "set growing", "floor set", shared=True),
 )
@@ -62,10 +69,10 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared at once: by how many clients, with what configuration, on how slow a disk.
+    """Comparisons, and the clients, the configuration and the disk that they run with.
 
-    ``threads`` tells that the clients are threads of one process; ``flush_milliseconds`` is what a commit waits before
-    it flushes, for all that wait with it (``commit_delay``).
+    With ``threads``, the clients are threads of one process. ``flush_milliseconds`` imitates a slow disk: each
+    commit waits so long before it flushes, together with all other waiting commits (``commit_delay``).
     """
 
     clients: int
@@ -80,7 +87,7 @@ _GLOBAL: Mapping[str, Any] = {"global_quota_bytes": 2**30}
 SETTINGS = (
     Setting(1, COMPARISONS),
     Setting(8, COMPARISONS + SHARED),
-    Setting(8, (SET, GROWING, GATHERED, GATHERED_GROWING), ", global quota", _GLOBAL),
+    Setting(8, (SET, GROWING, COALESCED_SETS, COALESCED_GROWING), ", global quota", _GLOBAL),
     Setting(8, (SET, GROWING, *SHARED), threads=True),
     Setting(8, (SET, GROWING), ", global quota", _GLOBAL, threads=True),
     Setting(8, SHARED, ", 2 ms flush", flush_milliseconds=2),
@@ -89,7 +96,7 @@ SETTINGS = (
 
 
 def run(postgres: PostgresServer, *, rounds: int, quick: bool) -> Iterator[Row]:
-    """Measure each operation in each setting; a row for each."""
+    """Measure each operation in each setting, and yield a row for each."""
     turns = 200 if quick else 800
     for setting in SETTINGS:
         _slow_down(postgres, setting.flush_milliseconds)
@@ -109,7 +116,7 @@ def _slow_down(postgres: PostgresServer, flush_milliseconds: int) -> None:
 
 
 def _measure(pool: Executor, setting: Setting, turns: int) -> dict[Comparison, tuple[float, float]]:
-    """The rates of each operation and of its floor, all clients together."""
+    """Measure the rate of each operation and of its floor, over all clients."""
     sample, clients = {}, setting.clients
     for comparison in setting.comparisons:
         rates = []

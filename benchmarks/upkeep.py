@@ -1,4 +1,4 @@
-"""What a large store costs: a set in a namespace of a million rows, and the sweep of a million expired ones."""
+"""The cost of a large store: a set in a namespace of a million rows, and a sweep of a million expired rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WRITERS = 2
 QUIET_SECONDS = 3.0
 SLICE_SECONDS = 0.2
 _PLAIN_DELETE = "DELETE FROM kv_entries WHERE expires_at <= now()"
-#: Rows of one size in 100 namespaces, of which a thousand a second expire, as they do where all have the same TTL.
+#: Inserts rows of one size. With ``_EXPIRED``, a thousand of them expire in each second, as with one TTL for all.
 _FILL = (
     "INSERT INTO kv_entries (namespace, key, value, expires_at, size_bytes, previous_bytes, version)"
     " SELECT {namespace}, 'key ' || i, '\"' || repeat('x', 98) || '\"', {expiry}, 100, 0, 1"
@@ -29,7 +29,7 @@ _EXPIRED = "now() - interval '1 hour' + i * interval '1 ms'"
 
 
 def run(postgres: PostgresServer, *, rounds: int, quick: bool) -> Iterator[Row]:
-    """Measure both; a row for each figure."""
+    """Measure both, and yield a row for each figure."""
     rows = ROWS // 20 if quick else ROWS
     yield _measure_growth(postgres, rows, rounds)
     yield from _measure_sweep(postgres, rows, min(rounds, 5))
@@ -82,11 +82,11 @@ def _measure_sweep(postgres: PostgresServer, rows: int, rounds: int) -> Iterator
 
 
 def _p99_milliseconds(pool: Executor, done: Callable[[], bool]) -> float:
-    """Of sets that each change their entry's size, until it is done."""
+    """Measure sets that change their entry's size until ``done`` is true."""
     durations: list[float] = []
     while not done():
         futures = [pool.submit(run_timed, "set growing", SLICE_SECONDS) for _ in range(WRITERS)]
-        durations += [taken for future in futures for taken in future.result()]
+        durations += [seconds for future in futures for seconds in future.result()]
     return statistics.quantiles(durations, n=100)[98] * 1000
 
 

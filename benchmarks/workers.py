@@ -1,4 +1,4 @@
-"""The workers that are measured: kvworker's and, as the floor, one of a stock Celery application."""
+"""The workers under measurement: kvworker's, and the stock Celery application's as the floor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 
 @contextmanager
 def benched_store(postgres_url: str, valkey_url: str) -> Iterator[KeyValueStore]:
-    """A store on these servers; the stock application uses the same Valkey."""
+    """Open a store on these servers. The stock application uses the same Valkey."""
     noop.app.conf.update(broker_url=valkey_url, result_backend=valkey_url)
     with KeyValueStore(_settings(postgres_url, valkey_url)) as store:
         yield store
@@ -35,7 +35,7 @@ def benched_store(postgres_url: str, valkey_url: str) -> Iterator[KeyValueStore]
 
 @contextmanager
 def running_workers(store: KeyValueStore, pool: str, concurrency: int) -> Iterator[tuple[Child, Child]]:
-    """The stock application's worker and kvworker's, once both have answered."""
+    """Start the stock application's worker and kvworker's, and wait until both answer."""
     with (
         tempfile.TemporaryDirectory(prefix="kvworker-bench-") as directory,
         _started_workers(Path(directory), store, pool, concurrency) as workers,

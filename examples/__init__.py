@@ -1,1 +1,1 @@
-"""A queue-driven agent pipeline that keeps its shared state in kvworker, and a demonstration of it."""
+"""A queue-driven agent pipeline that keeps its shared state in kvworker, and a program that demonstrates it."""

@@ -1,6 +1,6 @@
-"""``make demo``: starts kvworker's embedded stack and the pipeline's worker, runs the pipeline, stops everything.
+"""``make demo``: start kvworker's embedded stack and the pipeline's worker, run the pipeline, stop everything.
 
-It exits as ``examples.run`` does: with 1 if a total is wrong.
+It exits with the code of ``examples.run``, which is 1 if a total is wrong.
 """
 
 from __future__ import annotations
@@ -20,15 +20,22 @@ from kvworker.ops.local.child_processes import ChildSpec, running_child
 
 BASE_CONFIG = Path(__file__).with_name("kvworker.yaml")
 START_SECONDS = 60
-# Longer than the stack's own parts take to stop one after the other.
+# Longer than the parts of the stack take to stop one after the other.
 STOP_SECONDS = 90
 
 
 def run_demo(state: Path, packages: tuple[str, ...]) -> int:
-    """Start everything in a directory, run the pipeline, stop everything; give the pipeline's exit code.
+    """Start everything, run the pipeline and stop everything.
+
+    Args:
+        state: The directory for the stack's state and all logs.
+        packages: The packages that the pipeline reads.
+
+    Returns:
+        The pipeline's exit code.
 
     Raises:
-        ChildError: the stack or the pipeline's worker did not start, or ended on its own.
+        ChildError: The stack or the pipeline's worker did not start, or ended on its own.
     """
     config = state / "kvworker.yaml"
     environ = {**os.environ, "KVWORKER_CONFIG": str(config)}
@@ -38,7 +45,7 @@ def run_demo(state: Path, packages: tuple[str, ...]) -> int:
     with running_child(_child("kvworker-up", up, state, environ)) as stack:
         stack.wait_until(lambda: _answers(config), START_SECONDS)
         with running_child(_child("pipeline", worker, state, environ)) as pipeline:
-            code = subprocess.call(_python("examples.run", *packages), env=environ)  # noqa: S603 - made above
+            code = subprocess.call(_python("examples.run", *packages), env=environ)  # noqa: S603 - the command is built here
             for child in (pipeline, stack):
                 if not child.is_running:
                     raise child.died()
@@ -67,10 +74,12 @@ def _answers(config: Path) -> bool:
 
 @click.command()
 @click.argument("packages", nargs=-1)
-@click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Keep the state and the logs here.")
+@click.option(
+    "--state", type=click.Path(file_okay=False, path_type=Path), help="Keep the state and the logs in this directory."
+)
 def main(packages: tuple[str, ...], state: Path | None) -> None:
-    """Run the pipeline over PACKAGES (default: celery and sqlalchemy) on a stack of its own."""
-    # So that a plain `kill` unwinds, and stops what was started, as Ctrl-C does.
+    """Start a stack and run the pipeline on it over PACKAGES (default: celery and sqlalchemy)."""
+    # With this, a plain `kill` stops the stack too, like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="kvworker-demo-") as temporary:
         directory = (state or Path(temporary)).resolve()

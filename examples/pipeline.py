@@ -1,14 +1,14 @@
-"""An agent pipeline with a Celery application of its own and its shared state in kvworker.
+"""An agent pipeline that has its own Celery application and keeps its shared state in kvworker.
 
-One task reads one file of a package. Tasks run on any number of workers, in any order, some of them
-twice; what they share is kept by kvworker:
+A task reads one file of a package. Tasks run on any number of workers, in any order, and some run twice. They share
+three things through kvworker:
 
-* counters, one namespace per package: the idempotency key of an increment names the file and its
-  content, so a file counts once, however often its task runs;
-* a memo of what was found in a file, by content hash, which expires after an hour;
-* the progress of a run, and its record, which the chord hands to the store without a task in between.
+* Counters, in a namespace for each package. An increment's idempotency key names the file and its content, so a file
+  counts once even if its task runs twice.
+* A memo of each file's summary, by content hash. It expires after an hour.
+* The progress of a run, and its record. The chord passes the record to the store directly, without a task in between.
 
-Start its worker where ``KVWORKER_CONFIG`` names the configuration of a running kvworker::
+Set ``KVWORKER_CONFIG`` to the configuration of a running kvworker, and start the pipeline's worker::
 
     celery -A examples.pipeline worker -Q pipeline
 """
@@ -37,9 +37,9 @@ store = KeyValueStore.from_config()
 
 app = Celery("pipeline", broker=store.settings.queue.broker_url, backend=store.settings.queue.result_backend)
 app.conf.update(
-    # Its own queue: a task may wait for kvworker because kvworker's worker never waits for a task.
+    # The pipeline has its own queue, and kvworker's worker never waits for a task, so a task may wait for kvworker.
     task_default_queue=QUEUE,
-    # Every task may run twice without harm, so none needs to be lost with its worker.
+    # A task may run twice without harm, so a message is acknowledged late and survives its worker.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
@@ -47,29 +47,29 @@ app.conf.update(
 
 
 def counters_namespace(package: str) -> str:
-    """Where the counters of a package are kept."""
+    """Name the namespace of a package's counters."""
     return f"pipeline.counters.{package}"
 
 
 def progress_key(run: str) -> str:
-    """Where in ``RUNS`` the number of files that a run has done is kept."""
+    """Name the key in ``RUNS`` that counts the files a run has read."""
     return f"{run}/files-done"
 
 
 def record_key(run: str, package: str) -> str:
-    """Where in ``RUNS`` a run's record of one package is kept."""
+    """Name the key in ``RUNS`` of a run's record of one package."""
     return f"{run}/{package}"
 
 
 def operation_id(*names: str) -> str:
-    """The idempotency key of a write; hashed, since a key has at most 255 bytes and a path may have more."""
+    """Make a write's idempotency key. It is a hash, since a path may exceed the limit of 255 bytes."""
     return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
 
-# A retry is safe: every write below is idempotent, so what was applied already is not applied again.
+# A retry is safe: every write below has an idempotency key, or writes the same value again.
 @app.task(autoretry_for=(QueueError, StoreUnavailableError), retry_backoff=True, max_retries=3)
 def read_file(run: str, package: str, file: str) -> dict[str, Any]:
-    """Count one file, and tell whether its memo was there and how many counters moved."""
+    """Count one file, and report whether it had a memo and how many counters changed."""
     source = (package_root(package) / file).read_bytes()
     digest = hashlib.sha256(source).hexdigest()
     summary, memo_hit = recall_or_summarize(source, digest)
@@ -93,7 +93,7 @@ def read_file(run: str, package: str, file: str) -> dict[str, Any]:
 
 
 def recall_or_summarize(source: bytes, digest: str) -> tuple[dict[str, int], bool]:
-    """The summary of a file from its memo, or else made now and remembered; and which of the two."""
+    """Return a file's summary, and whether it came from the memo. A new summary is remembered."""
     memo = store.get(MEMO, digest)
     if memo.found:
         return cast("dict[str, int]", memo.value), True
@@ -104,7 +104,7 @@ def recall_or_summarize(source: bytes, digest: str) -> tuple[dict[str, int], boo
 
 @app.task
 def sum_up(outcomes: list[dict[str, Any]], run: str, package: str) -> dict[str, Any]:
-    """The record of a run from what its tasks returned."""
+    """Make the record of a run from the results of its tasks."""
     return {
         "run": run,
         "package": package,
@@ -115,10 +115,10 @@ def sum_up(outcomes: list[dict[str, Any]], run: str, package: str) -> dict[str, 
 
 
 def read_package(run: str, package: str) -> Signature:
-    """The canvas that reads every file of a package; its result is what kv_set says of the run's record."""
+    """Make the canvas that reads every file of a package. Its result is that of the record's kv_set."""
     keep_record = store.signature(
         "kv_set", {"namespace": RUNS, "key": record_key(run, package), "ttl_seconds": RUN_TTL_SECONDS}
     )
     header = group(read_file.s(run, package, file) for file in python_files(package))
-    # The value that keep_record stores is what sum_up returns.
+    # Celery passes sum_up's result to keep_record, as its value.
     return chord(header, sum_up.s(run, package) | keep_record)

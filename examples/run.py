@@ -1,7 +1,7 @@
-"""Runs the pipeline twice and compares what kvworker counted with a direct count.
+"""Run the pipeline twice, and compare kvworker's counters with a direct count.
 
-``python -m examples.run [PACKAGE ...]`` needs a running kvworker, the pipeline's worker, and
-``KVWORKER_CONFIG``; ``python -m examples.demo`` starts all of them. It exits with 1 if a total is wrong.
+``python -m examples.run [PACKAGE ...]`` needs ``KVWORKER_CONFIG``, a running kvworker and the pipeline's worker, which
+``python -m examples.demo`` starts for you. It exits with 1 if a total is wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Totals = dict[str, dict[str, int]]
 
 
 def run_pipeline(packages: Sequence[str], title: str) -> list[dict[str, Any]]:
-    """Run the pipeline once over the packages, under a progress bar, and return its records."""
+    """Run the pipeline once over the packages with a progress bar, and return its records."""
     run = uuid.uuid4().hex
     files = sum(len(python_files(package)) for package in packages)
     results = [read_package(run, package).delay() for package in packages]
@@ -47,15 +47,15 @@ def run_pipeline(packages: Sequence[str], title: str) -> list[dict[str, Any]]:
 
 
 def watch(run: str, results: Sequence[AsyncResult]) -> Iterator[int]:
-    """Yield the number of files done until every result is there, and once more then.
+    """Yield the number of files read until every result has arrived, and then once more.
 
     Raises:
-        TimeoutError: that took longer than ``MAX_RUN_SECONDS``.
+        TimeoutError: The run took longer than ``MAX_RUN_SECONDS``.
     """
     give_up_at = time.monotonic() + MAX_RUN_SECONDS
     while not all(result.ready() for result in results):
         if time.monotonic() > give_up_at:
-            raise TimeoutError(f"the run did not end within {MAX_RUN_SECONDS} s; the pipeline worker's log tells why")
+            raise TimeoutError(f"the run did not end within {MAX_RUN_SECONDS} s; see the pipeline worker's log")
         yield files_done(run)
         time.sleep(0.2)
     for result in results:
@@ -65,12 +65,12 @@ def watch(run: str, results: Sequence[AsyncResult]) -> Iterator[int]:
 
 
 def files_done(run: str) -> int:
-    """How many files a run has done; 0 before the first."""
+    """Return the number of files that a run has read, 0 before the first."""
     return cast("int", store.get(RUNS, progress_key(run)).value or 0)
 
 
 def read_counters(packages: Sequence[str]) -> Totals:
-    """The counters as kvworker has them; one that is missing is 0."""
+    """Read the counters from kvworker. A missing counter is 0."""
     return {
         package: {
             counter: cast("int", store.get(counters_namespace(package), counter).value or 0) for counter in COUNTERS
@@ -80,7 +80,7 @@ def read_counters(packages: Sequence[str]) -> Totals:
 
 
 def totals_table(counted: Totals, direct: Totals) -> Table:
-    """Kvworker's counters beside the direct count."""
+    """Put kvworker's counters beside the direct count."""
     table = Table("package", "counter", title="Counters in kvworker and a direct count without it")
     for heading in ("kvworker", "direct count", ""):
         table.add_column(heading, justify="right")
@@ -94,7 +94,7 @@ def totals_table(counted: Totals, direct: Totals) -> Table:
 
 
 def show_records(records: Sequence[dict[str, Any]]) -> None:
-    """What each run's record says."""
+    """Print each run's record."""
     for record in records:
         console.print(
             f"  {record['package']}: {record['files']} files, {record['memo_hits']} from the memo,"
@@ -103,7 +103,11 @@ def show_records(records: Sequence[dict[str, Any]]) -> None:
 
 
 def show_expiry(ttl_seconds: float = 1.0) -> bool:
-    """Write an entry with a TTL and watch it go; True if it was there before and is gone after."""
+    """Write an entry with a TTL and watch it expire.
+
+    Returns:
+        True if the entry existed at first and had expired at the end.
+    """
     store.set(SCRATCH, "lease", {"holder": "agent-7"}, ttl_seconds=ttl_seconds)
     first = store.get(SCRATCH, "lease")
     console.print(f"A lease with a TTL of {ttl_seconds} s: found={first.found}, {first.ttl_seconds or 0:.2f} s remain")
@@ -115,7 +119,11 @@ def show_expiry(ttl_seconds: float = 1.0) -> bool:
 
 
 def show_quota(document_bytes: int = 50_000, max_documents: int = 1000) -> bool:
-    """Fill a namespace until its quota refuses; True if it did, and nothing of the refused write was kept."""
+    """Fill a namespace until its quota refuses a write.
+
+    Returns:
+        True if a write was refused and stored nothing.
+    """
     for number in range(max_documents):
         key = f"document-{number}"
         try:
@@ -129,8 +137,8 @@ def show_quota(document_bytes: int = 50_000, max_documents: int = 1000) -> bool:
 
 
 def check_totals(packages: Sequence[str]) -> list[str]:
-    """Run the pipeline twice; what was wrong, one line each."""
-    console.print(f"Reading every Python file of {', '.join(packages)}; memos are kept in {MEMO}, by content")
+    """Run the pipeline twice, and return one line for each wrong total."""
+    console.print(f"Reading every Python file of {', '.join(packages)}; memos are kept in {MEMO} by content hash")
     show_records(run_pipeline(packages, "first run"))
     counted, direct = read_counters(packages), {package: count_directly(package) for package in packages}
     console.print(totals_table(counted, direct))

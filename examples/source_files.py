@@ -1,4 +1,4 @@
-"""What the pipeline reads: the Python files of installed packages. Knows nothing of queues or stores."""
+"""The pipeline's input: the Python files of installed packages. This module uses no queue and no store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ COUNTERS = ("files", "lines", "bytes", "functions", "classes")
 
 
 def package_root(package: str) -> Path:
-    """The directory of an installed package.
+    """Find the directory of an installed package.
 
     Raises:
-        ModuleNotFoundError: it is not installed, or is not a package.
+        ModuleNotFoundError: It is not installed, or is a single module.
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -22,13 +22,13 @@ def package_root(package: str) -> Path:
 
 
 def python_files(package: str) -> list[str]:
-    """Every Python file of the package, in order, relative to its directory."""
+    """List the Python files of a package in order, relative to its directory."""
     root = package_root(package)
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
 
 
 def summarize(source: bytes) -> dict[str, int]:
-    """What one file adds to each counter."""
+    """Compute the amounts that a file adds to the counters."""
     nodes = list(ast.walk(ast.parse(source)))
     return {
         "files": 1,
@@ -40,7 +40,7 @@ def summarize(source: bytes) -> dict[str, int]:
 
 
 def count_directly(package: str) -> dict[str, int]:
-    """The counters of a whole package, by a plain loop in this process."""
+    """Count a whole package in a plain loop in this process."""
     root = package_root(package)
     summaries = [summarize((root / file).read_bytes()) for file in python_files(package)]
     return {counter: sum(summary[counter] for summary in summaries) for counter in COUNTERS}

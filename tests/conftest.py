@@ -11,6 +11,30 @@ from tests.support.servers import PostgresServer, empty_valkey_url, running_post
 
 _valkey_numbers = itertools.count()
 
+#: The files that take longest, which start first: a run in parallel ends when its last file does.
+LONGEST = (
+    "acceptance/test_docs.py",
+    "acceptance/test_chaos.py",
+    "acceptance/test_wheel.py",
+    "acceptance/test_demo.py",
+    "acceptance/test_up.py",
+    "acceptance/test_faults.py",
+    "acceptance/test_rabbitmq.py",
+    "acceptance/test_timeouts.py",
+    "conformance/test_stateful.py",
+    "conformance/test_postgres.py",
+    "integration/test_roles.py",
+    "integration/test_concurrency.py",
+    "integration/test_publisher.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by ``LONGEST``; those it does not name stay in their order, behind the others."""
+    root = Path(__file__).parent
+    order = {root / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import socket
 import subprocess
 import tempfile
@@ -28,6 +29,12 @@ with warnings.catch_warnings():
 
 TEMPLATE_DATABASE = "kv_template"
 VALKEY_DATABASES = 16
+
+_FIRST_PORT = 12_000
+_PORT_RANGES = 16
+_PORTS_PER_RANGE = 1_250
+#: Other test runs, and the programs that a test starts, begin elsewhere in the range.
+_port_numbers = itertools.count(os.getpid() * 37)
 
 
 class PostgresServer:
@@ -144,11 +151,18 @@ def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
 
 
 def free_port() -> int:
-    """Find a free loopback port. The system chooses it, so parallel test runs get different ports."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Find a free loopback port.
+
+    The processes of a parallel run search separate ranges, so that none is given a port that another is about to use.
+    The ranges lie below the one from which the system chooses ports for outgoing connections.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PORT_RANGES
+    for _ in range(_PORTS_PER_RANGE):
+        port = _FIRST_PORT + worker * _PORTS_PER_RANGE + next(_port_numbers) % _PORTS_PER_RANGE
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("every port of the range is in use")
 
 
 @contextmanager
