@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from celery.utils.log import get_task_logger
 from celery.worker.consumer import Consumer
+from celery.worker.consumer.consumer import MESSAGE_DECODE_ERROR
+from kombu.utils.encoding import safe_repr
 
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 
@@ -73,6 +75,13 @@ class RobustConsumer(Consumer):
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Drop a message that cannot be decoded, and log its size instead of its body."""
-        size_bytes, problem = len(message.body), type(exc).__name__
-        logger.critical("a message of %d bytes cannot be decoded and is dropped: %s", size_bytes, problem)
+        logger.critical(
+            MESSAGE_DECODE_ERROR,
+            exc,
+            message.content_type,
+            message.content_encoding,
+            safe_repr(message.headers),
+            f"(not shown, {len(message.body)} bytes)",
+            exc_info=True,
+        )
         message.ack()
