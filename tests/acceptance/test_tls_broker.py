@@ -121,7 +121,7 @@ def errors_shown_to_a_caller(settings: Settings, reason: str) -> list[str]:
 
 def documented_rights() -> list[str]:
     """Read from docs/how-to/secure.md the rights that the user needs."""
-    document = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "how-to" / "secure.md").read_text(encoding="utf-8")
     found = re.search(r"^user kvworker on >password (.+)$", document, re.MULTILINE)
     assert found is not None
     return found[1].split()
