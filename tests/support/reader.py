@@ -7,6 +7,7 @@ be running. It fails at the first block whose output differs from the document, 
 from __future__ import annotations
 
 import ast
+import asyncio
 import doctest
 import io
 import json
@@ -117,7 +118,11 @@ def run_python(block: Block, text: str, namespace: dict[str, Any]) -> None:
         printed[sys._getframe(1).f_lineno].append(" ".join(map(str, values)))
 
     namespace["print"] = record
-    exec(compile(tree, block.document.name, "exec"), namespace)  # noqa: S102 - our own document
+    # Like a notebook, this allows `await` outside of functions; it makes the code a coroutine.
+    code = compile(tree, block.document.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    coroutine = eval(code, namespace)  # noqa: S307 - our own document
+    if coroutine is not None:
+        asyncio.run(coroutine)
     for first, last in _prints(tree):
         outputs = [output for line in range(first, last + 1) for output in printed[line]]
         shown = comments.get(last, "(no comment)")

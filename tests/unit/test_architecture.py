@@ -14,7 +14,7 @@ PACKAGES_SECTION = TEXT.split("\n## Packages\n")[1].split("\n## ")[0]
 LISTED = re.findall(r"^\| `([\w.]+)` \|", PACKAGES_SECTION, re.MULTILINE)
 
 #: What a later change makes; ARCHITECTURE.md says so beside the name.
-PLANNED = {"kvworker/ops/metrics.py"}
+PLANNED = {"kvworker/messaging/observer.py", "kvworker/ops/metrics.py"}
 
 
 def packages(directory: Path) -> set[str]:
@@ -58,7 +58,7 @@ def test_the_list_is_in_the_order_of_the_import_contract() -> None:
 
 def test_every_file_that_is_named_exists() -> None:
     named = set(re.findall(r"`((?:kvworker|tasks|tests|docs)/[\w/.-]*|[\w]+\.(?:py|toml))`", TEXT))
-    named -= {"dialect.py", "errors.py"}  # of a dialect that does not exist yet
+    named -= {"dialect.py", "engine.py", "errors.py"}  # of a dialect that does not exist yet
     assert len(named) > 30
     for path in named - PLANNED:
         assert (ROOT / path).exists(), path
