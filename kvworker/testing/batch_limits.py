@@ -1,6 +1,6 @@
 """Cases: the steps of a batch and the values that it reads are bounded and checked."""
 
-# ruff: noqa: S101, D102 - these are tests; their names say what they test.
+# ruff: noqa: S101 - these are tests.
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class BatchLimitCases(Cases):
     """Limits and checks of batches."""
 
     def test_the_values_that_a_batch_reads_are_bounded(self, make_adapter: AdapterFactory) -> None:
+        """A batch that reads over 4 MiB of values, or over 64 KiB if it also writes, raises and changes nothing."""
         adapter = make_adapter(namespace_quota_bytes=2_000_000)
         adapter.set("namespace", "key", text_of(1_500_000))
         assert len(adapter.batch("namespace", [Step("get", "key")] * 2).results) == 2
@@ -31,10 +32,12 @@ class BatchLimitCases(Cases):
 
     @pytest.mark.parametrize("count", [0, 1001])
     def test_a_batch_has_1_to_1000_steps(self, adapter: KeyValueStoreAdapter, count: int) -> None:
+        """A batch without steps, or with more than 1000, raises ``InvalidRequestError``."""
         with pytest.raises(InvalidRequestError, match="1 to 1000"):
             adapter.batch("namespace", [Step("increment", "key")] * count)
 
     def test_anything_but_a_list_of_steps_is_refused(self, adapter: KeyValueStoreAdapter) -> None:
+        """``batch`` raises ``InvalidRequestError`` for anything but a sequence of ``Step`` objects."""
         bad: list[Any] = [None, "abc", [1], [{"tool": "kv_get", "key": "key"}], Step("get", "key")]
         for steps in bad:
             with pytest.raises(InvalidRequestError):
@@ -54,10 +57,12 @@ class BatchLimitCases(Cases):
         ids=str,
     )
     def test_a_step_accepts_only_the_options_of_its_action(self, arguments: dict[str, Any]) -> None:
+        """A step with an unknown action, or with another action's option, raises ``InvalidRequestError``."""
         with pytest.raises(InvalidRequestError, match=r"takes no|must be one of"):
             Step(key="key", **arguments)
 
     def test_a_thousand_steps(self, adapter: KeyValueStoreAdapter) -> None:
+        """A batch of the maximum length works, even when it writes the same keys several times."""
         steps = [Step("increment", f"key {number % 300}") for number in range(1000)]
         assert len(adapter.batch("namespace", steps).results) == 1000
         assert ledger(adapter, "namespace") == (300, 300)

@@ -1,6 +1,6 @@
 """Cases: a batch applies many operations of one namespace in order, in one transaction, under one operation id."""
 
-# ruff: noqa: S101, D102 - these are tests; their names say what they test.
+# ruff: noqa: S101 - these are tests.
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class BatchCases(Cases):
     """Batches."""
 
     def test_steps_are_applied_in_order(self, adapter: KeyValueStoreAdapter) -> None:
+        """Each step sees the effects of the steps before it, and results come in the order of the steps."""
         adapter.set("namespace", "old", "gone soon")
         batch = adapter.batch(
             "namespace",
@@ -94,6 +95,7 @@ class BatchCases(Cases):
         assert ledger(adapter, "namespace") == (1 + len('{"x":["\u00e9"]}'.encode()), 2)
 
     def test_an_atomic_batch_applies_all_or_nothing(self, adapter: KeyValueStoreAdapter) -> None:
+        """A refused step raises ``BatchRefusedError`` with its index and error, and nothing is stored or recorded."""
         adapter.set("namespace", "text", "no counter")
         steps = [Step("set", "new", value=1), Step("delete", "text"), Step("set", "text", value="still none")]
         with pytest.raises(BatchRefusedError) as caught:
@@ -107,6 +109,7 @@ class BatchCases(Cases):
         assert not adapter.was_applied("namespace", "operation")
 
     def test_steps_of_a_batch_that_is_not_atomic_are_refused_individually(self, adapter: KeyValueStoreAdapter) -> None:
+        """Without ``atomic``, the result of a refused step is its error, and the other steps are applied."""
         adapter.set("namespace", "text", "no counter")
         batch = adapter.batch(
             "namespace",
@@ -129,6 +132,7 @@ class BatchCases(Cases):
         assert ledger(adapter, "namespace") == (13, 2)
 
     def test_conditions_hold_within_a_batch(self, adapter: KeyValueStoreAdapter) -> None:
+        """A step's condition is checked against the entry as the earlier steps left it, not as the batch found it."""
         version = adapter.set("namespace", "key", 1).version
         batch = adapter.batch(
             "namespace",
@@ -145,6 +149,7 @@ class BatchCases(Cases):
 
     @pytest.mark.parametrize("atomic", [True, False])
     def test_a_batch_is_replayed_with_its_own_results(self, adapter: KeyValueStoreAdapter, *, atomic: bool) -> None:
+        """A replayed batch returns what it returned the first time, reads and errors included, even after a clear."""
         adapter.set("namespace", "text", "as it was")
         steps = [
             Step("get", "text"),
@@ -163,6 +168,7 @@ class BatchCases(Cases):
         assert not adapter.get("namespace", "text").found
 
     def test_other_steps_are_a_conflict(self, adapter: KeyValueStoreAdapter) -> None:
+        """An id belongs to its steps, their order and ``atomic``; another use raises ``IdempotencyConflictError``."""
         adapter.batch("namespace", [Step("set", "a", value=1), Step("increment", "b")], operation_id="operation")
         others: list[tuple[list[Step], bool]] = [
             ([Step("increment", "b"), Step("set", "a", value=1)], True),
@@ -177,6 +183,7 @@ class BatchCases(Cases):
             adapter.set("namespace", "a", 1, operation_id="operation")
 
     def test_a_batch_that_only_reads_needs_no_record(self, adapter: KeyValueStoreAdapter) -> None:
+        """A batch of gets finds only live entries, and its operation id is not recorded."""
         adapter.set("namespace", "a", {"x": 1}, ttl_seconds=60)
         adapter.set("namespace", "gone", 1, ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "gone")
@@ -191,6 +198,7 @@ class BatchCases(Cases):
         assert not adapter.was_applied("namespace", "operation")
 
     def test_the_growth_of_an_atomic_batch_as_a_whole_must_fit(self, make_adapter: AdapterFactory) -> None:
+        """An atomic batch must fit by its net growth in bytes, so that a delete makes room for earlier steps too."""
         adapter = make_adapter(namespace_quota_bytes=100)
         adapter.set("namespace", "a", text_of(90))
         adapter.batch("namespace", [Step("set", "b", value=text_of(95)), Step("delete", "a")])
@@ -202,6 +210,7 @@ class BatchCases(Cases):
         assert not adapter.get("namespace", "c").found
 
     def test_each_step_of_a_batch_that_is_not_atomic_must_fit(self, make_adapter: AdapterFactory) -> None:
+        """Without ``atomic``, each step must fit when it is its turn, so a delete makes room only for later steps."""
         adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=150)
         adapter.set("other", "x", text_of(60))
         batch = adapter.batch(
@@ -229,6 +238,7 @@ class BatchCases(Cases):
     def test_expired_entries_never_cause_a_batch_to_be_refused(
         self, make_adapter: AdapterFactory, *, atomic: bool
     ) -> None:
+        """Expired entries of any namespace free their bytes for a batch that would exceed a quota."""
         adapter = make_adapter(namespace_quota_bytes=100, global_quota_bytes=100)
         adapter.set("namespace", "old", text_of(40), ttl_seconds=SHORT_TTL_SECONDS)
         adapter.set("other", "old", text_of(60), ttl_seconds=SHORT_TTL_SECONDS)
@@ -239,6 +249,7 @@ class BatchCases(Cases):
         assert ledger(adapter, "namespace") == (100, 1)
 
     def test_a_replayed_error_is_complete(self, adapter: KeyValueStoreAdapter) -> None:
+        """A replayed step's error has the type, text and fields of the first one."""
         adapter.set("namespace", "key", "text")
         steps = [Step("increment", "key"), Step("set", "key", value=1, if_absent=True)]
         first = adapter.batch("namespace", steps, atomic=False, operation_id="operation")
@@ -250,6 +261,7 @@ class BatchCases(Cases):
             assert other.key == "key"
 
     def test_batches_of_several_threads_do_not_interleave(self, adapter: KeyValueStoreAdapter) -> None:
+        """Concurrent batches of the same keys neither deadlock nor see each other's unfinished work."""
         keys = ["a", "b", "c", "d"]
 
         def add(number: int) -> BatchResult:

@@ -1,6 +1,6 @@
 """Cases: changing an entry's expiry without its value, and its value without its expiry."""
 
-# ruff: noqa: S101, D102 - these are tests; their names say what they test.
+# ruff: noqa: S101 - these are tests.
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class ExpiryCases(Cases):
     """Touch, persist and keep_ttl."""
 
     def test_touch_changes_the_expiry(self, adapter: KeyValueStoreAdapter) -> None:
+        """``touch`` replaces the remaining seconds and leaves the value and its version."""
         version = adapter.set("namespace", "key", {"a": 1}).version
         touched = adapter.touch("namespace", "key", 60)
         assert (touched.found, touched.ttl_seconds, touched.version, touched.replayed) == (True, 60, version, False)
@@ -29,6 +30,7 @@ class ExpiryCases(Cases):
         wait_for_expiry(adapter, "namespace", "key")
 
     def test_persist_removes_the_expiry(self, adapter: KeyValueStoreAdapter) -> None:
+        """After ``persist`` an entry never expires, and its value and version are the same."""
         version = adapter.set("namespace", "key", "kept", ttl_seconds=60).version
         assert adapter.persist("namespace", "key").to_dict() == {
             "namespace": "namespace",
@@ -41,6 +43,7 @@ class ExpiryCases(Cases):
         assert (entry.value, entry.ttl_seconds) == ("kept", None)
 
     def test_missing_and_expired_entries_are_not_found(self, adapter: KeyValueStoreAdapter) -> None:
+        """``touch`` and ``persist`` return ``found=False`` for a missing or expired entry and do not revive it."""
         adapter.set("namespace", "expired", 1, ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "expired")
         for key in ("expired", "missing"):
@@ -51,6 +54,7 @@ class ExpiryCases(Cases):
             assert adapter.touch("namespace", key, 60, operation_id=f"touch {key}").to_dict()["replayed"] is True
 
     def test_the_ledger_does_not_change(self, adapter: KeyValueStoreAdapter) -> None:
+        """A change of expiry leaves the used bytes and the number of entries, whether the entry exists or not."""
         adapter.set("namespace", "key", 12345)
         adapter.touch("namespace", "key", 60)
         adapter.persist("namespace", "key")
@@ -58,6 +62,7 @@ class ExpiryCases(Cases):
         assert ledger(adapter, "namespace") == (5, 1)
 
     def test_both_are_replayed(self, adapter: KeyValueStoreAdapter) -> None:
+        """A replay leaves the present expiry, and the same id with another TTL or method is a conflict."""
         adapter.set("namespace", "key", 1)
         adapter.touch("namespace", "key", 60, operation_id="touch")
         adapter.persist("namespace", "key", operation_id="persist")
@@ -74,12 +79,14 @@ class ExpiryCases(Cases):
 
     @pytest.mark.parametrize("ttl_seconds", [0, -1, True, math.nan, math.inf, "5", None])
     def test_bad_ttls_are_refused(self, adapter: KeyValueStoreAdapter, ttl_seconds: Any) -> None:
+        """``touch`` raises ``InvalidTTLError`` unless the TTL is a positive finite number of seconds."""
         adapter.set("namespace", "key", 1)
         with pytest.raises(InvalidTTLError):
             adapter.touch("namespace", "key", ttl_seconds)
         assert adapter.get("namespace", "key").ttl_seconds is None
 
     def test_keep_ttl_keeps_the_ttl(self, adapter: KeyValueStoreAdapter) -> None:
+        """``set`` with ``keep_ttl`` replaces the value, keeps the expiry and returns the remaining seconds."""
         adapter.set("namespace", "key", 1, ttl_seconds=60)
         kept = adapter.set("namespace", "key", 2, keep_ttl=True)
         assert kept.ttl_seconds is not None
@@ -89,6 +96,7 @@ class ExpiryCases(Cases):
         assert entry.ttl_seconds is not None
 
     def test_keep_ttl_without_a_ttl_to_keep(self, adapter: KeyValueStoreAdapter) -> None:
+        """``keep_ttl`` gives an entry without a TTL if the old one had none, is missing or has expired."""
         adapter.set("namespace", "key", 1)
         assert adapter.set("namespace", "key", 2, keep_ttl=True).ttl_seconds is None
         assert adapter.set("namespace", "new", 2, keep_ttl=True).ttl_seconds is None
@@ -98,6 +106,7 @@ class ExpiryCases(Cases):
         assert adapter.get("namespace", "expired").value == 2
 
     def test_keep_ttl_works_with_an_expected_version(self, adapter: KeyValueStoreAdapter) -> None:
+        """``keep_ttl`` and ``expected_version`` can be combined in one write."""
         adapter.set("namespace", "key", 1, ttl_seconds=60)
         version = version_of(adapter, "namespace", "key")
         kept = adapter.set("namespace", "key", 2, keep_ttl=True, expected_version=version)

@@ -1,6 +1,6 @@
 """Cases: sweep, prune and recompute keep to their bounds and report their work; usage reports the ledgers."""
 
-# ruff: noqa: S101, D102 - these are tests; their names say what they test.
+# ruff: noqa: S101 - these are tests.
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class MaintenanceCases(Cases):
     """Sweeps, prunes, recomputes and usage."""
 
     def test_a_sweep_removes_only_expired_entries(self, adapter: KeyValueStoreAdapter) -> None:
+        """A sweep deletes the expired entries of all namespaces, frees their bytes and reports both."""
         for key in "abc":
             adapter.set("one", key, "12", ttl_seconds=SHORT_TTL_SECONDS)
         adapter.set("two", "a", "12", ttl_seconds=SHORT_TTL_SECONDS)
@@ -40,6 +41,7 @@ class MaintenanceCases(Cases):
         assert adapter.sweep_expired() == SweepReport(deleted_rows=0, freed_bytes=0, batches=0, complete=True)
 
     def test_a_sweep_works_in_batches(self, adapter: KeyValueStoreAdapter) -> None:
+        """A sweep deletes at most ``batch_rows`` entries in one transaction and continues while any are left."""
         for number in range(7):
             adapter.set("namespace", str(number), 1, ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", *map(str, range(7)))
@@ -51,6 +53,7 @@ class MaintenanceCases(Cases):
         }
 
     def test_a_sweep_keeps_to_its_budget(self, adapter: KeyValueStoreAdapter) -> None:
+        """A sweep stops after the batch in which ``budget_seconds`` run out, and reports that it is incomplete."""
         for number in range(3):
             adapter.set("namespace", str(number), 1, ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", *map(str, range(3)))
@@ -59,6 +62,7 @@ class MaintenanceCases(Cases):
         assert adapter.sweep_expired().deleted_rows == 2
 
     def test_a_sweep_keeps_the_global_ledger(self, make_adapter: AdapterFactory) -> None:
+        """A sweep also subtracts what it frees from the global ledger."""
         adapter = make_adapter(global_quota_bytes=1000)
         adapter.set("one", "a", 1, ttl_seconds=SHORT_TTL_SECONDS)
         adapter.set("two", "a", 123, ttl_seconds=SHORT_TTL_SECONDS)
@@ -70,6 +74,7 @@ class MaintenanceCases(Cases):
         assert (usage.used_bytes, usage.entry_count, usage.quota_bytes) == (2, 1, 1000)
 
     def test_records_are_pruned_after_their_retention(self, make_adapter: AdapterFactory) -> None:
+        """A record is deleted after the retention, in seconds, of the adapter that wrote it, and frees its id."""
         adapter = make_adapter(operation_retention_seconds=SHORT_TTL_SECONDS)
         for number in range(3):
             adapter.set("namespace", "key", number, operation_id=str(number))
@@ -88,6 +93,7 @@ class MaintenanceCases(Cases):
         assert not adapter.set("namespace", "key", 0, operation_id="0").replayed
 
     def test_a_prune_keeps_to_its_budget(self, make_adapter: AdapterFactory) -> None:
+        """A prune stops after the batch in which ``budget_seconds`` run out, and reports that it is incomplete."""
         adapter = make_adapter(operation_retention_seconds=0.001)
         for number in range(3):
             adapter.set("namespace", "key", number)
@@ -95,12 +101,14 @@ class MaintenanceCases(Cases):
 
     @pytest.mark.parametrize("batch_rows", [0, -1, 10**18, 1.5, "200", None, True])
     def test_bad_batch_sizes_are_refused(self, adapter: KeyValueStoreAdapter, batch_rows: Any) -> None:
+        """``sweep_expired`` and ``prune_operations`` raise ``InvalidRequestError`` for a malformed ``batch_rows``."""
         with pytest.raises(InvalidRequestError):
             adapter.sweep_expired(batch_rows=batch_rows)
         with pytest.raises(InvalidRequestError):
             adapter.prune_operations(batch_rows=batch_rows)
 
     def test_a_recompute_of_correct_ledgers_changes_nothing(self, make_adapter: AdapterFactory) -> None:
+        """After ordinary writes, a recompute finds no drift in any namespace or in the whole store."""
         adapter = make_adapter(global_quota_bytes=1000)
         for namespace in ("one", "two"):
             adapter.set(namespace, "a", 123)
@@ -114,6 +122,7 @@ class MaintenanceCases(Cases):
         assert {usage.namespace: usage.used_bytes for usage in adapter.usage()} == {"one": 3, "two": 3, None: 6}
 
     def test_a_recompute_continues_where_it_stopped(self, adapter: KeyValueStoreAdapter) -> None:
+        """A recompute visits namespaces in order, and ``next_after`` tells where to continue, or is None at the end."""
         for namespace in ("b", "a", "c", "\u00e9"):
             adapter.set(namespace, "key", 1)
         after: str | None = None
@@ -126,9 +135,11 @@ class MaintenanceCases(Cases):
         assert seen == ["a", "b", "c", None]
 
     def test_a_recompute_of_nothing_is_complete(self, adapter: KeyValueStoreAdapter) -> None:
+        """A recompute of an empty store checks no namespace and is complete."""
         assert adapter.recompute_ledgers() == RecomputeReport(checked_namespaces=0)
 
     def test_usage_lists_namespaces_in_order_and_the_whole_store_last(self, make_adapter: AdapterFactory) -> None:
+        """With a global quota, the last item is the store's ledger; an unknown namespace has an empty one."""
         adapter = make_adapter(namespace_quota_bytes=500, global_quota_bytes=1000)
         adapter.set("b", "key", 12)
         adapter.set("a", "key", 1)
@@ -141,10 +152,12 @@ class MaintenanceCases(Cases):
         assert adapter.usage("unknown") == [LedgerUsage("unknown", 0, 0, 500)]
 
     def test_without_a_global_quota_there_is_no_global_usage(self, make_adapter: AdapterFactory) -> None:
+        """An adapter without a global quota leaves the store's ledger out, even if another adapter has one."""
         make_adapter(global_quota_bytes=1000).set("a", "key", 1)
         assert [usage.namespace for usage in make_adapter().usage()] == ["a"]
 
     def test_the_clock_of_the_store_advances(self, adapter: KeyValueStoreAdapter) -> None:
+        """``clock`` returns the store's time in seconds, which advances, or None if the store has no clock."""
         first = adapter.clock()
         if first is not None:
             eventually(lambda: (adapter.clock() or 0) > first)

@@ -1,6 +1,6 @@
 """Cases: a stored value comes back equal, and a value that is not JSON is refused."""
 
-# ruff: noqa: S101, D102 - these are tests; their names say what they test.
+# ruff: noqa: S101 - these are tests.
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ class ValueCases(Cases):
 
     @pytest.mark.parametrize("value", _VALUES, ids=lambda value: repr(value)[:20].encode("ascii", "replace").decode())
     def test_values_come_back_unchanged(self, adapter: KeyValueStoreAdapter, value: JSONValue) -> None:
+        """A value comes back with its exact types and key order, including large integers, -0.0 and NUL characters."""
         stored = adapter.set("namespace", "key", value)
         found = adapter.get("namespace", "key")
         assert stored.value == found.value == value
@@ -76,6 +77,7 @@ class ValueCases(Cases):
     def test_a_value_that_is_not_json_is_refused_and_changes_nothing(
         self, adapter: KeyValueStoreAdapter, value: Any
     ) -> None:
+        """A value that is not JSON, such as NaN or a tuple, raises; the entry stays and the id remains unused."""
         adapter.set("namespace", "key", "before")
         with pytest.raises(ValueSerializationError):
             adapter.set("namespace", "key", value, operation_id="refused")
@@ -83,6 +85,7 @@ class ValueCases(Cases):
         assert not adapter.set("namespace", "key", "after", operation_id="refused").replayed
 
     def test_a_cycle_is_refused(self, adapter: KeyValueStoreAdapter) -> None:
+        """A value that contains itself raises ``ValueSerializationError``."""
         cycle: list[JSONValue] = []
         cycle.append(cycle)
         with pytest.raises(ValueSerializationError):
@@ -94,10 +97,12 @@ class ValueCases(Cases):
     def test_quotas_count_the_bytes_of_canonical_json(
         self, adapter: KeyValueStoreAdapter, value: JSONValue, size_bytes: int
     ) -> None:
+        """A value uses the bytes of its JSON text in UTF-8, without spaces, and with non-ASCII characters unescaped."""
         adapter.set("namespace", "key", value)
         assert ledger(adapter, "namespace") == (size_bytes, 1)
 
     def test_a_stored_null_is_found(self, adapter: KeyValueStoreAdapter) -> None:
+        """None is a value: ``get`` finds it and returns its version."""
         version = adapter.set("namespace", "key", None).version
         assert adapter.get("namespace", "key").to_dict() == {
             "namespace": "namespace",

@@ -1,6 +1,6 @@
 """Cases: an entry's version shows whether it was written since, and a write can be conditional on it."""
 
-# ruff: noqa: S101, D102 - these are tests; their names say what they test.
+# ruff: noqa: S101 - these are tests.
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class VersionCases(Cases):
     """Versions, compare-and-set and set-if-absent."""
 
     def test_every_write_of_a_value_gives_a_larger_version(self, adapter: KeyValueStoreAdapter) -> None:
+        """Every write, even of the same value, gives the entry a larger version, which is below 2**53."""
         writes: list[Callable[[], Any]] = [
             lambda: adapter.set("namespace", "key", 1),
             lambda: adapter.set("namespace", "key", 1),
@@ -37,6 +38,7 @@ class VersionCases(Cases):
         assert all(0 < version < 2**53 for version in versions), "JSON numbers are exact only below 2**53"
 
     def test_a_version_never_comes_back(self, adapter: KeyValueStoreAdapter) -> None:
+        """A key that is written again after a delete or a clear gets a version that it never had before."""
         seen = []
         for _ in range(20):
             seen.append(adapter.set("namespace", "key", 1).version)
@@ -46,6 +48,7 @@ class VersionCases(Cases):
         assert len(set(seen)) == 40
 
     def test_a_version_of_a_batch_never_comes_back(self, adapter: KeyValueStoreAdapter) -> None:
+        """A version that a batch gave to an overwritten value is not given again after the batch."""
         steps = [Step("set", "key", value=number) for number in range(500)]
         for _ in range(5):
             batch = adapter.batch("namespace", [*steps, Step("delete", "key")])
@@ -56,6 +59,7 @@ class VersionCases(Cases):
 
     @pytest.mark.parametrize("atomic", [True, False])
     def test_every_write_of_a_batch_gives_a_larger_version(self, adapter: KeyValueStoreAdapter, atomic: bool) -> None:  # noqa: FBT001
+        """Each writing step returns a larger version, and only the last of them matches the entry."""
         before = adapter.set("namespace", "key", 0).version
         steps = [
             Step("set", "key", value=1),
@@ -72,9 +76,11 @@ class VersionCases(Cases):
                 adapter.set("namespace", "key", "lost", expected_version=version)
 
     def test_a_miss_has_no_version(self, adapter: KeyValueStoreAdapter) -> None:
+        """A missing entry's version is None."""
         assert adapter.get("namespace", "key").version is None
 
     def test_compare_and_set(self, adapter: KeyValueStoreAdapter) -> None:
+        """``set`` with an outdated version raises with the expected and the actual version, and changes nothing."""
         first = adapter.set("namespace", "key", "first", ttl_seconds=60).version
         second = adapter.set("namespace", "key", "second", expected_version=first)
         assert (second.value, second.ttl_seconds) == ("second", None)
@@ -87,6 +93,7 @@ class VersionCases(Cases):
         assert ledger(adapter, "namespace") == (8, 1)
 
     def test_a_missing_or_expired_entry_has_no_version(self, adapter: KeyValueStoreAdapter) -> None:
+        """An expected version never matches a missing or expired entry, whose actual version in the error is None."""
         version = adapter.set("namespace", "key", 1, ttl_seconds=SHORT_TTL_SECONDS).version
         wait_for_expiry(adapter, "namespace", "key")
         for key in ("key", "missing"):
@@ -98,6 +105,7 @@ class VersionCases(Cases):
         assert ledger(adapter, "namespace") == (0, 0)
 
     def test_compare_and_delete(self, adapter: KeyValueStoreAdapter) -> None:
+        """``delete`` with a version raises if the entry is missing or was written since, and otherwise deletes it."""
         first = adapter.set("namespace", "key", 1).version
         second = adapter.set("namespace", "key", 2).version
         with pytest.raises(VersionConflictError):
@@ -108,6 +116,7 @@ class VersionCases(Cases):
         assert ledger(adapter, "namespace") == (0, 0)
 
     def test_set_if_absent(self, adapter: KeyValueStoreAdapter) -> None:
+        """``if_absent`` creates an entry, and raises with the actual version if there is one."""
         first = adapter.set("namespace", "key", "mine", if_absent=True, ttl_seconds=60)
         assert (first.value, first.ttl_seconds) == ("mine", 60)
         with pytest.raises(VersionConflictError) as caught:
@@ -116,6 +125,7 @@ class VersionCases(Cases):
         assert adapter.get("namespace", "key").value == "mine"
 
     def test_an_expired_entry_is_absent(self, adapter: KeyValueStoreAdapter) -> None:
+        """``if_absent`` replaces an expired entry."""
         adapter.set("namespace", "key", "old", ttl_seconds=SHORT_TTL_SECONDS)
         wait_for_expiry(adapter, "namespace", "key")
         adapter.set("namespace", "key", "new", if_absent=True)
@@ -125,6 +135,7 @@ class VersionCases(Cases):
     def test_a_conditional_write_is_replayed_even_if_its_condition_fails_now(
         self, adapter: KeyValueStoreAdapter
     ) -> None:
+        """A replay does not check the condition again: the first application itself made it false."""
         first = adapter.set("namespace", "key", 1, if_absent=True, operation_id="create")
         again = adapter.set("namespace", "key", 1, if_absent=True, operation_id="create")
         assert (again.replayed, again.version) == (True, first.version)
@@ -135,6 +146,7 @@ class VersionCases(Cases):
         assert adapter.delete("namespace", "key", expected_version=second.version, operation_id="remove").replayed
 
     def test_a_failed_condition_records_nothing(self, adapter: KeyValueStoreAdapter) -> None:
+        """A write whose condition fails does not use up its operation id."""
         adapter.set("namespace", "key", 1)
         with pytest.raises(VersionConflictError):
             adapter.set("namespace", "key", 2, if_absent=True, operation_id="operation")
@@ -143,6 +155,7 @@ class VersionCases(Cases):
         assert not adapter.set("namespace", "key", 2, if_absent=True, operation_id="operation").replayed
 
     def test_another_condition_is_another_operation(self, adapter: KeyValueStoreAdapter) -> None:
+        """``expected_version``, ``if_absent`` and ``keep_ttl`` are part of an operation's identity."""
         version = adapter.set("namespace", "key", 1, operation_id="operation").version
         for options in ({"expected_version": version}, {"if_absent": True}, {"keep_ttl": True}):
             with pytest.raises(IdempotencyConflictError):
@@ -150,12 +163,14 @@ class VersionCases(Cases):
 
     @pytest.mark.parametrize("version", _BAD_VERSIONS)
     def test_bad_versions_are_refused(self, adapter: KeyValueStoreAdapter, version: Any) -> None:
+        """An expected version must be an ``int`` from 1 to 2**63 - 1, or the call raises ``InvalidRequestError``."""
         with pytest.raises(InvalidRequestError):
             adapter.set("namespace", "key", 1, expected_version=version)
         with pytest.raises(InvalidRequestError):
             adapter.delete("namespace", "key", expected_version=version)
 
     def test_options_that_contradict_each_other_are_refused(self, adapter: KeyValueStoreAdapter) -> None:
+        """Options that exclude each other, or a flag that is not a ``bool``, raise ``InvalidRequestError``."""
         with pytest.raises(InvalidRequestError, match="contradict"):
             adapter.set("namespace", "key", 1, expected_version=1, if_absent=True)
         with pytest.raises(InvalidRequestError, match="contradict"):
@@ -165,6 +180,7 @@ class VersionCases(Cases):
                 adapter.set("namespace", "key", 1, **{option: 1})  # type: ignore[arg-type]
 
     def test_threads_that_compare_and_set_lose_nothing(self, adapter: KeyValueStoreAdapter) -> None:
+        """When several writes expect the same version, only one succeeds, so no update is lost."""
         adapter.set("namespace", "key", [])
 
         def append(number: int) -> None:
@@ -184,6 +200,8 @@ class VersionCases(Cases):
         assert sorted(value, key=repr) == sorted(range(40), key=repr)
 
     def test_only_one_of_several_threads_can_set_if_absent(self, adapter: KeyValueStoreAdapter) -> None:
+        """When several threads write with ``if_absent``, exactly one creates the entry, and the others raise."""
+
         def claim(number: int) -> int | None:
             try:
                 adapter.set("namespace", f"lock {number // 4}", number, if_absent=True)
