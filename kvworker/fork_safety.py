@@ -13,7 +13,7 @@ from abc import ABC
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 _Value = TypeVar("_Value")
 _Class = TypeVar("_Class", bound=type)
@@ -32,7 +32,14 @@ class ForkAware(ABC):  # noqa: B024 - each hook has a default
         """Start over in the child, which has only the thread that forked."""
 
 
-_watching: WeakSet[ForkAware] = WeakSet()
+#: The observers in the order of registration, which all forking threads follow. Another thread or the garbage collector
+#: may change it at any moment, so every use is a single atomic call. A WeakSet is iterated in many steps, and could
+#: change between two of them.
+_observers: dict[ref[ForkAware], None] = {}
+
+
+def _forget(observer: ref[ForkAware]) -> None:
+    _observers.pop(observer, None)
 
 
 def watch_forks(observer: ForkAware) -> None:
@@ -41,7 +48,7 @@ def watch_forks(observer: ForkAware) -> None:
     Args:
         observer: The object to notify. Only a weak reference to it is kept.
     """
-    _watching.add(observer)
+    _observers[ref(observer, _forget)] = None
 
 
 class ProcessLocal(ForkAware, Generic[_Value]):
@@ -98,6 +105,7 @@ class _PropertyLocks(ForkAware):
         watch_forks(self)
 
     def after_fork_in_child(self) -> None:
+        """Replace the locks, which a thread of the parent may have held."""
         for attribute in self.properties:
             attribute.lock = threading.RLock()
 
@@ -138,25 +146,34 @@ def _has_lock(attribute: object) -> bool:
     return isinstance(attribute, cached_property) and hasattr(attribute, "lock")
 
 
+class _Fork(threading.local):
+    """The fork that the current thread is making. In the child this is the only thread."""
+
+    def __init__(self) -> None:
+        self.observers: list[ForkAware] = []
+
+
+_fork = _Fork()
+
+
 def _before_fork() -> None:
-    _forking[:] = list(_watching)
-    for observer in _forking:
+    # An object that starts watching after this copy is notified of the next fork.
+    references = _observers.copy()
+    _fork.observers = [observer for observer in (reference() for reference in references) if observer is not None]
+    for observer in _fork.observers:
         observer.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for observer in reversed(_forking):
+    observers, _fork.observers = _fork.observers, []
+    for observer in reversed(observers):
         observer.after_fork_in_parent()
-    _forking.clear()
 
 
 def _after_fork_in_child() -> None:
-    for observer in reversed(_forking):
+    observers, _fork.observers = _fork.observers, []
+    for observer in reversed(observers):
         observer.after_fork_in_child()
-    _forking.clear()
 
-
-#: The observers of the fork in progress. An object that starts watching meanwhile is notified of the next fork.
-_forking: list[ForkAware] = []
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

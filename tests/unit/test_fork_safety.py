@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -18,6 +20,14 @@ def in_a_child(check: Callable[[], bool]) -> bool:
     if pid == 0:
         os._exit(0 if check() else 1)
     return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.fixture
+def frequent_thread_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 class Recorder(ForkAware):
@@ -83,3 +93,44 @@ def test_no_fork_happens_while_a_value_is_being_made() -> None:
     # The child could never acquire the lock if it had been held while the process forked.
     assert in_a_child(lambda: lock.acquire(timeout=0))
     maker.join()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("frequent_thread_switches")
+def test_observers_may_come_and_go_while_a_process_forks() -> None:
+    recorders = [Recorder() for _ in range(1000)]
+    has_ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not has_ended.is_set():
+            Recorder()
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(50):
+            assert in_a_child(lambda: all(recorder.heard[-2:] == ["before", "child"] for recorder in recorders))
+            assert all(recorder.heard[-2:] == ["before", "parent"] for recorder in recorders)
+    finally:
+        has_ended.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("frequent_thread_switches")
+def test_several_threads_may_fork_at_once() -> None:
+    recorders = [Recorder() for _ in range(20)]
+    local = ProcessLocal(object)
+    mine = local.get()
+
+    def fork(_: int) -> bool:
+        return in_a_child(lambda: local.get() is not mine and all(r.heard[-1] == "child" for r in recorders))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(threads.map(fork, range(60)))
+        # No fork left the lock of the value behind.
+        assert threads.submit(local.pop).result(10) is mine
+    for recorder in recorders:
+        assert sorted(recorder.heard) == ["before"] * 60 + ["parent"] * 60
