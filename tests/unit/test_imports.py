@@ -20,8 +20,9 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_client_loads_no_worker_and_no_database() -> None:
-    loaded = loaded_by("import kvworker.client")
+@pytest.mark.parametrize("module", ["client", "client.sync", "client.aio"])
+def test_the_client_loads_no_worker_and_no_database(module: str) -> None:
+    loaded = loaded_by(f"import kvworker.{module}")
     assert not loaded & {"tasks", "kvworker.worker", "kvworker.adapters", "sqlalchemy", "psycopg", "alembic"}
 
 
