@@ -23,16 +23,19 @@ class _HostEngine(ForkAware):
         watch_forks(self)
 
     def set(self, engine: Engine | None) -> None:
+        """Replace the engine, or remove it with None. The new one's pool is this process's own."""
         with self._lock:
             self._engine = engine
             self._has_parents_pool = False
 
     def get(self) -> Engine | None:
+        """Return the engine, with a pool that this process made, or None."""
         if self._has_parents_pool:
             self._replace_pool()
         return self._engine
 
     def after_fork_in_child(self) -> None:
+        """Note that the pool is the parent's. It is replaced on first use, because a fork should be quick."""
         self._lock = threading.Lock()
         self._has_parents_pool = self._engine is not None
 

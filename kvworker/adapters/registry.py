@@ -18,12 +18,12 @@ ENTRY_POINT_GROUP: Final = "kvworker.adapters"
 
 
 def _bundled(module: str) -> AdapterFactory:
-    def make(config: Mapping[str, Any]) -> KeyValueStoreAdapter:
+    def _make(config: Mapping[str, Any]) -> KeyValueStoreAdapter:
         # Imported on first use: the database libraries are heavy.
         adapter: KeyValueStoreAdapter = import_module(module).make_adapter(config)
         return adapter
 
-    return make
+    return _make
 
 
 _BUNDLED = {"postgres": "kvworker.adapters.postgres", "sqlite": "kvworker.adapters.sqlite"}

@@ -38,10 +38,14 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
+    """Imports a command's module when the command is needed, so that each starts quickly."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands without importing them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import a command, or return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = resolve_name(COMMANDS[cmd_name])

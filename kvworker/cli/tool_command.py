@@ -24,11 +24,11 @@ def tool_command(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @wraps(command)
-    def called(config: Path | None, persona: str | None, timeout: float | None, **rest: Any) -> None:
+    def _called(config: Path | None, persona: str | None, timeout: float | None, **rest: Any) -> None:
         with KeyValueStore(load_settings(config), persona) as store:
             command(partial(store.call, timeout=timeout), **rest)
 
-    return persona_option(timeout_option(json_option(config_option(called))))
+    return persona_option(timeout_option(json_option(config_option(_called))))
 
 
 def print_outcome(result: Mapping[str, Any], text: str, *, as_json: bool) -> None:

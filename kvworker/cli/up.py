@@ -65,6 +65,7 @@ def _interruptible() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first signal, and ignore further signals during the shutdown."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        """Turn the first signal into an exception in the main thread."""
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         click.echo("\nstopping ...", err=True)

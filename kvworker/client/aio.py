@@ -82,11 +82,11 @@ def _coroutine(
     The coroutine's other types are not Any: with Any, mypy infers Any for ``asyncio.gather`` of different methods.
     """
 
-    async def run(store: AsyncKeyValueStore, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    async def _run(store: AsyncKeyValueStore, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         return cast(_Result, await store.call_tool(*describe_call(method, *args, **kwargs)))
 
-    update_wrapper(run, method)
-    return run
+    update_wrapper(_run, method)
+    return _run
 
 
 class AsyncKeyValueStore:

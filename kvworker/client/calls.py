@@ -23,6 +23,7 @@ class _CallDescriber(FacadeMethods):
     """Returns a description of each call instead of running it."""
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> Any:
+        """Return the call with its arguments as a tool takes them."""
         return Call(tool, arguments, timeout)
 
 

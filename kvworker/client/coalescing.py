@@ -154,9 +154,11 @@ class _CircuitBreaker:
         self._open_seconds = _FIRST_OPEN_SECONDS
 
     def is_closed(self, now: float) -> bool:
+        """Tell whether calls may be coalesced at this monotonic instant."""
         return now >= self._open_until
 
     def record_outcome(self, applied_calls: int) -> None:
+        """Close after a message with applied calls; open for longer after one without."""
         if applied_calls:
             self._open_seconds = _FIRST_OPEN_SECONDS
             return

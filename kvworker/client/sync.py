@@ -87,10 +87,12 @@ class _SharedDispatcher:
         self._closed = False
 
     def get(self) -> Dispatcher:
+        """Return this process's dispatcher, made on first use; a closed one raises."""
         self._check_open()
         return self._dispatcher.get()
 
     def close(self) -> None:
+        """Close this process's dispatcher for good."""
         self._closed = True
         # This waits for a thread that is making one.
         dispatcher = self._dispatcher.pop()

@@ -173,12 +173,14 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
 
     async def _get_collection_keys(self, *, collection: str, limit: int | None = None) -> list[str]:
         def keys_of(page: KeyList) -> list[str]:
+            """Return the keys of a page."""
             return [entry.key for entry in page.entries]
 
         return await self._list_names(partial(self._store.list_keys, self._namespace(collection)), keys_of, limit)
 
     async def _get_collection_names(self, *, limit: int | None = None) -> list[str]:
         def collections_of(page: NamespaceList) -> list[str]:
+            """Return the collections that the namespaces of a page belong to."""
             names = [str(usage.namespace).removeprefix(self._prefix) for usage in page.namespaces]
             # The prefix alone may be another program's namespace. A collection's name is never empty.
             return [name for name in names if name]

@@ -76,6 +76,7 @@ def in_parallel(generators: Iterable[Rounds[_Result]]) -> Rounds[list[_Result]]:
     rounds: dict[int, list[Call]] = {}
 
     def advance(index: int, outcomes: list[Outcome] | None) -> None:
+        """Resume a generator with the outcomes of its calls, and keep its next round or its result."""
         generator = started[index]
         try:
             rounds[index] = next(generator) if outcomes is None else generator.send(outcomes)

@@ -50,7 +50,10 @@ class _PooledBrokerConnection(PooledConnection, BrokerConnection):
 
 
 class _BrokerConnectionPool(ConnectionPool):
+    """Makes connections that use our transport, where kombu's pool would make its own kind."""
+
     def new(self) -> PooledConnection:
+        """Make a connection with the parameters of the pool's own."""
         return _PooledBrokerConnection(self, **dict(self.connection._info(resolve=False)))
 
 

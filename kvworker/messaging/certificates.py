@@ -44,6 +44,7 @@ def sign_everything(policies: PoliciesSettings) -> dict[str, Any]:
     serializer = _make_serializer(policies)
 
     def deserialize(data: Any) -> Any:
+        """Verify a message and decode its body, which must be JSON."""
         # The signature does not cover the body's content type, and Celery would decode by whatever type it names.
         if serializer._unpack(data)["content_type"] != _JSON:
             raise SecurityError("the signed body is not JSON")

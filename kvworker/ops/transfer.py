@@ -61,6 +61,7 @@ class _LineInFlight:
 
     @property
     def entry(self) -> tuple[str, str]:
+        """The namespace and key that the line writes."""
         return self.arguments["namespace"], self.arguments["key"]
 
 

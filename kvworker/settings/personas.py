@@ -30,6 +30,7 @@ from kvworker.settings.yaml_file import near_misses, read_file
 
 def _listed(example: str) -> BeforeValidator:
     def check(value: object) -> object:
+        """Refuse a value that is not a list, and show an example of one."""
         if not isinstance(value, list | tuple):
             raise ValueError(f"it should be a list, such as {example}")  # noqa: TRY004 - pydantic reports only these
         return value

@@ -23,6 +23,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses equal keys in a mapping. PyYAML would silently use the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, or raise at the second of two equal keys."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:

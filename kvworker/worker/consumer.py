@@ -48,6 +48,7 @@ class RobustConsumer(Consumer):
         handle = super().create_task_handler(*arguments, **options)
 
         def handle_or_refuse(message: Any) -> None:
+            """Handle a message, and refuse it if Celery raises anything but a connection error."""
             try:
                 handle(message)
             except self.connection_errors:

@@ -151,15 +151,18 @@ class Runtime:
         """Retry while the database is unavailable, until ``give_up_at``: the deadline, or ``retry_seconds`` at most."""
 
         def attempt_again() -> OperationResult:
+            """Run the request, but first repeat the failure of the attempt that was already made."""
             if retrying.statistics["attempt_number"] == 1:
                 # The first attempt was made before: most operations succeed and never pay for a retry policy.
                 raise first_error
             return self._execute_once(request)
 
         def is_too_late(state: RetryCallState) -> bool:
+            """Tell whether the next attempt would start after the time to give up."""
             return self._clock.now() + state.upcoming_sleep >= give_up_at
 
         def log(state: RetryCallState) -> None:
+            """Log the failure and the pause before the next attempt."""
             error = state.outcome.exception() if state.outcome else None
             logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, state.upcoming_sleep)
 

@@ -27,6 +27,7 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
     acknowledging_here = acknowledging(consumer)
 
     def handle_if_sound(message: Any, body: Any, ack: Any, *arguments: Any) -> None:
+        """Handle a sound message, and log and refuse any other without its body."""
         problem = problem_of(message)
         if problem is None:
             try:

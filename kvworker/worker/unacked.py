@@ -186,11 +186,13 @@ def acknowledging(consumer: Any) -> Callable[[Any, Acknowledge], Acknowledge]:
     """
 
     def acknowledge(message: Any, in_event_loop: Acknowledge) -> Acknowledge:
+        """Choose this thread for a message that our record holds, and the event loop for any other."""
         channel = message.channel
         if not isinstance(getattr(channel, "qos", None), UnackedRecord) or _is_reducing_prefetch(consumer):
             return in_event_loop
 
         def in_this_thread(*arguments: Any) -> None:
+            """Acknowledge the message, and wake the event loop if it waits for a free slot."""
             message.ack_log_error(*arguments)
             if _is_waiting_for_slot(channel):
                 consumer.hub.call_soon(_wake)

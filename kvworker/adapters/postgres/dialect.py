@@ -76,6 +76,7 @@ class PostgresDialect(PlanningDialect):
         return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def fetch_one(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> Any:
+        """Run a statement on the connection's reused cursor, which saves making one for each."""
         runner = connection.reused_cursor if isinstance(connection, OneCursorConnection) else connection
         return runner.execute(self.statements[statement], params).fetchone()
 
@@ -83,9 +84,11 @@ class PostgresDialect(PlanningDialect):
         return translate(error)
 
     def cause_of(self, error: Exception) -> Exception | None:
+        """Hide an error whose text quotes a row or a parameter."""
         return None if quotes_data(error) else error
 
     def cannot_connect(self, error: Exception) -> Exception:
+        """Describe the failure without the password, which libpq may quote."""
         return cannot_connect(error, self._url.password if self._url else None)
 
     @contextmanager
@@ -199,6 +202,7 @@ class PostgresDialect(PlanningDialect):
         return limits.global_bytes is not None or self._has_global_ledger
 
     def lock_ledger(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int | None] | None:
+        """Lock a ledger, and merge the shares into which it was split for concurrent writers."""
         params = {"namespace": namespace}
         first = self.fetch_one(connection, "lock_ledger", params)
         if first is None:
@@ -238,6 +242,7 @@ class PostgresDialect(PlanningDialect):
         return rows, live, freed_bytes
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
+        """Read all entries in one statement, so that they are of the same instant."""
         params = {"namespace": namespace, "keys": keys, "max_bytes": MAX_READ_BYTES}
         rows = self.run(connection, "read_entries", params).fetchall()
         return [row[:-1] for row in rows], max((row[-1] for row in rows), default=0.0)

@@ -35,7 +35,7 @@ def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
     )
 
     @event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
+    def _connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
         return OneCursorConnection.connect(*args, **arguments)
 
     return engine

@@ -68,6 +68,7 @@ def engine_for(adapter: str, dialect: Dialect, *, has_url: bool) -> ProcessEngin
     """Return an engine made from the url, or without a url the host program's engine."""
 
     def own_engine() -> Engine:
+        """Make the engine from the url."""
         try:
             return dialect.make_engine()
         except (ArgumentError, TypeError, ValueError):
@@ -80,6 +81,7 @@ def engine_for(adapter: str, dialect: Dialect, *, has_url: bool) -> ProcessEngin
         return ProcessEngine(own_engine, dialect)
 
     def host_engine() -> Engine:
+        """Return the host program's engine, which must use this dialect and its driver."""
         engine = conversation_engine()
         if engine is None:
             raise ConfigurationError(

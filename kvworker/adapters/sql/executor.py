@@ -51,6 +51,7 @@ class Executor:
         """
 
         def attempt() -> _Result:
+            """Run the work, after a check of the schema if the last check is too old."""
             if time.monotonic() >= self._check_schema_at:
                 self._check_schema()
             return self.engine.use(work)
@@ -106,6 +107,7 @@ class Executor:
         failures: list[type[RetryableError]] = []
 
         def next_attempt() -> _Result:
+            """Run the work again, but first repeat the failure of the attempt that was already made."""
             try:
                 if not failures:
                     # The attempt that was made already counts as the first one.
@@ -118,9 +120,11 @@ class Executor:
                 raise
 
         def is_exhausted(_state: RetryCallState) -> bool:
+            """Tell whether failures of the last one's kind have used up their retries."""
             return failures.count(failures[-1]) > _MAX_RETRIES[failures[-1]]
 
         def pause_seconds(state: RetryCallState) -> float:
+            """Back off after a conflict, and retry at once on a new connection."""
             return BACKOFF(state) if failures[-1] is ConflictError else 0.0
 
         retrying = Retrying(

@@ -67,6 +67,7 @@ def ensure_global_ledger(executor: Executor) -> None:
     """Start global accounting if this store has none yet. Writers wait while the entries are counted."""
 
     def work(connection: Any) -> None:
+        """Create the ledger while all other ledgers are locked, unless another process has done so."""
         dialect = executor.dialect
         if dialect.fetch_one(connection, "ledger_usage", {"namespace": GLOBAL_LEDGER}) is None:
             with dialect.transaction(connection):
@@ -165,11 +166,11 @@ def _check_batch_rows(batch_rows: int) -> int:
 def _namespaces(executor: Executor, after: str | None) -> Iterator[str]:
     params = {"after": after or ""}
 
-    def read(connection: Any) -> str | None:
+    def _read(connection: Any) -> str | None:
         row = executor.dialect.fetch_one(connection, "next_namespace", params)
         return None if row is None else row[0]
 
-    while (namespace := executor.run(read)) is not None:
+    while (namespace := executor.run(_read)) is not None:
         yield namespace
         params["after"] = namespace
 

@@ -26,10 +26,10 @@ def read_steps(executor: Executor, write: Write) -> tuple[GetResult, ...]:
         ReadTooLargeError: the values are too large together.
     """
 
-    def read(connection: Any) -> tuple[list[Any], float]:
+    def _read(connection: Any) -> tuple[list[Any], float]:
         return executor.dialect.read_entries(connection, write.namespace, write.keys)
 
-    rows, now = executor.run(read)
+    rows, now = executor.run(_read)
     sizes = {row[0]: row[3] for row in rows}
     if sum(sizes.get(step.key, 0) for step in write.steps) > MAX_READ_BYTES:
         raise ReadTooLargeError(MAX_READ_BYTES)

@@ -92,6 +92,7 @@ def load_statements(package: str) -> Mapping[str, str]:
             sources[kind][name] = body.strip("\n")
 
     def expand(body: str) -> str:
+        """Replace each include by the fragment that it names, which may hold includes itself."""
         return _INCLUDE.sub(lambda match: expand(sources["fragment"][match[1]]), body)
 
     return MappingProxyType(

@@ -68,10 +68,10 @@ class Writer:
     def find_record(self, namespace: str, operation_id: str) -> Record | None:
         """Return the record of an operation id, which may be one of refusals, or None."""
 
-        def read(connection: Any) -> Record | None:
+        def _read(connection: Any) -> Record | None:
             return self._dialect.find_record(connection, namespace, operation_id)
 
-        return self._executor.run(read)
+        return self._executor.run(_read)
 
     def ensure_global_ledger(self) -> None:
         """Start global accounting, once in this process, if there is a global quota."""

@@ -47,6 +47,7 @@ class SqliteDialect(PlanningDialect):
         return make_sqlite_engine(self._url, self._settings)
 
     def needs_fork_gate(self) -> bool:
+        """Return whether the database is a file, whose locks a child would wrongly believe to hold."""
         # A database in memory would be lost with its connection.
         return self._url is not None and not is_in_memory(self._url)
 
@@ -57,6 +58,7 @@ class SqliteDialect(PlanningDialect):
         return translate(error)
 
     def cannot_connect(self, error: Exception) -> Exception:
+        """Name the file that cannot be opened."""
         return cannot_connect(error, self._url.database if self._url else None)
 
     @contextmanager
@@ -72,6 +74,7 @@ class SqliteDialect(PlanningDialect):
             raise
 
     def fetch_one(self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]) -> Any:
+        """Read every row, since a transaction cannot commit before its statements have ended."""
         # A transaction can only commit when every statement has been run to its end.
         rows = self.run(connection, statement, params).fetchall()
         return rows[0] if rows else None
@@ -110,6 +113,7 @@ class SqliteDialect(PlanningDialect):
         return entries, Planner(write.namespace, self._now(connection), version=time.time_ns() // 1000)
 
     def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
+        """Store entries, record and ledgers one by one: a statement costs no round trip here."""
         for key, entry in plan.changed.items():
             self.run(connection, "store_entry", {"namespace": params["namespace"], "key": key, **asdict(entry)})
         for key in plan.removed:
@@ -126,6 +130,7 @@ class SqliteDialect(PlanningDialect):
         return len(rows), live, sum(size_bytes for size_bytes, _ in rows)
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
+        """Read the entries one by one in a transaction, so that all are of the same instant."""
         connection.execute("BEGIN", {})
         try:
             now = self._now(connection)

@@ -41,7 +41,7 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    def _set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         if not in_memory:
             _use_wal(connection, settings.busy_timeout_seconds)
         # An acknowledged write must survive a power failure; with NORMAL the last writes could be lost.

@@ -37,13 +37,13 @@ def _collected(
 ) -> Callable[Concatenate[Collector, _Arguments], PipelinedResult[_Result]]:
     """Turn a facade method into one that collects the call and returns a handle."""
 
-    def collect(
+    def _collect(
         pipeline: Collector, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> PipelinedResult[_Result]:
         return pipeline.collect(describe_call(method, *args, **kwargs))
 
-    update_wrapper(collect, method)
-    return collect
+    update_wrapper(_collect, method)
+    return _collect
 
 
 class Collector:

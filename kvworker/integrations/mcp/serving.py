@@ -81,6 +81,7 @@ def serve_stdio(settings: Settings, audience: Audience) -> None:
     scope = Scope.of_process() if audience.own_namespaces else audience.common_scope()
 
     async def serve() -> None:
+        """Serve until the input ends or a signal arrives."""
         async with AsyncKeyValueStore(settings, audience.persona) as store, anyio.create_task_group() as tasks:
             tasks.start_soon(_exit_on_signal, store)
             server = server_in_scope(store, tools, scope)
@@ -108,6 +109,7 @@ def serve_http(settings: Settings, audience: Audience, address: Address, announc
     security = address.security()
 
     async def serve(listener: socket.socket) -> None:
+        """Serve on the socket until the server is stopped."""
         async with AsyncKeyValueStore(settings, audience.persona) as store:
             own = audience.own_namespaces
             server = server_by_session(store, tools) if own else server_in_scope(store, tools, scope)

@@ -145,6 +145,7 @@ def _signal_on_parent_death(orphan_signal: signal.Signals) -> Callable[[], None]
     parent = os.getpid()
 
     def set_signal() -> None:
+        """Ask the kernel for the signal, in the child and before it runs its program."""
         prctl(_PR_SET_PDEATHSIG, int(orphan_signal), 0, 0, 0)
         # The parent may have died before the call above took effect.
         if os.getppid() != parent:
