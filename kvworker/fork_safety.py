@@ -157,9 +157,8 @@ _fork = _Fork()
 
 
 def _before_fork() -> None:
-    # An object that starts watching after this copy is notified of the next fork.
-    references = _observers.copy()
-    _fork.observers = [observer for observer in (reference() for reference in references) if observer is not None]
+    # An object that starts watching after this copy needs no preparation: the child starts it over anyway.
+    _fork.observers = _living_observers()
     for observer in _fork.observers:
         observer.before_fork()
 
@@ -171,9 +170,14 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    observers, _fork.observers = _fork.observers, []
-    for observer in reversed(observers):
+    _fork.observers = []
+    for observer in reversed(_living_observers()):
         observer.after_fork_in_child()
+
+
+def _living_observers() -> list[ForkAware]:
+    references = _observers.copy()
+    return [observer for observer in (reference() for reference in references) if observer is not None]
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -134,3 +134,19 @@ def test_several_threads_may_fork_at_once() -> None:
         assert threads.submit(local.pop).result(10) is mine
     for recorder in recorders:
         assert sorted(recorder.heard) == ["before"] * 60 + ["parent"] * 60
+
+
+def test_an_object_made_while_another_one_prepares_is_started_over_in_the_child() -> None:
+    late: list[ProcessLocal[object]] = []
+
+    class Slow(ForkAware):
+        def before_fork(self) -> None:
+            if not late:
+                late.append(ProcessLocal(object))
+                late[0].get()
+
+    slow = Slow()
+    watch_forks(slow)
+    assert in_a_child(lambda: late[0]._value is None)
+    assert late[0]._value is not None
+    assert in_a_child(lambda: late[0].get() is not None)
