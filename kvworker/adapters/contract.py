@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 from kvworker.adapters.maintained_store import MaintainedStore
 from kvworker.model import (
@@ -149,6 +150,51 @@ class KeyValueStoreAdapter(MaintainedStore):
         Raises:
             IdempotencyConflictError: the operation id was used with other arguments.
         """
+
+    def apply_step(self, namespace: str, step: Step, operation_id: str | None) -> StepResult:
+        """Apply a step as an operation, and return the result of its action. Workers write each single key with it.
+
+        The default calls the method of the action, which encodes the value again. Override it to use ``step.text``.
+
+        Args:
+            namespace: The namespace, unchecked.
+            step: The action and its arguments, checked.
+            operation_id: The idempotency key, unchecked.
+
+        Raises:
+            KVStoreError: the step was refused; see the method of its action.
+        """
+        match step.action:
+            case "get":
+                return self.get(namespace, step.key)
+            case "set":
+                return self.set(
+                    namespace,
+                    step.key,
+                    step.value,
+                    ttl_seconds=step.ttl_seconds,
+                    expected_version=step.expected_version,
+                    if_absent=step.if_absent,
+                    keep_ttl=step.keep_ttl,
+                    operation_id=operation_id,
+                )
+            case "delete":
+                return self.delete(
+                    namespace, step.key, expected_version=step.expected_version, operation_id=operation_id
+                )
+            case "increment":
+                return self.increment(
+                    namespace,
+                    step.key,
+                    delta=step.delta,
+                    initial_value=step.initial_value,
+                    ttl_seconds=step.ttl_seconds,
+                    operation_id=operation_id,
+                )
+            case "touch":
+                return self.touch(namespace, step.key, cast(float, step.ttl_seconds), operation_id=operation_id)
+            case "persist":
+                return self.persist(namespace, step.key, operation_id=operation_id)
 
     @abstractmethod
     def batch(

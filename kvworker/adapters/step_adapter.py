@@ -16,19 +16,7 @@ class StepAdapter(KeyValueStoreAdapter):
 
     @abstractmethod
     def apply_step(self, namespace: str, step: Step, operation_id: str | None) -> StepResult:
-        """Apply a step other than ``get`` as an operation.
-
-        Args:
-            namespace: The namespace, unchecked.
-            step: The action and its arguments, checked. Its value is encoded as ``step.text``.
-            operation_id: The idempotency key, unchecked.
-
-        Returns:
-            The result of the step's action: a ``SetResult`` for ``set``, and so on.
-
-        Raises:
-            KVStoreError: the step was refused; see the method of its action.
-        """
+        """Apply a step other than ``get``, which has its own method. Its value is encoded as ``step.text``."""
 
     def set(  # noqa: PLR0913 - the options of a write
         self,

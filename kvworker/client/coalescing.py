@@ -36,7 +36,7 @@ _MAX_CALLS: Final = 32
 #: The time for which the circuit breaker opens, at first and at most.
 _FIRST_OPEN_SECONDS: Final = 0.1
 _MAX_OPEN_SECONDS: Final = 60.0
-#: A call whose value has more characters than this is sent individually.
+#: A call whose value has more characters than this as JSON is sent individually.
 _MAX_VALUE_CHARACTERS: Final = 4096
 
 _COALESCABLE: Final = frozenset({"kv_get", "kv_set", "kv_delete", "kv_increment"})
@@ -53,7 +53,7 @@ def is_coalescable(tool: Tool, arguments: Mapping[str, Any]) -> bool:
     """
     if tool.name not in _COALESCABLE or not _CONDITIONS.isdisjoint(arguments):
         return False
-    return _remaining_budget(_MAX_VALUE_CHARACTERS, arguments.get("value")) >= 0
+    return "value" not in arguments or len(arguments["value"].text) <= _MAX_VALUE_CHARACTERS
 
 
 class CoalescedMessage(Message):
@@ -241,15 +241,3 @@ def _applied_results(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     answer = meta["result"] if meta["status"] == states.SUCCESS else None
     results = answer.get("results") if isinstance(answer, dict) else None
     return results if isinstance(results, dict) else {}
-
-
-def _remaining_budget(characters: int, value: object) -> int:
-    """Subtract a value's approximate length from a number of characters. Negative if the value is too long."""
-    if isinstance(value, str):
-        return characters - len(value)
-    if isinstance(value, dict | list):
-        for part in value.items() if isinstance(value, dict) else value:
-            if characters < 0:
-                break
-            characters = _remaining_budget(characters - 1, list(part) if isinstance(part, tuple) else part)
-    return characters

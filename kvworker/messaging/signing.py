@@ -45,7 +45,7 @@ class MessageSigner:
 
         Args:
             tool: The tool that the message requests.
-            payload: The payload to sign.
+            payload: The payload to sign, as ``encode_request`` made it.
             operation_id: Added to the payload of a write that has no operation id from its caller. A copy of the
                 message under another task id is then still the same operation.
 
@@ -59,7 +59,7 @@ class MessageSigner:
             payload = {"idempotency_key": operation_id, **payload}
         if self._settings.has_certificates:
             payload = {**payload, TASK: tool.task_name}
-        return sign_payload(key.get_secret_value(), tool.task_name, payload) if key else payload
+        return _signed(key.get_secret_value(), tool.task_name, payload) if key else payload
 
     def authenticate(self, tool: Tool, payload: Mapping[str, Any]) -> None:
         """Check that a message is authentic, if a signing key or certificates are configured.
@@ -102,11 +102,7 @@ def sign_payload(signing_key: str, task_name: str, payload: Mapping[str, Any]) -
         ValueSerializationError: The payload is not JSON.
     """
     unsigned = {name: value for name, value in payload.items() if name != SIGNATURE}
-    try:
-        digest = _digest(signing_key, task_name, unsigned)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueSerializationError(f"the message is not JSON: {error}") from None
-    return {**with_literals(unsigned), SIGNATURE: digest}
+    return with_literals(_signed(signing_key, task_name, unsigned))
 
 
 def is_signed(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> bool:
@@ -121,6 +117,14 @@ def is_signed(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> b
         # The payload holds something that JSON cannot express, so ``sign_payload`` did not make it.
         return False
     return hmac.compare_digest(digest, given)
+
+
+def _signed(signing_key: str, task_name: str, unsigned: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        digest = _digest(signing_key, task_name, unsigned)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueSerializationError(f"the message is not JSON: {error}") from None
+    return {**unsigned, SIGNATURE: digest}
 
 
 def _digest(signing_key: str, task_name: str, payload: Mapping[str, Any]) -> str:

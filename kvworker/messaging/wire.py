@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kombu.utils.json import register_type
 
 from kvworker.errors import InvalidRequestError, OperationFailedError, UnsupportedMessageError
-from kvworker.model import MAX_NAMESPACE_BYTES, OperationResult, decode_value, shown_name
+from kvworker.model import MAX_NAMESPACE_BYTES, EncodedValue, OperationResult, decode_value, shown_name
 from kvworker.tools import TOOLS, Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
@@ -47,6 +47,8 @@ TASK: Final = "task"
 _VALUE_FIELDS: Final = frozenset({"value", "operations", "entries", "results"})
 #: Fields of a result that differ on replay.
 _REPLAY_FIELDS: Final = frozenset({"replayed", "ttl_seconds"})
+#: The text of the key by which kombu recognizes a tagged type.
+_TAG: Final = '"__type__"'
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 #: Fields of a payload that are not arguments of the tool.
 _ENVELOPE: Final = frozenset({"v", "deadline", "persona", SIGNATURE, TASK})
@@ -105,7 +107,11 @@ def encode_request(arguments: Mapping[str, Any], *, deadline: float | None, pers
         payload["deadline"] = deadline
     if persona:
         payload["persona"] = persona
-    return with_literals(payload)
+    if "value" in arguments:
+        payload["value"] = _wire_value(arguments["value"])
+    if "operations" in arguments:
+        payload["operations"] = _wire_operations(arguments["operations"])
+    return payload
 
 
 def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, Any], *, task_id: str) -> Request:
@@ -227,9 +233,25 @@ def _as_recorded(result: object) -> object:
 def _literal(value: object) -> object:
     if isinstance(value, dict | list):
         text = _ENCODER.encode(value)
-        if '"__type__"' in text:
+        if _TAG in text:
             return Literal(text)
     return value
+
+
+def _wire_value(encoded: EncodedValue) -> object:
+    if _TAG in encoded.text and isinstance(encoded.value, dict | list):
+        return Literal(encoded.text)
+    return encoded.value
+
+
+def _wire_operations(operations: Sequence[Mapping[str, Any]]) -> object:
+    plain: list[Mapping[str, Any]] = []
+    has_tag = False
+    for operation in operations:
+        encoded: EncodedValue | None = operation.get("value")
+        has_tag = has_tag or operation["key"] == "__type__" or (encoded is not None and _TAG in encoded.text)
+        plain.append(operation if encoded is None else {**operation, "value": encoded.value})
+    return Literal(_ENCODER.encode(plain)) if has_tag else plain
 
 
 def _shown_version(version: object) -> str:

@@ -68,6 +68,7 @@ from kvworker.model.validation import (
 from kvworker.model.values import (
     MAX_VALUE_DEPTH,
     DecodedValue,
+    EncodedValue,
     JSONArray,
     JSONValue,
     decode_value,
@@ -95,6 +96,7 @@ __all__ = [
     "ClearResult",
     "DecodedValue",
     "DeleteResult",
+    "EncodedValue",
     "GetResult",
     "IncrementResult",
     "JSONArray",

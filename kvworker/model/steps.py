@@ -16,7 +16,7 @@ from kvworker.model.validation import (
     check_ttl,
     check_version,
 )
-from kvworker.model.values import JSONValue, encode_value
+from kvworker.model.values import EncodedValue, JSONValue, encode_value
 
 Action: TypeAlias = Literal["get", "set", "delete", "increment", "touch", "persist"]
 
@@ -34,6 +34,8 @@ _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 @dataclass(frozen=True, slots=True)
 class Step:
     """An operation on one key, with the arguments of the adapter method of the same name.
+
+    ``value`` may be given as an ``EncodedValue``, which is not encoded again. The attribute is always the plain value.
 
     Raises:
         InvalidRequestError: An argument is wrong; see the adapter's methods.
@@ -60,7 +62,12 @@ class Step:
         check_flag("keep_ttl", self.keep_ttl)
         if self.action == "set":
             self._refuse_contradictions()
-            object.__setattr__(self, "text", encode_value(self.value))
+            value: object = self.value
+            if isinstance(value, EncodedValue):
+                object.__setattr__(self, "value", value.value)
+                object.__setattr__(self, "text", value.text)
+            else:
+                object.__setattr__(self, "text", encode_value(value))
         elif self.action == "increment":
             first = check_integer("initial_value", self.initial_value) + check_integer("delta", self.delta)
             object.__setattr__(self, "text", str(first))

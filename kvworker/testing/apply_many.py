@@ -20,17 +20,10 @@ def make_operation(
 
 
 def apply_alone(adapter: KeyValueStoreAdapter, operation: Operation) -> StepResult:
-    """Apply a get, set, delete or increment by the adapter's own method."""
-    namespace, step, operation_id = operation.namespace, operation.step, operation.operation_id
-    if step.action == "get":
-        return adapter.get(namespace, step.key)
-    if step.action == "set":
-        return adapter.set(namespace, step.key, step.value, ttl_seconds=step.ttl_seconds, operation_id=operation_id)
-    if step.action == "delete":
-        return adapter.delete(namespace, step.key, operation_id=operation_id)
-    return adapter.increment(
-        namespace, step.key, delta=step.delta, initial_value=step.initial_value, operation_id=operation_id
-    )
+    """Apply an operation individually, as a worker does."""
+    if operation.step.action == "get":
+        return adapter.get(operation.namespace, operation.step.key)
+    return adapter.apply_step(operation.namespace, operation.step, operation.operation_id)
 
 
 def apply_all(adapter: KeyValueStoreAdapter, operations: Sequence[Operation]) -> list[StepResult | KVStoreError]:

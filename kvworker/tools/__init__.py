@@ -6,7 +6,7 @@ may import ``kvworker.settings``, ``kvworker.model`` and ``kvworker.errors``.
 """
 
 from kvworker.tools.arguments import check_arguments
-from kvworker.tools.batch import make_steps, step_parameters
+from kvworker.tools.batch import make_step, make_steps, step_parameters
 from kvworker.tools.catalogue import STEP_TOOLS, TOOLS, find_tool
 from kvworker.tools.definition import (
     ACCESS_FLAG,
@@ -30,6 +30,7 @@ __all__ = [
     "Tool",
     "check_arguments",
     "find_tool",
+    "make_step",
     "make_steps",
     "step_parameters",
 ]

@@ -24,7 +24,7 @@ def check_arguments(
         missing_allowed: Required arguments that may be missing for now.
 
     Returns:
-        The checked arguments.
+        The checked arguments. A value to store is an ``EncodedValue``.
 
     Raises:
         InvalidRequestError: An argument is missing, unknown or wrong.

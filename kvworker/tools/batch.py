@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from kvworker.errors import InvalidRequestError
-from kvworker.model import MAX_BATCH_STEPS, Action, Step, check_steps, shown_name
+from kvworker.model import MAX_BATCH_STEPS, Action, Step, shown_name
 from kvworker.tools.arguments import check_parameters
 from kvworker.tools.definition import Parameter, Tool
 
@@ -26,7 +26,7 @@ class OperationsCheck:
         self._tools = {tool.name: tool for tool in tools}
 
     def __call__(self, operations: object) -> list[dict[str, Any]]:
-        """Return the checked operations.
+        """Return the checked operations. Each value to store is an ``EncodedValue``.
 
         Raises:
             InvalidRequestError: There are not 1 to 1000 operations, or one of them is wrong.
@@ -58,11 +58,21 @@ class OperationsCheck:
         return tool
 
 
+def make_step(tool: str, arguments: Mapping[str, Any]) -> Step:
+    """Build an adapter's step.
+
+    Args:
+        tool: The name of one of the ``STEP_TOOLS``.
+        arguments: The tool's checked arguments, without namespace and idempotency key.
+    """
+    return Step(cast(Action, tool.removeprefix("kv_")), **arguments)
+
+
 def make_steps(operations: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Build an adapter's steps from checked operations."""
-    steps = []
-    for operation in operations:
-        arguments = dict(operation)
-        action = cast(Action, arguments.pop("tool").removeprefix("kv_"))
-        steps.append(Step(action, **arguments))
-    return check_steps(steps)
+    """Build an adapter's steps from the checked operations of a batch."""
+    return tuple(_make_step_of(operation) for operation in operations)
+
+
+def _make_step_of(operation: Mapping[str, Any]) -> Step:
+    arguments = dict(operation)
+    return make_step(arguments.pop("tool"), arguments)

@@ -15,6 +15,7 @@ from kvworker.model import (
     MAX_OPERATION_ID_BYTES,
     MAX_PAGE_ROWS,
     MAX_QUOTA_BYTES,
+    EncodedValue,
     check_count,
     check_cursor,
     check_flag,
@@ -27,7 +28,6 @@ from kvworker.model import (
     check_touch_ttl,
     check_ttl,
     check_version,
-    encode_value,
 )
 from kvworker.tools.definition import Parameter
 
@@ -36,11 +36,6 @@ _INT64: Final[Mapping[str, Any]] = {"type": "integer", "minimum": INT64_MIN, "ma
 
 def _name_schema(max_bytes: int) -> Mapping[str, Any]:
     return {"type": "string", "minLength": 1, "maxLength": max_bytes}
-
-
-def _checked_value(value: object) -> object:
-    encode_value(value)
-    return value
 
 
 NAMESPACE = Parameter(
@@ -56,7 +51,7 @@ KEY = Parameter(
     f"The entry's key within the namespace. Not blank, at most {MAX_KEY_BYTES} bytes of UTF-8.",
     check_key,
 )
-VALUE = Parameter("value", {}, "The value to store: any JSON value.", _checked_value)
+VALUE = Parameter("value", {}, "The value to store: any JSON value.", EncodedValue.of)
 TTL = Parameter(
     "ttl_seconds",
     {"type": "number", "exclusiveMinimum": 0},

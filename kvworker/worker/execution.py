@@ -10,18 +10,16 @@ from kvworker.model import (
     MAX_PAGE_ROWS,
     BatchResult,
     ClearResult,
-    DeleteResult,
     GetResult,
-    IncrementResult,
     KeyList,
     LedgerUsage,
     NamespaceList,
     Operation,
     QuotaResult,
-    SetResult,
-    TouchResult,
+    Step,
+    StepResult,
 )
-from kvworker.tools import make_steps
+from kvworker.tools import make_step, make_steps
 
 if TYPE_CHECKING:
     from kvworker.adapters.contract import KeyValueStoreAdapter
@@ -65,10 +63,14 @@ def apply_many(adapter: KeyValueStoreAdapter, requests: Sequence[Request]) -> li
 
 
 def _operation(request: Request) -> Operation:
-    arguments = dict(request.arguments)
-    namespace = arguments.pop("namespace")
-    (step,) = make_steps([{"tool": request.tool.name, **arguments}])
+    namespace, step = _namespace_and_step(request)
     return Operation(namespace, step, request.operation_id)
+
+
+def _namespace_and_step(request: Request) -> tuple[str, Step]:
+    arguments = dict(request.arguments)
+    namespace: str = arguments.pop("namespace")
+    return namespace, make_step(request.tool.name, arguments)
 
 
 def _get(adapter: KeyValueStoreAdapter, request: Request) -> GetResult:
@@ -76,52 +78,9 @@ def _get(adapter: KeyValueStoreAdapter, request: Request) -> GetResult:
     return adapter.get(arguments["namespace"], arguments["key"])
 
 
-def _set(adapter: KeyValueStoreAdapter, request: Request) -> SetResult:
-    arguments = request.arguments
-    return adapter.set(
-        arguments["namespace"],
-        arguments["key"],
-        arguments["value"],
-        ttl_seconds=arguments.get("ttl_seconds"),
-        expected_version=arguments.get("expected_version"),
-        if_absent=arguments.get("if_absent", False),
-        keep_ttl=arguments.get("keep_ttl", False),
-        operation_id=request.operation_id,
-    )
-
-
-def _delete(adapter: KeyValueStoreAdapter, request: Request) -> DeleteResult:
-    arguments = request.arguments
-    return adapter.delete(
-        arguments["namespace"],
-        arguments["key"],
-        expected_version=arguments.get("expected_version"),
-        operation_id=request.operation_id,
-    )
-
-
-def _increment(adapter: KeyValueStoreAdapter, request: Request) -> IncrementResult:
-    arguments = request.arguments
-    return adapter.increment(
-        arguments["namespace"],
-        arguments["key"],
-        delta=arguments.get("delta", 1),
-        initial_value=arguments.get("initial_value", 0),
-        ttl_seconds=arguments.get("ttl_seconds"),
-        operation_id=request.operation_id,
-    )
-
-
-def _touch(adapter: KeyValueStoreAdapter, request: Request) -> TouchResult:
-    arguments = request.arguments
-    return adapter.touch(
-        arguments["namespace"], arguments["key"], arguments["ttl_seconds"], operation_id=request.operation_id
-    )
-
-
-def _persist(adapter: KeyValueStoreAdapter, request: Request) -> TouchResult:
-    arguments = request.arguments
-    return adapter.persist(arguments["namespace"], arguments["key"], operation_id=request.operation_id)
+def _step(adapter: KeyValueStoreAdapter, request: Request) -> StepResult:
+    namespace, step = _namespace_and_step(request)
+    return adapter.apply_step(namespace, step, request.operation_id)
 
 
 def _batch(adapter: KeyValueStoreAdapter, request: Request) -> BatchResult:
@@ -181,11 +140,11 @@ def _list_namespaces(adapter: KeyValueStoreAdapter, request: Request, visible: V
 #: The adapter call of each tool. ``kv_list_namespaces`` is missing: it also needs to know what the caller may see.
 _METHODS: Final[Mapping[str, Callable[[KeyValueStoreAdapter, Request], OperationResult]]] = {
     "kv_get": _get,
-    "kv_set": _set,
-    "kv_delete": _delete,
-    "kv_increment": _increment,
-    "kv_touch": _touch,
-    "kv_persist": _persist,
+    "kv_set": _step,
+    "kv_delete": _step,
+    "kv_increment": _step,
+    "kv_touch": _step,
+    "kv_persist": _step,
     "kv_batch": _batch,
     "kv_clear": _clear,
     "kv_set_quota": _set_quota,

@@ -28,6 +28,7 @@ from kvworker.errors import KVStoreError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.redis_connections import _FRESH_SECONDS, RedisConnectionPool, connect, timed_out
 from kvworker.messaging.wire import encode_request
+from kvworker.model import EncodedValue
 from tests.support.processes import ValkeyNode, wait_until
 from tests.support.tls import make_signer
 
@@ -63,7 +64,7 @@ def publisher(app: Celery) -> Iterator[Publisher]:
 
 
 def message(task_id: str = "id", value: object = 1, seconds: float = 10.0) -> Message:
-    payload = encode_request({"namespace": "n", "key": "k", "value": value}, deadline=1e10)
+    payload = encode_request({"namespace": "n", "key": "k", "value": EncodedValue.of(value)}, deadline=1e10)
     return Message("kvworker.kv_set", task_id, payload, "kv_set(...)", time.monotonic() + seconds)
 
 

@@ -18,8 +18,6 @@ from kvworker.model import (
     MAX_OPERATION_ID_BYTES,
     check_flag,
     check_operation_id,
-    decode_value,
-    encode_value,
     new_operation_id,
 )
 from kvworker.tools import check_arguments
@@ -91,10 +89,9 @@ class Collector:
         self._policy.admit(self._store.persona, call.tool, arguments)
         size_bytes = len(arguments["key"].encode())
         if "value" in arguments:
-            text = encode_value(arguments["value"])
-            size_bytes += len(text.encode())
             # A copy, since the caller may change its value before it is sent.
-            arguments["value"] = decode_value(text)
+            arguments["value"] = arguments["value"].copy()
+            size_bytes += len(arguments["value"].text.encode())
         handle: PipelinedResult[Any] = PipelinedResult(call.tool, arguments)
         self._delivery.add(handle, size_bytes)
         return handle

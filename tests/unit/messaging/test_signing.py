@@ -19,7 +19,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.signing import UNSIGNED, MessageSigner, is_signed, sign_payload
 from kvworker.messaging.wire import encode_request
 from kvworker.settings import Settings
-from kvworker.tools import TOOLS
+from kvworker.tools import TOOLS, check_arguments
 from kvworker.worker.runtime import Runtime
 
 KEY = "a-key-of-the-tests-own"
@@ -75,7 +75,8 @@ def run(
 @given(values)
 def test_every_signed_value_is_verified(value: Any) -> None:
     arguments = {"namespace": "n", "key": "k", "value": value}
-    sent = sign_payload(KEY, SET.task_name, encode_request(arguments, deadline=1.5, persona="p"))
+    payload = encode_request(check_arguments(SET, arguments), deadline=1.5, persona="p")
+    sent = sign_payload(KEY, SET.task_name, payload)
     by_hand = sign_payload(KEY, SET.task_name, {**arguments, "v": 1, "deadline": 1.5, "persona": "p"})
     assert over_the_wire(sent) == over_the_wire(by_hand)
     received = over_the_wire(sent)
@@ -190,7 +191,8 @@ def test_a_key_without_personas_requires_only_signatures() -> None:
 
 def test_without_a_key_messages_stay_unsigned_and_signed_ones_are_accepted() -> None:
     settings = Settings.from_mapping({**BASE, "policies": {"personas": PERSONAS}})
-    payload = encode_request({"namespace": "n", "key": "k", "value": 1}, deadline=None, persona="writer")
+    arguments = check_arguments(SET, {"namespace": "n", "key": "k", "value": 1})
+    payload = encode_request(arguments, deadline=None, persona="writer")
     assert MessageSigner(settings.policies).sign(SET, payload, operation_id="task") == payload
     runtime = Runtime(make_celery(settings), settings)
     assert run(runtime, sign_payload(KEY, SET.task_name, payload))["value"] == 1

@@ -16,7 +16,7 @@ from kvworker.messaging.wire import (
     encode_request,
     encode_result,
 )
-from kvworker.model import GetResult, SetResult
+from kvworker.model import EncodedValue, GetResult, SetResult
 from kvworker.tools import TOOLS, check_arguments
 
 SET, GET, INCREMENT = TOOLS["kv_set"], TOOLS["kv_get"], TOOLS["kv_increment"]
@@ -39,11 +39,11 @@ def over_the_wire(data: dict[str, Any]) -> dict[str, Any]:
 
 @given(values)
 def test_a_value_survives_both_ways(value: Any) -> None:
-    arguments = {"namespace": "n", "key": "k", "value": value}
+    arguments = check_arguments(SET, {"namespace": "n", "key": "k", "value": value})
     payload = over_the_wire(encode_request(arguments, deadline=12.5))
     request = decode_request(SET, (), payload, task_id="t")
     assert request.arguments == arguments
-    assert repr(request.arguments["value"]) == repr(value)
+    assert repr(request.arguments["value"].value) == repr(value)
     assert (request.operation_id, request.deadline) == ("t", 12.5)
     result = SetResult("n", "k", value, 2.5, replayed=True)
     assert decode_result(SET, over_the_wire(encode_result(result)), "t") == result
@@ -65,7 +65,7 @@ def test_the_callers_id_is_the_operation_id() -> None:
 
 def test_the_previous_tasks_result_is_the_value_to_set() -> None:
     request = decode_request(SET, ([1, 2],), {"namespace": "n", "key": "k"}, task_id="t")
-    assert request.arguments["value"] == [1, 2]
+    assert request.arguments["value"] == EncodedValue([1, 2], "[1,2]")
     with pytest.raises(InvalidRequestError, match="immutable"):
         decode_request(SET, (1,), {"namespace": "n", "key": "k", "value": 2}, task_id="t")
     with pytest.raises(InvalidRequestError, match="immutable"):
@@ -86,7 +86,7 @@ def test_a_bad_deadline_is_refused(deadline: object) -> None:
 def test_null_omits_an_optional_argument() -> None:
     arguments = {"namespace": "n", "key": "k", "delta": None, "ttl_seconds": None, "idempotency_key": None}
     assert check_arguments(INCREMENT, arguments) == {"namespace": "n", "key": "k"}
-    assert check_arguments(SET, {"namespace": "n", "key": "k", "value": None})["value"] is None
+    assert check_arguments(SET, {"namespace": "n", "key": "k", "value": None})["value"] == EncodedValue(None, "null")
     with pytest.raises(InvalidKeyError):
         check_arguments(GET, {"namespace": None, "key": "k"})
 
@@ -94,7 +94,7 @@ def test_null_omits_an_optional_argument() -> None:
 def test_a_default_is_not_sent() -> None:
     """So a worker that does not know an option yet takes every call that does not use it."""
     arguments = {"namespace": "n", "key": "k", "value": False, "if_absent": False, "keep_ttl": False}
-    assert check_arguments(SET, arguments) == {"namespace": "n", "key": "k", "value": False}
+    assert check_arguments(SET, arguments) == {"namespace": "n", "key": "k", "value": EncodedValue(False, "false")}
     assert check_arguments(INCREMENT, {"namespace": "n", "key": "k", "delta": 1, "initial_value": 0}) == {
         "namespace": "n",
         "key": "k",

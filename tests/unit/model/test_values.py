@@ -17,6 +17,7 @@ from kvworker.errors import (
 )
 from kvworker.model import (
     MAX_VALUE_DEPTH,
+    EncodedValue,
     JSONValue,
     decode_value,
     encode_value,
@@ -143,6 +144,22 @@ def test_variables_of_common_types_are_json_values() -> None:
     nested_lists: dict[str, list[list[float]]] = {"a": [[1.5]]}
     values: list[JSONValue] = [counts, names, nested_lists]
     assert [decode_value(encode_value(value)) for value in values] == [counts, names, nested_lists]
+
+
+def test_an_encoded_value_is_encoded_once_and_does_not_show_its_value() -> None:
+    encoded = EncodedValue.of({"a": ["secret"]})
+    assert encoded == EncodedValue({"a": ["secret"]}, '{"a":["secret"]}')
+    assert EncodedValue.of(encoded) is encoded
+    assert "secret" not in f"{encoded} {encoded!r} {[encoded]}"
+    with pytest.raises(ValueSerializationError, match="EncodedValue is not JSON"):
+        encode_value([encoded])
+
+
+def test_a_copy_does_not_follow_its_original() -> None:
+    value: dict[str, JSONValue] = {"a": [1]}
+    copy = EncodedValue.of(value).copy()
+    value["b"] = 2
+    assert copy == EncodedValue({"a": [1]}, '{"a":[1]}')
 
 
 def test_a_decoded_value_is_a_plain_dict_or_list() -> None:

@@ -85,17 +85,21 @@ def test_the_walker_finds_broken_rules(schema: dict[str, Any], problem: str) -> 
 
 
 def strict_form(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the strict call that a model would make for these arguments."""
-    given = {**arguments, "value_json": json.dumps(arguments.get("value"))}
+    """Return the strict call that a model would make for these checked arguments."""
+    given = {**arguments, "value_json": value_json(arguments)}
     if "operations" in arguments:
         given["operations"] = [strict_step(operation) for operation in arguments["operations"]]
     return {name: given.get(name) for name in strict_schema(tool)["properties"]}
 
 
+def value_json(arguments: Mapping[str, Any]) -> str:
+    return json.dumps(arguments["value"].value if "value" in arguments else None)
+
+
 def strict_step(operation: Mapping[str, Any]) -> dict[str, Any]:
     tool = TOOLS[operation["tool"]]
     names = strict_schema(tool)["properties"].keys() - {"namespace", "idempotency_key"}
-    given = {**operation, "value_json": json.dumps(operation.get("value"))}
+    given = {**operation, "value_json": value_json(operation)}
     return {"tool": tool.name, **{name: given.get(name) for name in names}}
 
 
