@@ -7,13 +7,17 @@ from the package.
 
 from __future__ import annotations
 
+import concurrent.futures.thread
+import logging
 import os
 import threading
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import ref
+
+logger = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 _Class = TypeVar("_Class", bound=type)
@@ -54,13 +58,13 @@ def watch_forks(observer: ForkAware) -> None:
 class ProcessLocal(ForkAware, Generic[_Value]):
     """A value that each process makes for itself on first use. Thread-safe.
 
-    A fork waits while ``make`` runs, because the child would inherit the locks that ``make`` holds. A child never
-    uses or closes its parent's value. It keeps a reference to it, because a finalizer could disturb the parent.
+    A fork waits while ``make`` runs, because the child would inherit the locks that ``make`` holds. Only one thread
+    of a process makes such a value at a time, so a fork never waits for more than one. A child never uses or closes
+    its parent's value. It keeps a reference to it, because a finalizer could disturb the parent.
     """
 
     def __init__(self, make: Callable[[], _Value]) -> None:
         self._make = make
-        self._lock = threading.RLock()
         self._value: _Value | None = None
         self._inherited: list[_Value] = []
         watch_forks(self)
@@ -70,28 +74,19 @@ class ProcessLocal(ForkAware, Generic[_Value]):
         value = self._value
         if value is not None:
             return value
-        with self._lock:
+        with _fork.lock:
             if self._value is None:
                 self._value = self._make()
             return self._value
 
     def pop(self) -> _Value | None:
         """Remove this process's value and return it, or None if it was never made."""
-        with self._lock:
+        with _fork.lock:
             value, self._value = self._value, None
             return value
 
-    def before_fork(self) -> None:
-        """Wait until no thread is making the value."""
-        self._lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        """Allow the value to be made again."""
-        self._lock.release()
-
     def after_fork_in_child(self) -> None:
         """Forget the parent's value."""
-        self._lock = threading.RLock()
         if self._value is not None:
             self._inherited.append(self._value)
             self._value = None
@@ -146,33 +141,49 @@ def _has_lock(attribute: object) -> bool:
     return isinstance(attribute, cached_property) and hasattr(attribute, "lock")
 
 
-class _Fork(threading.local):
-    """The fork that the current thread is making. In the child this is the only thread."""
+class _Fork:
+    """The fork that this process is making. Its lock is held from before the fork until after it."""
 
     def __init__(self) -> None:
-        self.observers: list[ForkAware] = []
+        self.lock = threading.RLock()
+        self.thread_id: int | None = None
+        self.prepared: list[ForkAware] = []
 
 
 _fork = _Fork()
 
 
 def _before_fork() -> None:
-    # An object that starts watching after this copy needs no preparation: the child starts it over anyway.
-    _fork.observers = _living_observers()
-    for observer in _fork.observers:
+    _fork.lock.acquire()
+    _fork.thread_id, _fork.prepared = threading.get_ident(), []
+    for observer in _living_observers():
+        # First noted, then prepared: an interrupt in between must not leave it prepared for good.
+        _fork.prepared.append(observer)
         observer.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    observers, _fork.observers = _fork.observers, []
-    for observer in reversed(observers):
-        observer.after_fork_in_parent()
+    if _fork.thread_id != threading.get_ident():
+        return  # An interrupt ended the wait for the lock, which another thread holds.
+    try:
+        prepared, _fork.thread_id, _fork.prepared = _fork.prepared, None, []
+        _call_each(observer.after_fork_in_parent for observer in reversed(prepared))
+    finally:
+        _fork.lock.release()
 
 
 def _after_fork_in_child() -> None:
-    _fork.observers = []
-    for observer in reversed(_living_observers()):
-        observer.after_fork_in_child()
+    _fork.lock, _fork.thread_id, _fork.prepared = threading.RLock(), None, []
+    # Includes objects that started watching after the others were prepared.
+    _call_each(observer.after_fork_in_child for observer in reversed(_living_observers()))
+
+
+def _call_each(hooks: Iterable[Callable[[], None]]) -> None:
+    for hook in hooks:
+        try:
+            hook()
+        except Exception:
+            logger.exception("an object could not follow a fork; the others do")
 
 
 def _living_observers() -> list[ForkAware]:
@@ -180,4 +191,7 @@ def _living_observers() -> list[ForkAware]:
     return [observer for observer in (reference() for reference in references) if observer is not None]
 
 
+# Python runs the hooks before a fork in the reverse order of their registration. Importing concurrent.futures.thread
+# registers one that locks the start of threads. It must run after ours, which waits for threads that may start some.
+assert concurrent.futures.thread  # noqa: S101 - it is imported for its hook
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

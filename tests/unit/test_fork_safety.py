@@ -150,3 +150,35 @@ def test_an_object_made_while_another_one_prepares_is_started_over_in_the_child(
     assert in_a_child(lambda: late[0]._value is None)
     assert late[0]._value is not None
     assert in_a_child(lambda: late[0].get() is not None)
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupt_before_a_fork_leaves_no_lock_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    local = ProcessLocal(object)
+    mine = local.get()
+    recorder = Recorder()
+
+    class Interrupted(ForkAware):
+        def before_fork(self) -> None:
+            raise KeyboardInterrupt
+
+    interrupted = Interrupted()
+    watch_forks(interrupted)
+    assert in_a_child(lambda: local.get() is not mine and recorder.heard[-1] == "child")
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(local.pop).result(10) is mine
+    assert recorder.heard == ["before", "parent"]
+
+
+@pytest.mark.timeout(60)
+def test_an_observer_that_fails_does_not_keep_others_from_following(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(ForkAware):
+        def after_fork_in_parent(self) -> None:
+            raise RuntimeError
+
+    failing, recorder = Failing(), Recorder()
+    watch_forks(failing)
+    assert in_a_child(lambda: True)
+    assert recorder.heard == ["before", "parent"]
+    assert "could not follow a fork" in caplog.text

@@ -23,8 +23,7 @@ class ForkGate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._in_use = 0
-        #: How many threads are forking.
-        self._forking = 0
+        self._forking = False
 
     @contextmanager
     def passing(self) -> Iterator[None]:
@@ -44,13 +43,13 @@ class ForkGate:
         """Close the gate and wait until no connection is in use; return False if that takes over 5 s."""
         give_up_at = time.monotonic() + _MAX_WAIT_SECONDS
         with self._changed:
-            self._forking += 1
+            self._forking = True
             while self._in_use and (remaining := give_up_at - time.monotonic()) > 0:
                 self._changed.wait(remaining)
             return not self._in_use
 
     def open(self) -> None:
-        """Open the gate again, once every thread that closed it has opened it."""
+        """Open the gate again."""
         with self._changed:
-            self._forking -= 1
+            self._forking = False
             self._changed.notify_all()
