@@ -138,7 +138,20 @@ class MaintenanceSettings(Block):
     )
 
 
-def queue_problems(queue: QueueSettings) -> Iterator[str]:
+def rule_problems(
+    queue: QueueSettings | None, facade: FacadeSettings | None, maintenance: MaintenanceSettings | None
+) -> Iterator[str]:
+    """Yield one line for each broken rule within or between these blocks. Pass None for a block that is invalid."""
+    if queue:
+        yield from _queue_problems(queue)
+    if queue and facade:
+        yield from _facade_problems(facade, queue)
+    if maintenance:
+        yield from _budget_problems(maintenance, queue)
+        yield from _retention_problems(maintenance.operation_retention_seconds, queue, facade)
+
+
+def _queue_problems(queue: QueueSettings) -> Iterator[str]:
     """Yield one line for each contradiction within the queue block."""
     if queue.queue_name == queue.maintenance_queue_name:
         yield (
@@ -149,21 +162,13 @@ def queue_problems(queue: QueueSettings) -> Iterator[str]:
         yield _too_long("queue.retry_seconds", queue.retry_seconds, queue.visibility_timeout_seconds)
 
 
-def facade_problems(facade: FacadeSettings, queue: QueueSettings | None) -> Iterator[str]:
-    """Yield a line if a result could expire while its caller still waits. Pass None for an invalid ``queue``."""
-    if queue and queue.result_expires_seconds < facade.timeout_seconds:
+def _facade_problems(facade: FacadeSettings, queue: QueueSettings) -> Iterator[str]:
+    """Yield a line if a result could expire while its caller still waits."""
+    if queue.result_expires_seconds < facade.timeout_seconds:
         yield (
             f"queue.result_expires_seconds: it should be at least facade.timeout_seconds"
             f" ({facade.timeout_seconds:g}), not {queue.result_expires_seconds}"
         )
-
-
-def maintenance_problems(
-    maintenance: MaintenanceSettings, queue: QueueSettings | None, facade: FacadeSettings | None
-) -> Iterator[str]:
-    """Yield one line for each broken rule between these blocks. Pass None for a block that is invalid."""
-    yield from _budget_problems(maintenance, queue)
-    yield from _retention_problems(maintenance.operation_retention_seconds, queue, facade)
 
 
 def _budget_problems(maintenance: MaintenanceSettings, queue: QueueSettings | None) -> Iterator[str]:

@@ -8,7 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from kvworker.errors import ConfigurationError
@@ -18,13 +26,11 @@ from kvworker.settings.blocks import (
     FacadeSettings,
     MaintenanceSettings,
     QueueSettings,
-    facade_problems,
-    maintenance_problems,
-    queue_problems,
+    rule_problems,
 )
 from kvworker.settings.environment import CONFIG_VARIABLE, value_at, with_fallbacks
 from kvworker.settings.policies import PoliciesSettings
-from kvworker.settings.problems import refuse, translated
+from kvworker.settings.problems import problem_lines, refuse, translated
 from kvworker.settings.store import ADAPTERS_PATH, AdaptersSettings, KvStoreSettings, Store, ToolsSettings
 from kvworker.settings.yaml_file import near_misses, read_file
 
@@ -42,8 +48,8 @@ class Settings(Block):
     queue: QueueSettings = Field(
         default=QueueSettings(), description="The broker, the result backend and the delivery of messages."
     )
-    # These blocks have rules with the blocks above, so their defaults are checked too.
-    facade: FacadeSettings = Field(default=FacadeSettings(), validate_default=True, description="The caller's side.")
+    facade: FacadeSettings = Field(default=FacadeSettings(), description="The caller's side.")
+    # This block has rules with the two above, so its defaults are checked too.
     maintenance: MaintenanceSettings = Field(
         default=MaintenanceSettings(), validate_default=True, description="The periodic tasks."
     )
@@ -94,22 +100,24 @@ class Settings(Block):
             raise ConfigurationError("\n".join(lines))
         return settings
 
-    @field_validator("queue")
+    @field_validator("maintenance", mode="wrap")
     @classmethod
-    def _check_queue(cls, queue: QueueSettings) -> QueueSettings:
-        refuse(queue_problems(queue))
-        return queue
+    def _check_rules(
+        cls, data: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> MaintenanceSettings:
+        """Check the rules within and between these blocks all at once, those about valid blocks even if others are not.
 
-    @field_validator("facade")
-    @classmethod
-    def _check_facade(cls, facade: FacadeSettings, info: ValidationInfo) -> FacadeSettings:
-        refuse(facade_problems(facade, info.data.get("queue")))
-        return facade
-
-    @field_validator("maintenance")
-    @classmethod
-    def _check_maintenance(cls, maintenance: MaintenanceSettings, info: ValidationInfo) -> MaintenanceSettings:
-        refuse(maintenance_problems(maintenance, info.data.get("queue"), info.data.get("facade")))
+        The rules hang on the last of the blocks. A block that is itself refused would be unknown to later rules.
+        """
+        problems: list[str] = []
+        maintenance: MaintenanceSettings | None = None
+        try:
+            maintenance = handler(data)
+        except ValidationError as error:
+            problems += problem_lines("maintenance", error, MaintenanceSettings)
+        problems += rule_problems(info.data.get("queue"), info.data.get("facade"), maintenance)
+        refuse(problems)
+        assert maintenance is not None  # noqa: S101 - else there was a problem
         return maintenance
 
     @model_validator(mode="wrap")

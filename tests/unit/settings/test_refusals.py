@@ -130,6 +130,30 @@ def test_retention_of_exactly_twice_a_messages_lifetime_is_enough() -> None:
     assert Settings.from_mapping(data).maintenance.operation_retention_seconds == 720
 
 
+@pytest.mark.parametrize(
+    ("data", "paths"),
+    [
+        (
+            {"queue": {"visibility_timeout_seconds": 5}},
+            [
+                "queue.retry_seconds",
+                *(f"maintenance.{task}_budget_seconds" for task in ("sweep", "recompute", "prune")),
+            ],
+        ),
+        (
+            {"queue": {"visibility_timeout_seconds": 5}, "maintenance": {"sweep_budget_seconds": "x"}},
+            ["maintenance.sweep_budget_seconds", "queue.retry_seconds"],
+        ),
+        (
+            {"facade": {"timeout_seconds": "a"}, "queue": {"queue_name": "q", "maintenance_queue_name": "q"}},
+            ["facade.timeout_seconds", "queue.maintenance_queue_name"],
+        ),
+    ],
+)
+def test_rules_between_blocks_are_checked_beside_other_problems(data: dict[str, Any], paths: list[str]) -> None:
+    assert [line.partition(":")[0] for line in refusal(data).splitlines()] == paths
+
+
 def test_every_problem_is_listed_at_once() -> None:
     data = {
         "quue": {},
