@@ -16,7 +16,6 @@ from pydantic_settings import (
 )
 
 from kvworker.settings.adapters import PoolOverflow, PoolSize, QuotaBytes, TimeoutSeconds
-from kvworker.settings.environment import REUSE_VARIABLE, URL_VARIABLE
 from kvworker.settings.policies import check_signing_key
 from kvworker.settings.problems import refuse, translated
 from kvworker.settings.urls import database_url_problem
@@ -80,7 +79,10 @@ class _Variables(BaseSettings):
     def _check_contradiction(self) -> Self:
         if self.reuse and self.url:
             refuse(
-                [f"{REUSE_VARIABLE}: true contradicts {URL_VARIABLE}, which names another database; unset one of them"]
+                [
+                    "ATLAS_KV_REUSE_CONVERSATION: true contradicts ATLAS_KV_STORE_URL, which names another database;"
+                    " unset one of them"
+                ]
             )
         return self
 
