@@ -85,7 +85,7 @@ def test_everything_works_over_tls_with_a_password(
 REFUSALS = {
     "stranger": ("certificate verify failed", "sslrootcert"),
     "no authority": ("root certificate file", "sslrootcert"),
-    "host": ('does not match host name "localhost"', "host name that the server's certificate is for"),
+    "host": ('does not match host name "localhost"', "use the host name in the server's certificate"),
     "password": ("password authentication failed", "correct the user or the password"),
 }
 

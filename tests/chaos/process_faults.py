@@ -88,6 +88,7 @@ def _counters_locked(context: FaultContext) -> Iterator[None]:
 
 
 def _waiting(connection: psycopg.Connection) -> int:
+    connection.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would never see a later session
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     row = connection.execute(query).fetchone()
     return row[0] if row else 0

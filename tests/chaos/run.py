@@ -18,6 +18,9 @@ from tests.chaos.load import Load
 from tests.chaos.scenario import FaultContext, Scenario
 from tests.chaos.verdict import violations
 
+#: The longest time for which the faults go on after their end, see ``Scenario.until``.
+_MOST_EXTRA_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class Report:
@@ -80,7 +83,7 @@ def _inject(scenario: Scenario, context: FaultContext, seconds: float) -> tuple[
     end_at = time.monotonic() + seconds
     ended: list[float] = []
     context.pause(*scenario.pause_seconds)
-    while not ended or time.monotonic() < end_at:
+    while not ended or time.monotonic() < end_at or _should_go_on(scenario, context, end_at):
         try:
             scenario.fault(context)
         except Exception as error:  # noqa: BLE001 - the servers must still be healed and the history checked
@@ -88,6 +91,13 @@ def _inject(scenario: Scenario, context: FaultContext, seconds: float) -> tuple[
         ended.append(time.monotonic())
         context.pause(*scenario.pause_seconds)
     return ended, []
+
+
+def _should_go_on(scenario: Scenario, context: FaultContext, end_at: float) -> bool:
+    if not scenario.until or time.monotonic() >= end_at + _MOST_EXTRA_SECONDS:
+        return False
+    calls = context.load.history.calls()
+    return any(True for expects in scenario.until for _ in expects(context, calls))
 
 
 def _settle(context: FaultContext) -> list[str]:

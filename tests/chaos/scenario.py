@@ -64,6 +64,8 @@ class Scenario:
     fault: Callable[[FaultContext], None]
     needs: Needs = field(default_factory=Needs)
     expects: tuple[Expectation, ...] = ()
+    #: The faults go on, for a bounded time, until these find nothing wrong: a busy machine needs longer.
+    until: tuple[Expectation, ...] = ()
     pause_seconds: tuple[float, float] = (0.2, 0.8)
     pace: Pace = field(default_factory=Pace)
     callers: int = 5

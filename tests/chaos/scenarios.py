@@ -139,6 +139,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "results are deleted before they are read",
         server_faults.lose_results,
         expects=(expect.results_were_lost,),
+        until=(expect.results_were_lost,),
         pause_seconds=_AFTER_A_RESTART,
     ),
     Scenario(

@@ -29,6 +29,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.redis_connections import _FRESH_SECONDS, RedisConnectionPool, connect, timed_out
 from kvworker.messaging.wire import encode_request
 from kvworker.model import EncodedValue
+from tests.support.elapsed import finishes_within
 from tests.support.processes import ValkeyNode, wait_until
 from tests.support.tls import make_signer
 
@@ -178,9 +179,9 @@ def test_a_frozen_broker_delays_a_caller_at_most_until_the_deadline(
     node.kill("SIGSTOP")
     try:
         for seconds in (0.5, 5.0):  # the socket's own limit is 1 s
-            sent, started = message(f"frozen-{seconds}", value, seconds), time.monotonic()
-            publisher.send(sent, may_wait=True)
-            assert time.monotonic() - started < min(seconds, 1.0) + 0.3
+            sent = message(f"frozen-{seconds}", value, seconds)
+            with finishes_within(min(seconds, 1.0) + 0.3):
+                publisher.send(sent, may_wait=True)
             if seconds < 1.0:
                 assert not sent.abandon(), "the broker may have it"
     finally:
@@ -195,12 +196,12 @@ def test_neither_signals_nor_a_handled_exception_change_the_delivery_state(
     previous = signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     try:
-        sent, started = message("interrupted", seconds=1.0), time.monotonic()
-        try:
-            raise FileNotFoundError  # noqa: TRY301 - a program may call from an except clause
-        except FileNotFoundError:
-            publisher.send(sent, may_wait=True)
-        assert time.monotonic() - started < 1.3
+        sent = message("interrupted", seconds=1.0)
+        with finishes_within(1.3):
+            try:
+                raise FileNotFoundError  # noqa: TRY301 - a program may call from an except clause
+            except FileNotFoundError:
+                publisher.send(sent, may_wait=True)
         assert not sent.abandon(), "the broker may have it"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -273,9 +274,9 @@ def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNod
     try:
         started = time.monotonic()
         link.send_command("PING", check_health=False)
-        with pytest.raises(Exception, match="reading") as caught:
+        with finishes_within(1.0), pytest.raises(Exception, match="reading") as caught:
             link.read_response()
-        assert 0.2 < time.monotonic() - started < 1.0
+        assert time.monotonic() - started > 0.2
         assert timed_out(caught.value)
     finally:
         node.kill("SIGCONT")

@@ -21,6 +21,8 @@ def locked_entry(postgres_url: str, key: str) -> Iterator[psycopg.Connection]:
 
 def waits_for_lock(connection: psycopg.Connection) -> bool:
     """True if any session of the database waits for a lock."""
+    # Without this, a transaction sees only the sessions of its first query, and a worker may connect later.
+    connection.execute("SELECT pg_stat_clear_snapshot()")
     found = connection.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     ).fetchone()
@@ -31,9 +33,9 @@ def kill_in_the_middle_of_an_increment(
     store: KeyValueStore, worker: WorkerNode, postgres_url: str, other_worker: WorkerNode
 ) -> None:
     """Kill a worker and its children while its increment waits in the database, and let another worker complete it."""
-    store.set("n", "c", 10)
+    store.set("n", "c", 10, timeout=60)
     with locked_entry(postgres_url, "c") as blocker:
-        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
+        pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=120)
         wait_until(lambda: waits_for_lock(blocker), what="the operation reaching the database")
         family = worker.children()
         worker.kill()
@@ -42,4 +44,4 @@ def kill_in_the_middle_of_an_increment(
         blocker.rollback()
     other_worker.start()
     assert pending.result().value == 11
-    assert store.get("n", "c").value == 11
+    assert store.get("n", "c", timeout=60).value == 11
