@@ -14,7 +14,7 @@ from kvworker.adapters.sql.engines import ProcessEngine
 from kvworker.adapters.sql.schema import SCHEMA_VERSION
 from kvworker.adapters.sql.signals import ConflictError, ConnectionLostError, RetryableError
 from kvworker.errors import ConfigurationError, SchemaError, StoreUnavailableError
-from kvworker.retries import BACKOFF
+from kvworker.retries import CONFLICT_PAUSE
 
 _Result = TypeVar("_Result")
 
@@ -124,8 +124,8 @@ class Executor:
             return failures.count(failures[-1]) > _MAX_RETRIES[failures[-1]]
 
         def pause_seconds(state: RetryCallState) -> float:
-            """Back off after a conflict, and retry at once on a new connection."""
-            return BACKOFF(state) if failures[-1] is ConflictError else 0.0
+            """Pause after a conflict, and retry at once on a new connection."""
+            return CONFLICT_PAUSE(state) if failures[-1] is ConflictError else 0.0
 
         retrying = Retrying(
             retry=retry_if_exception_type(RetryableError), stop=is_exhausted, wait=pause_seconds, reraise=True
