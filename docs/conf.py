@@ -6,7 +6,11 @@ The source directory is the repository, so that links between README.md and docs
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 from kvworker import __version__
 
@@ -52,3 +56,40 @@ html_title = f"kvworker {release}"
 templates_path = ["_templates"]
 html_additional_pages = {"index": "start.html"}
 html_copy_source = False
+
+
+def find_source_module(_app: Sphinx, module: str, name: str) -> str | None:
+    """Name the module of an object's class, so that the object's source page leads back to that class.
+
+    ``KeyValueStore.pipeline`` is a function of another module. Without this, that module's source page would look for
+    all its objects beside ``KeyValueStore``.
+    """
+    owner = getattr(sys.modules.get(module), name.partition(".")[0], None)
+    return getattr(owner, "__module__", None)
+
+
+def check_anchors(app: Sphinx, error: Exception | None) -> None:
+    """Check the links with anchors between all pages of the site, including generated ones.
+
+    Raises:
+        ExtensionError: A page or an anchor is missing.
+    """
+    if error or app.builder.format != "html":
+        return
+    pages = {page: page.read_text(encoding="utf-8") for page in Path(app.outdir).resolve().rglob("*.html")}
+    anchors = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()}
+    broken = [
+        f"{page.name}: {target}#{anchor}"
+        for page, text in pages.items()
+        for target, anchor in re.findall(r'\bhref="([^"#:]*)#([^"]+)"', text)
+        if anchor not in anchors.get((page.parent / target).resolve() if target else page, ())
+    ]
+    if broken:
+        hint = f"if an older build left these pages, delete {app.outdir}"
+        raise ExtensionError(f"broken links in the site ({hint}): {'; '.join(broken)}")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions above to the build."""
+    app.connect("viewcode-follow-imported", find_source_module)
+    app.connect("build-finished", check_anchors)

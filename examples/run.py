@@ -138,7 +138,10 @@ def show_quota(document_bytes: int = 50_000, max_documents: int = 1000) -> bool:
 
 def check_totals(packages: Sequence[str]) -> list[str]:
     """Run the pipeline twice, and return one line for each wrong total."""
-    console.print(f"Reading every Python file of {', '.join(packages)}; memos are kept in {MEMO} by content hash")
+    console.print(
+        f"Reading every Python file of {', '.join(packages)}. {MEMO} keeps a memo of each summary by content hash,"
+        " so files with the same content share one, even in the first run"
+    )
     show_records(run_pipeline(packages, "first run"))
     counted, direct = read_counters(packages), {package: count_directly(package) for package in packages}
     console.print(totals_table(counted, direct))

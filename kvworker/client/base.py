@@ -37,12 +37,11 @@ class PendingResult(Protocol):
 
 
 class KeyValueOperations(FacadeMethods):
-    """The operations as plain function calls, together with pending results, signatures and personas.
+    """The operations as plain function calls, together with pending results, signatures and personas."""
 
-    ``persona`` is the name under which calls are checked where policies are configured.
-    """
-
+    #: The configuration.
     settings: Settings
+    #: The name under which calls are checked where policies are configured. None means the default persona.
     persona: str | None = None
 
     @abstractmethod

@@ -37,7 +37,7 @@ class GetResult(Result):
     """The result of ``get``. A missing or expired entry has ``found`` False.
 
     ``ttl_seconds`` is the remaining time; None means that the entry does not expire. Pass ``version`` as the
-    ``expected_version`` of a later write for compare-and-set: see ``SetResult``.
+    ``expected_version`` of a later write for compare-and-set: see ``SetResult``. It is None if ``found`` is False.
     """
 
     namespace: str
@@ -60,7 +60,8 @@ class SetResult(Result):
     """The result of ``set``. ``replayed`` is True if the operation id had already been applied.
 
     ``version`` is the entry's version after this write. Every later write of a value gives a larger one, even
-    after the entry was deleted or expired, so a version is never reused.
+    after the entry was deleted or expired, so a version is never reused. It is None only if ``replayed`` is True and
+    the operation was recorded before entries had versions.
     """
 
     namespace: str

@@ -156,9 +156,9 @@ def _own_url(name: str, settings: SqlAdapterSettings) -> str:
     if settings.url is not None:
         return settings.url.get_secret_value()
     path = f"{ADAPTERS_PATH}.{name}"
-    or_url, or_reuse = (f" or {URL_VARIABLE}", f" or {REUSE_VARIABLE}") if name == "postgres" else ("", "")
+    or_url, or_reuse = (f" (or {URL_VARIABLE})", f" (or {REUSE_VARIABLE})") if name == "postgres" else ("", "")
     raise ConfigurationError(
-        f"{path}.url: no database is configured; set it{or_url} to a URL like {DATABASE_URL_EXAMPLES[name]},"
-        f" or set {path}.reuse_conversation_store{or_reuse} to true to share the conversation store's"
-        " (its url, or the engine that the host program hands over)"
+        f"{path}.url: no database is configured; set this key{or_url} to a URL like {DATABASE_URL_EXAMPLES[name]},"
+        f" or set {path}.reuse_conversation_store{or_reuse} to true to use the conversation store's"
+        " database (from its url, or the engine that the host program hands over)"
     )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN = "no such persona is configured"
 _NOT_CONFIGURED = (
-    "no policies are configured where this was checked (the caller, then the worker), so personas have no meaning;"
-    " configure the same `policies` for both, or call without a persona"
+    "no personas are configured in the process that checked this call (first the caller, then the worker);"
+    " give both the same `policies`, or call without a persona"
 )
 _NAMELESS = "policies are enforced; name a persona, or configure policies.default_persona"
 _WHOLE_STORE = "it needs read access to every namespace"

@@ -79,6 +79,11 @@ def _sources_a_script(command: str) -> bool:
     return re.search(r">> ~/\.(bash|zsh)rc$", command) is not None
 
 
+def _makes_the_folder_of_fish(command: str) -> bool:
+    """It writes into the home directory."""
+    return command == "mkdir -p ~/.config/fish/completions"
+
+
 #: Commands that cannot run here. Each is checked instead; the docstring of the check says why.
 CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"kvworker up$": _runs_already,
@@ -89,6 +94,7 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"openssl req ": _makes_an_rsa_key,
     r"_KVWORKER_COMPLETE=": _names_a_shell,
     r"echo ": _sources_a_script,
+    r"mkdir ": _makes_the_folder_of_fish,
 }
 
 #: Commands that end on their own, and the options that the test adds to them.

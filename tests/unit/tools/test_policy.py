@@ -211,13 +211,13 @@ def test_without_policies_everything_is_allowed_except_naming_a_persona() -> Non
     with InlineKeyValueStore(settings) as store:
         store.set("n", "k", 1)
         assert store.usage().entry_count == 1
-        with pytest.raises(PolicyDeniedError, match="no policies are configured where this was checked"):
+        with pytest.raises(PolicyDeniedError, match="no personas are configured in the process that checked this call"):
             store.as_persona("reader").get("n", "k")
     with KeyValueStore(settings, "reader") as queued:
         assert "persona" not in KeyValueStore(settings).signature("kv_get", {"namespace": "n", "key": "k"}).kwargs
-        with pytest.raises(PolicyDeniedError, match="no policies are configured where this was checked"):
+        with pytest.raises(PolicyDeniedError, match="no personas are configured in the process that checked this call"):
             queued.get("n", "k")
-    with pytest.raises(PolicyDeniedError, match="no policies are configured where this was checked"):
+    with pytest.raises(PolicyDeniedError, match="no personas are configured in the process that checked this call"):
         run(Runtime(make_celery(settings), settings), "kv_get", {"namespace": "n", "key": "k", "persona": "reader"})
 
 
