@@ -35,7 +35,7 @@ test: $(READY) ## Run every test, on servers that the tests start themselves
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-quick: $(READY) ## Run the unit tests, and the conformance suite on SQLite, within a minute
-	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/conformance/test_sqlite.py
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/conformance/test_sqlite.py
 
 test-lowest: $(READY) ## Run tests on the oldest versions that pyproject.toml allows; gets them with pip
 	$(BIN)/python -m tests.lowest .venv-lowest
