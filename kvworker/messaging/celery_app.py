@@ -158,6 +158,9 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         "unacked_key": "kvworker.unacked",
         "unacked_index_key": "kvworker.unacked_index",
         "unacked_mutex_key": "kvworker.unacked_mutex",
+        # A worker or a broker that is killed while it restores messages leaves this lock behind. kombu lets it stand
+        # for 300 s, in which nobody restores anything. Two workers that restore at once do no harm.
+        "unacked_mutex_expire": 5,
         "socket_timeout": settings.queue.connect_timeout_seconds,
         "socket_connect_timeout": settings.queue.connect_timeout_seconds,
         "socket_keepalive": True,

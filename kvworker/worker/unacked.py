@@ -157,8 +157,8 @@ class UnackedRecord(QoS):
             pool.release(connection)
 
     def ack(self, delivery_tag: str) -> None:
-        """Delete the record of a message that is done."""
-        self._pipelined.write(("ZREM", self._index, delivery_tag), ("HDEL", self._messages, delivery_tag))
+        """Delete the record of a message that is done, its index entry last: whoever finds one alone deletes it."""
+        self._pipelined.write(("HDEL", self._messages, delivery_tag), ("ZREM", self._index, delivery_tag))
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from kombu import Queue
-from kombu.transport.redis import QoS
+from kombu.transport.redis import Mutex, QoS
 from redis import Redis
 
+from kvworker import Settings
+from kvworker.messaging.celery_app import make_celery
 from kvworker.worker.celery_worker import WorkerConnection
 from tests.support.processes import wait_until
 
@@ -137,3 +139,42 @@ def test_a_refusal_is_logged_and_survived(
     assert "body" not in caplog.text
     message.ack()
     wait_until(lambda: records(client, prefix) == (0, 0), what="the acknowledgement")
+
+
+def test_a_lock_that_a_killed_worker_left_behind_delays_redelivery_only_for_seconds(
+    valkey_url: str, client: Redis
+) -> None:
+    """kombu's own lock stands for 300 s, in which no worker gets the messages of a lost one."""
+    options = make_celery(Settings.from_mapping({"queue": {"broker_url": valkey_url}})).conf.broker_transport_options
+    with WorkerConnection(valkey_url, transport_options=options) as connection:
+        channel = connection.channel()
+        message = receive(channel)
+        channel.qos._pipelined.read()
+        client.zincrby(channel.unacked_index_key, -channel.visibility_timeout - 1, message.delivery_tag)
+        left_behind = Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire)
+        left_behind.__enter__()
+        channel.qos.restore_visible(interval=1)
+        assert client.llen("kv") == 0
+
+        def is_restored() -> bool:
+            channel.qos.restore_visible(interval=1)
+            return bool(client.llen("kv"))
+
+        wait_until(is_restored, timeout_seconds=30, what="the redelivery")
+
+
+def test_a_broker_that_dies_within_an_acknowledgement_leaves_only_what_is_deleted_later(
+    channel: Any, client: Redis, prefix: str
+) -> None:
+    """An index entry without a record is found by its age and deleted; a record without an index entry would stay."""
+    message = receive(channel)
+    channel.qos._pipelined.read()
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        message.ack()
+        channel.qos._pipelined.read()
+        commands = [monitor.next_command()["command"].split()[0] for _ in range(2)]
+    assert commands == ["HDEL", "ZREM"]
+    client.zadd(f"{prefix}unacked_index", {message.delivery_tag: 1})
+    channel.qos.restore_visible(interval=1)
+    assert records(client, prefix) == (0, 0)
+    assert client.llen(f"{prefix}kv") == 0
