@@ -25,7 +25,8 @@ from pydantic_core import PydanticKnownError
 from kvworker.errors import ConfigurationError
 from kvworker.settings.base import Block, is_blank
 from kvworker.settings.problems import problem, problem_at, problem_lines, refuse
-from kvworker.settings.yaml_file import near_misses, read_file
+from kvworker.settings.stray_keys import near_misses, slid_keys
+from kvworker.settings.yaml_file import read_file
 
 
 def _listed(example: str) -> BeforeValidator:
@@ -149,7 +150,7 @@ def _read_personas_file(value: object, info: ValidationInfo) -> PersonasFile:
     except ConfigurationError as error:
         refuse([str(error)])
         raise
-    lines = list(near_misses(data, ("personas",)))
+    lines = [*near_misses(data, ("personas",)), *slid_keys(data, PersonasBlock)]
     if is_blank(data.get("personas")):
         lines = lines or [f"personas: there is none; name at least one, or leave {_SETTING} out"]
     refuse(f"{path}: {line}" for line in lines)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from kvworker.errors import ConfigurationError
+from kvworker.settings.yaml_file import is_old_number
 
 _SECRET_WORDS = ("url", "dsn", "backend", "password", "passwd", "secret", "token", "credential")
 _NOT_A_MAPPING = ("dict_type", "model_type", "model_attributes_type")
@@ -96,7 +97,7 @@ def _reason(details: ErrorDetails, model: type[BaseModel] | None) -> str:
     if kind in _NOT_A_MAPPING:
         shown = f", not a {type(value).__name__}" if isinstance(value, str) else _shown(location, value)
         return f"it should be a mapping (key: value){shown}"
-    return _fix(details["msg"]) + _shown(location, value)
+    return _fix(details["msg"]) + _shown(location, value) + _number_hint(value)
 
 
 def _fix(message: str) -> str:
@@ -112,6 +113,13 @@ def _shown(location: _Location, value: object) -> str:
     if value is None or isinstance(value, bool | int | float):
         return f", not {value!r}"
     return f", not a {type(value).__name__}"
+
+
+def _number_hint(value: object) -> str:
+    """Explain why YAML's old notations are refused: whoever writes 060 means 60, and YAML 1.1 reads 48."""
+    if not isinstance(value, str) or not is_old_number(value):
+        return ""
+    return "; write plain digits, without a leading zero or a colon"
 
 
 def _known_keys(model: type[BaseModel] | None, location: _Location) -> str:

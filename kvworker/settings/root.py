@@ -32,7 +32,8 @@ from kvworker.settings.environment import CONFIG_VARIABLE, value_at, with_fallba
 from kvworker.settings.policies import PoliciesSettings
 from kvworker.settings.problems import problem_lines, refuse, translated
 from kvworker.settings.store import ADAPTERS_PATH, AdaptersSettings, KvStoreSettings, Store, ToolsSettings
-from kvworker.settings.yaml_file import near_misses, read_file
+from kvworker.settings.stray_keys import is_distinctive, near_misses, slid_keys
+from kvworker.settings.yaml_file import read_file
 
 
 class Settings(Block):
@@ -86,7 +87,7 @@ class Settings(Block):
         Raises:
             ConfigurationError: One line for each problem: the path, the value and the fix.
         """
-        lines = list(_misspelled_keys(data))
+        lines = list(_stray_keys(data))
         block = {key: data[key] for key in cls.model_fields if key in data}
         try:
             block = dict(with_fallbacks(block, environ or {}))
@@ -166,16 +167,35 @@ def read_configuration(path: str | Path | None, environ: Mapping[str, str]) -> t
     return data, Path(path).expanduser()
 
 
-def _misspelled_keys(data: Mapping[Any, Any]) -> Iterator[str]:
-    """Yield a line for each misspelled key of ours in a block that a host program's keys share."""
+def _stray_keys(data: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield a line for each key of ours that is misspelled or misplaced where a host program's keys may stand."""
+    tools, store = _mapping_at(data, "tools"), _mapping_at(data, "tools", "kv_store")
     yield from near_misses(data, tuple(Settings.model_fields))
-    yield from near_misses(_mapping_at(data, "tools"), tuple(ToolsSettings.model_fields), "tools.")
-    store = _mapping_at(data, "tools", "kv_store")
-    adapters = _mapping_at(store, "adapters")
+    yield from near_misses(tools, tuple(ToolsSettings.model_fields), "tools.")
     # The chosen adapter exists under its name, however similar that is to a bundled adapter's.
-    names = [name for name in adapters if name != store.get("default_adapter")]
-    absent = [name for name in AdaptersSettings.model_fields if name not in adapters]
-    yield from near_misses(names, absent, f"{ADAPTERS_PATH}.")
+    adapters = {
+        name: block for name, block in _mapping_at(store, "adapters").items() if name != store.get("default_adapter")
+    }
+    absent = [name for name in AdaptersSettings.model_fields if name not in _mapping_at(store, "adapters")]
+    yield from near_misses(
+        [name for name in adapters if name not in AdaptersSettings.model_fields], absent, f"{ADAPTERS_PATH}."
+    )
+    yield from slid_keys(data, Settings)
+    yield from slid_keys(tools, ToolsSettings, "tools.")
+    yield from slid_keys(adapters, AdaptersSettings, f"{ADAPTERS_PATH}.")
+    yield from _indented_blocks("tools", tools)
+    yield from _indented_blocks("kvworker", _mapping_at(data, "kvworker"))
+
+
+def _indented_blocks(path: str, data: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield a line for each top-level block that stands below another key."""
+    for name, block in data.items():
+        field = Settings.model_fields.get(name) if isinstance(name, str) else None
+        if field is None or not isinstance(block, Mapping):
+            continue
+        known: Any = field.annotation
+        if any(key in known.model_fields and is_distinctive(key) for key in block):
+            yield f"{path}.{name}: it does nothing here; it belongs at the top level, without indentation"
 
 
 def _mapping_at(data: Mapping[Any, Any], *path: str) -> Mapping[Any, Any]:

@@ -1,10 +1,9 @@
-"""Reads YAML files, and tells misspelled keys of ours from the keys of a host program."""
+"""Reads YAML files, strictly where YAML itself would silently read something else."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterator
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,41 @@ _QUOTED = re.compile(r"'[^'<]{2,}'")
 # The parser's message for a list or mapping that is not closed.
 _EXPECTED = re.compile(r"expected ',' or '[\]}]', but got '<[a-z ]+>'")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+_STRING_TAG = "tag:yaml.org,2002:str"
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# What only YAML 1.1 reads as numbers, in base 60 and in base 8: 1:30 as 90, 060 as 48.
+_OLD_NUMBER = re.compile(r"[-+]?([0-9_]+:[0-9_:.]+|0[0-9_]+)")
+# Spaces that are no indentation to YAML, and characters that cannot be seen.
+_INVISIBLE = ("Zs", "Cf", "Cc")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses equal keys in a mapping. PyYAML would silently use the last one."""
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses equal keys and invisible characters around keys, and leaves YAML 1.1's odd numbers as strings."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """Choose the tag of a node. A number in base 60 or 8 becomes a string."""
+        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+        return _STRING_TAG if tag in _NUMBER_TAGS and is_old_number(value) else tag
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping, or raise at the second of two equal keys."""
+        """Compose a mapping, or raise at the second of two equal keys, or at one that only looks indented."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE_TAG:
                 continue
+            _check_visible(key)
             if (key.tag, key.value) in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{_KEY} {key.value!r} is given twice; remove one", problem_mark=key.start_mark
                 )
             seen.add((key.tag, key.value))
         return node
+
+
+def is_old_number(text: str) -> bool:
+    """Return whether YAML 1.1 would read unquoted text as a number in base 60 or base 8."""
+    return _OLD_NUMBER.fullmatch(text) is not None
 
 
 def read_file(path: Path, named_by: str) -> dict[Any, Any]:
@@ -60,9 +76,21 @@ def read_file(path: Path, named_by: str) -> dict[Any, Any]:
     return data
 
 
+def _check_visible(key: yaml.ScalarNode) -> None:
+    if key.style is not None:  # it is in quotes
+        return
+    for character in (key.value[:1], key.value[-1:]):
+        if character and unicodedata.category(character) in _INVISIBLE:
+            name = unicodedata.name(character, "control character").lower()
+            raise yaml.MarkedYAMLError(
+                problem=f"{_KEY} has a {name} (U+{ord(character):04X}) beside it; use plain spaces",
+                problem_mark=key.start_mark,
+            )
+
+
 def _parsed(path: Path, text: bytes) -> Any:
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - it is a SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
     except yaml.YAMLError as error:
         reason = _where(error)
     except ValueError:
@@ -70,21 +98,6 @@ def _parsed(path: Path, text: bytes) -> Any:
     except RecursionError:
         reason = "it is nested too deeply"
     raise ConfigurationError(f"{path}: not valid YAML: {reason}") from None
-
-
-def near_misses(keys: Collection[object], known: Collection[str], path_prefix: str = "") -> Iterator[str]:
-    """Yield a line for each key that looks like a misspelling of a known one.
-
-    Other keys belong to a host program, which may share the file.
-    """
-    for key in keys:
-        if not isinstance(key, str) or key in known:
-            continue
-        folded = key.strip().lower().replace("-", "_")
-        for name in difflib.get_close_matches(folded, known, n=1, cutoff=0.7):
-            # A much longer or shorter name is another word, such as `conversation`, and not a misspelling.
-            if abs(len(name) - len(folded)) <= 2:
-                yield f"{path_prefix}{key}: unknown key; did you mean {path_prefix}{name}?"
 
 
 def _where(error: yaml.YAMLError) -> str:
