@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# Tests mostly wait, so more processes than cores run them. Each starts its own servers; a file stays in one process.
-WORKERS ?= 6
+# Tests wait as well as compute, so more processes than cores run them. Each starts its own servers; a file stays in one process.
+WORKERS ?= 4
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-quick test-lowest chaos upstream lint format docs bench clean

@@ -19,20 +19,32 @@ from pytest_celery import (
 
 from kvworker import KeyValueStore, Settings
 from kvworker.messaging.celery_app import make_celery
-from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, running
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_config(
+    directory: Path, postgres_url: str, broker_url: str, result_url: str, overrides: Mapping[str, Any]
+) -> Path:
+    """Write the configuration file of a store on PostgreSQL."""
+    data: dict[str, Any] = {
+        "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": {"url": postgres_url}}}},
+        "queue": {"broker_url": broker_url, "result_backend": result_url},
+    }
+    for block, values in overrides.items():
+        data[block] = {**data.get(block, {}), **values}
+    path = directory / "kvworker.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
 
 
 @pytest.fixture
 def valkey_node(tmp_path: Path) -> Iterator[ValkeyNode]:
     directory = tmp_path / "valkey"
     directory.mkdir()
-    node = ValkeyNode(directory)
-    node.start()
-    node.ready()
-    yield node
-    node.teardown()
+    with running(ValkeyNode(directory)) as node:
+        yield node
 
 
 @pytest.fixture
@@ -56,15 +68,7 @@ def kv_config(
     tmp_path: Path, postgres_url: str, broker_url: str, valkey_node: ValkeyNode, config_overrides: Mapping[str, Any]
 ) -> Path:
     """The configuration file of the test's store: PostgreSQL, and Valkey at least for results."""
-    data: dict[str, Any] = {
-        "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": {"url": postgres_url}}}},
-        "queue": {"broker_url": broker_url, "result_backend": valkey_node.url},
-    }
-    for block, values in config_overrides.items():
-        data[block] = {**data.get(block, {}), **values}
-    path = tmp_path / "kvworker.yaml"
-    path.write_text(yaml.safe_dump(data))
-    return path
+    return write_config(tmp_path, postgres_url, broker_url, valkey_node.url, config_overrides)
 
 
 @pytest.fixture
@@ -85,11 +89,8 @@ def store(settings: Settings) -> Iterator[KeyValueStore]:
 
 @pytest.fixture
 def worker_node(tmp_path: Path, kv_environ: Mapping[str, str], worker_arguments: list[str]) -> Iterator[WorkerNode]:
-    node = WorkerNode(tmp_path, kv_environ, worker_arguments)
-    node.start()
-    assert node.ready(), node.logs()
-    yield node
-    node.teardown()
+    with running(WorkerNode(tmp_path, kv_environ, worker_arguments)) as node:
+        yield node
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ NUMBER = 2**63 - 1
 #: What no error, and no log line about it, may hold.
 SECRETS = (VALUE, PASSWORD, str(NUMBER), "SELECT", "INSERT", "UPDATE ")
 NAMES = {"namespace": "n", "key": "k"}
-#: Its text is fixed but for names; tests/acceptance/test_canvas.py raises it in a worker.
+#: Its text is fixed but for names; tests/acceptance/shared/test_canvas.py raises it in a worker.
 NOT_RAISED_HERE = {NestedCallError}
 
 Provoke = Callable[[InlineKeyValueStore], object]

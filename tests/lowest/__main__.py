@@ -53,7 +53,8 @@ STAGES = (
             # Celery before 5.7 tells receivers no retry policy where it does not retry.
             "--deselect=tests/integration/test_publisher.py::"
             "test_receivers_of_celerys_signals_get_the_arguments_that_celery_gives",
-            "tests/acceptance/test_round_trip.py",
+            "tests/acceptance/shared/test_round_trip.py",
+            "tests/acceptance/test_worker_errors.py",
             "tests/acceptance/test_timeouts.py",
             "tests/acceptance/test_signed_messages.py",
         ),

@@ -8,9 +8,10 @@ import signal as signals
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from redis import Redis
@@ -28,6 +29,9 @@ def wait_until(condition: Callable[[], object], *, timeout_seconds: float = 60.0
     while not condition():
         assert time.monotonic() < give_up_at, f"not within {timeout_seconds} s: {what or condition}"
         time.sleep(POLL_SECONDS)
+
+
+Node = TypeVar("Node", bound="ProcessNode")
 
 
 class ProcessNode:
@@ -118,6 +122,17 @@ class ProcessNode:
     def children(self) -> list[psutil.Process]:
         """List all descendants of the process."""
         return psutil.Process(self.pid).children(recursive=True)
+
+
+@contextmanager
+def running(node: Node) -> Iterator[Node]:
+    """Start a node, wait until it serves, and tear it down in the end."""
+    node.start()
+    try:
+        assert node.ready(), node.logs()
+        yield node
+    finally:
+        node.teardown()
 
 
 class WorkerNode(ProcessNode):

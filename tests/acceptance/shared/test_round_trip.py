@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,16 @@ from pytest_celery import CeleryTestSetup
 
 from kvworker import (
     AsyncKeyValueStore,
-    CounterOverflowError,
     IdempotencyConflictError,
     InvalidKeyError,
     InvalidRequestError,
     InvalidTTLError,
     InvalidValueTypeError,
     KeyValueStore,
-    NamespaceQuotaExceededError,
     Settings,
     ValueSerializationError,
 )
-from kvworker.errors import UnsupportedMessageError
-from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 pytestmark = pytest.mark.usefixtures("celery_setup")
 
@@ -89,26 +85,6 @@ def test_an_operation_id_is_applied_once(store: KeyValueStore) -> None:
         store.increment("n", "c", delta=2, idempotency_key="run-7/step-3")
     assert caught.value.operation_id == "run-7/step-3"
     assert store.get("n", "c").value == 1
-
-
-class TestErrors:
-    @pytest.fixture
-    def config_overrides(self, postgres_url: str) -> dict[str, Any]:
-        adapters = {"postgres": {"url": postgres_url, "namespace_quota_bytes": 100}}
-        return {"tools": {"kv_store": {"default_adapter": "postgres", "adapters": adapters}}}
-
-    def test_a_workers_errors_keep_their_class_and_attributes(self, store: KeyValueStore) -> None:
-        store.set("n", "k", "x" * 50)
-        with pytest.raises(NamespaceQuotaExceededError) as quota:
-            store.set("n", "other", "x" * 60)
-        assert (quota.value.namespace, quota.value.quota_bytes) == ("n", 100)
-        assert (quota.value.used_bytes, quota.value.requested_bytes) == (52, 62)
-        with pytest.raises(InvalidValueTypeError) as wrong_type:
-            store.increment("n", "k")
-        assert (wrong_type.value.namespace, wrong_type.value.key) == ("n", "k")
-        store.set("n", "c", 2**63 - 1)
-        with pytest.raises(CounterOverflowError):
-            store.increment("n", "c")
 
 
 def test_bad_input_is_refused_before_anything_is_sent(store: KeyValueStore, valkey_node: ValkeyNode) -> None:
@@ -228,31 +204,6 @@ def test_a_handmade_message(celery_setup: CeleryTestSetup) -> None:
     positional = app.send_task("kvworker.kv_get", args=("n", "k"), queue="kv")
     with pytest.raises(InvalidRequestError, match="keyword arguments only"):
         positional.get(timeout=10)
-
-
-def test_the_error_says_that_the_worker_is_older_than_its_caller(
-    kv_environ: dict[str, str], tmp_path: Path, store: KeyValueStore, worker_node: WorkerNode
-) -> None:
-    worker_node.stop()
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "tests.support.older_app",
-        "worker",
-        "--pool=solo",
-        "-l",
-        "INFO",
-    ]
-    older = ProcessNode("older", command, directory=tmp_path, environ=kv_environ)
-    older.start()
-    try:
-        with pytest.raises(UnsupportedMessageError, match="does not know kv_touch, so it was not applied"):
-            store.touch("n", "k", 60, timeout=30)
-        assert store.set("n", "k", 1).value == 1
-    finally:
-        older.teardown()
 
 
 def test_a_worker_answers_celerys_own_inspection(celery_setup: CeleryTestSetup, worker_node: WorkerNode) -> None:
