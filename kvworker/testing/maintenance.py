@@ -40,6 +40,17 @@ class MaintenanceCases(Cases):
         assert ledger(adapter, "two") == (0, 0)
         assert adapter.sweep_expired() == SweepReport(deleted_rows=0, freed_bytes=0, batches=0, complete=True)
 
+    def test_a_sweep_keeps_the_live_entries_of_every_namespace(self, adapter: KeyValueStoreAdapter) -> None:
+        """A sweep keeps live entries, wherever the store places them among expired ones."""
+        for number in range(20):
+            adapter.set(f"expired {number}", "key", 1, ttl_seconds=SHORT_TTL_SECONDS)
+            adapter.set(f"live {number}", "key", 1, ttl_seconds=600)
+        wait_for_expiry(adapter, "expired 19", "key")
+        report = adapter.sweep_expired(batch_rows=3)
+        assert (report.deleted_rows, report.batches, report.complete) == (20, 7, True)
+        assert all(adapter.get(f"live {number}", "key").found for number in range(20))
+        assert adapter.recompute_ledgers().drifts == ()
+
     def test_a_sweep_works_in_batches(self, adapter: KeyValueStoreAdapter) -> None:
         """A sweep deletes at most ``batch_rows`` entries in one transaction and continues while any are left."""
         for number in range(7):
@@ -91,6 +102,21 @@ class MaintenanceCases(Cases):
         assert not adapter.was_applied("namespace", "0")
         assert adapter.was_applied("namespace", "kept")
         assert not adapter.set("namespace", "key", 0, operation_id="0").replayed
+
+    def test_a_prune_removes_only_expired_records(self, make_adapter: AdapterFactory) -> None:
+        """A prune keeps the live records of every namespace, wherever the store places them among expired ones."""
+        expired, live = [f"expired {number}" for number in range(20)], [f"live {number}" for number in range(20)]
+        short_lived, adapter = make_adapter(operation_retention_seconds=SHORT_TTL_SECONDS), make_adapter()
+        for namespaces in zip(expired, live, strict=True):
+            short_lived.set(namespaces[0], "key", 1, operation_id="once")
+            adapter.set(namespaces[1], "key", 1, operation_id="once")
+        # It expires after every record.
+        adapter.set("last", "key", 1, ttl_seconds=SHORT_TTL_SECONDS)
+        wait_for_expiry(adapter, "last", "key")
+        report = adapter.prune_operations(batch_rows=3)
+        assert (report.deleted_rows, report.complete) == (20, True)
+        assert not any(adapter.was_applied(namespace, "once") for namespace in expired)
+        assert all(adapter.set(namespace, "key", 1, operation_id="once").replayed for namespace in live)
 
     def test_a_prune_keeps_to_its_budget(self, make_adapter: AdapterFactory) -> None:
         """A prune stops after the batch in which ``budget_seconds`` run out, and reports that it is incomplete."""

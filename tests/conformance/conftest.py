@@ -14,10 +14,26 @@ def _shared_database(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def _partitioned_database(postgres_server: PostgresServer) -> Iterator[str]:
+    name = postgres_server.create_database()
+    postgres_server.partition_tables(name)
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def partitioned_postgres_url(postgres_server: PostgresServer, _partitioned_database: str) -> str:
+    """Return one database whose tables are partitioned by namespace, emptied before each case."""
+    return _emptied(postgres_server, _partitioned_database)
+
+
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer, _shared_database: str) -> str:
     """Return one database for all cases, emptied before each. Creating a database takes longer than most cases."""
-    postgres_server.execute(
-        "DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_operations", _shared_database
-    )
-    return postgres_server.url(_shared_database)
+    return _emptied(postgres_server, _shared_database)
+
+
+def _emptied(server: PostgresServer, database: str) -> str:
+    server.execute("DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_operations", database)
+    return server.url(database)

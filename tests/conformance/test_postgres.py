@@ -13,3 +13,12 @@ class TestPostgres(AdapterConformance):
     def make_adapter(self, postgres_url: str) -> Iterator[AdapterFactory]:
         with adapters_over("postgres", {"url": postgres_url}) as factory:
             yield factory
+
+
+class TestPartitionedPostgres(AdapterConformance):
+    """The tables are partitioned by ``HASH (namespace)``: rows of different partitions can have the same ``ctid``."""
+
+    @pytest.fixture
+    def make_adapter(self, partitioned_postgres_url: str) -> Iterator[AdapterFactory]:
+        with adapters_over("postgres", {"url": partitioned_postgres_url}) as factory:
+            yield factory

@@ -12,10 +12,20 @@ from psycopg import sql
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.statements import load_statements
+from tests.support.servers import PostgresServer
 
 #: The number of entries that one search finds.
 FOUND_ROWS = 2000
 STATEMENTS = load_statements("kvworker.adapters.postgres")
+
+
+@pytest.fixture(params=["whole", "partitioned"])
+def postgres_url(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[str]:
+    name = postgres_server.create_database()
+    if request.param == "partitioned":
+        postgres_server.partition_tables(name)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
 
 
 @pytest.fixture
@@ -88,10 +98,12 @@ def test_a_batch_touches_few_namespaces(adapter: KeyValueStoreAdapter, connectio
     add_expired(connection, adapter, 12)
     params = {"batch_rows": 4, "found_rows": 12, "after": None}
     found = connection.execute(STATEMENTS["find_expired"], params).fetchall()
-    assert [rows for _, rows, _ in found] == [12, 12, 12]
-    for ids, _, _ in found:
+    assert [rows for _, _, rows, _ in found] == [12, 12, 12]
+    for tables, places, _, _ in found:
         namespaces = connection.execute(
-            "SELECT DISTINCT namespace FROM kv_entries WHERE ctid = ANY (%s::tid[])", (ids,)
+            "SELECT DISTINCT namespace FROM kv_entries"
+            " WHERE (tableoid, ctid) IN (SELECT * FROM unnest(%s::oid[], %s::tid[]))",
+            (tables, places),
         )
         assert len(namespaces.fetchall()) == 1
 
@@ -102,7 +114,7 @@ def test_an_entry_that_was_renewed_after_the_search_stays(
 ) -> None:
     add_expired(connection, adapter, 6)
     params = {"batch_rows": 10, "found_rows": 10, "after": None}
-    [(ids, _, _)] = connection.execute(STATEMENTS["find_expired"], params).fetchall()
+    [(tables, places, _, _)] = connection.execute(STATEMENTS["find_expired"], params).fetchall()
     if change == "rewritten":
         for key in range(1, 7):
             adapter.set(f"namespace {key % 3}", str(key), "new", ttl_seconds=600)
@@ -110,13 +122,14 @@ def test_an_entry_that_was_renewed_after_the_search_stays(
         connection.execute("DELETE FROM kv_entries")
         connection.execute("VACUUM kv_entries")
         for key in range(1, 7):
-            adapter.set("other", str(key), "new")
+            adapter.set(f"namespace {key % 3}", str(-key), "new")
         same_places = connection.execute(
-            "SELECT count(*) FROM kv_entries WHERE ctid = ANY (%s::tid[])", (ids,)
+            "SELECT count(*) FROM kv_entries WHERE ctid = ANY (%s::tid[])", (places,)
         ).fetchone()
         assert same_places == (6,)
-    assert connection.execute(STATEMENTS["sweep_batch"], {"ids": ids}).fetchone() == (0, 0)
-    assert keys(connection) == list(range(1, 7))
+    batch = {"tables": tables, "places": places}
+    assert connection.execute(STATEMENTS["sweep_batch"], batch).fetchone() == (0, 0)
+    assert len(keys(connection)) == 6
 
 
 @pytest.mark.parametrize("style", ["German", "SQL, DMY", "Postgres, MDY"])

@@ -30,6 +30,8 @@ with warnings.catch_warnings():
 TEMPLATE_DATABASE = "kv_template"
 VALKEY_DATABASES = 16
 
+_PARTITIONS = 4
+
 _FIRST_PORT = 12_000
 _PORT_RANGES = 16
 _PORTS_PER_RANGE = 1_250
@@ -89,6 +91,21 @@ class PostgresServer:
     def drop_database(self, name: str) -> None:
         """Drop a database, and disconnect its clients."""
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def partition_tables(self, database: str) -> None:
+        """Replace the empty tables of a database by tables that are partitioned by namespace."""
+        for table in ("kv_entries", "kv_ledgers", "kv_operations"):
+            self.execute(f"ALTER TABLE {table} RENAME TO {table}_whole", database)
+            self.execute(
+                f"CREATE TABLE {table} (LIKE {table}_whole INCLUDING ALL) PARTITION BY HASH (namespace)", database
+            )
+            for remainder in range(_PARTITIONS):
+                self.execute(
+                    f"CREATE TABLE {table}_{remainder} PARTITION OF {table}"
+                    f" FOR VALUES WITH (MODULUS {_PARTITIONS}, REMAINDER {remainder})",
+                    database,
+                )
+            self.execute(f"DROP TABLE {table}_whole", database)
 
     def create_template(self) -> None:
         """Create and migrate the database that the others are copied from."""

@@ -103,10 +103,14 @@ class Dialect(ABC):
     ) -> tuple[int, int]:
         """Run one batch of a sweep or a purge in its own transaction; return the deleted rows and bytes."""
 
-    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> tuple[int, float | None]:
-        """Run one batch of a prune; return the deleted rows and the instant at which the next batch may begin."""
-        rows, until = self.fetch_one(connection, "prune_batch", params)
-        return rows, until
+    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> tuple[int, int, float | None]:
+        """Run one batch of a prune.
+
+        Returns:
+            The deleted rows, the rows that the batch found, and the instant at which the next batch may begin.
+        """
+        deleted_rows, found_rows, until = self.fetch_one(connection, "prune_batch", params)
+        return deleted_rows, found_rows, until
 
     def run(self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]) -> Cursor:
         """Run a named statement."""

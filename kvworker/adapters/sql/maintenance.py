@@ -111,8 +111,9 @@ def _sweep(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
         batches, found_rows, until = executor.run(find)
         is_last = found_rows < wanted_rows
         deleted_rows = 0
-        for number, ids in enumerate(batches, 1):
-            delete = partial(executor.dialect.delete_expired, statement="sweep_batch", params={"ids": ids})
+        for number, (tables, places) in enumerate(batches, 1):
+            params = {"tables": tables, "places": places}
+            delete = partial(executor.dialect.delete_expired, statement="sweep_batch", params=params)
             rows, freed_bytes = executor.run(delete)
             deleted_rows += rows
             yield _Batch(rows, freed_bytes, is_last and number == len(batches))
@@ -125,11 +126,13 @@ def _sweep(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
         after = until
 
 
-def _find_expired(executor: Executor, connection: Any, **params: float | None) -> tuple[list[str], int, float | None]:
+def _find_expired(
+    executor: Executor, connection: Any, **params: float | None
+) -> tuple[list[tuple[str | None, str]], int, float | None]:
     """Find entries that expired at an instant or later; return batches, the number of entries and the last expiry."""
     rows = executor.dialect.run(connection, "find_expired", params).fetchall()
-    _, found_rows, until = rows[0] if rows else ("", 0, None)
-    return [ids for ids, _, _ in rows], found_rows, until
+    *_, found_rows, until = rows[0] if rows else (0, None)
+    return [(tables, places) for tables, places, *_ in rows], found_rows, until
 
 
 def _prune(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
@@ -137,8 +140,8 @@ def _prune(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
     after, is_last = None, False
     while not is_last:
         params = {"batch_rows": batch_rows, "after": after}
-        rows, after = executor.run(partial(executor.dialect.prune_records, params=params))
-        is_last = rows < batch_rows
+        rows, found_rows, after = executor.run(partial(executor.dialect.prune_records, params=params))
+        is_last = found_rows < batch_rows
         yield _Batch(rows, 0, is_last)
 
 

@@ -151,10 +151,11 @@ class SqliteDialect(PlanningDialect):
                 self.run(connection, "credit_ledger", credit)
         return len(total), sum(total)
 
-    def prune_records(self, connection: Any, params: Mapping[str, Any]) -> tuple[int, None]:
+    def prune_records(self, connection: Any, params: Mapping[str, Any]) -> tuple[int, int, None]:
         """Run one batch of a prune. A deleted row leaves nothing in the index, so the next batch may begin anywhere."""
         with self.transaction(connection):
-            return len(self.run(connection, "prune_batch", params).fetchall()), None
+            rows = len(self.run(connection, "prune_batch", params).fetchall())
+        return rows, rows, None
 
     def _now(self, connection: DriverConnection) -> float:
         return float(self.fetch_one(connection, "database_clock", {})[0])
