@@ -19,7 +19,14 @@ from kvworker.messaging.certificates import sign_everything
 from kvworker.messaging.result_backend import use_result_backend
 from kvworker.retries import MAX_PAUSE_SECONDS
 from kvworker.settings import Settings
-from kvworker.settings.urls import speaks_redis, tls_parameters, without_tls_parameters
+from kvworker.settings.url_parameters import (
+    REDIS_CONNECTION_PARAMETERS,
+    TLS_PARAMETERS,
+    redis_connection_parameters,
+    tls_parameters,
+    without_parameters,
+)
+from kvworker.settings.urls import speaks_redis
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -38,7 +45,7 @@ def configure(app: Application, settings: Settings) -> None:
     """
     queue = settings.queue
     app.conf.update(
-        broker_url=without_tls_parameters(queue.broker_url) if _is_amqps(queue.broker_url) else queue.broker_url,
+        broker_url=_kombu_url(queue.broker_url),
         result_backend=queue.result_backend,
         **_wire_settings(settings),
         **_queue_settings(settings),
@@ -132,6 +139,15 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
     return {**amqp, "broker_use_ssl": _amqp_tls(url)} if _is_amqps(url) else amqp
 
 
+def _kombu_url(url: str) -> str:
+    """Remove the parameters that kombu does not understand. They are passed on separately."""
+    if _is_amqps(url):
+        return without_parameters(url, TLS_PARAMETERS)
+    if redis_connection_parameters(url):
+        return without_parameters(url, REDIS_CONNECTION_PARAMETERS)
+    return url
+
+
 def _is_amqps(url: str) -> bool:
     return url.startswith("amqps://")
 
@@ -164,4 +180,5 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         "socket_timeout": settings.queue.connect_timeout_seconds,
         "socket_connect_timeout": settings.queue.connect_timeout_seconds,
         "socket_keepalive": True,
+        "connection_parameters": redis_connection_parameters(settings.queue.broker_url),
     }

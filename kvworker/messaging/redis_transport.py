@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from queue import Empty
+from types import MappingProxyType
 from typing import Any
 
 from kombu.transport.redis import Channel, Transport
@@ -26,8 +28,15 @@ _REFUSED_PAUSE_SECONDS = 1.0
 
 @with_own_property_locks
 class RedisChannel(Channel):
-    """A channel that turns faults of a broker or of a message into errors that a consumer survives."""
+    """A channel that turns faults of a broker or of a message into errors that a consumer survives.
 
+    Attributes:
+        connection_parameters: A transport option: more arguments for redis-py's connections, with their types. kombu
+            hands a URL's parameters to its own ``Connection``, which fails, or leaves them text.
+    """
+
+    from_transport_options = (*Channel.from_transport_options, "connection_parameters")
+    connection_parameters: Mapping[str, Any] = MappingProxyType({})
     _pool_client: Any = None
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
@@ -39,8 +48,7 @@ class RedisChannel(Channel):
         """
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("the channel is closed")
-        params: dict[str, Any] = super()._connparams(asynchronous)
-        return params
+        return {**super()._connparams(asynchronous), **self.connection_parameters}
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Return one client for each pool of connections.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlsplit
+
+from kvworker.settings.url_parameters import check_queue_parameters, sqlite_url_problem, tls_parameters
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 _TLS_SCHEMES = ("rediss", "amqps")
@@ -21,9 +23,6 @@ _DATABASE_URLS = {
     "sqlite": re.compile(r"sqlite(\+pysqlite)?://"),
 }
 _VALKEY_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+socket": "redis+socket"}
-# The values of ssl_cert_reqs in a TLS URL that kombu and Celery understand.
-_CERT_REQS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
-_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 # sizeof(sun_path) of the kernel's sockaddr_un, less a byte for the NUL: 108 on Linux, 104 on macOS and the BSDs.
 MAX_SOCKET_PATH_BYTES = (108 if sys.platform == "linux" else 104) - 1
 # Matches up to the last @ of the text, so that a password with an unescaped / or ? or @ is masked too.
@@ -51,29 +50,19 @@ def queue_url(url: str, schemes: tuple[str, ...]) -> str:
         raise ValueError(f"it should be a URL that starts with {_listed(schemes)}")
     if re.search(r"\s", rest):
         raise ValueError("it should not hold white space; write a space as %20")
+    if scheme != "redis+socket":
+        _check_address(scheme, rest)
+    check_queue_parameters(scheme, f"{scheme}://{rest}")
     if scheme == "redis+socket":
         return f"{scheme}://{_absolute_socket(rest)}"
-    _check_address(scheme, rest)
     return _with_verification(scheme, f"{scheme}://{rest}")
 
 
 def database_url_problem(adapter: str, url: str) -> str | None:
     """Return why a bundled adapter cannot use a URL, or None. The text does not contain the URL and its password."""
     if _DATABASE_URLS[adapter].match(url):
-        return None
+        return sqlite_url_problem(url) if adapter == "sqlite" else None
     return f"it should be a URL like {DATABASE_URL_EXAMPLES[adapter]} (the current value is not shown)"
-
-
-def tls_parameters(url: str) -> dict[str, str]:
-    """Return the ``ssl_*`` parameters of a URL."""
-    return {name: value for name, value in parse_qsl(urlsplit(url).query) if name.startswith("ssl_")}
-
-
-def without_tls_parameters(url: str) -> str:
-    """Remove the ``ssl_*`` parameters from a URL."""
-    parts = urlsplit(url)
-    others = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
-    return parts._replace(query=urlencode(others)).geturl()
 
 
 def speaks_redis(url: str) -> bool:
@@ -109,29 +98,13 @@ def _check_address(scheme: str, rest: str) -> None:
 
 
 def _with_verification(scheme: str, url: str) -> str:
-    """Check the TLS parameters. A TLS URL without ``ssl_cert_reqs`` verifies the server's certificate."""
-    given = tls_parameters(url)
-    if scheme not in _TLS_SCHEMES:
-        if given:
-            raise ValueError("its ssl_ parameters need TLS: write rediss:// or amqps://")
-        return url
-    reqs = given.get("ssl_cert_reqs", _CERT_REQS[0])
-    if reqs not in _CERT_REQS:
-        raise ValueError("its ssl_cert_reqs should be required, optional or none")
-    for name in _TLS_FILES:
-        if name in given and not _is_file(given[name]):
-            raise ValueError(f"its {name} is not an existing file: {given[name]}")
-    if "ssl_cert_reqs" in given:
-        return url
-    # If it is missing, kombu verifies nothing and Celery's result backend does not start.
-    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs={reqs}"
+    """Have a TLS URL verify the server's certificate unless it says otherwise.
 
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except OSError:  # a directory on the path is not accessible
-        return False
+    Without ``ssl_cert_reqs`` kombu verifies nothing, and Celery's result backend does not start.
+    """
+    if scheme not in _TLS_SCHEMES or "ssl_cert_reqs" in tls_parameters(url):
+        return url
+    return f"{url}{'&' if urlsplit(url).query else '?'}ssl_cert_reqs=required"
 
 
 def _listed(schemes: tuple[str, ...]) -> str:

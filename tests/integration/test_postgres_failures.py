@@ -279,6 +279,24 @@ def test_no_error_shows_a_password(url: str) -> None:
         error = error.__cause__
 
 
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("foo=1", "the parameter 'foo' is none of PostgreSQL's connection parameters"),
+        ("autocommit=true", "the parameter 'autocommit' is none of PostgreSQL's connection parameters"),
+        ("prepare_threshold=0", "the parameter 'prepare_threshold' is none of PostgreSQL's connection parameters"),
+        ("sslmode=perhaps", "correct this parameter in the url: .*invalid sslmode value"),
+        ("connect_timeout=soon", "correct this parameter in the url: .*connect_timeout"),
+    ],
+)
+def test_a_wrong_parameter_in_the_url_is_an_error_of_the_configuration(
+    postgres_url: str, parameter: str, message: str
+) -> None:
+    """These were unknown outcomes that a worker retried, or were passed on as text."""
+    with pytest.raises(ConfigurationError, match=message):
+        make_adapter(f"{postgres_url}&{parameter}").get("n", "k")
+
+
 def test_an_engine_does_not_show_a_password_given_as_a_parameter() -> None:
     with make_adapter(f"postgresql://user@127.0.0.1:1/database?password={_PASSWORD}") as adapter:
         assert isinstance(adapter, SqlAdapter)

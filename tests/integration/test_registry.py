@@ -103,6 +103,8 @@ def test_a_broken_package_is_an_error_only_if_it_is_used() -> None:
         ("postgres", {"url": "postgresql://h/d", "busy_timeout_seconds": 1}, r"busy_timeout_seconds: unknown key"),
         ("sqlite", {"url": "sqlite://", "namespace_quota_bytes": -5}, r"sqlite\.namespace_quota_bytes.*not -5"),
         ("sqlite", {"url": 5}, r"sqlite\.url"),
+        ("sqlite", {"url": "sqlite:///kv.db?journal=off"}, r"sqlite\.url: the parameter 'journal' is not supported"),
+        ("sqlite", {"url": "sqlite://kv.db"}, r"sqlite\.url: a relative path starts after three slashes"),
     ],
 )
 def test_an_invalid_block_is_reported_by_its_path(name: str, config: dict[str, Any], message: str) -> None:

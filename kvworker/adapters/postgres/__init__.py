@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from psycopg.pq import Conninfo
 from sqlalchemy.engine import URL
 
 from kvworker.adapters.postgres.dialect import PostgresDialect
 from kvworker.adapters.sql.adapter import SqlAdapter
-from kvworker.adapters.sql.configuration import adapter_url, engine_for, parse_block
+from kvworker.adapters.sql.configuration import adapter_url, engine_for, parse_block, path_of
+from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import PostgresSettings
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
@@ -27,9 +29,21 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     settings = parse_block("postgres", PostgresSettings, config)
     url = adapter_url("postgres", settings, _SCHEMES)
     if url is not None:
+        _check_parameters(url)
         url = _with_hidden_password(url)
     dialect = PostgresDialect(settings, url)
     return SqlAdapter(settings, dialect, engine_for("postgres", dialect, has_url=url is not None))
+
+
+def _check_parameters(url: URL) -> None:
+    """Refuse what is no parameter of libpq. SQLAlchemy would hand it to psycopg as text, whatever type that wants."""
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    for name in url.query:
+        if name not in known:
+            raise ConfigurationError(
+                f"{path_of('postgres')}.url: the parameter {name!r} is none of PostgreSQL's connection parameters;"
+                " remove it, or set it beside the url if it is a key of this block"
+            )
 
 
 def _with_hidden_password(url: URL) -> URL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -39,6 +40,11 @@ _LOGIN_FAILURES: Final[Mapping[str, str]] = {
     "root certificate file": "correct sslrootcert in the url",
     "server does not support SSL": "enable TLS on the server, or remove sslmode from the url",
 }
+
+#: libpq's and psycopg's message for a parameter with an impossible value.
+_BAD_PARAMETER: Final = re.compile(
+    r"invalid \w+ value: |bad value for \w+: |invalid integer value .* for connection option"
+)
 
 _LOST: Final = "the connection to the database was lost"
 
@@ -97,6 +103,8 @@ def cannot_connect(error: Exception, password: str | None) -> Exception:
     for failure, advice in _LOGIN_FAILURES.items():
         if failure in reason:
             return ConfigurationError(f"cannot log in to the database; {advice}: {reason}")
+    if _BAD_PARAMETER.search(reason):
+        return ConfigurationError(f"cannot connect to the database; correct this parameter in the url: {reason}")
     return StoreUnavailableError(f"cannot connect to the database: {reason}")
 
 

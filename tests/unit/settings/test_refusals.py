@@ -190,7 +190,7 @@ def test_every_problem_is_listed_at_once() -> None:
         ("REDIS://h", "redis://h"),
         ("valkey://:p@h:6379/0", "redis://:p@h:6379/0"),
         ("valkeys://h/0", "rediss://h/0?ssl_cert_reqs=required"),
-        ("rediss://h?health_check_interval=9", "rediss://h?health_check_interval=9&ssl_cert_reqs=required"),
+        ("rediss://h?protocol=2", "rediss://h?protocol=2&ssl_cert_reqs=required"),
         ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
         ("redis+socket:///run/v.sock?virtual_host=2", "redis+socket:///run/v.sock?virtual_host=2"),
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),

@@ -19,7 +19,7 @@ DATA = {
         "kv_store": {
             "adapters": {
                 "postgres": {"url": f"postgresql+psycopg://u:{SECRET}@h/d"},
-                "sqlite": {"url": f"sqlite:///x?token={SECRET}"},
+                "sqlite": {"url": f"sqlite:///file:x?vfs=token={SECRET}&uri=true"},
                 "cloud": {"api_key": SECRET},
             }
         }
