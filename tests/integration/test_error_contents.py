@@ -200,7 +200,7 @@ def on_servers(valkey_url: str, sqlite_url: str, postgres_url: str) -> Mapping[t
 
     def unanswered(_: InlineKeyValueStore) -> None:
         with KeyValueStore(Settings.from_mapping({"queue": {"broker_url": valkey_url}})) as store:
-            store.set("n", "k", VALUE, timeout=0.3)
+            store.set("n", "k", VALUE, timeout=2.0)
 
     def refused_by_a_constraint(_: InlineKeyValueStore) -> None:
         with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:

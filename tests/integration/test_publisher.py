@@ -157,14 +157,14 @@ def test_a_caller_with_a_ready_connection_publishes_itself_and_an_event_loop_nev
         async with AsyncKeyValueStore(settings) as store:
             for _ in range(2):
                 with pytest.raises(KVStoreError):
-                    await store.get("n", "k", timeout=0.3)
+                    await store.get("n", "k", timeout=2.0)
 
     before_task_publish.connect(record)
     try:
         with KeyValueStore(settings) as store:
             for _ in range(2):
                 with pytest.raises(KVStoreError):
-                    store.get("n", "k", timeout=0.3)
+                    store.get("n", "k", timeout=2.0)
         asyncio.run(in_a_loop())
     finally:
         before_task_publish.disconnect(record)

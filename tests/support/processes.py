@@ -23,7 +23,7 @@ from tests.support.servers import free_port
 POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], object], *, timeout_seconds: float = 60.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], *, timeout_seconds: float = 240.0, what: str = "") -> None:
     """Poll until the condition holds; fail the test after the timeout."""
     give_up_at = time.monotonic() + timeout_seconds
     while not condition():
