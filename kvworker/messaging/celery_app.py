@@ -7,7 +7,7 @@ kombu's Redis transport options, and tests in which brokers and workers fail.
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery import Celery
@@ -27,6 +27,9 @@ from kvworker.settings.url_parameters import (
     without_parameters,
 )
 from kvworker.settings.urls import speaks_redis
+
+#: A check is a PING.
+_LEAST_CHECK_SECONDS: Final = 1.0
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -165,6 +168,7 @@ def _amqp_tls(url: str) -> dict[str, Any]:
 
 
 def _redis_options(settings: Settings) -> dict[str, Any]:
+    timeout = settings.queue.connect_timeout_seconds
     return {
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
         # kombu checks every 10 s by default and acts on every 10th check, so it restores up to 100 s late.
@@ -177,8 +181,11 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         # A worker or a broker that is killed while it restores messages leaves this lock behind. kombu lets it stand
         # for 300 s, in which nobody restores anything. Two workers that restore at once do no harm.
         "unacked_mutex_expire": 5,
-        "socket_timeout": settings.queue.connect_timeout_seconds,
-        "socket_connect_timeout": settings.queue.connect_timeout_seconds,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
         "socket_keepalive": True,
         "connection_parameters": redis_connection_parameters(settings.queue.broker_url),
+        # A worker waits for messages without a timeout. kombu looks this often whether an answer is overdue, on a
+        # connection that the network has lost without a word. Its default of 25 s finds out after up to 51 s.
+        "health_check_interval": max(_LEAST_CHECK_SECONDS, timeout),
     }

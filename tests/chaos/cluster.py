@@ -157,6 +157,7 @@ class Cluster:
         if self.valkey.status == "exited":
             self.valkey.start()
         if self.needs.database == "postgres":
+            self.postgres.resume()
             self.revive_postgres()
         for node in (*self.workers, *self.beats):
             if node.status == "exited":

@@ -70,6 +70,11 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("connections-cut", "every connection to Valkey is cut", server_faults.cut_connections),
     Scenario("postgres-killed", "PostgreSQL is killed and started again on its data", server_faults.kill_postgres),
     Scenario(
+        "postgres-frozen",
+        "PostgreSQL is frozen until a worker gets no answer in time, and resumed",
+        server_faults.freeze_postgres,
+    ),
+    Scenario(
         "backends-terminated",
         "PostgreSQL closes the workers' connections",
         server_faults.terminate_backends,

@@ -84,6 +84,22 @@ def kill_postgres(context: FaultContext) -> None:
     assert postgres.pid not in {None, before}
 
 
+def freeze_postgres(context: FaultContext) -> None:
+    """Freeze all processes of PostgreSQL until a worker has found out, then let them continue."""
+    before = _silences(context.cluster)
+    context.cluster.postgres.freeze()
+    try:
+        wait_until(lambda: _silences(context.cluster) > before, what="a worker that gets no answer")
+    finally:
+        context.cluster.postgres.resume()
+
+
+def _silences(cluster: Cluster) -> int:
+    """Count the answers that did not arrive, on an open connection or on a new one."""
+    logs = cluster.logs()
+    return logs.count("did not answer") + logs.count("timeout expired")
+
+
 def terminate_backends(context: FaultContext) -> None:
     """Make PostgreSQL close the workers' connections."""
     with context.cluster.admin_connection() as connection:

@@ -134,14 +134,30 @@ class PostgresServer:
 
     def kill(self) -> None:
         """Kill the postmaster and all its children. ``start`` finds the same data again."""
-        if self.pid is None:
-            return
-        postmaster = psutil.Process(self.pid)
-        family = [postmaster, *postmaster.children(recursive=True)]
+        family = self._family()
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(family, timeout=20)
+
+    def freeze(self) -> None:
+        """Stop all processes of the server; their kernel still accepts connections."""
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def resume(self) -> None:
+        """Let a frozen server continue."""
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def _family(self) -> list[psutil.Process]:
+        """The postmaster, first, and its children."""
+        if self.pid is None:
+            return []
+        postmaster = psutil.Process(self.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
 
     def cleanup(self) -> None:
         """Stop the server and remove its directory."""

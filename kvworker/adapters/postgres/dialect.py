@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Final
 
 import psycopg
@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
 from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_each, run_transaction
-from kvworker.adapters.postgres.connection import OneCursorConnection
-from kvworker.adapters.postgres.engine import make_postgres_engine, timeout_milliseconds
+from kvworker.adapters.postgres.connection import OneCursorConnection, bounded
+from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engine, timeout_milliseconds
 from kvworker.adapters.postgres.errors import cannot_connect, quotes_data, translate
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
@@ -74,6 +74,9 @@ class PostgresDialect(PlanningDialect):
 
     def is_idle(self, connection: psycopg.Connection[Any]) -> bool:
         return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def bounded(self, connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
+        return bounded(connection, answer_seconds(self._settings))
 
     def fetch_one(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> Any:
         """Run a statement on the connection's reused cursor, which saves making one for each."""

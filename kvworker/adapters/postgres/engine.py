@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from kvworker.adapters.postgres.connection import OneCursorConnection
+from kvworker.adapters.postgres.hosts import HostOrder
 from kvworker.settings.adapters import PostgresSettings
 
 #: An unreachable server must become an error within seconds. A url may override each of these.
@@ -19,6 +21,11 @@ _CONNECT_DEFAULTS: Final[Mapping[str, int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+
+
+#: The server cancels a statement after ``statement_timeout_seconds``. If no error arrives within this time after that,
+#: the server is frozen or the connection is cut.
+_ANSWER_SECONDS: Final = 1.0
 
 
 def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
@@ -34,11 +41,24 @@ def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
         connect_args=_connect_arguments(url, settings),
     )
 
+    hosts, limit_seconds = HostOrder(), answer_seconds(settings)
+
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
-        return OneCursorConnection.connect(*args, **arguments)
+        ordered = hosts.ordered(arguments)
+        connection = OneCursorConnection.connect(*args, **ordered)
+        host = connection.info.host, str(connection.info.port)
+        hosts.record_connected(ordered, host)
+        connection.on_overdue = partial(hosts.record_silent, ordered, host)
+        connection.limit_seconds = limit_seconds
+        return connection
 
     return engine
+
+
+def answer_seconds(settings: PostgresSettings) -> float:
+    """Return the longest wait for the server's answer to a statement."""
+    return settings.statement_timeout_seconds + _ANSWER_SECONDS
 
 
 def timeout_milliseconds(settings: PostgresSettings) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 
 import psycopg
 
+from kvworker.adapters.postgres.connection import OverdueError
 from kvworker.adapters.sql.schema import GLOBAL_QUOTA_CHECK, NAMESPACE_QUOTA_CHECK
 from kvworker.adapters.sql.signals import (
     ConflictError,
@@ -47,6 +48,9 @@ _BAD_PARAMETER: Final = re.compile(
 )
 
 _LOST: Final = "the connection to the database was lost"
+_SILENT: Final = (
+    "the database did not answer within statement_timeout_seconds and a second; it is frozen, or the network is cut"
+)
 
 #: By SQLSTATE.
 _MEANINGS: Final[Mapping[str, Callable[[], Exception]]] = {
@@ -81,7 +85,7 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return _missing_privilege(error)
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and state is None:
-        return ConnectionLostError(_LOST)
+        return _lost(error)
     if state is not None and state in _MEANINGS:
         return _MEANINGS[state]()
     if state is not None and state.startswith("08"):
@@ -106,6 +110,10 @@ def cannot_connect(error: Exception, password: str | None) -> Exception:
     if _BAD_PARAMETER.search(reason):
         return ConfigurationError(f"cannot connect to the database; correct this parameter in the url: {reason}")
     return StoreUnavailableError(f"cannot connect to the database: {reason}")
+
+
+def _lost(error: Exception) -> Exception:
+    return ConnectionLostError(_SILENT if isinstance(error, OverdueError) else _LOST)
 
 
 def _missing_privilege(error: psycopg.Error) -> Exception:

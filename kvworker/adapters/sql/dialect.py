@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import Engine
@@ -60,6 +60,10 @@ class Dialect(ABC):
     @abstractmethod
     def is_idle(self, connection: Any) -> bool:
         """Return whether the driver's connection is open and outside of a transaction."""
+
+    def bounded(self, _connection: Any) -> AbstractContextManager[object]:
+        """Bound every wait for the server on a host program's connection; our own connections are made so."""
+        return nullcontext()
 
     @abstractmethod
     def translate(self, error: Exception) -> Exception:

@@ -133,7 +133,8 @@ class HostEngine(ProcessEngine):
         with pooled as connection:
             driver_connection = connection.connection.driver_connection
             try:
-                return work(driver_connection)
+                with self._dialect.bounded(driver_connection):
+                    return work(driver_connection)
             finally:
                 if not self._dialect.is_idle(driver_connection):
                     connection.invalidate()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -51,11 +52,22 @@ def _locked_connection(engine: Engine) -> Iterator[Connection]:
             yield connection
         return
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
-        # The larger the tables, the longer a migration takes: the limit for store operations does not apply.
+        # The larger the tables, the longer a migration takes: the limits for store operations do not apply.
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         _check_encoding(connection)
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        yield connection
+        with _waiting_without_limit(connection.connection.driver_connection):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            yield connection
+
+
+@contextmanager
+def _waiting_without_limit(driver_connection: Any) -> Iterator[None]:
+    limit_seconds = getattr(driver_connection, "limit_seconds", None)
+    driver_connection.limit_seconds = None
+    try:
+        yield
+    finally:
+        driver_connection.limit_seconds = limit_seconds
 
 
 def _check_encoding(connection: Connection) -> None:
