@@ -6,6 +6,7 @@ are still invisible, and are purged when a quota needs their bytes.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -81,6 +82,9 @@ class InlineKeyValueStore(KeyValueOperations):
         self.persona = check_persona(persona)
         self.adapter = adapter or create_kv_store_adapter(*self.settings.store.adapter_config())
         self._adapters = Adapters(self.settings, self.adapter)
+        if adapter is None:
+            # SQLite moves what it has logged into the database's file when the last connection is closed.
+            weakref.finalize(self, self._adapters.close)
         self._policy = Policy(self.settings.policies)
 
     @classmethod
@@ -115,7 +119,7 @@ class InlineKeyValueStore(KeyValueOperations):
         return make_signature(self, make_celery(self.settings), tool, arguments, valid_seconds)
 
     def close(self) -> None:
-        """Close the adapters' connections."""
+        """Close the adapters' connections. The end of the process does it too, unless you passed an adapter."""
         self._adapters.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:

@@ -7,11 +7,16 @@ holds the application and the task bodies only, and may import everything in ``k
 from __future__ import annotations
 
 from beat_schedule import beat_schedule
+from kvworker.errors import ConfigurationError
 from kvworker.settings import Settings
 from tasks.application import make_worker_app
 
-settings = Settings.load()
-app = make_worker_app(settings)
+try:
+    settings = Settings.load()
+    app = make_worker_app(settings)
+except ConfigurationError as error:
+    # Celery would show a traceback of everything that it imported, and only then the reason.
+    raise SystemExit(f"Error: {error}") from None
 app.conf.beat_schedule = beat_schedule(settings)
 
 __all__ = ["app", "settings"]

@@ -58,6 +58,18 @@ class MaintainedStore(ABC):
         """
         return None
 
+    def check_usable(self) -> None:
+        """Check that operations can run: the backend answers, its schema fits, and this user has the rights.
+
+        A worker consumes only while this succeeds. The default reads a ledger. Override it if your backend can tell
+        more without changing anything.
+
+        Raises:
+            StoreUnavailableError: the backend cannot serve now, and may later.
+            SchemaError, ConfigurationError: it cannot serve until somebody changes something.
+        """
+        self.usage("kvworker")
+
     def clock(self) -> float | None:
         """Return the clock that decides expiry, in seconds since 1970; None if the backend cannot tell."""
         return None

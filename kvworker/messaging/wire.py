@@ -37,6 +37,8 @@ BATCH_TASK: Final = "kvworker.kv_batch"
 SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
+#: The part of ``celery inspect stats`` that tells whether a worker can serve: ``queue``, and ``problem`` or "".
+STATS_KEY: Final = "kvworker"
 #: One message that holds the coalesced calls of several callers.
 APPLY_MANY_TASK: Final = "kvworker.apply_many"
 SIGNATURE: Final = "signature"

@@ -1,4 +1,4 @@
-"""Checks a deployment: its configuration, its servers and a worker, with a fix for each failure."""
+"""Checks a deployment: its configuration, its servers and its workers, with a fix for each failure."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.certificates import check_certificates
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
+from kvworker.ops.fleet import ask_workers
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
@@ -76,6 +77,8 @@ def check_deployment(config: Path | None, names: tuple[str, ...] = ()) -> Iterat
 def run_checks(settings: Settings, names: tuple[str, ...] = ()) -> Iterator[Finding]:
     """Run the named checks of ``CHECKS``, or all of them, one after the other.
 
+    After the check ``worker``, a further finding of this name follows for each worker that answers.
+
     A check is reported as failed without being run if one that it needs has failed.
     """
     failed = set[str]()
@@ -90,6 +93,8 @@ def run_checks(settings: Settings, names: tuple[str, ...] = ()) -> Iterator[Find
         except CheckError as error:
             failed.add(name)
             yield Finding(name, ok=False, detail=redacted_url(error.detail), fix=error.fix)
+        if name == "worker":
+            yield from _each_worker(settings)
 
 
 def _broker(settings: Settings) -> str:
@@ -204,6 +209,17 @@ def _worker(settings: Settings) -> str:
     except KVStoreError as error:
         raise CheckError(str(error), "fix the failed checks above first, or see the worker's log") from error
     return f"answered in {(time.monotonic() - started) * 1000:.0f} ms"
+
+
+def _each_worker(settings: Settings) -> Iterator[Finding]:
+    """Report each worker by its name: another one may have answered the probe."""
+    for worker in ask_workers(settings):
+        if worker.problem:
+            detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
+            fix = "start its database, or correct its tools.kv_store.adapters; it then continues on its own"
+            yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
+        else:
+            yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")
 
 
 def _difference_seconds(clock: Callable[[], float]) -> float:

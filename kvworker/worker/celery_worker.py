@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Any
 from celery.apps.worker import Worker
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool
-from celery.signals import worker_init
+from celery.platforms import EX_FAILURE
+from celery.signals import worker_init, worker_process_shutdown, worker_shutdown
+from celery.utils.log import get_logger
 
 from kvworker.adapters import preload_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
+from kvworker.errors import KVStoreError
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
 from kvworker.messaging.celery_app import configure
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
+from kvworker.messaging.wire import STATS_KEY
 from kvworker.worker.consumer import RobustConsumer
 from kvworker.worker.prefork import PreforkPool
+from kvworker.worker.readiness import Readiness
 from kvworker.worker.runtime import Runtime
 from kvworker.worker.strategy import CheckedTask
 from kvworker.worker.unacked import UnackedRecord
 
 if TYPE_CHECKING:
     from kvworker.settings import Settings
+
+
+logger = get_logger(__name__)
 
 
 class WorkerChannel(RedisChannel):
@@ -59,6 +67,7 @@ class QuietWorker(Worker):
     """
 
     pool_cls: Any
+    readiness: Readiness
 
     def setup_defaults(self, **kwargs: Any) -> None:
         """Set Celery's defaults, with our prefork pool in place of Celery's."""
@@ -70,6 +79,27 @@ class QuietWorker(Worker):
         """Return Celery's worker arguments with the traffic between workers turned off."""
         quiet = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
         return {**super().prepare_args(**kwargs), **quiet}
+
+    def on_start(self) -> None:
+        """Start as Celery does, if the adapters can ever work. The pool and the consumer start after this.
+
+        Raises:
+            SystemExit: An adapter cannot serve until somebody changes something.
+        """
+        super().on_start()
+        runtime: Runtime = self.app.runtime
+        self.readiness = Readiness(runtime.settings)
+        try:
+            self.readiness.check_at_start()
+        except KVStoreError as error:
+            logger.critical("this worker cannot serve: %s", error)
+            raise SystemExit(EX_FAILURE) from None
+        runtime.on_unavailable = self.readiness.report_failure
+
+    def stats(self) -> dict[str, Any]:
+        """Return what ``celery inspect stats`` shows, and whether this worker can serve."""
+        queue_name = self.app.runtime.settings.queue.queue_name
+        return {**super().stats(), STATS_KEY: {"queue": queue_name, "problem": self.readiness.problem}}
 
 
 @with_own_property_locks
@@ -94,7 +124,15 @@ def make_worker_application(settings: Settings) -> WorkerApplication:
     app.conf.worker_consumer = f"{RobustConsumer.__module__}:{RobustConsumer.__name__}"
     app.runtime = Runtime(app, settings)
     worker_init.connect(partial(_share_with_children, settings), weak=False, dispatch_uid="kvworker.share")
+    # A pool of child processes uses the adapters in its children, any other pool in the main process.
+    for ending in (worker_process_shutdown, worker_shutdown):
+        ending.connect(partial(_close_adapters, app.runtime), weak=False, dispatch_uid="kvworker.close")
     return app
+
+
+def _close_adapters(runtime: Runtime, **_: object) -> None:
+    """Close the adapters' connections, so that SQLite moves what it has logged into the database's file."""
+    runtime.adapters.close()
 
 
 def _share_with_children(settings: Settings, **_: object) -> None:

@@ -38,6 +38,38 @@ class RobustConsumer(Consumer):
     bodies are reported as celery/celery#4308.
     """
 
+    def start(self) -> None:
+        """Consume until the worker stops, while its adapters work."""
+        self._withheld: list[str] = []
+        self.follow_readiness()
+        self.controller.readiness.watch(partial(self.call_soon, self.follow_readiness))
+        super().start()
+
+    def on_ready(self) -> None:
+        """Follow what became known while there was no connection."""
+        super().on_ready()
+        self.follow_readiness()
+
+    def follow_readiness(self) -> None:
+        """Consume from the worker's queues if its adapters work, and from none otherwise.
+
+        Queues that are selected are consumed from after each new connection too. A lost connection raises here, and
+        ``on_ready`` continues after it.
+        """
+        queues = self.app.amqp.queues
+        if self.controller.readiness.problem:
+            selected = list(queues.consume_from)
+            self._withheld += selected
+            queues.deselect(selected)
+            for name in selected if self.task_consumer else ():
+                self.task_consumer.cancel_by_queue(name)
+        else:
+            withheld, self._withheld = self._withheld, []
+            for name in withheld:
+                queues.select_add(queues[name])
+            for name in withheld if self.task_consumer else ():
+                self.add_task_queue(name)
+
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and retry for as long as it takes, with short pauses."""
         conn.ensure_connection = partial(conn.ensure_connection, **_CONNECT_PAUSES)

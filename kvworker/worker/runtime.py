@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -47,12 +47,14 @@ class Runtime:
         app: The worker's application.
         settings: Its settings.
         adapters: The adapters of this process.
+        on_unavailable: Called when an operation failed because its adapter cannot serve.
     """
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self.app = app
         self.settings = settings
         self.adapters = Adapters(settings)
+        self.on_unavailable: Callable[[], object] = int
         self._policy = Policy(settings.policies)
         self._signer = MessageSigner(settings.policies)
         self._clock = ServerClock(app.backend.server_time)
@@ -84,6 +86,7 @@ class Runtime:
             with attempt(task_request.id, partial(self._check_in_time, request)):
                 return encode_result(self._execute(request))
         except (ConfigurationError, SchemaError) as error:
+            self.on_unavailable()
             # Not the caller's fault: the worker's operator should see it.
             logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback adds nothing
             raise
@@ -142,6 +145,7 @@ class Runtime:
         try:
             return self._execute_once(request)
         except StoreUnavailableError as error:
+            self.on_unavailable()
             return self._retry(request, error, give_up_at)
 
     def _execute_once(self, request: Request) -> OperationResult:

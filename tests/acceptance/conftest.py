@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import yaml
@@ -20,8 +20,13 @@ from pytest_celery import (
 from kvworker import KeyValueStore, Settings
 from kvworker.messaging.celery_app import make_celery
 from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, running
+from tests.support.roles import WorkerRole, worker_role
 
 ROOT = Path(__file__).resolve().parents[2]
+POOLS = [["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]]
+
+#: Starts a worker with a PostgreSQL adapter of its own, and the same broker as the others.
+StartWorker: TypeAlias = Callable[..., WorkerNode]
 
 
 def write_config(
@@ -99,6 +104,33 @@ def other_worker(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[Work
     node = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
     yield node
     node.teardown()
+
+
+@pytest.fixture
+def role(postgres_url: str) -> Iterator[WorkerRole]:
+    """A database user of a single worker."""
+    with worker_role(postgres_url) as role:
+        yield role
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, kv_config: Path) -> Iterator[StartWorker]:
+    started: list[WorkerNode] = []
+
+    def start_worker(postgres: Mapping[str, Any], pool: list[str] = POOLS[0]) -> WorkerNode:
+        data = yaml.safe_load(kv_config.read_text())
+        data["tools"]["kv_store"]["adapters"]["postgres"] = dict(postgres)
+        config = tmp_path / "other.yaml"
+        config.write_text(yaml.safe_dump(data))
+        environ = {"KVWORKER_CONFIG": str(config), "PYTHONPATH": str(ROOT)}
+        node = WorkerNode(tmp_path, environ, pool, name="broken")
+        node.start()
+        started.append(node)
+        return node
+
+    yield start_worker
+    for node in started:
+        node.teardown()
 
 
 @pytest.fixture

@@ -19,10 +19,12 @@ from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
 from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
 from kvworker.ops.doctor import run_checks
-from tests.acceptance.conftest import ROOT
+from tests.acceptance.conftest import POOLS, ROOT, StartWorker
+from tests.acceptance.test_readiness import take_no_call_while_locked_out
 from tests.acceptance.test_timeouts import within
 from tests.support.database import kill_in_the_middle_of_an_increment
 from tests.support.processes import ProcessNode, WorkerNode, wait_until
+from tests.support.roles import WorkerRole
 from tests.support.servers import free_port
 from tests.support.tls import make_authority, tls_before_port
 
@@ -163,6 +165,12 @@ def test_tls(tls_urls: dict[str, str], kv_config: Path, tmp_path: Path) -> None:
             assert store.get("n", "over-tls").value == 1
     finally:
         worker.teardown()
+
+
+def test_a_worker_whose_database_goes_away_takes_no_call_until_it_is_back(
+    store: KeyValueStore, worker_node: WorkerNode, start_worker: StartWorker, role: WorkerRole
+) -> None:
+    take_no_call_while_locked_out(store, worker_node, start_worker({"url": role.url}, POOLS[1]), role)
 
 
 def test_an_expired_message(store: KeyValueStore, request: pytest.FixtureRequest) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_each, run_transaction
 from kvworker.adapters.postgres.connection import OneCursorConnection, bounded
 from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engine, timeout_milliseconds
-from kvworker.adapters.postgres.errors import cannot_connect, quotes_data, translate
+from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.sql.dialect import DriverConnection
@@ -28,6 +28,7 @@ from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
+from kvworker.errors import StoreUnavailableError
 from kvworker.model import MAX_READ_BYTES, GetResult
 from kvworker.settings.adapters import PostgresSettings
 
@@ -71,6 +72,13 @@ class PostgresDialect(PlanningDialect):
     def make_engine(self) -> Engine:
         assert self._url is not None  # noqa: S101 - without a url the host's engine is used
         return make_postgres_engine(self._url, self._settings)
+
+    def check_usable(self, connection: psycopg.Connection[Any]) -> None:
+        is_standby, missing = self.fetch_one(connection, "missing_rights", {})
+        if is_standby:
+            raise StoreUnavailableError("the database is a standby, which takes no writes")
+        if missing:
+            raise missing_privilege(f"it lacks {missing}")
 
     def is_idle(self, connection: psycopg.Connection[Any]) -> bool:
         return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE

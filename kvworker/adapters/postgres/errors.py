@@ -83,7 +83,8 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, psycopg.errors.CheckViolation):
         return _translate_check(error)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return _missing_privilege(error)
+        # The server's message names only the table or the schema.
+        return missing_privilege(error.diag.message_primary)
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and state is None:
         return _lost(error)
     if state is not None and state in _MEANINGS:
@@ -116,10 +117,10 @@ def _lost(error: Exception) -> Exception:
     return ConnectionLostError(_SILENT if isinstance(error, OverdueError) else _LOST)
 
 
-def _missing_privilege(error: psycopg.Error) -> Exception:
-    # The server's message names only the table or the schema.
+def missing_privilege(reason: str | None) -> ConfigurationError:
+    """Return the error for a user without a right, which ``reason`` names."""
     return ConfigurationError(
-        f"the database user may not do this ({error.diag.message_primary}): a worker needs the rights that"
+        f"the database user may not do this ({reason}): a worker needs the rights that"
         " config/grants.sql grants, and `kvworker migrate` must run as the owner of the tables"
     )
 

@@ -160,6 +160,9 @@ class SqlAdapter(StepAdapter):
     def schema_version(self) -> str:
         return self._executor.schema_version()
 
+    def check_usable(self) -> None:
+        self._executor.run(self._dialect.check_usable)
+
     def clock(self) -> float:
         row = self._executor.run(lambda connection: self._dialect.fetch_one(connection, "database_clock", {}))
         return float(row[0])

@@ -58,6 +58,15 @@ class Dialect(ABC):
         return False
 
     @abstractmethod
+    def check_usable(self, connection: Any) -> None:
+        """Check that the database takes writes of this user. The schema has been checked.
+
+        Raises:
+            ConfigurationError: the user lacks a right.
+            StoreUnavailableError: the database takes no writes at the moment.
+        """
+
+    @abstractmethod
     def is_idle(self, connection: Any) -> bool:
         """Return whether the driver's connection is open and outside of a transaction."""
 

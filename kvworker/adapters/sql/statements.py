@@ -64,6 +64,7 @@ StatementName: TypeAlias = Literal[
     "lock_free_shares",
     "make_shares",
     "merge_shares",
+    "missing_rights",
     "read_entries",
     "set_entry",
     "set_entry_globally",

@@ -51,6 +51,16 @@ class SqliteDialect(PlanningDialect):
         # A database in memory would be lost with its connection.
         return self._url is not None and not is_in_memory(self._url)
 
+    def check_usable(self, connection: sqlite3.Connection) -> None:
+        """Begin a write. If another process holds the lock, writes are possible, and the wait is over sooner."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            connection.execute("ROLLBACK")
+
     def is_idle(self, connection: sqlite3.Connection) -> bool:
         return not connection.in_transaction
 

@@ -20,3 +20,13 @@ SELECT set_config('lock_timeout', '50ms', true), set_config('idle_in_transaction
 -- name: bound_lock_waits
 -- Give up on a lock after 50 ms, for the rest of the transaction.
 SELECT set_config('lock_timeout', '50ms', true)
+
+-- name: missing_rights
+-- Tell whether the server is a standby, and which rights on the tables this user lacks: null if none.
+SELECT pg_is_in_recovery(), string_agg(needed.privilege || ' on ' || needed.name, ', ')
+    FILTER (WHERE NOT has_table_privilege(needed.name, needed.privilege))
+FROM (
+    SELECT t.name, p.privilege
+    FROM (VALUES ('kv_entries'), ('kv_ledgers'), ('kv_operations')) AS t(name),
+        (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p(privilege)
+) needed

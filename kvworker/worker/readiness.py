@@ -1,0 +1,117 @@
+"""Whether a worker can serve: it consumes only while its own adapters work.
+
+A worker that took messages while its database is away would fail the calls that a healthy worker could answer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from selectors import EVENT_READ, DefaultSelector
+from typing import TYPE_CHECKING, Final
+
+from celery.utils.log import get_task_logger
+
+from kvworker.adapters import create_kv_store_adapter
+from kvworker.adapters.providers import adapters_in_use
+from kvworker.errors import KVStoreError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from kvworker.settings import Settings
+
+logger = get_task_logger(__name__)
+
+#: The pause between two checks while the adapters work, unless an operation fails.
+CHECK_SECONDS: Final = 15.0
+#: The least pause between two checks.
+RECHECK_SECONDS: Final = 0.5
+
+
+def check_adapters(settings: Settings) -> None:
+    """Check that every adapter in use can run operations, on connections of its own, which it closes.
+
+    Raises:
+        StoreUnavailableError: An adapter cannot serve now, and may later.
+        KVStoreError: An adapter cannot serve until somebody changes something.
+    """
+    for name in adapters_in_use(settings):
+        with create_kv_store_adapter(*settings.store.adapter_config(name)) as adapter:
+            adapter.check_usable()
+
+
+class Readiness:
+    """What the main process of a worker knows about its adapters. A thread keeps it up to date.
+
+    Attributes:
+        problem: Why an operation would fail here, without a password; "" while the adapters work.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.problem = ""
+        self._settings = settings
+        # Children of the pool inherit the pipe, so that they can report a failure to the main process.
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        self._stopping = threading.Event()
+
+    def check_at_start(self) -> None:
+        """Check the adapters before the worker consumes anything.
+
+        Raises:
+            KVStoreError: An adapter cannot serve until somebody changes something.
+        """
+        try:
+            check_adapters(self._settings)
+        except StoreUnavailableError as error:
+            self._set(str(error))
+
+    def report_failure(self) -> None:
+        """Have the adapters checked at once, because an operation failed. Any process of the worker may call it."""
+        # A full pipe already holds a report.
+        with suppress(OSError):
+            os.write(self._writer, b"\0")
+
+    def watch(self, on_change: Callable[[], object]) -> None:
+        """Check the adapters from now on, in a thread.
+
+        Args:
+            on_change: Called in that thread after ``problem`` became empty, or is no longer empty.
+        """
+        threading.Thread(target=self._watch, args=[on_change], name="kvworker-readiness", daemon=True).start()
+
+    def stop(self) -> None:
+        """Check no more."""
+        self._stopping.set()
+        self.report_failure()
+
+    def _watch(self, on_change: Callable[[], object]) -> None:
+        with DefaultSelector() as selector:
+            selector.register(self._reader, EVENT_READ)
+            while not self._stopping.wait(RECHECK_SECONDS):
+                if not self.problem:
+                    selector.select(CHECK_SECONDS)
+                with suppress(BlockingIOError):
+                    os.read(self._reader, 65_536)
+                if not self._stopping.is_set() and self._check():
+                    on_change()
+
+    def _check(self) -> bool:
+        """Check the adapters, and return whether the worker may consume now and could not before, or the reverse."""
+        try:
+            check_adapters(self._settings)
+        except KVStoreError as error:
+            return self._set(str(error))
+        except Exception as error:  # noqa: BLE001 - an adapter of a plugin may raise anything
+            return self._set(f"an adapter fails with {type(error).__name__}")
+        return self._set("")
+
+    def _set(self, problem: str) -> bool:
+        before, self.problem = self.problem, problem
+        if problem and not before:
+            logger.error("cannot serve, so this worker consumes nothing and keeps trying: %s", problem)
+        if before and not problem:
+            logger.warning("can serve again, so this worker consumes")
+        return bool(before) != bool(problem)
