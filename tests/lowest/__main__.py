@@ -26,7 +26,17 @@ PYTEST = ("-q", "-n", "4", "--dist", "loadfile", "-p", "no:cacheprovider")
 #: kombu 5.5 calls redis-py 5.3 in a way that this deprecates.
 IGNORED = ("-W", "ignore:Call to 'get_connection':DeprecationWarning")
 #: What runs the tests keeps the versions that constraints.txt gives it.
-TOOLS = ("hypothesis", "jsonschema", "psutil", "pytest", "pytest-celery", "pytest-timeout", "pytest-xdist", "trustme")
+TOOLS = (
+    "cachetools",
+    "hypothesis",
+    "jsonschema",
+    "psutil",
+    "pytest",
+    "pytest-celery",
+    "pytest-timeout",
+    "pytest-xdist",
+    "trustme",
+)
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w-]+)(?P<extras>\[[^]]*\])?>=(?P<version>[\w.]+)")
 
@@ -70,6 +80,8 @@ STAGES = (
             "tests/ecosystem",
             "--ignore=tests/ecosystem/test_fastmcp.py",
             "--ignore=tests/ecosystem/test_langgraph_graph.py",
+            # LangGraph's own store checks all labels since langgraph-checkpoint 4.3; ours does so with any release.
+            "--deselect=tests/ecosystem/test_langgraph.py::test_a_wrong_label_is_refused[langgraph-",
             "tests/acceptance/test_mcp_stdio.py",
         ),
     ),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from langgraph.store.base import GetOp, ListNamespacesOp, Op, PutOp, Result, SearchOp, validate_op_namespace
+from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp, Op, PutOp, Result, SearchOp
 
 from kvworker.errors import InvalidRequestError, InvalidTTLError
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
@@ -65,7 +65,7 @@ class Batch:
     def _check(self, op: Op) -> None:
         if not isinstance(op, GetOp | PutOp | SearchOp | ListNamespacesOp):
             raise ValueError(f"unknown operation: {type(op).__name__}")  # noqa: TRY004 - as LangGraph's stores do
-        validate_op_namespace(op)
+        _check_labels(op)
         if isinstance(op, SearchOp | ListNamespacesOp):
             if op.limit < 0 or op.offset < 0:
                 raise ValueError(f"limit and offset must not be below 0: {op.limit}, {op.offset}")
@@ -116,6 +116,23 @@ class Batch:
         if isinstance(op, SearchOp):
             return [item.to_search_item() for item in listed[index]]
         return listed.get(index)
+
+
+def _check_labels(op: Op) -> None:
+    """Refuse the labels that ``validate_op_namespace`` of langgraph-checkpoint 4.3 refuses; older releases lack it."""
+    if isinstance(op, GetOp | PutOp):
+        namespaces = [op.namespace]
+    elif isinstance(op, SearchOp):
+        namespaces = [op.namespace_prefix]
+    else:
+        namespaces = [condition.path for condition in op.match_conditions or ()]
+    for namespace in namespaces:
+        for label in namespace:
+            if not isinstance(label, str) or not label or "." in label or "\x00" in label:
+                raise InvalidNamespaceError(
+                    f"the namespace {tuple(namespace)} has the label {label!r}: a label is a string that is not empty"
+                    " and has neither a period ('.') nor a NUL character"
+                )
 
 
 def _check_value(op: PutOp) -> None:
