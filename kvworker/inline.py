@@ -92,7 +92,7 @@ class InlineKeyValueStore(KeyValueOperations):
         """Open the store that a configuration file describes.
 
         Args:
-            path: The file; without it, the one that KVWORKER_CONFIG names.
+            path: The file. None means the one that ``Settings.load`` finds, which is also the one that commands use.
             persona: Whose rights each operation needs.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import yaml
 
-from kvworker.cli.options import config_option, config_path, json_option
+from kvworker.cli.options import config_option, json_option
 from kvworker.cli.output import print_json, shell_word
 from kvworker.settings.provenance import EffectiveSettings, SettingPath, effective_settings, is_leaf
 from kvworker.settings.schema import configuration_schema, personas_schema, schema_text
@@ -29,7 +29,7 @@ def show_command(config: Path | None, *, as_json: bool) -> None:
 
     The comment after a value names the file or the environment variable that gave it, or says that it is the default.
     """
-    effective = effective_settings(config_path(config), os.environ)
+    effective = effective_settings(config, os.environ)
     if as_json:
         print_json(
             {

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from kvworker.cli.options import config_option, config_path, json_option
+from kvworker.cli.options import config_option, json_option
 from kvworker.cli.output import console, print_json
 from kvworker.ops.doctor import CHECKS, Finding, check_deployment
 
@@ -31,7 +31,7 @@ def doctor_command(config: Path | None, names: tuple[str, ...], *, as_json: bool
     a probe to a worker. The exit code is 1 if a check fails.
     """
     findings = []
-    for finding in check_deployment(config_path(config), names):
+    for finding in check_deployment(config, names):
         findings.append(finding)
         if not as_json:
             _print(finding)

@@ -8,10 +8,8 @@ from pathlib import Path
 import click
 
 from kvworker.settings import Settings
+from kvworker.settings.config_file import UP_CONFIG, find_file
 from kvworker.settings.environment import CONFIG_VARIABLE
-
-#: The configuration file that ``kvworker up`` writes, relative to the working directory.
-UP_CONFIG = Path(".kvworker") / "kvworker.yaml"
 
 config_option = click.option(
     "--config",
@@ -33,16 +31,8 @@ idempotency_option = click.option(
 
 
 def config_path(config: Path | None) -> Path | None:
-    """Choose the configuration file of a command: the given one, else the environment's, else that of ``up``.
-
-    Returns:
-        The path, or None if no file is named or found.
-    """
-    if config is not None:
-        return config
-    if named := os.environ.get(CONFIG_VARIABLE, "").strip():
-        return Path(named)
-    return UP_CONFIG if UP_CONFIG.is_file() else None
+    """Return the configuration file of a command, or None if none is named or found."""
+    return find_file(config, os.environ)
 
 
 def load_settings(config: Path | None) -> Settings:
@@ -51,4 +41,4 @@ def load_settings(config: Path | None) -> Settings:
     Raises:
         ConfigurationError: The configuration file is missing or invalid.
     """
-    return Settings.load(config_path(config))
+    return Settings.load(config)

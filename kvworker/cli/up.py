@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import signal
@@ -16,11 +17,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kvworker.cli.options import UP_CONFIG, config_option
+from kvworker.cli.options import config_option
 from kvworker.cli.output import console
 from kvworker.ops.local.log_warnings import LogWarnings
 from kvworker.ops.local.stack import Stack, running_stack
 from kvworker.settings import PoliciesSettings, Settings
+from kvworker.settings.config_file import UP_CONFIG
 from kvworker.settings.environment import CONFIG_VARIABLE
 
 _WATCH_SECONDS = 0.2
@@ -48,7 +50,7 @@ def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: 
     Ctrl-C stops everything. If a process ends on its own, the others stop too, and the exit code is 1.
     --config sets quotas, intervals and so on, but `up` always uses its own broker and database.
     """
-    settings = Settings.load(config)
+    settings = _settings_to_run(config)
     try:
         with (
             _interruptible(),
@@ -58,6 +60,13 @@ def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: 
             _watch(stack)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
+
+
+def _settings_to_run(config: Path | None) -> Settings:
+    """Load a named file, else the defaults: the file in the state directory is what an earlier `up` made of its own."""
+    if config is None and not os.environ.get(CONFIG_VARIABLE, "").strip():
+        return Settings.from_mapping({}, environ=os.environ)
+    return Settings.load(config)
 
 
 @contextmanager

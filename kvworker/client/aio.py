@@ -109,7 +109,7 @@ class AsyncKeyValueStore:
         """Make the store that a configuration file describes.
 
         Args:
-            path: The file. None means the file that the environment variable KVWORKER_CONFIG names.
+            path: The file. None means the one that ``Settings.load`` finds, which is also the one that commands use.
             persona: The name under which the store's calls are checked.
 
         Raises:

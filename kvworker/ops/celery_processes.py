@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
-from kvworker.errors import ConfigurationError
+from kvworker.settings.config_file import UP_CONFIG
 from kvworker.settings.environment import CONFIG_VARIABLE
+from kvworker.settings.private_paths import private_directory
 
 #: The directory that holds the distribution's modules: ``kvworker``, ``tasks`` and ``beat_schedule`` side by side.
 ROOT = Path(__file__).resolve().parents[2]
+
+
+#: What to do about a state directory that others can write.
+OTHER_STATE: Final = "name another directory with --state"
 
 
 def celery_command(name: str, arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
@@ -58,7 +62,7 @@ def with_schedule(arguments: Sequence[str], directory: Path | None) -> Sequence[
     """Add ``--schedule`` to beat's options, unless they name a schedule file already.
 
     Raises:
-        ConfigurationError: The temporary directory belongs to another user.
+        ConfigurationError: Another user could write to the directory.
     """
     if any(argument.startswith(("-s", "--schedule")) for argument in arguments):
         return arguments
@@ -69,20 +73,12 @@ def schedule_directory(wanted: Path | None) -> Path:
     """Choose where beat keeps its schedule: ``wanted``, else ``.kvworker`` if it exists, else a private temporary one.
 
     Raises:
-        ConfigurationError: The temporary directory belongs to another user.
+        ConfigurationError: Another user could write to the directory.
     """
-    if wanted is not None:
-        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return wanted
-    if Path(".kvworker").is_dir():
-        return Path(".kvworker")
-    directory = Path(tempfile.gettempdir()) / f"kvworker-{os.getuid()}"
-    directory.mkdir(exist_ok=True, mode=0o700)
-    found = directory.lstat()
-    # Celery unpickles its schedule file, so another user who can write it can run code in this process.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise ConfigurationError(f"other users can write to {directory}; name another directory with --state")
-    return directory
+    default = UP_CONFIG.parent
+    temporary = Path(tempfile.gettempdir()) / f"kvworker-{os.getuid()}"
+    directory = wanted or (default if os.path.lexists(default) else temporary)
+    return private_directory(directory, instead=OTHER_STATE)
 
 
 def _python_path(current: str) -> str:

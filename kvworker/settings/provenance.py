@@ -10,8 +10,9 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from kvworker.settings.base import Block
+from kvworker.settings.config_file import read_configuration
 from kvworker.settings.environment import FALLBACKS, value_at, variables_in_use
-from kvworker.settings.root import Settings, read_configuration
+from kvworker.settings.root import Settings
 from kvworker.settings.urls import redacted_url
 
 DEFAULT: Final = "default"

@@ -28,12 +28,12 @@ from kvworker.settings.blocks import (
     QueueSettings,
     rule_problems,
 )
-from kvworker.settings.environment import CONFIG_VARIABLE, value_at, with_fallbacks
+from kvworker.settings.config_file import read_configuration
+from kvworker.settings.environment import value_at, with_fallbacks
 from kvworker.settings.policies import PoliciesSettings
 from kvworker.settings.problems import problem_lines, refuse, translated
 from kvworker.settings.store import ADAPTERS_PATH, AdaptersSettings, KvStoreSettings, Store, ToolsSettings
 from kvworker.settings.stray_keys import is_distinctive, near_misses, slid_keys
-from kvworker.settings.yaml_file import read_file
 
 
 class Settings(Block):
@@ -64,7 +64,8 @@ class Settings(Block):
         """Read a file and the environment.
 
         Args:
-            path: The file; by default the one that ``KVWORKER_CONFIG`` names, or none.
+            path: The file; by default the one that ``KVWORKER_CONFIG`` names, else ``.kvworker/kvworker.yaml`` (which
+                ``kvworker up`` writes) if it exists in the working directory, else none.
             environ: The environment variables.
 
         Raises:
@@ -150,21 +151,6 @@ class Settings(Block):
         mapping["policies"] = self.policies.to_mapping()
         revealed: dict[str, Any] = _revealed(mapping) if reveal_secrets else mapping
         return revealed
-
-
-def read_configuration(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Mapping[Any, Any], Path | None]:
-    """Return the data and the path of the file that ``Settings.load`` reads; empty and None without a file.
-
-    Raises:
-        ConfigurationError: The file cannot be read, or is not a YAML mapping.
-    """
-    named_by = "config file"
-    if path is None or not str(path).strip():
-        path, named_by = environ.get(CONFIG_VARIABLE, "").strip(), CONFIG_VARIABLE
-    if not path:
-        return {}, None
-    data = read_file(Path(path), named_by)
-    return data, Path(path).expanduser()
 
 
 def _stray_keys(data: Mapping[Any, Any]) -> Iterator[str]:

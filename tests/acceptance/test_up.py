@@ -13,7 +13,7 @@ import pytest
 import yaml
 from redis import Redis
 
-from kvworker import KeyValueStore
+from kvworker import InlineKeyValueStore, KeyValueStore
 from tests.support.command_line import Up, kvworker, kvworker_json, running_up
 from tests.support.processes import wait_until
 
@@ -34,6 +34,15 @@ def up(home: Path) -> Iterator[Up]:
 def test_another_terminal_finds_the_stack_without_options(up: Up, home: Path) -> None:
     assert kvworker("set", "demo", "greeting", '{"text":"grüß dich"}', cwd=home).stdout == "stored\n"
     assert kvworker("get", "demo", "greeting", cwd=home).stdout == '{"text": "grüß dich"}\n'
+
+
+def test_a_program_finds_the_stack_without_naming_a_file(up: Up, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("KVWORKER_CONFIG", raising=False)
+    with KeyValueStore.from_config() as store:
+        assert store.set("program", "k", 1).value == 1
+    with InlineKeyValueStore.from_config() as inline:
+        assert inline.get("program", "k").value == 1
 
 
 def test_a_counter_is_incremented_once_per_idempotency_key(up: Up, home: Path) -> None:

@@ -28,7 +28,9 @@ from redis.retry import Retry
 from sqlalchemy import URL
 
 from kvworker.errors import ConfigurationError
+from kvworker.ops.celery_processes import OTHER_STATE
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
+from kvworker.settings.private_paths import private_directory
 from kvworker.settings.urls import MAX_SOCKET_PATH_BYTES
 
 DATABASE = "kvworker"
@@ -144,8 +146,7 @@ def _not_installed() -> ConfigurationError:
 
 
 def _private_directory(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return directory.resolve()
+    return private_directory(directory, instead=OTHER_STATE).resolve()
 
 
 def _logs(directory: Path) -> Path:

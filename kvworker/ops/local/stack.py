@@ -16,11 +16,12 @@ from sqlalchemy import URL
 
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import KVStoreError, OperationTimeoutError, PolicyDeniedError
-from kvworker.ops.celery_processes import celery_command, celery_environment
+from kvworker.ops.celery_processes import OTHER_STATE, celery_command, celery_environment
 from kvworker.ops.database import migrate_store
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
 from kvworker.ops.local.servers import embedded_postgres, embedded_valkey
 from kvworker.settings import Settings
+from kvworker.settings.private_paths import private_directory
 from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text
 
 CONFIG_NAME = "kvworker.yaml"
@@ -72,11 +73,10 @@ def running_stack(
         settings: Settings to run with; the stack replaces the broker and the database.
 
     Raises:
-        ConfigurationError: The ``embedded`` extra is not installed.
+        ConfigurationError: The ``embedded`` extra is not installed, or others can write to the directory.
         ChildError: A process did not start, or another stack runs in the directory.
     """
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    state = state.resolve()
+    state = private_directory(state, instead=OTHER_STATE).resolve()
     with ExitStack() as running:
         running.enter_context(_locked(state))
         servers = [running.enter_context(embedded_valkey(state))]

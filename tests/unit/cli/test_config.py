@@ -40,7 +40,7 @@ def origins(shown: str) -> dict[str, str]:
 SECRETS: list[dict[str, Any]] = [
     {"tools": {"kv_store": {"adapters": {"postgres": {"url": f"postgresql+psycopg://u:{SECRET}@h/d"}}}}},
     {"tools": {"kv_store": {"adapters": {"postgres": {"url": f"postgresql:///d?user=u&password={SECRET}"}}}}},
-    {"tools": {"kv_store": {"adapters": {"sqlite": {"url": f"sqlite:///x?token={SECRET}"}}}}},
+    {"tools": {"kv_store": {"adapters": {"sqlite": {"url": f"sqlite:///file:x?vfs=token={SECRET}&uri=true"}}}}},
     {"tools": {"kv_store": {"adapters": {"cloud": {"api_key": SECRET}}}}},
     {"tools": {"kv_store": {"adapters": {"cloud": {"account": SECRET, "nested": {"a": [SECRET], SECRET: 1}}}}}},
     {"tools": {"kv_store": {"adapters": {"cloud": {"endpoints": [f"https://u:{SECRET}@h"]}}}}},

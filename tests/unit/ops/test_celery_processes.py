@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from kvworker.errors import ConfigurationError
 from kvworker.ops.celery_processes import ROOT, celery_command, celery_environment, schedule_directory
 
 HIDING = ["tasks.py", "tasks/__init__.py", "beat_schedule.py", "kvworker.py", "kvworker/__init__.py", "celery.py"]
@@ -59,14 +58,6 @@ def test_the_schedule_is_never_kept_in_the_working_directory(tmp_path: Path, mon
     (tmp_path / ".kvworker").mkdir()
     assert schedule_directory(None) == Path(".kvworker")
     assert schedule_directory(tmp_path / "given") == tmp_path / "given"
-
-
-def test_a_schedule_directory_that_others_can_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    schedule_directory(None).chmod(0o777)
-    with pytest.raises(ConfigurationError, match="--state"):
-        schedule_directory(None)
 
 
 def test_an_installation_starts_from_any_directory(tmp_path: Path) -> None:

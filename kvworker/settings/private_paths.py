@@ -1,0 +1,51 @@
+"""One check for every directory and file that kvworker trusts because of its place: nobody else may have written it.
+
+Whoever can write a state directory chooses the broker, the database and the program's own state.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from kvworker.errors import ConfigurationError
+
+_ROOT_UID = 0
+
+
+def private_directory(directory: Path, *, instead: str) -> Path:
+    """Make a directory that only this user can use, or check an existing one.
+
+    Args:
+        directory: The directory. A missing parent is made too.
+        instead: What the user may do instead of repairing the directory, for the error.
+
+    Raises:
+        ConfigurationError: Others can write to it, or could have chosen it.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    check_private(directory, instead=instead)
+    return directory
+
+
+def check_private(path: Path, *, instead: str) -> None:
+    """Check that a path is no symbolic link, and that only this user and root own it and can write to it.
+
+    Args:
+        path: An existing directory or file.
+        instead: What the user may do instead of repairing it, for the error.
+
+    Raises:
+        ConfigurationError: It is not so.
+    """
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        problem = "is a symbolic link; replace it by what it points to"
+    elif found.st_uid not in (_ROOT_UID, os.geteuid()):
+        problem = f"belongs to another user (uid {found.st_uid}); remove it"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = f"can be written by other users; check its content and run `chmod go-w {path}`"
+    else:
+        return
+    raise ConfigurationError(f"{path} {problem}, or {instead}")
