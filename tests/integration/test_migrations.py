@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,11 +188,28 @@ def test_tables_without_their_version_are_reported(engine: Engine) -> None:
         adapter.migrate()
 
 
-def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServer) -> None:
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_is_refused(postgres_server: PostgresServer, encoding: str) -> None:
     postgres_server.execute(
-        "CREATE DATABASE kv_latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+        f"CREATE DATABASE kv_other TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
     )
-    adapter = create_kv_store_adapter("postgres", {"url": postgres_server.url("kv_latin1")})
-    with adapter, pytest.raises(ConfigurationError, match="UTF8"):
-        adapter.migrate()
-    postgres_server.drop_database("kv_latin1")
+    adapter = create_kv_store_adapter("postgres", {"url": postgres_server.url("kv_other")})
+    with adapter:
+        for use in (adapter.migrate, adapter.usage, adapter.schema_version):
+            with pytest.raises(ConfigurationError, match=f"encoding is {encoding}.* ENCODING 'UTF8'"):
+                use()
+    postgres_server.drop_database("kv_other")
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_a_sqlite_file_of_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    """A host program made the file: text in UTF-16 has another order, and prefixes find other namespaces' entries."""
+    with closing(sqlite3.connect(tmp_path / "host.sqlite")) as connection:
+        connection.execute(f"PRAGMA encoding = '{encoding}'")
+        connection.execute("CREATE TABLE conversations (id)")
+    for config in ({"migrate_on_start": True}, {}):
+        adapter = create_kv_store_adapter("sqlite", {"url": f"sqlite:///{tmp_path}/host.sqlite", **config})
+        with adapter:
+            for use in (adapter.migrate, adapter.usage, adapter.schema_version):
+                with pytest.raises(ConfigurationError, match=f"text is {encoding}"):
+                    use()

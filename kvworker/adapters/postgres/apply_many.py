@@ -21,7 +21,7 @@ _MAX_READ_BYTES: Final = 262_144
 
 def run_each(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> list[list[Any]]:
     """Run statements one after the other, each as its own transaction, and return their rows."""
-    return [connection.execute(*call).fetchall() for call in calls]
+    return [connection.execute(*call, binary=True).fetchall() for call in calls]
 
 
 def run_transaction(
@@ -52,7 +52,7 @@ def _run_pipelined(
             try:
                 for statement in begin:
                     connection.execute(statement)
-                cursors = [connection.execute(*call) for call in calls]
+                cursors = [connection.execute(*call, binary=True) for call in calls]
                 connection.execute("COMMIT")
             except psycopg.Error as error:
                 failure = error

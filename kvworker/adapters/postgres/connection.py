@@ -34,7 +34,7 @@ class OneCursorConnection(psycopg.Connection[Any]):
     def reused_cursor(self) -> psycopg.Cursor[Any]:
         """The cursor. Its next statement discards the last result."""
         if self._reused is None:
-            self._reused = self.cursor()
+            self._reused = self.cursor(binary=True)
         return self._reused
 
     def wait(self, gen: PQGen[_Value], interval: float = 0.1, timeout: float | None = None) -> _Value:

@@ -17,8 +17,9 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_each, run_transaction
 from kvworker.adapters.postgres.connection import OneCursorConnection, bounded
+from kvworker.adapters.postgres.encoding import check_encoding
 from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engine, timeout_milliseconds
-from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate
+from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate, write_signal
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.sql.dialect import DriverConnection
@@ -86,10 +87,18 @@ class PostgresDialect(PlanningDialect):
     def bounded(self, connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
         return bounded(connection, answer_seconds(self._settings))
 
+    def check_encoding(self, connection: psycopg.Connection[Any]) -> None:
+        check_encoding(connection)
+
+    def run(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> Any:
+        """Run a statement with binary results, which no setting of the session formats or rounds."""
+        return connection.execute(self.statements[statement], params, binary=True)
+
     def fetch_one(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> Any:
         """Run a statement on the connection's reused cursor, which saves making one for each."""
-        runner = connection.reused_cursor if isinstance(connection, OneCursorConnection) else connection
-        return runner.execute(self.statements[statement], params).fetchone()
+        if isinstance(connection, OneCursorConnection):
+            return connection.reused_cursor.execute(self.statements[statement], params).fetchone()
+        return self.run(connection, statement, params).fetchone()
 
     def translate(self, error: Exception) -> Exception:
         return translate(error)
@@ -117,6 +126,15 @@ class PostgresDialect(PlanningDialect):
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write: in one statement if it is a plain one that no quota has refused."""
+        try:
+            return self._write(connection, write, limits)
+        except psycopg.Error as error:
+            signal = write_signal(error, write)
+            if signal is None:
+                raise
+            raise signal from None
+
+    def _write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         if write.action == "clear":
             return self.clear(connection, write, limits)
         if write.action == "set_quota":
@@ -235,8 +253,8 @@ class PostgresDialect(PlanningDialect):
         changed = plan.changed
         columns = {
             "keys": list(changed),
-            "texts": [None if e.text == plan.before[key].text else e.text for key, e in changed.items()],
-            "expiries": [None if e.expires_at is None else repr(e.expires_at) for e in changed.values()],
+            "texts": ["" if e.text == plan.before[key].text else e.text for key, e in changed.items()],
+            "expiries": ["" if e.expires_at is None else repr(e.expires_at) for e in changed.values()],
             "sizes": [str(e.size_bytes) for e in changed.values()],
             "versions": [str(e.version) for e in changed.values()],
             "removed_keys": plan.removed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -68,13 +69,17 @@ def timeout_milliseconds(settings: PostgresSettings) -> int:
 
 def _connect_arguments(url: URL, settings: PostgresSettings) -> dict[str, Any]:
     arguments: dict[str, Any] = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in url.query}
+    # A role, a database or PGCLIENTENCODING may name one that cannot hold every value. PgBouncer passes it on.
+    arguments["client_encoding"] = "utf8"
     arguments["prepare_threshold"] = settings.prepare_threshold
     if settings.prepare_threshold is not None:
         # Behind PgBouncer (prepare_threshold: null) the session's settings are not ours to change. The plans of our
         # statements do not depend on their parameters, and planning takes longer than running them.
         arguments["options"] = " ".join(
             [
-                *url.normalized_query.get("options", ()),
+                # A role's limit must not refuse writes that take turns.
+                "-c lock_timeout=0",
+                *url.normalized_query.get("options", (os.environ.get("PGOPTIONS", ""),)),
                 f"-c statement_timeout={timeout_milliseconds(settings)}",
                 "-c plan_cache_mode=force_generic_plan",
                 "-c default_transaction_isolation=read\\ committed",

@@ -18,6 +18,7 @@ from kvworker.adapters.sql.signals import (
     OutOfRangeError,
     QuotaRefusedError,
 )
+from kvworker.adapters.sql.write import Write
 from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, StoreUnavailableError
 
 _SCHEMA_MISSING: Final = (
@@ -52,12 +53,15 @@ _SILENT: Final = (
     "the database did not answer within statement_timeout_seconds and a second; it is frozen, or the network is cut"
 )
 
-#: By SQLSTATE.
+#: By SQLSTATE, what only the statement of a plain increment can mean.
+_INCREMENT_SIGNALS: Final[Mapping[str, type[Exception]]] = {"22P02": NotAnIntegerError, "22003": OutOfRangeError}
+#: What only a statement that records an operation can mean.
+_WRITE_SIGNALS: Final[Mapping[str, type[Exception]]] = {"23505": DuplicateOperationError}
+
+#: By SQLSTATE, what every statement can mean.
 _MEANINGS: Final[Mapping[str, Callable[[], Exception]]] = {
-    "22P02": NotAnIntegerError,
-    "22003": OutOfRangeError,
+    "25P04": lambda: ConnectionLostError("the transaction took longer than the database's transaction_timeout"),
     "25P03": lambda: ConnectionLostError("the transaction was idle for longer than statement_timeout_seconds"),
-    "23505": DuplicateOperationError,
     "25006": lambda: ConnectionLostError("the database is read-only"),
     "3F000": lambda: SchemaError(_SCHEMA_MISSING),
     "40001": lambda: ConflictError("the database repeatedly failed to serialize the operation with others"),
@@ -78,7 +82,7 @@ _MEANINGS: Final[Mapping[str, Callable[[], Exception]]] = {
 
 
 def translate(error: Exception) -> Exception:
-    """Translate an error of psycopg to a signal or to an error for the caller."""
+    """Translate an error of psycopg to an error for the caller, or to a signal that every statement can mean."""
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if isinstance(error, psycopg.errors.CheckViolation):
         return _translate_check(error)
@@ -92,6 +96,17 @@ def translate(error: Exception) -> Exception:
     if state is not None and state.startswith("08"):
         return ConnectionLostError(_LOST)
     return KVStoreError(f"the database failed with SQLSTATE {state}")
+
+
+def write_signal(error: psycopg.Error, write: Write) -> Exception | None:
+    """Return the signal that an error of psycopg means in the statements of a write, or None if it has no such meaning.
+
+    Elsewhere the same SQLSTATE is a fault of the database or of a trigger in it.
+    """
+    state = error.sqlstate or ""
+    if write.action == "increment" and write.is_plain and not write.purged and state in _INCREMENT_SIGNALS:
+        return _INCREMENT_SIGNALS[state]()
+    return _WRITE_SIGNALS[state]() if state in _WRITE_SIGNALS else None
 
 
 def quotes_data(error: Exception) -> bool:

@@ -75,6 +75,14 @@ class Dialect(ABC):
         return nullcontext()
 
     @abstractmethod
+    def check_encoding(self, connection: Any) -> None:
+        """Refuse a database or a connection whose encoding cannot hold every value or orders keys in another way.
+
+        Raises:
+            ConfigurationError: the error says what to do.
+        """
+
+    @abstractmethod
     def translate(self, error: Exception) -> Exception:
         """Translate an error of the driver to a signal or to an error for the caller."""
 

@@ -74,10 +74,16 @@ class Executor:
         # Alembic takes long to import, and a worker rarely needs it.
         from kvworker.adapters.sql.migrations import migrate  # noqa: PLC0415
 
+        self.engine.use(self.dialect.check_encoding)
         migrate(self.engine.get())
 
     def _read_version(self) -> str:
-        row = self.engine.use(lambda connection: self.dialect.fetch_one(connection, "schema_version", {}))
+        def read(connection: Any) -> Any:
+            """Read the version, after a check of the encoding that it is stored in."""
+            self.dialect.check_encoding(connection)
+            return self.dialect.fetch_one(connection, "schema_version", {})
+
+        row = self.engine.use(read)
         if row is None:
             raise SchemaError("the database has no schema version; run `kvworker migrate`")
         return str(row[0])

@@ -25,6 +25,7 @@ from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.adapters.sqlite.engine import is_in_memory, make_sqlite_engine
 from kvworker.adapters.sqlite.errors import cannot_connect, translate
+from kvworker.errors import ConfigurationError
 from kvworker.model import GetResult
 from kvworker.settings.adapters import SqliteSettings
 
@@ -63,6 +64,15 @@ class SqliteDialect(PlanningDialect):
 
     def is_idle(self, connection: sqlite3.Connection) -> bool:
         return not connection.in_transaction
+
+    def check_encoding(self, connection: sqlite3.Connection) -> None:
+        """Refuse text in UTF-16. Its order is not the one of the names' UTF-8, by which listings find a prefix."""
+        (encoding,) = connection.execute("PRAGMA encoding").fetchone()
+        if encoding != "UTF-8":
+            raise ConfigurationError(
+                f"the SQLite file's text is {encoding}, in which names have another order than in UTF-8; give the store"
+                " a file of its own, or make the file with PRAGMA encoding = 'UTF-8'"
+            )
 
     def translate(self, error: Exception) -> Exception:
         return translate(error)

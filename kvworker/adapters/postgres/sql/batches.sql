@@ -19,16 +19,17 @@ WHERE namespace = %(namespace)s AND key = ANY (%(keys)s::text[])
     AND (expires_at IS NULL OR expires_at > clock_timestamp())
 
 -- name: store_plan
--- Store a plan: the changed entries (a null text keeps the value), the removed ones, the record and the ledgers.
+-- Store a plan: the changed entries, the removed ones, the record and the ledgers. An empty text keeps the value, and an
+-- empty expiry is none. They are no nulls, which an array cannot hold in a session with ``array_nulls = off``.
 WITH stored AS (
     UPDATE kv_entries e SET
-        value = coalesce(n.text, e.value),
-        expires_at = to_timestamp(n.expires_at),
+        value = coalesce(nullif(n.text, ''), e.value),
+        expires_at = to_timestamp(nullif(n.expires_at, '')::float8),
         size_bytes = n.size_bytes,
         previous_bytes = e.size_bytes,
         version = n.version
     FROM unnest(
-        %(keys)s::text[], %(texts)s::text[], %(expiries)s::text[]::float8[], %(sizes)s::text[]::bigint[],
+        %(keys)s::text[], %(texts)s::text[], %(expiries)s::text[], %(sizes)s::text[]::bigint[],
         %(versions)s::text[]::bigint[]
     ) AS n (key, text, expires_at, size_bytes, version)
     WHERE e.namespace = %(namespace)s::text AND e.key = n.key

@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
-from kvworker.errors import ConfigurationError, SchemaError
+from kvworker.errors import SchemaError
 
 #: An arbitrary number, the same in every version, by which concurrent migrations of a database exclude each other.
 _ADVISORY_LOCK = 0x6B76_776F_726B
@@ -29,7 +29,6 @@ def migrate(engine: Engine) -> None:
     """Create the schema or update it. It is safe to repeat, and to run in several processes at once.
 
     Raises:
-        ConfigurationError: the database's encoding is not UTF-8.
         SchemaError: a newer version of the program made the schema.
     """
     config = Config()
@@ -54,7 +53,6 @@ def _locked_connection(engine: Engine) -> Iterator[Connection]:
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
         # The larger the tables, the longer a migration takes: the limits for store operations do not apply.
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        _check_encoding(connection)
         with _waiting_without_limit(connection.connection.driver_connection):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
             yield connection
@@ -68,14 +66,6 @@ def _waiting_without_limit(driver_connection: Any) -> Iterator[None]:
         yield
     finally:
         driver_connection.limit_seconds = limit_seconds
-
-
-def _check_encoding(connection: Connection) -> None:
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-    if encoding != "UTF8":
-        raise ConfigurationError(
-            f"the database's encoding is {encoding}, which cannot hold every JSON value; make one with ENCODING 'UTF8'"
-        )
 
 
 @contextmanager

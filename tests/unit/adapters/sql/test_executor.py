@@ -16,6 +16,9 @@ from kvworker.errors import SchemaError, StoreUnavailableError
 class FakeDialect:
     driver_errors = ()
 
+    def check_encoding(self, _connection: Any) -> None:
+        """Accept every encoding."""
+
     def fetch_one(self, _connection: Any, _statement: str, _params: Any) -> tuple[str]:
         return (SCHEMA_VERSION,)
 

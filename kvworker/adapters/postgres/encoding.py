@@ -1,0 +1,31 @@
+"""Refuses an encoding that cannot hold every JSON value."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+
+from kvworker.errors import ConfigurationError
+
+_UTF8: Final = "UTF8"
+
+
+def check_encoding(connection: psycopg.Connection[Any]) -> None:
+    """Check the encodings of the database and of the connection, which the server reported when it was opened.
+
+    Raises:
+        ConfigurationError: one of them is not UTF-8.
+    """
+    server = connection.info.parameter_status("server_encoding")
+    if server != _UTF8:
+        raise ConfigurationError(
+            f"the database's encoding is {server}, which cannot hold every JSON value; make one with ENCODING 'UTF8'"
+        )
+    client = connection.info.parameter_status("client_encoding")
+    if client != _UTF8:
+        # The adapter's own connections always use UTF-8.
+        raise ConfigurationError(
+            f"the client_encoding of the conversation store's connections is {client}, which cannot hold every JSON"
+            " value; connect with client_encoding=utf8, or give the adapter its own url"
+        )
