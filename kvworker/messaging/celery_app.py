@@ -72,9 +72,10 @@ def _wire_settings(settings: Settings) -> dict[str, Any]:
 
 def _queue_settings(settings: Settings) -> dict[str, Any]:
     names = (settings.queue.queue_name, settings.queue.maintenance_queue_name)
+    arguments = settings.queue.arguments or None
     # Declare the queues as Celery would create missing ones. A user's application that applies one of our
     # signatures then declares the same queue; RabbitMQ refuses a different declaration.
-    queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in names]
+    queues = [Queue(name, Exchange(name, type="direct"), routing_key=name, queue_arguments=arguments) for name in names]
     maintenance_tasks = (wire.SWEEP_TASK, wire.RECOMPUTE_TASK, wire.PRUNE_TASK)
     return {
         "task_queues": queues,

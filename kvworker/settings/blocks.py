@@ -19,6 +19,8 @@ _WholeSeconds = Annotated[int, Field(ge=1, le=_MAX_SECONDS)]
 _Rows = Annotated[int, Field(ge=1, le=MAX_BATCH_ROWS)]
 # Every broker accepts such a name, and it fits into a comma-separated list of queues.
 _QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
+# The names that RabbitMQ documents, and plugins' own.
+_ArgumentName = Annotated[str, Field(pattern=r"^x-[a-z0-9-]+$")]
 
 
 class ConversationStoreSettings(Block):
@@ -47,6 +49,11 @@ class QueueSettings(Block):
     queue_name: _QueueName = Field(default="kv", description="Queue of the operations.")
     maintenance_queue_name: _QueueName = Field(
         default="kv.maintenance", description="Queue of the periodic tasks. It must differ from queue_name."
+    )
+    arguments: dict[_ArgumentName, str | int | float | bool] = Field(
+        default={},
+        description="Arguments with which both queues are declared, for RabbitMQ only, such as x-queue-type: quorum."
+        " A queue that exists must have the same ones.",
     )
     visibility_timeout_seconds: int = Field(
         default=60,
@@ -158,6 +165,8 @@ def _queue_problems(queue: QueueSettings) -> Iterator[str]:
             "queue.maintenance_queue_name: it should differ from queue.queue_name, so that a long sweep"
             f" never delays a call; both are {queue.queue_name!r}"
         )
+    if queue.arguments and speaks_redis(queue.broker_url):
+        yield "queue.arguments: only RabbitMQ's queues have arguments; remove it, or set queue.broker_url to amqp://…"
     if queue.retry_seconds >= queue.visibility_timeout_seconds:
         yield _too_long("queue.retry_seconds", queue.retry_seconds, queue.visibility_timeout_seconds)
 

@@ -38,6 +38,15 @@ class RobustConsumer(Consumer):
     bodies are reported as celery/celery#4308.
     """
 
+    class Blueprint(Consumer.Blueprint):
+        """Celery's steps of a consumer, except one.
+
+        Where a queue is of RabbitMQ's quorum type, Celery makes 28 queues for delayed messages. They are useless with
+        exchanges of the direct type, which ours are, as those of a queue that Celery makes by itself.
+        """
+
+        default_steps = tuple(step for step in Consumer.Blueprint.default_steps if "DelayedDelivery" not in str(step))
+
     def start(self) -> None:
         """Consume until the worker stops, while its adapters work."""
         self._withheld: list[str] = []

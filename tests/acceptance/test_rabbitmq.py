@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from amqp.exceptions import NotFound
 from celery import chain
 from kombu import Connection
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
@@ -200,6 +201,29 @@ def test_the_broker_killed_and_restarted(
     rabbit_node.ready()
     assert sorted(reply.result().value for reply in pending) == list(range(1, 11))
     assert worker_node.status == "running"
+
+
+_QUORUM = {"x-queue-type": "quorum"}
+
+
+@pytest.mark.parametrize("config_overrides", [{"queue": {"arguments": _QUORUM}}], ids=["quorum"])
+def test_queues_that_an_operator_declared_as_quorum_queues(
+    store: KeyValueStore, rabbit_node: RabbitNode, request: pytest.FixtureRequest
+) -> None:
+    """Without ``queue.arguments`` RabbitMQ ends the worker with a 406."""
+    with Connection(rabbit_node.url) as connection, connection.channel() as channel:
+        for name in ("kv", "kv.maintenance"):
+            channel.queue_declare(name, durable=True, auto_delete=False, arguments=_QUORUM)
+    worker: WorkerNode = request.getfixturevalue("worker_node")
+    assert store.increment("n", "c", timeout=60).value == 1
+    rabbit_node.kill()
+    pending = [store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=100) for _ in range(10)]
+    rabbit_node.start()
+    rabbit_node.ready()
+    assert sorted(reply.result().value for reply in pending) == list(range(2, 12))
+    assert worker.status == "running", worker.logs()
+    with Connection(rabbit_node.url) as connection, connection.channel() as channel, pytest.raises(NotFound):
+        channel.queue_declare("celery_delayed_0", passive=True)
 
 
 def test_a_frozen_broker(store: KeyValueStore, worker_node: WorkerNode, rabbit_node: RabbitNode) -> None:

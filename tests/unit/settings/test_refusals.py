@@ -84,6 +84,8 @@ def test_one_problem_is_one_exact_line(data: dict[str, Any], line: str) -> None:
             "remove the url",
         ),
         ({"queue": {"queue_name": "a,b"}}, "queue.queue_name: ", "not 'a,b'"),
+        ({"queue": {"arguments": {"x-queue-type": "quorum"}}}, "queue.arguments: only RabbitMQ", "amqp://"),
+        ({"queue": {"arguments": {"durable": True}}}, "queue.arguments.durable", "x-"),
         ({"queue": {"maintenance_queue_name": "kv"}}, "queue.maintenance_queue_name: it should differ", "'kv'"),
         ({"queue": {"visibility_timeout_seconds": 4}}, "queue.visibility_timeout_seconds: ", "not 4"),
         ({"queue": {"visibility_timeout_seconds": 60.5}}, "queue.visibility_timeout_seconds: ", "not 60.5"),
