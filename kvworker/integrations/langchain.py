@@ -22,11 +22,12 @@ from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.client.base import KeyValueOperations
 from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
 from kvworker.integrations.rounds import run_blocking
-from kvworker.tools import Tool, find_tool
+from kvworker.tools import Tool, find_tool, with_call_id
 from kvworker.tools.advice import describe
 from kvworker.tools.manifest import input_schema, tools_of
 
 try:
+    from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool, ToolException
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
@@ -47,19 +48,57 @@ class KvworkerTool(BaseTool):
     instead, caused by the error. Errors that only an operator can fix are always raised unchanged:
     ``ConfigurationError``, ``SchemaError`` and ``NestedCallError``.
 
+    A ``ToolCall`` has an id, which becomes the idempotency key of a write unless the model gave one: the same call is
+    applied once, however often it is invoked within a day. If the config has a ``thread_id``, ids of different threads
+    are different.
+
     An asynchronous call over a synchronous store runs in a thread. A synchronous call over an ``AsyncKeyValueStore``
     raises ``asyncio.InvalidStateError`` if an event loop is running in its thread.
     """
 
     _tool: Tool = PrivateAttr()
     _store: _Store = PrivateAttr()
+    _once_per_id: bool = PrivateAttr()
 
-    def __init__(self, tool: Tool, store: _Store) -> None:
+    def __init__(self, tool: Tool, store: _Store, *, once_per_id: bool = True) -> None:
         super().__init__(
             name=tool.name, description=tool.summary, args_schema=input_schema(tool), handle_tool_error=True
         )
         self._tool = tool
         self._store = store
+        self._once_per_id = once_per_id
+
+    def run(
+        self,
+        tool_input: str | dict[str, Any],
+        *args: Any,
+        config: RunnableConfig | None = None,
+        tool_call_id: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the tool, as ``BaseTool.run`` does. ``invoke`` passes the id of a ``ToolCall``."""
+        given = self._with_call_id(tool_input, tool_call_id, config)
+        return super().run(given, *args, config=config, tool_call_id=tool_call_id, **kwargs)
+
+    async def arun(
+        self,
+        tool_input: str | dict[str, Any],
+        *args: Any,
+        config: RunnableConfig | None = None,
+        tool_call_id: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the tool, as ``BaseTool.arun`` does. ``ainvoke`` passes the id of a ``ToolCall``."""
+        given = self._with_call_id(tool_input, tool_call_id, config)
+        return await super().arun(given, *args, config=config, tool_call_id=tool_call_id, **kwargs)
+
+    def _with_call_id(
+        self, tool_input: str | dict[str, Any], tool_call_id: str | None, config: RunnableConfig | None
+    ) -> str | dict[str, Any]:
+        if not self._once_per_id or isinstance(tool_input, str):
+            return tool_input
+        thread_id = ((config or {}).get("configurable") or {}).get("thread_id")
+        return with_call_id(self._tool, tool_input, tool_call_id, scope=None if thread_id is None else str(thread_id))
 
     def _run(self, /, **arguments: Any) -> dict[str, Any]:
         if isinstance(self._store, AsyncKeyValueStore):
@@ -83,15 +122,17 @@ class KvworkerTool(BaseTool):
         return ToolException(json.dumps(describe(error, self._tool), ensure_ascii=False))
 
 
-def langchain_tools(store: _Store, *, names: Iterable[str] | None = None) -> list[BaseTool]:
+def langchain_tools(store: _Store, *, names: Iterable[str] | None = None, once_per_id: bool = True) -> list[BaseTool]:
     """Make LangChain tools that call a store.
 
     Args:
         store: The store to call.
         names: The names of the tools; by default, all that the store's persona may use.
+        once_per_id: Apply a tool call once for its id. Use False for a model that numbers its calls from the start in
+            each turn; it must then give an ``idempotency_key`` itself.
 
     Raises:
         InvalidRequestError: A name is not the name of a tool.
     """
     tools = tools_of(store.settings, store.persona) if names is None else map(find_tool, names)
-    return [KvworkerTool(tool, store) for tool in tools]
+    return [KvworkerTool(tool, store, once_per_id=once_per_id) for tool in tools]

@@ -7,6 +7,7 @@ may import ``kvworker.settings``, ``kvworker.model`` and ``kvworker.errors``.
 
 from kvworker.tools.arguments import check_arguments
 from kvworker.tools.batch import make_step, make_steps, step_parameters
+from kvworker.tools.call_ids import with_call_id
 from kvworker.tools.catalogue import STEP_TOOLS, TOOLS, find_tool
 from kvworker.tools.definition import (
     ACCESS_FLAG,
@@ -33,4 +34,5 @@ __all__ = [
     "make_step",
     "make_steps",
     "step_parameters",
+    "with_call_id",
 ]

@@ -14,6 +14,7 @@ from mcp import Client
 
 from kvworker import KeyValueStore
 from tests.support.command_line import clean_environ
+from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, open_session, post
 from tests.support.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
 from tests.support.processes import ProcessNode, wait_until
 
@@ -65,6 +66,30 @@ def test_every_tool_works_through_the_queue_and_the_server_stops_cleanly(tmp_pat
         wait_until(lambda: server.status == "exited", what="the server's end")
         assert server.exit_code == 0
         assert server.logs() == f"{ANNOUNCEMENT}{server.url}\n"
+
+
+@pytest.mark.usefixtures("celery_setup")
+def test_a_write_that_arrives_twice_with_its_id_is_applied_once_in_its_session(tmp_path: Path, kv_config: Path) -> None:
+    count = {"name": "kv_increment", "arguments": {"namespace": "n", "key": "k"}}
+
+    def counted(url: str, session: str, number: int) -> Any:
+        return post(url, "tools/call", count, {SESSION_HEADER: session}, number=number).message["result"]
+
+    with serving(tmp_path, kv_config) as server:
+        one, other = open_session(server.url), open_session(server.url)
+        results = [counted(server.url, *call) for call in ((one, 5), (one, 5), (one, 6), (other, 5))]
+    assert [result["structuredContent"]["value"] for result in results] == [1, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("celery_setup")
+def test_ids_may_be_used_again_where_the_protocol_has_no_sessions(tmp_path: Path, kv_config: Path) -> None:
+    count = {"name": "kv_increment", "arguments": {"namespace": "n", "key": "k"}}
+    meta = {"protocolVersion": "2026-07-28", "clientCapabilities": {}, "clientInfo": INITIALIZE["clientInfo"]}
+    params = {**count, "_meta": {f"io.modelcontextprotocol/{name}": value for name, value in meta.items()}}
+    headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "kv_increment"}
+    with serving(tmp_path, kv_config) as server:
+        results = [post(server.url, "tools/call", params, headers).message["result"] for _ in range(2)]
+    assert [result["structuredContent"]["value"] for result in results] == [1, 2]
 
 
 class TestSessions:

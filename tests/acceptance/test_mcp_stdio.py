@@ -13,13 +13,8 @@ from mcp import Client, MCPError, StdioServerParameters
 
 from kvworker import KeyValueStore
 from tests.support.command_line import clean_environ
+from tests.support.mcp_http import INITIALIZE
 from tests.support.mcp_session import fail, run_within, server_command, text_of, use, use_every_tool, write_config
-
-INITIALIZE = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {},
-    "clientInfo": {"name": "raw", "version": "1"},
-}
 
 
 def stdio(config: Path, *options: str) -> StdioServerParameters:
@@ -38,7 +33,16 @@ def start(config: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def message(method: str, params: dict[str, Any], number: int | None = None) -> str:
+def ask(server: subprocess.Popen[str], request: str) -> Any:
+    """Send a request and return its answer."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(request)
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
+
+
+def message(method: str, params: dict[str, Any], number: int | str | None = None) -> str:
     numbered = {} if number is None else {"id": number}
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, **numbered}) + "\n"
 
@@ -60,6 +64,20 @@ def test_every_tool_through_the_queue(kv_config: Path, store: KeyValueStore) -> 
 
     run_within(session())
     assert [usage.namespace for usage in store.list_namespaces().namespaces] == ["agent/n"]
+
+
+@pytest.mark.usefixtures("celery_setup")
+def test_a_write_that_arrives_twice_with_its_id_is_applied_once(kv_config: Path) -> None:
+    count = {"name": "kv_increment", "arguments": {"namespace": "n", "key": "k"}}
+    requests = [message("tools/call", count, number) for number in (2, 2, "2")]
+    for session in range(2):
+        server = start(kv_config)
+        answers = [ask(server, request) for request in (message("initialize", INITIALIZE, 1), *requests)]
+        results = [answer["result"]["structuredContent"] for answer in answers[1:]]
+        before = 2 * session
+        assert [result["value"] - before for result in results] == [1, 1, 2]
+        assert [result["replayed"] for result in results] == [False, True, False]
+        server.communicate(timeout=20)
 
 
 def test_standard_output_carries_only_the_protocol_and_closing_it_stops_the_server(tmp_path: Path) -> None:
@@ -87,11 +105,7 @@ def test_a_signal_stops_the_server_while_its_client_is_silent(tmp_path: Path) ->
     config = write_config(tmp_path)
     servers = {number: start(config, "--session-prefix") for number in (signal.SIGINT, signal.SIGTERM)}
     for number, server in servers.items():
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(message("initialize", INITIALIZE, 1))
-        server.stdin.flush()
-        assert json.loads(server.stdout.readline())["id"] == 1
+        assert ask(server, message("initialize", INITIALIZE, 1))["id"] == 1
         server.send_signal(number)
         assert server.wait(timeout=20) == 128 + number
         assert server.communicate(timeout=20) == ("", "")

@@ -7,12 +7,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
 
 from kvworker import AsyncKeyValueStore, InlineKeyValueStore, InvalidRequestError, Settings
 from kvworker.errors import SchemaError, VersionConflictError
@@ -34,9 +37,16 @@ def tools(store: InlineKeyValueStore) -> dict[str, BaseTool]:
     return {tool.name: tool for tool in langchain_tools(store)}
 
 
-def _called(tool: BaseTool, arguments: dict[str, Any]) -> ToolMessage:
+def _tool_call(tool: BaseTool, arguments: dict[str, Any], call_id: str | None) -> dict[str, Any]:
+    return {"type": "tool_call", "id": call_id, "name": tool.name, "args": arguments}
+
+
+def _called(
+    tool: BaseTool, arguments: dict[str, Any], call_id: str | None = "call-1", thread_id: str | None = None
+) -> ToolMessage:
     """Return the message that a model receives for a tool call."""
-    message = tool.invoke({"type": "tool_call", "id": "call-1", "name": tool.name, "args": arguments})
+    config: RunnableConfig = {} if thread_id is None else {"configurable": {"thread_id": thread_id}}
+    message = tool.invoke(_tool_call(tool, arguments, call_id), config)
     assert isinstance(message, ToolMessage)
     return message
 
@@ -128,6 +138,72 @@ def test_an_error_says_what_happened_and_what_to_do(
     assert error["next"]
     assert store.list_keys("n").entries[0].key == "taken"
     assert len(store.list_keys("n").entries) == 1
+
+
+class TestCallIds:
+    """A conversation that resumes after a crash repeats the tool calls of its last step, with their ids."""
+
+    ARGUMENTS: Final = {"namespace": "n", "key": "calls"}
+
+    def _count(self, tool: BaseTool, *call: str | None) -> tuple[int, bool]:
+        result = json.loads(str(_called(tool, self.ARGUMENTS, *call).content))
+        return result["value"], result["replayed"]
+
+    def test_the_same_call_is_applied_once(self, tools: dict[str, BaseTool]) -> None:
+        counter = tools["kv_increment"]
+        assert self._count(counter, "call-1") == (1, False)
+        assert self._count(counter, "call-1") == (1, True)
+        assert self._count(counter, "call-2") == (2, False)
+        again = asyncio.run(counter.ainvoke(_tool_call(counter, self.ARGUMENTS, "call-2")))
+        assert json.loads(again.content)["replayed"] is True
+
+    def test_every_write_and_a_batch_are_applied_once(self, tools: dict[str, BaseTool]) -> None:
+        operations = [{"tool": "kv_increment", "key": "calls"}]
+        calls: dict[str, dict[str, Any]] = {
+            "kv_set": {**self.ARGUMENTS, "value": 1},
+            "kv_batch": {"namespace": "n", "operations": operations},
+            "kv_touch": {**self.ARGUMENTS, "ttl_seconds": 60},
+            "kv_persist": self.ARGUMENTS,
+            "kv_delete": self.ARGUMENTS,
+            "kv_clear": {"namespace": "n"},
+            "kv_set_quota": {"namespace": "n", "quota_bytes": 1000},
+        }
+        assert {*calls, "kv_increment"} == {name for name, tool in TOOLS.items() if tool.writes}
+        for name, arguments in calls.items():
+            results = [json.loads(str(_called(tools[name], arguments, name).content)) for _ in range(2)]
+            assert [result["replayed"] for result in results] == [False, True], name
+
+    def test_calls_without_an_id_are_different_calls(self, tools: dict[str, BaseTool]) -> None:
+        counter = tools["kv_increment"]
+        assert [counter.invoke(self.ARGUMENTS)["value"] for _ in range(2)] == [1, 2]
+        assert [counter.invoke(_tool_call(counter, self.ARGUMENTS, None))["value"] for _ in range(2)] == [3, 4]
+
+    def test_the_key_that_a_model_gave_counts(self, tools: dict[str, BaseTool]) -> None:
+        counter = tools["kv_increment"]
+        for call_id in ("call-1", "call-2"):
+            message = _called(counter, {**self.ARGUMENTS, "idempotency_key": "step 7"}, call_id)
+            assert json.loads(str(message.content))["value"] == 1
+
+    def test_threads_do_not_share_ids(self, tools: dict[str, BaseTool]) -> None:
+        counter = tools["kv_increment"]
+        assert self._count(counter, "call-1", "thread-1") == (1, False)
+        assert self._count(counter, "call-1", "thread-2") == (2, False)
+        assert self._count(counter, "call-1", "thread-1") == (1, True)
+
+    def test_a_model_whose_ids_start_again_in_each_turn(self, store: InlineKeyValueStore) -> None:
+        (counter,) = langchain_tools(store, names=["kv_increment"], once_per_id=False)
+        assert [self._count(counter, "call-1") for _ in range(2)] == [(1, False), (2, False)]
+
+    def test_a_graph_that_runs_its_tools_again(self, tools: dict[str, BaseTool]) -> None:
+        calls = [ToolCall(name="kv_increment", args=self.ARGUMENTS, id=f"call-{number}") for number in range(2)]
+        builder = StateGraph(MessagesState)
+        builder.add_node("tools", ToolNode(list(tools.values())))
+        builder.add_edge(START, "tools")
+        graph = builder.compile()
+        for _ in range(2):
+            said = AIMessage("", tool_calls=calls)
+            results = graph.invoke({"messages": [said]}, {"configurable": {"thread_id": "7"}})["messages"][1:]
+            assert {json.loads(result.content)["value"] for result in results} == {1, 2}
 
 
 def test_a_host_may_have_errors_raised(store: InlineKeyValueStore) -> None:

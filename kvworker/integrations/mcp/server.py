@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -16,7 +18,7 @@ from kvworker.__version__ import __version__
 from kvworker.errors import KVStoreError, ValueSerializationError
 from kvworker.integrations.mcp.scope import Scope
 from kvworker.model import OperationResult, depth_of
-from kvworker.tools import TOOLS, Tool
+from kvworker.tools import TOOLS, Tool, with_call_id
 from kvworker.tools.advice import describe
 from kvworker.tools.manifest import input_schema, mcp_tools
 
@@ -52,6 +54,9 @@ class ToolStore(Protocol):
 class ToolHandlers:
     """Handles ``tools/list`` and ``tools/call``.
 
+    A session never uses a request's id again, up to protocol version 2025-11-25. So a write that arrives twice with the
+    same id is the same call, and is applied once. Later versions allow ids to be used again.
+
     Args:
         store: The store on which tools are called.
         tools: All tools, by name.
@@ -66,6 +71,8 @@ class ToolHandlers:
         self._store = store
         self._tools = tools
         self._scope_of = scope_of
+        # Over stdio a process serves one session, which has no id.
+        self._process = secrets.token_hex(16)
         self._offered = [
             types.Tool.model_validate(definition) for definition in mcp_tools(tools[name] for name in offered)
         ]
@@ -92,13 +99,27 @@ class ToolHandlers:
         scope = self._scope_of(context)
         try:
             arguments = scope.inward(tool, _check_depth(params.arguments or {}))
-            result = await self._store.call_tool(tool, arguments, None)
+            result = await self._store.call_tool(tool, self._with_request_id(tool, arguments, context), None)
         except KVStoreError as error:
             return _failure(describe(scope.error(error), tool))
         data = scope.outward(result).to_dict()
         if _is_too_deep(data):
             return _failure(_too_deep_result(tool))
         return types.CallToolResult(content=[types.TextContent(text=_json(data))], structured_content=data)
+
+    def _with_request_id(self, tool: Tool, arguments: Mapping[str, Any], context: Context) -> dict[str, Any]:
+        session = self._session_of(context)
+        if session is None:
+            return dict(arguments)
+        # JSON tells the id 1 from "1". The hash keeps a session's id, which is a credential, out of records and logs.
+        request = json.dumps([session, context.request_id])
+        return with_call_id(tool, arguments, hashlib.sha256(request.encode()).hexdigest())
+
+    def _session_of(self, context: Context) -> str | None:
+        """Return the session within which a request's id is unique, or None if ids may be used again."""
+        if context.protocol_version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            return None
+        return self._process if context.request is None else _session_id(context)
 
 
 def server_in_scope(store: ToolStore, offered: Sequence[str], scope: Scope) -> Server[dict[str, Any]]:
@@ -134,9 +155,14 @@ def _make_server(
 
 
 def _session_scope(context: Context) -> Scope:
+    return Scope.of_session(_session_id(context))
+
+
+def _session_id(context: Context) -> str:
     # The transport has already found the session, so the header holds an id that the transport issued.
     request: Any = context.request
-    return Scope.of_session(request.headers[_SESSION_HEADER])
+    session_id: str = request.headers[_SESSION_HEADER]
+    return session_id
 
 
 async def _refuse_without_sessions(ctx: Context, call_next: CallNext) -> HandlerResult:

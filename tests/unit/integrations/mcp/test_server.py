@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from mcp.types import CallToolRequestParams, TextContent
+from mcp_types.version import LATEST_MODERN_VERSION
 
 from kvworker import ConfigurationError, InlineKeyValueStore, Settings
 from kvworker.integrations.mcp.scope import Scope
@@ -48,7 +50,8 @@ def call(store: InlineKeyValueStore) -> Call:
 
     def called(name: str, **arguments: Any) -> tuple[bool, Any]:
         params = CallToolRequestParams(name=name, arguments=arguments)
-        result = asyncio.run(handlers.call_tool(cast(Context, None), params))
+        context = SimpleNamespace(protocol_version=LATEST_MODERN_VERSION, request=None, request_id=1)
+        result = asyncio.run(handlers.call_tool(cast(Context, context), params))
         (content,) = result.content
         assert isinstance(content, TextContent)
         told = json.loads(content.text)
