@@ -193,6 +193,76 @@ class TestTTL:
         assert _ttl_seconds(kv_store, "langgraph:a", "k") == pytest.approx(1e10, rel=1e-3)
 
 
+class TestSearches:
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            ({"flag": 1}, {"one", "float"}),
+            ({"flag": 0}, {"zero"}),
+            ({"flag": True}, {"true"}),
+            ({"flag": False}, {"false"}),
+            ({"flag": 1.0}, {"one", "float"}),
+            ({"flag": {"$eq": 1}}, {"one", "float"}),
+            ({"flag": {"$ne": True}}, {"one", "float", "zero", "false", "list", "object"}),
+            ({"flag": {"$gte": 0}}, {"one", "float", "zero"}),
+            ({"flag": {"$gte": False}}, set()),
+            ({"flag": [1]}, set()),
+            ({"flag": (True,)}, {"list"}),
+            ({"flag": {"$eq": [1]}}, set()),
+            ({"flag": {"$eq": [True]}}, {"list"}),
+            ({"flag": {"x": 1}}, set()),
+            ({"flag": {"$eq": {"x": 1}}}, set()),
+            ({"flag": {"$eq": {"x": True}}}, {"object"}),
+        ],
+        ids=str,
+    )
+    def test_a_filter_tells_numbers_from_true_and_false(
+        self, store: KvworkerStore, wanted: dict[str, Any], found: set[str]
+    ) -> None:
+        values = {
+            "one": 1,
+            "float": 1.0,
+            "zero": 0,
+            "true": True,
+            "false": False,
+            "list": [True],
+            "object": {"x": True},
+        }
+        for key, value in values.items():
+            store.put(("f",), key, {"flag": value})
+        assert {item.key for item in store.search(("f",), filter=wanted)} == found
+
+    @pytest.mark.parametrize(
+        "wanted", [{1: 2}, {"a": {1: 2}}, {"a": [{1: 2}]}, {"a": {"b": {None: 1}}}, {"a": {1: 2, "b": 1}}], ids=str
+    )
+    def test_a_name_that_json_does_not_have_is_refused(
+        self, kv_store: CountingStore, store: KvworkerStore, wanted: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidRequestError, match="a filter's names must be strings, as in JSON"):
+            store.search(("f",), filter=wanted)
+        assert kv_store.sent == []
+
+    def test_an_unknown_operator_is_refused_even_if_there_is_nothing_to_search(self, store: KvworkerStore) -> None:
+        for wanted in (
+            {"n": {"$in": [1]}},
+            {"n": {"$gt": 1, "other": 2}},
+            {"n": [{"$in": [1]}]},
+            {"n": {"$gt": 1, 1: 2}},
+        ):
+            with pytest.raises(ValueError, match="unsupported operator"):
+                store.search(("empty",), filter=wanted)
+
+    def test_a_search_by_meaning_is_not_implemented(self, kv_store: CountingStore, store: KvworkerStore) -> None:
+        with pytest.raises(NotImplementedError, match="has no vectors"):
+            store.search(("a",), query="what does the user like?")
+        with pytest.raises(NotImplementedError, match="has no vectors"):
+            asyncio.run(store.asearch(("a",), query="what does the user like?"))
+        with pytest.raises(NotImplementedError, match="has no vectors"):
+            store.batch([PutOp(("a",), "k", {"n": 1}), SearchOp(("a",), query="anything")])
+        assert kv_store.sent == []
+        assert store.search(("a",), query="") == []
+
+
 class TestPersonas:
     def test_a_reader_finds_only_readable_items_and_cannot_write(self) -> None:
         flags = ["type.system.kv_store_access", "type.system.kv_store_write"]

@@ -10,6 +10,7 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp,
 
 from kvworker.errors import InvalidRequestError, InvalidTTLError
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
+from kvworker.integrations.langgraph.matching import check_filter
 from kvworker.integrations.langgraph.reads import list_namespaces, read_items, search_items
 from kvworker.integrations.rounds import Call, Rounds, chunked, in_parallel, result_of
 from kvworker.model import MAX_BATCH_STEPS, MAX_TTL_SECONDS, check_key, encode_value
@@ -30,8 +31,9 @@ class Batch:
 
     Raises:
         InvalidNamespaceError: A namespace holds a wrong label, or its name is too long.
-        InvalidRequestError: The store does not accept a key, a value or a TTL.
-        ValueError: A limit or an offset is below 0, or an operation has an unknown type.
+        InvalidRequestError: The store does not accept a key, a value, a TTL or a filter.
+        NotImplementedError: A search has a query.
+        ValueError: A limit or an offset is below 0, or an operation or a filter's operator is unknown.
     """
 
     def __init__(self, ops: Iterable[Op], names: Names) -> None:
@@ -69,6 +71,8 @@ class Batch:
         if isinstance(op, SearchOp | ListNamespacesOp):
             if op.limit < 0 or op.offset < 0:
                 raise ValueError(f"limit and offset must not be below 0: {op.limit}, {op.offset}")
+            if isinstance(op, SearchOp):
+                _check_search(op)
             return
         self._names.encode(op.namespace)
         check_key(op.key)
@@ -133,6 +137,15 @@ def _check_labels(op: Op) -> None:
                     f"the namespace {tuple(namespace)} has the label {label!r}: a label is a string that is not empty"
                     " and has neither a period ('.') nor a NUL character"
                 )
+
+
+def _check_search(op: SearchOp) -> None:
+    if op.query:
+        raise NotImplementedError(
+            "this store has no vectors, so it cannot search by query: search by namespace and filter, or use a store"
+            " with an index"
+        )
+    check_filter(op.filter)
 
 
 def _check_value(op: PutOp) -> None:

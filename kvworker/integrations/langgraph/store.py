@@ -49,7 +49,7 @@ class KvworkerStore(BaseStore):
     - A search reads the values of all items in all matching namespaces until it has found enough: eight namespaces at
       a time, up to 1000 items or 4 MiB per message. Items before the offset are read and discarded. Items are sorted
       by their namespaces' names and their keys, not by time, so that pages are stable.
-    - Vectors are not supported: ``query`` and ``index`` are ignored, as in an ``InMemoryStore`` without an index, and
+    - Vectors are not supported: a search with a ``query`` raises ``NotImplementedError``, ``index`` is ignored, and
       scores are None.
     - A search or a listing of several messages is not a snapshot: it may or may not find items written meanwhile.
     - ``list_namespaces`` reads the names of all namespaces that begin with its literal prefix, whatever its limit.
