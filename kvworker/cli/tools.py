@@ -8,9 +8,9 @@ import click
 
 from kvworker.cli.options import config_option, load_settings, persona_option
 from kvworker.cli.output import print_json
-from kvworker.tools.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools, tools_of
+from kvworker.tools.manifest import anthropic_tools, gemini_tools, manifest_entries, mcp_tools, openai_tools, tools_of
 
-_FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_tools}
+_FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "gemini": gemini_tools, "mcp": mcp_tools}
 
 
 @click.command("tools")
@@ -20,7 +20,7 @@ _FORMATS = {"openai": openai_tools, "anthropic": anthropic_tools, "mcp": mcp_too
     type=click.Choice(["manifest", *_FORMATS]),
     default="manifest",
     show_default=True,
-    help="Format: a host's tool manifest, OpenAI (strict), Anthropic or MCP.",
+    help="Format: a host's tool manifest, OpenAI (strict), Anthropic, Gemini or MCP.",
 )
 @persona_option
 @config_option

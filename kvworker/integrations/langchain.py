@@ -24,7 +24,7 @@ from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, S
 from kvworker.integrations.rounds import run_blocking
 from kvworker.tools import Tool, find_tool, with_call_id
 from kvworker.tools.advice import describe
-from kvworker.tools.manifest import input_schema, tools_of
+from kvworker.tools.manifest import arguments_from_strict, plain_schema, tools_of
 
 try:
     from langchain_core.runnables import RunnableConfig
@@ -42,6 +42,8 @@ _OPERATOR_ERRORS: Final = (ConfigurationError, SchemaError, NestedCallError)
 
 class KvworkerTool(BaseTool):
     """One of kvworker's tools on a store. It accepts the tool's arguments and returns its result as a dict.
+
+    A model passes a value to store as JSON text, in ``value_json``. Your own code may also pass it as ``value``.
 
     An error goes back to the model as JSON, in a message of status "error": the error's type and message, whether
     anything was changed, and what to do next. With ``handle_tool_error = False``, the tool raises a ``ToolException``
@@ -62,7 +64,7 @@ class KvworkerTool(BaseTool):
 
     def __init__(self, tool: Tool, store: _Store, *, once_per_id: bool = True) -> None:
         super().__init__(
-            name=tool.name, description=tool.summary, args_schema=input_schema(tool), handle_tool_error=True
+            name=tool.name, description=tool.summary, args_schema=plain_schema(tool), handle_tool_error=True
         )
         self._tool = tool
         self._store = store
@@ -104,7 +106,7 @@ class KvworkerTool(BaseTool):
         if isinstance(self._store, AsyncKeyValueStore):
             return run_blocking(self._arun(**arguments), f"await {self.name}.ainvoke(...)")
         try:
-            return self._store.call(self.name, arguments)
+            return self._store.call(self.name, arguments_from_strict(self.name, arguments))
         except KVStoreError as error:
             raise self._to_raise(error) from error
 
@@ -112,7 +114,7 @@ class KvworkerTool(BaseTool):
         if not isinstance(self._store, AsyncKeyValueStore):
             return await asyncio.to_thread(self._run, **arguments)
         try:
-            return await self._store.call(self.name, arguments)
+            return await self._store.call(self.name, arguments_from_strict(self.name, arguments))
         except KVStoreError as error:
             raise self._to_raise(error) from error
 

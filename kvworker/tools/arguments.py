@@ -12,6 +12,9 @@ from kvworker.tools.definition import Tool
 #: Pairs of arguments of which a call may give only one.
 _EXCLUSIVE: Final = (("if_absent", "expected_version"), ("keep_ttl", "ttl_seconds"))
 
+#: Above this, a float may stand for several integers.
+_MAX_EXACT_FLOAT: Final = 2**53
+
 
 def check_arguments(
     tool: Tool, arguments: Mapping[str, Any], *, missing_allowed: tuple[str, ...] = ()
@@ -47,13 +50,22 @@ def check_parameters(
     for name in tool.required:
         if name in allowed and name not in given and name not in missing_allowed:
             raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
-    checked = {
-        parameter.name: parameter.check(given[parameter.name])
-        for parameter in tool.parameters
-        if parameter.name in given and not parameter.is_default(given[parameter.name])
-    }
+    checked = {}
+    for parameter in tool.parameters:
+        if parameter.name not in given:
+            continue
+        value = given[parameter.name]
+        if type(value) is float and parameter.schema.get("type") == "integer":
+            value = _integral(value)
+        if not parameter.is_default(value):
+            checked[parameter.name] = parameter.check(value)
     _refuse_contradictions(checked)
     return checked
+
+
+def _integral(number: float) -> float:
+    """Return a float without a fraction as an integer. In Gemini's calls, for example, every number is a float."""
+    return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_FLOAT else number
 
 
 def _refuse_unknown(tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from kvworker import AsyncKeyValueStore, InlineKeyValueStore, InvalidRequestErro
 from kvworker.errors import SchemaError, VersionConflictError
 from kvworker.integrations.langchain import langchain_tools
 from kvworker.tools import TOOLS
-from kvworker.tools.manifest import input_schema
+from kvworker.tools.manifest import plain_schema
 
 _IN_MEMORY = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": {"url": "sqlite://"}}}}}
 
@@ -57,7 +57,7 @@ def test_every_tool_has_its_own_schema(tools: dict[str, BaseTool]) -> None:
         function = convert_to_openai_tool(tool)["function"]
         assert function["name"] == name
         assert function["description"] == TOOLS[name].summary
-        assert function["parameters"] == input_schema(TOOLS[name])
+        assert function["parameters"] == plain_schema(TOOLS[name])
 
 
 def test_only_the_requested_tools(store: InlineKeyValueStore) -> None:
@@ -93,6 +93,15 @@ def test_a_result_is_a_dict_and_for_a_model_its_json(tools: dict[str, BaseTool])
         "value": {"a": [1, None, "é"]},
         "version": stored["version"],
     }
+
+
+def test_a_model_passes_a_value_as_json_text(tools: dict[str, BaseTool]) -> None:
+    message = _called(tools["kv_set"], {"namespace": "n", "key": "k", "value_json": "8"})
+    assert json.loads(str(message.content))["value"] == 8
+    operations = [{"tool": "kv_set", "key": "k", "value_json": '"8"'}]
+    assert tools["kv_batch"].invoke({"namespace": "n", "operations": operations})["results"][0]["value"] == "8"
+    refused = _called(tools["kv_set"], {"namespace": "n", "key": "k", "value_json": "eight"})
+    assert "value_json does not hold JSON" in json.loads(str(refused.content))["error"]["message"]
 
 
 def test_a_batch_and_a_listing(tools: dict[str, BaseTool]) -> None:

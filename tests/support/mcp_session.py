@@ -70,7 +70,7 @@ async def use_every_tool(client: Client) -> None:
         assert hints.open_world_hint is False
         assert tool.output_schema is not None
     value = {"big": 2**70, "null": None, "nul": "\u0000", "ü": [0.1, {}]}
-    written = await use(client, "kv_set", namespace="n", key="k", value=value, ttl_seconds=60)
+    written = await use(client, "kv_set", namespace="n", key="k", value_json=json.dumps(value), ttl_seconds=60)
     read = await use(client, "kv_get", namespace="n", key="k")
     assert (read["value"], read["version"]) == (value, written["version"])
     once = {"namespace": "n", "key": "c", "idempotency_key": f"after {written['version']}"}
@@ -82,7 +82,7 @@ async def use_every_tool(client: Client) -> None:
     assert [entry["value"] for entry in keys["entries"]] == [1, value]
     spaces = await use(client, "kv_list_namespaces", limit=1)
     assert [usage["namespace"] for usage in spaces["namespaces"]] == ["n"]
-    operations = [{"tool": "kv_delete", "key": "c"}, {"tool": "kv_increment", "key": "k"}]
+    operations = [{"tool": "kv_delete", "key": "c"}, {"tool": "kv_increment", "key": "k", "delta": 1.0}]
     batch = await use(client, "kv_batch", namespace="n", operations=operations, atomic=False)
     assert [step["tool"] for step in batch["results"]] == ["kv_delete", "kv_increment"]
     assert batch["results"][1]["error"]["type"] == "InvalidValueTypeError"

@@ -20,7 +20,7 @@ from kvworker.integrations.mcp.scope import Scope
 from kvworker.model import OperationResult, depth_of
 from kvworker.tools import TOOLS, Tool, with_call_id
 from kvworker.tools.advice import describe
-from kvworker.tools.manifest import input_schema, mcp_tools
+from kvworker.tools.manifest import arguments_from_strict, mcp_tools, plain_schema
 
 Context = ServerRequestContext[dict[str, Any], Any]
 
@@ -98,8 +98,9 @@ class ToolHandlers:
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {params.name!r}; the tools are: {known}")
         scope = self._scope_of(context)
         try:
-            arguments = scope.inward(tool, _check_depth(params.arguments or {}))
-            result = await self._store.call_tool(tool, self._with_request_id(tool, arguments, context), None)
+            given = _check_depth(arguments_from_strict(tool.name, params.arguments or {}))
+            arguments = self._with_request_id(tool, scope.inward(tool, given), context)
+            result = await self._store.call_tool(tool, arguments, None)
         except KVStoreError as error:
             return _failure(describe(scope.error(error), tool))
         data = scope.outward(result).to_dict()
@@ -142,7 +143,7 @@ def _make_server(
     store: ToolStore, offered: Sequence[str], example: Scope, scope_of: Callable[[Context], Scope]
 ) -> Server[dict[str, Any]]:
     tools = {name: example.tool(tool) for name, tool in TOOLS.items()}
-    schemas = {name: input_schema(tool) for name, tool in tools.items()}
+    schemas = {name: plain_schema(tool) for name, tool in tools.items()}
     handlers = ToolHandlers(store, tools, offered, scope_of)
     return Server(
         "kvworker",

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from kvworker.tools import Tool
-from kvworker.tools.manifest.schemas import input_schema, output_schema
+from kvworker.tools.manifest.gemini import gemini_schema
+from kvworker.tools.manifest.schemas import input_schema, output_schema, plain_schema
 from kvworker.tools.manifest.strict import strict_schema
 
 
@@ -36,13 +37,24 @@ def anthropic_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
     return [{"name": tool.name, "description": tool.summary, "input_schema": input_schema(tool)} for tool in tools]
 
 
+def gemini_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    """Return the ``functionDeclarations`` of a tool of Gemini's API.
+
+    Pass the arguments of a call through ``arguments_from_strict`` before you pass them to ``KeyValueStore.call``.
+    """
+    return [{"name": tool.name, "description": tool.summary, "parameters": gemini_schema(tool)} for tool in tools]
+
+
 def mcp_tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """Return the ``tools`` of MCP's ``tools/list``, with annotations and the schema of the structured result."""
+    """Return the ``tools`` of MCP's ``tools/list``, with annotations and the schema of the structured result.
+
+    Pass the arguments of a call through ``arguments_from_strict`` before you pass them to ``KeyValueStore.call``.
+    """
     return [
         {
             "name": tool.name,
             "description": tool.summary,
-            "inputSchema": input_schema(tool),
+            "inputSchema": plain_schema(tool),
             "outputSchema": output_schema(tool),
             "annotations": _annotations(tool),
         }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kvworker.tools import STEP_TOOLS, Parameter, ResultField, Tool, step_parameters
+from kvworker.tools.manifest.text_values import is_any_json, text_name, text_schema
 
 #: The error of a refused operation, in the result of a batch that is not atomic.
 _STEP_ERROR = {
@@ -22,10 +23,19 @@ _STEP_ERROR = {
 def input_schema(tool: Tool) -> dict[str, Any]:
     """Return the schema of a tool's arguments.
 
-    Every call that ``check_arguments`` accepts is valid. Not every valid call is accepted: the schema cannot express
-    lengths in bytes or arguments that contradict each other.
+    Every call that ``check_arguments`` accepts is valid, except that an optional argument may also be null: clients and
+    models that go by an argument's type understand one plain type only. Not every valid call is accepted: the schema
+    cannot express lengths in bytes or arguments that contradict each other.
     """
-    return _arguments_schema(tool.parameters)
+    return _arguments_schema(tool.parameters, as_text=False)
+
+
+def plain_schema(tool: Tool) -> dict[str, Any]:
+    """Return the schema of a tool's arguments where each one has a plain type. Any JSON value is passed as text.
+
+    Convert a call's arguments with ``arguments_from_strict``.
+    """
+    return _arguments_schema(tool.parameters, as_text=True)
 
 
 def output_schema(tool: Tool) -> dict[str, Any]:
@@ -38,28 +48,32 @@ def tool_name_schema(tool: Tool) -> dict[str, Any]:
     return {"type": "string", "enum": [tool.name]}
 
 
-def nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema of an optional argument, where null has the same meaning as leaving it out."""
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-def _arguments_schema(parameters: Sequence[Parameter], **first: dict[str, Any]) -> dict[str, Any]:
-    required = [*first, *(parameter.name for parameter in parameters if parameter.required)]
+def _arguments_schema(parameters: Sequence[Parameter], *, as_text: bool, **first: dict[str, Any]) -> dict[str, Any]:
+    named = {text_name(parameter) if as_text else parameter.name: parameter for parameter in parameters}
+    arguments = {name: _argument_schema(parameter, as_text=as_text) for name, parameter in named.items()}
     return {
         "type": "object",
-        "properties": {**first, **{parameter.name: _argument_schema(parameter) for parameter in parameters}},
-        "required": required,
+        "properties": {**first, **arguments},
+        "required": [*first, *(name for name, parameter in named.items() if parameter.required)],
         "additionalProperties": False,
     }
 
 
-def _argument_schema(parameter: Parameter) -> dict[str, Any]:
-    schema = dict(parameter.schema) if parameter.required else nullable(parameter.schema)
+def _argument_schema(parameter: Parameter, *, as_text: bool) -> dict[str, Any]:
+    if as_text and is_any_json(parameter):
+        return text_schema(parameter)
+    schema = dict(parameter.schema)
+    description = parameter.description
+    if as_text and "exclusiveMinimum" in schema:
+        # Hosts that convert the schema for Gemini pass this keyword on, and Gemini refuses it.
+        description += f" Above {schema.pop('exclusiveMinimum')}."
     if parameter.name == "operations":
-        schema["items"] = {
-            "anyOf": [_arguments_schema(step_parameters(tool), tool=tool_name_schema(tool)) for tool in STEP_TOOLS]
-        }
-    return {**schema, "description": parameter.description}
+        operations = (
+            _arguments_schema(step_parameters(tool), as_text=as_text, tool=tool_name_schema(tool))
+            for tool in STEP_TOOLS
+        )
+        schema["items"] = {"anyOf": list(operations)}
+    return {**schema, "description": description}
 
 
 def _result_schema(fields: Iterable[ResultField], **first: dict[str, Any]) -> dict[str, Any]:

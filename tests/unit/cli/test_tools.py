@@ -13,7 +13,7 @@ import yaml
 from kvworker import Settings
 from kvworker.cli import main
 from kvworker.tools import TOOLS
-from kvworker.tools.manifest import anthropic_tools, manifest_entries, mcp_tools, openai_tools
+from kvworker.tools.manifest import anthropic_tools, gemini_tools, manifest_entries, mcp_tools, openai_tools
 
 POLICIES = {"personas": {"reader": {"flags": ["type.system.kv_store_access"], "provider": "kv_store_sqlite"}}}
 
@@ -43,6 +43,7 @@ def write_config(**blocks: object) -> str:
         ("manifest", manifest_entries(Settings())),
         ("openai", openai_tools(TOOLS.values())),
         ("anthropic", anthropic_tools(TOOLS.values())),
+        ("gemini", gemini_tools(TOOLS.values())),
         ("mcp", mcp_tools(TOOLS.values())),
     ],
 )

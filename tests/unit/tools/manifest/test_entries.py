@@ -15,11 +15,14 @@ from kvworker import InlineKeyValueStore, InvalidRequestError, KVStoreError, Set
 from kvworker.tools import TOOLS, Tool, check_arguments
 from kvworker.tools.manifest import (
     anthropic_tools,
+    gemini_schema,
+    gemini_tools,
     input_schema,
     manifest_entries,
     mcp_tools,
     openai_tools,
     output_schema,
+    plain_schema,
     strict_schema,
     tools_of,
 )
@@ -32,9 +35,25 @@ def is_valid(schema: Mapping[str, Any], instance: object) -> bool:
     return bool(Draft202012Validator(schema).is_valid(instance))
 
 
+def without_nulls(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the optional arguments that are null, in the operations of a batch too."""
+    given = {name: value for name, value in arguments.items() if value is not None or name in tool.required}
+    for operation in given.get("operations", ()):
+        optional = TOOLS[operation["tool"]].optional
+        for name in [name for name in optional if operation.get(name, ...) is None]:
+            del operation[name]
+    return given
+
+
 @every_tool
 def test_schemas_are_json_schema(tool: Tool) -> None:
-    for schema in (input_schema(tool), output_schema(tool), strict_schema(tool)):
+    for schema in (
+        input_schema(tool),
+        plain_schema(tool),
+        output_schema(tool),
+        strict_schema(tool),
+        gemini_schema(tool),
+    ):
         Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"
         assert json.loads(json.dumps(schema)) == schema
@@ -42,7 +61,7 @@ def test_schemas_are_json_schema(tool: Tool) -> None:
 
 @every_tool
 def test_every_argument_is_described_in_every_rendering(tool: Tool) -> None:
-    for schema in (input_schema(tool), strict_schema(tool)):
+    for schema in (input_schema(tool), plain_schema(tool), strict_schema(tool), gemini_schema(tool)):
         assert all(argument["description"].strip() for argument in schema["properties"].values())
     assert all(field["description"] for field in output_schema(tool)["properties"].values())
 
@@ -56,7 +75,7 @@ def test_every_accepted_call_is_valid(data: st.DataObject) -> None:
         check_arguments(tool, arguments)
     except InvalidRequestError:
         return
-    Draft202012Validator(input_schema(tool)).validate(arguments)
+    Draft202012Validator(input_schema(tool)).validate(without_nulls(tool, arguments))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +169,7 @@ def test_the_result_of_a_step_must_fit_its_tool(step: dict[str, Any]) -> None:
 
 
 def test_every_format_has_every_tool() -> None:
-    for render in (openai_tools, anthropic_tools, mcp_tools):
+    for render in (openai_tools, anthropic_tools, gemini_tools, mcp_tools):
         assert [definition["name"] for definition in render(TOOLS.values())] == list(TOOLS)
     (definition,) = anthropic_tools([TOOLS["kv_get"]])
     assert definition.keys() == {"name", "description", "input_schema"}

@@ -154,6 +154,16 @@ def test_an_invalid_strict_call_is_refused(name: str, arguments: Any, message: s
         arguments_from_strict(name, arguments)
 
 
+def test_nulls_of_another_tool_are_left_out_of_an_operation() -> None:
+    get = {"tool": "kv_get", "key": "k", "delta": None, "value_json": None, "nonsense": None}
+    increment = {"tool": "kv_increment", "key": "k", "delta": 2, "value_json": None, "ttl_seconds": None}
+    converted = arguments_from_strict("kv_batch", {"namespace": "n", "operations": [get, increment]})["operations"]
+    assert converted == [
+        {"tool": "kv_get", "key": "k", "nonsense": None},
+        {"tool": "kv_increment", "key": "k", "delta": 2},
+    ]
+
+
 @pytest.mark.parametrize("operations", [None, 7, [7], [None], [{}], [{"tool": 7}], [{"tool": "nope"}]])
 def test_a_malformed_batch_is_left_to_the_check(operations: object) -> None:
     arguments = {"namespace": "n", "operations": operations}
