@@ -101,6 +101,35 @@ def test_standard_output_carries_only_the_protocol_and_closing_it_stops_the_serv
     assert by_id[3]["error"]["code"] == -32602
 
 
+def test_every_line_that_is_no_message_is_answered_and_the_session_goes_on(tmp_path: Path) -> None:
+    server = subprocess.Popen(
+        server_command(write_config(tmp_path)),
+        env=clean_environ(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    call = message("tools/call", {"name": "kv_get", "arguments": {"namespace": "n", "key": "KEY"}}, 2).encode()
+    lines = {
+        b'{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": }}\n': (2, -32700),
+        b"no JSON at all\n": (None, -32700),
+        call.replace(b"KEY", b"\xf0\x9f"): (2, -32700),
+        call.replace(b"KEY", rb"\ud83d"): (2, -32700),
+        b"\xef\xbb\xbf" + call: (2, -32700),
+        call.replace(b'"KEY"', b"[" * 300 + b"]" * 300): (2, -32700),
+        b"[" + call.strip() + b"]\n": (None, -32600),
+        call.replace(b'"id": 2', b'"id": null'): (None, -32600),
+        # The client must not wait for the rest of a line that has no end.
+        b'{"jsonrpc": "2.0", "id": 9': (9, -32700),
+    }
+    rest, errors = server.communicate(message("initialize", INITIALIZE, 1).encode() + b"".join(lines), timeout=60)
+    answers = [json.loads(line) for line in rest.splitlines()]
+    refused = [(answer["id"], answer["error"]["code"]) for answer in answers if "error" in answer]
+    assert refused == list(lines.values())
+    assert [answer["id"] for answer in answers if "result" in answer] == [1]
+    assert (errors, server.returncode) == (b"", 0)
+
+
 def test_a_signal_stops_the_server_while_its_client_is_silent(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     servers = {number: start(config, "--session-prefix") for number in (signal.SIGINT, signal.SIGTERM)}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import uvicorn
@@ -19,6 +20,7 @@ from kvworker.errors import ConfigurationError
 from kvworker.integrations.mcp.address import Address
 from kvworker.integrations.mcp.scope import SESSION_PREFIX, Scope
 from kvworker.integrations.mcp.server import server_by_session, server_in_scope
+from kvworker.integrations.mcp.stdin import MessageLines
 from kvworker.settings import Settings
 from kvworker.tools.manifest import tools_of
 
@@ -85,7 +87,10 @@ def serve_stdio(settings: Settings, audience: Audience) -> None:
         async with AsyncKeyValueStore(settings, audience.persona) as store, anyio.create_task_group() as tasks:
             tasks.start_soon(_exit_on_signal, store)
             server = server_in_scope(store, tools, scope)
-            async with stdio_server() as (reading, writing):
+            lines = MessageLines(anyio.wrap_file(sys.stdin.buffer))
+            # The SDK only iterates over the lines.
+            async with stdio_server(stdin=cast(anyio.AsyncFile[str], lines)) as (reading, writing):
+                lines.refuse_through(writing.send)
                 await server.run(reading, writing, server.create_initialization_options())
             tasks.cancel_scope.cancel()
 

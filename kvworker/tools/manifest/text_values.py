@@ -28,9 +28,6 @@ def text_name(parameter: Parameter) -> str:
     return parameter.name + _AS_TEXT if is_any_json(parameter) else parameter.name
 
 
-_STEP_NAMES: Final = {text_name(parameter) for parameters in _STEP_PARAMETERS.values() for parameter in parameters}
-
-
 def text_schema(parameter: Parameter) -> dict[str, Any]:
     """Return the schema of a parameter that is passed as JSON text."""
     return {"type": "string", "description": f"{parameter.description} {_HOW_AS_TEXT}"}
@@ -47,6 +44,9 @@ def bounds_in_words(parameter: Parameter) -> Iterator[str]:
         yield f"{schema['minItems']} to {schema['maxItems']} of them."
     if "maxLength" in schema and str(schema["maxLength"]) not in parameter.description:
         yield f"At most {schema['maxLength']} bytes of UTF-8."
+
+
+_STEP_NAMES: Final = {text_name(parameter) for parameters in _STEP_PARAMETERS.values() for parameter in parameters}
 
 
 def arguments_from_strict(tool_name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
