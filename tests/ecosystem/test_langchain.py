@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from langchain_core.messages import AIMessage, ToolCall, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.prebuilt import ToolNode
 
 from kvworker import AsyncKeyValueStore, InlineKeyValueStore, InvalidRequestError, Settings
 from kvworker.errors import SchemaError, VersionConflictError
@@ -202,17 +200,6 @@ class TestCallIds:
     def test_a_model_whose_ids_start_again_in_each_turn(self, store: InlineKeyValueStore) -> None:
         (counter,) = langchain_tools(store, names=["kv_increment"], once_per_id=False)
         assert [self._count(counter, "call-1") for _ in range(2)] == [(1, False), (2, False)]
-
-    def test_a_graph_that_runs_its_tools_again(self, tools: dict[str, BaseTool]) -> None:
-        calls = [ToolCall(name="kv_increment", args=self.ARGUMENTS, id=f"call-{number}") for number in range(2)]
-        builder = StateGraph(MessagesState)
-        builder.add_node("tools", ToolNode(list(tools.values())))
-        builder.add_edge(START, "tools")
-        graph = builder.compile()
-        for _ in range(2):
-            said = AIMessage("", tool_calls=calls)
-            results = graph.invoke({"messages": [said]}, {"configurable": {"thread_id": "7"}})["messages"][1:]
-            assert {json.loads(result.content)["value"] for result in results} == {1, 2}
 
 
 def test_a_host_may_have_errors_raised(store: InlineKeyValueStore) -> None:

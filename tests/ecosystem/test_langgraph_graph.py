@@ -1,16 +1,20 @@
-"""kvworker's store as the memory of a LangGraph graph, without a model."""
+"""kvworker's store as the memory of a LangGraph graph, and its tools in one, without a model."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TypedDict
 
 import pytest
-from langgraph.graph import END, START, StateGraph
+from langchain_core.messages import AIMessage, ToolCall
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode
 from langgraph.store.base import BaseStore
 
 from kvworker import InlineKeyValueStore
+from kvworker.integrations.langchain import langchain_tools
 from kvworker.integrations.langgraph import KvworkerStore
 
 
@@ -71,3 +75,17 @@ def test_a_coroutine_node_finds_them_too() -> None:
         graph = compile_graph(KvworkerStore(kv_store), is_async=True)
         assert asyncio.run(graph.ainvoke(turn("ada", "hello")))["remembered"] == []
         assert asyncio.run(graph.ainvoke(turn("ada", "more")))["remembered"] == ["hello"]
+
+
+def test_a_graph_that_runs_its_tools_again_applies_each_call_once() -> None:
+    arguments = {"namespace": "n", "key": "calls"}
+    said = AIMessage("", tool_calls=[ToolCall(name="kv_increment", args=arguments, id=f"call-{n}") for n in range(2)])
+    with InlineKeyValueStore() as store:
+        builder = StateGraph(MessagesState)
+        builder.add_node("tools", ToolNode(langchain_tools(store)))
+        builder.add_edge(START, "tools")
+        graph = builder.compile()
+        for _ in range(2):
+            results = graph.invoke({"messages": [said]}, {"configurable": {"thread_id": "7"}})["messages"][1:]
+            assert {json.loads(result.content)["value"] for result in results} == {1, 2}
+        assert store.get("n", "calls").value == 2
