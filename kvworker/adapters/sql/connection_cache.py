@@ -50,7 +50,15 @@ class ConnectionCache:
 
     def release_idle(self) -> None:
         """Return the idle connections to the pool."""
+        for connection in self._take_idle():
+            connection.close()
+
+    def close_idle(self) -> None:
+        """Close the idle connections. Some may be of a pool that was disposed of, which would leave them open."""
+        for connection in self._take_idle():
+            connection.invalidate()
+
+    def _take_idle(self) -> list[PoolProxiedConnection]:
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        return idle

@@ -81,7 +81,7 @@ class ProcessEngine(ForkAware):
     def discard_connections(self) -> None:
         """Close the idle connections. If one of them is found broken, most likely all are."""
         if self._engine is not None and self._cache is not None:
-            self._cache.release_idle()
+            self._cache.close_idle()
             self._engine.dispose()
 
     def close(self) -> None:
