@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from celery import Celery, Task
+from celery.app import trace
+from celery.utils.log import get_logger
 
 from kvworker.errors import KVStoreError
 from kvworker.messaging import wire
 from kvworker.tools import TOOLS
+from kvworker.worker.operation_log import CelerysLines
 from kvworker.worker.runtime import runtime_of
 
 Payload: TypeAlias = dict[str, Any]
@@ -100,6 +103,9 @@ OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
 }
 
 
+_celerys_lines: Final = CelerysLines(frozenset({*OPERATIONS, wire.APPLY_MANY_TASK}))
+
+
 def register_operations(app: Celery) -> None:
     """Register the task of each tool, and that of coalesced calls.
 
@@ -112,8 +118,10 @@ def register_operations(app: Celery) -> None:
         "shared": False,
         # Celery logs results, and ours hold stored values, which may be secrets.
         "resultrepr_maxsize": 0,
+        "logs_itself": True,
     }
     for name, body in OPERATIONS.items():
-        # throws: a refusal is an answer and not a fault of the worker, so Celery logs it without a traceback.
+        # throws: an error of ours is an answer and not a fault of the worker, so Celery logs it without a traceback.
         app.task(name=name, throws=(KVStoreError,), **options)(body)
     app.task(name=wire.APPLY_MANY_TASK, **options)(apply_many)
+    get_logger(trace.__name__).addFilter(_celerys_lines)

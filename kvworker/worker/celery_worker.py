@@ -60,13 +60,14 @@ class WorkerAMQP(BrokerAMQP):
 
 
 class QuietWorker(Worker):
-    """A worker that sends nothing to other workers: no gossip, no mingle, no event heartbeat.
+    """A worker that sends nothing to other workers: no gossip, no mingle, and a heartbeat only with ``--task-events``.
 
     Operations need none of it, and every worker would pay for every other one. ``celery inspect`` and
-    Flower's control panel still work: they cause traffic only when they ask.
+    Flower's control panel still work: they cause traffic only when they ask. Flower's lists need the events.
     """
 
     pool_cls: Any
+    task_events: bool
     readiness: Readiness
 
     def setup_defaults(self, **kwargs: Any) -> None:
@@ -77,7 +78,7 @@ class QuietWorker(Worker):
 
     def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
         """Return Celery's worker arguments with the traffic between workers turned off."""
-        quiet = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
+        quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not self.task_events}
         return {**super().prepare_args(**kwargs), **quiet}
 
     def on_start(self) -> None:

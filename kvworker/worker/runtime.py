@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -34,6 +35,7 @@ from kvworker.settings import Settings
 from kvworker.tools import STEP_TOOLS, Tool
 from kvworker.tools.policy import Policy
 from kvworker.worker.execution import apply_many, execute
+from kvworker.worker.operation_log import is_logging, log_error, log_success
 
 logger = get_task_logger(__name__)
 
@@ -76,7 +78,20 @@ class Runtime:
         Raises:
             KVStoreError: The operation was refused, was too late, or failed.
         """
-        request = self._admitted(tool, parents, payload, task_request.id)
+        began, request = time.monotonic(), None
+        try:
+            request = self._admitted(tool, parents, payload, task_request.id)
+            result = self._run(task_request, request)
+        except KVStoreError as error:
+            if is_logging():
+                log_error(tool, request, task_request.id, error)
+            raise
+        if is_logging():
+            log_success(request, task_request.id, began)
+        return result
+
+    def _run(self, task_request: Any, request: Request) -> dict[str, Any]:
+        tool = request.tool
         redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
             self._bound_redeliveries(task_request.id, request)
@@ -107,6 +122,7 @@ class Runtime:
         Returns:
             A dict whose ``results`` holds results by the calls' task ids.
         """
+        began = time.monotonic()
         requests: dict[str, Request] = {}
         if not (task_request.delivery_info or {}).get("redelivered"):
             for task_id, (tool, call) in decode_many(payload).items():
@@ -120,6 +136,8 @@ class Runtime:
                 applied = apply_many(adapter, [requests[task_id] for task_id in task_ids])
                 done = zip(task_ids, applied, strict=True)
                 results |= {task_id: encode_result(result) for task_id, result in done if result is not None}
+        for task_id in results if is_logging() else ():
+            log_success(requests[task_id], task_id, began)
         return {"results": results}
 
     def _by_adapter(self, requests: Mapping[str, Request]) -> dict[KeyValueStoreAdapter, list[str]]:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, Task
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger, get_task_logger
 from celery.worker.strategy import default
 
 from kvworker.worker.message_checks import problem_of
+from kvworker.worker.request import OperationRequest
 from kvworker.worker.unacked import acknowledging
 
 logger = get_task_logger(__name__)
+strategy = get_logger(default.__module__)
 
 
 def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., None]:
@@ -23,7 +25,8 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
         app: Its application.
         consumer: The worker's consumer.
     """
-    handle = default(task, app, consumer)
+    # An operation logs one line when it ends. Celery's line about its arrival is for debugging.
+    handle = default(task, app, consumer, info=strategy.debug if task.logs_itself else strategy.info)
     acknowledging_here = acknowledging(consumer)
 
     def handle_if_sound(message: Any, body: Any, ack: Any, *arguments: Any) -> None:
@@ -49,3 +52,6 @@ class CheckedTask(Task):
 
     abstract = True
     Strategy = staticmethod(refusing_malformed)
+    Request = f"{OperationRequest.__module__}:{OperationRequest.__name__}"
+    #: Whether the task's own code logs how it ended.
+    logs_itself = False

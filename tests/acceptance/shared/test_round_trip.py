@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -211,14 +212,29 @@ def test_a_worker_answers_celerys_own_inspection(celery_setup: CeleryTestSetup, 
     assert [name for tasks in answers.values() for name in tasks if name.endswith("kv_get")] == ["kvworker.kv_get"]
 
 
-def test_values_are_not_logged(store: KeyValueStore, worker_node: WorkerNode, kv_config: Path) -> None:
-    store.set("n", "k", {"password": "hunter2-in-a-value"})
-    store.get("n", "k")
+def test_each_operation_is_one_line_in_the_log_without_its_value(
+    store: KeyValueStore, worker_node: WorkerNode, kv_config: Path
+) -> None:
+    begin = len(worker_node.logs())
+    store.set("n", "k\n\x1b[31m", {"password": "hunter2-in-a-value"})
     with pytest.raises(InvalidValueTypeError):
-        store.increment("n", "k")
-    wait_until(lambda: "kvworker.kv_increment" in worker_node.logs(), what="the failure in the log")
-    log = worker_node.logs()
-    assert "succeeded" in log
+        store.increment("n", "k\n\x1b[31m")
+    store.batch("b", [{"tool": "kv_set", "key": f"key {number}", "value": "hunter2"} for number in range(10)])
+    store.usage()
+
+    def lines() -> list[str]:
+        return [line for line in worker_node.logs()[begin:].splitlines() if "Task kvworker." in line]
+
+    wait_until(lambda: len(lines()) >= 4, what="the operations in the log")
+    shown = [line.partition("Task kvworker.")[2] for line in lines()]
+    name = r"namespace 'n', key 'k\n\x1b[31m'"
+    set_line, increment_line, batch_line, usage_line = (re.sub(r"\[[-0-9a-f]+\]", "[id]", line) for line in shown)
+    assert re.fullmatch(r"kv_set\[id\] succeeded in \d\.\d{4}s: " + re.escape(name), set_line)
+    assert increment_line.startswith(f"kv_increment[id] raised InvalidValueTypeError: {name}: the stored value is not")
+    keys = ", ".join(f"'key {number}'" for number in range(8))
+    assert batch_line.endswith(f": namespace 'b', 10 keys: {keys}, ...")
+    assert usage_line.endswith(": the whole store")
+    log = worker_node.logs()[begin:]
     assert "hunter2" not in log
     assert "Traceback" not in log
     assert kv_config.read_text() not in log

@@ -1,0 +1,31 @@
+"""A task's request in the worker's main process: what monitors are told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.worker.request import Request
+
+from kvworker.errors import InvalidRequestError, OperationExpiredError, OperationRefusedError, PolicyDeniedError
+
+#: Answers to a caller, not faults of the worker.
+_REFUSALS = (InvalidRequestError, OperationExpiredError, OperationRefusedError, PolicyDeniedError)
+
+
+class OperationRequest(Request):
+    """A request whose refusals monitors see as events of their own type, ``task-refused``, without a traceback.
+
+    Flower then shows the state REFUSED, and counts no failure.
+    """
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
+        """End the task as Celery does, but for the event of a refusal."""
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):
+            error = error.exc
+        is_refusal = isinstance(error, _REFUSALS)
+        outcome = super().on_failure(exc_info, send_failed_event and not is_refusal, return_ok)
+        if is_refusal and send_failed_event:
+            self.send_event("task-refused", exception=f"{type(error).__name__}: {error}")
+        return outcome
