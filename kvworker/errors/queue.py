@@ -66,7 +66,10 @@ class _OperationError(QueueError):
 class QueueUnavailableError(_OperationError):
     """No broker accepted the message within the timeout, so the operation was not applied."""
 
-    reason = "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
+    reason = (
+        "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
+        " (`kvworker up` starts a local one)"
+    )
 
 
 class OperationNotSentError(QueueError):

@@ -108,7 +108,8 @@ def _broker(settings: Settings) -> str:
             # The Redis client connects lazily.
             connection.default_channel.client.ping()
     except Exception as error:
-        raise CheckError(f"{shown}: {error}", "start the broker, or correct queue.broker_url") from error
+        fix = "start the broker (`kvworker up` starts a local one), or correct queue.broker_url"
+        raise CheckError(f"{shown}: {error}", fix) from error
     return shown
 
 

@@ -92,12 +92,15 @@ def test_a_command_that_uses_the_database(tmp_path: Path, config: Path, database
     assert value_in_copy(database) == 1
 
 
-def test_a_local_stack_that_is_stopped(tmp_path: Path) -> None:
+def test_a_local_stack_that_is_stopped_and_a_call_that_comes_after_it(tmp_path: Path) -> None:
     with running_up(tmp_path) as up:
         with KeyValueStore(Settings.load(tmp_path / ".kvworker" / "kvworker.yaml")) as store:
             store.set("n", "k", 1, timeout=60)
         assert up.stop(signal.SIGINT) == 0
         wait_until(lambda: not up.survivors(), what="the end of its processes")
+    stopped = kvworker("get", "n", "k", "--timeout", "2", cwd=tmp_path)
+    assert stopped.returncode == 1
+    assert "`kvworker up` starts a local one" in stopped.stderr
     assert value_in_copy(tmp_path / ".kvworker" / "kv.sqlite") == 1
 
 

@@ -22,6 +22,7 @@ from kvworker.adapters.sql.migrations import migrate
 from tests.chaos.database import Database
 from tests.chaos.needs import Needs, disk_of, postgres_for
 from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.roles import WorkerRole
 from tests.support.servers import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,8 @@ class Cluster:
         self.config = directory / "kvworker.yaml"
         self.workers: list[WorkerNode] = []
         self.beats: list[ProcessNode] = []
+        #: The last worker's role in the database, if it has one of its own.
+        self.role: WorkerRole | None = None
         self._pids: dict[str, int] = {}
         self._old_logs: dict[str, int] = {}
 
@@ -97,6 +100,9 @@ class Cluster:
         self.workers = [
             self._worker(f"worker-{number}", arguments) for number, arguments in enumerate(self.needs.workers, start=1)
         ]
+        if self.needs.own_role:
+            self.role = WorkerRole(self.database_url)
+            self.workers[-1] = self._worker("worker-role", self.needs.workers[-1], self._with_role(self.role))
         if self.needs.clock_off_seconds:
             self.workers[-1] = self._worker("worker-off", self.needs.workers[-1], self._wrong_clock())
         self.beats = [self.beat(number) for number in range(self.needs.beats)]
@@ -159,6 +165,8 @@ class Cluster:
         if self.needs.database == "postgres":
             self.postgres.resume()
             self.revive_postgres()
+        if self.role:
+            self.role.admit()
         for node in (*self.workers, *self.beats):
             if node.status == "exited":
                 node.start()
@@ -205,6 +213,8 @@ class Cluster:
         for node in (*self.beats, *self.workers, self.valkey):
             with contextlib.suppress(psutil.Error, OSError):
                 node.teardown()
+        if self.role:
+            self.role.drop()
 
     def _make_database(self) -> str:
         if self.needs.database == "postgres":
@@ -220,6 +230,13 @@ class Cluster:
 
     def _environ(self) -> dict[str, str]:
         return {"KVWORKER_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
+
+    def _with_role(self, role: WorkerRole) -> dict[str, str]:
+        config = self.directory / "role.yaml"
+        configuration = _configuration(self.needs, role.url, self.valkey.url)
+        configuration["queue"]["retry_seconds"] = 1
+        config.write_text(yaml.safe_dump(configuration))
+        return {"KVWORKER_CONFIG": str(config)}
 
     def _wrong_clock(self) -> dict[str, str]:
         path = os.pathsep.join((str(Path(__file__).parent / "wrong_clock"), str(ROOT)))

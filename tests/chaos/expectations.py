@@ -20,6 +20,15 @@ def no_call_fails(_context: FaultContext, calls: Sequence[Call]) -> Iterator[str
         )
 
 
+def others_answer_for_a_locked_out_worker(context: FaultContext, calls: Sequence[Call]) -> Iterator[str]:
+    """Every call that began while a worker was locked out of its database was answered by another one."""
+    for began, ended in context.memory["locked out"]:
+        during = [call for call in calls if began <= call.began <= ended]
+        if not during:
+            yield "no call began while the worker was locked out"
+        yield from no_call_fails(context, during)
+
+
 def some_operation_ran_twice(context: FaultContext, _calls: Sequence[Call]) -> Iterator[str]:
     """The resumed execution of some operation met its redelivered message."""
     if not any(times > 1 for times in context.cluster.executions().values()):

@@ -83,6 +83,14 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "connections-exhausted", "other clients hold all of PostgreSQL's connections", server_faults.exhaust_connections
     ),
+    Scenario(
+        "worker-locked-out",
+        "the database lets one worker in no more, then again; the others answer every call meanwhile",
+        server_faults.lock_out_worker,
+        needs=Needs(own_role=True),
+        expects=(expect.others_answer_for_a_locked_out_worker,),
+        pace=_PATIENT,
+    ),
     Scenario("read-only", "PostgreSQL refuses every write for a while", server_faults.make_read_only),
     Scenario(
         "sqlite-locked",

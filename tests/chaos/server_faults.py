@@ -18,6 +18,8 @@ from tests.support.processes import wait_until
 
 #: A key that shows whether Valkey has kept its data.
 _MARK = "kvworker-chaos"
+#: What a worker logs when its database goes away, and when it is back.
+_STOPS, _RETURNS = "so this worker consumes nothing", "can serve again"
 _SQLITE_HOLDER = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)
@@ -113,6 +115,23 @@ def _terminate(cluster: Cluster, connection: psycopg.Connection) -> int:
     )
     row = connection.execute(statement, (make_url(cluster.database_url).database,)).fetchone()
     return row[0] if row else 0
+
+
+def lock_out_worker(context: FaultContext) -> None:
+    """Keep the last worker from its database, note when it consumes nothing, and let it in again."""
+    worker, role = context.cluster.workers[-1], context.cluster.role
+    assert role is not None
+    stops, returns = worker.logs().count(_STOPS), worker.logs().count(_RETURNS)
+    role.lock_out()
+    wait_until(lambda: worker.logs().count(_STOPS) > stops, what="the worker stopping to consume")
+    # It cancels its queues after it has logged that it will.
+    context.pause(0.2, 0.3)
+    began = time.monotonic()
+    # The worker gives up what it has after a second, so it would fail calls of a second if it took more of them.
+    context.pause(3.0, 4.0)
+    context.memory.setdefault("locked out", []).append((began, time.monotonic()))
+    role.admit()
+    wait_until(lambda: worker.logs().count(_RETURNS) > returns, what="the worker consuming again")
 
 
 def exhaust_connections(context: FaultContext) -> None:
