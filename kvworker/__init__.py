@@ -59,6 +59,7 @@ _MODULES = {
     "Step": "kvworker.model",
     "StoreUnavailableError": "kvworker.errors",
     "TouchResult": "kvworker.model",
+    "UnknownOutcomeError": "kvworker.errors",
     "UnsupportedMessageError": "kvworker.errors",
     "ValueSerializationError": "kvworker.errors",
     "VersionConflictError": "kvworker.errors",

@@ -35,6 +35,7 @@ from kvworker.errors import ReadTooLargeError as ReadTooLargeError
 from kvworker.errors import RedeliveryLimitError as RedeliveryLimitError
 from kvworker.errors import SchemaError as SchemaError
 from kvworker.errors import StoreUnavailableError as StoreUnavailableError
+from kvworker.errors import UnknownOutcomeError as UnknownOutcomeError
 from kvworker.errors import UnsupportedMessageError as UnsupportedMessageError
 from kvworker.errors import ValueSerializationError as ValueSerializationError
 from kvworker.errors import VersionConflictError as VersionConflictError

@@ -19,7 +19,7 @@ from kvworker.client.base import KeyValueOperations
 from kvworker.client.pipeline import open_pipeline
 from kvworker.client.signatures import make_signature
 from kvworker.client.timeouts import check_timeout
-from kvworker.errors import KVStoreError
+from kvworker.errors import InvalidRequestError, KVStoreError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.wire import Request, check_persona
 from kvworker.model import OperationResult, new_operation_id
@@ -66,19 +66,19 @@ class InlineKeyValueStore(KeyValueOperations):
     ``busy_timeout_seconds``).
 
     Args:
-        settings: The store's settings. Without them, the store is in memory.
+        settings: The store's settings, their file, or a mapping in its layout. Without them, the store is in memory.
         persona: Whose rights each operation needs.
         adapter: The default adapter; without it, the one that the settings describe.
     """
 
     def __init__(
         self,
-        settings: Settings | None = None,
+        settings: Settings | str | Path | Mapping[str, Any] | None = None,
         persona: str | None = None,
         *,
         adapter: KeyValueStoreAdapter | None = None,
     ) -> None:
-        self.settings = settings or Settings.from_mapping(_IN_MEMORY)
+        self.settings = Settings.from_mapping(_IN_MEMORY) if settings is None else Settings.of(settings)
         self.persona = check_persona(persona)
         self.adapter = adapter or create_kv_store_adapter(*self.settings.store.adapter_config())
         self._adapters = Adapters(self.settings, self.adapter)
@@ -86,19 +86,21 @@ class InlineKeyValueStore(KeyValueOperations):
             # SQLite moves what it has logged into the database's file when the last connection is closed.
             weakref.finalize(self, self._adapters.close)
         self._policy = Policy(self.settings.policies)
+        self._closed = False
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
+    def from_config(cls, path: str | Path | Mapping[str, Any] | None = None, *, persona: str | None = None) -> Self:
         """Open the store that a configuration file describes.
 
         Args:
-            path: The file. None means the one that ``Settings.load`` finds, which is also the one that commands use.
+            path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
+                the one that commands use.
             persona: Whose rights each operation needs.
 
         Raises:
             ConfigurationError: The file is missing or invalid.
         """
-        return cls(Settings.load(path), persona)
+        return cls(Settings.of(path), persona)
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation."""
@@ -120,9 +122,12 @@ class InlineKeyValueStore(KeyValueOperations):
 
     def close(self) -> None:
         """Close the adapters' connections. The end of the process does it too, unless you passed an adapter."""
+        self._closed = True
         self._adapters.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:
+        if self._closed:
+            raise InvalidRequestError("the store is closed; make a new one")
         check_timeout(timeout, 0.0)
         checked = check_arguments(tool, arguments)
         persona = self._policy.admit(self.persona, tool, checked)

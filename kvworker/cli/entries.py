@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kvworker.cli.options import expected_version_option, idempotency_option, ttl_option
+from kvworker.cli.options import Seconds, expected_version_option, idempotency_option, ttl_option
 from kvworker.cli.output import print_json
 from kvworker.cli.tool_command import Call, check_found, outcome_text, print_outcome, tool_command
 from kvworker.errors import ValueSerializationError
@@ -84,7 +84,7 @@ def increment_command(call: Call, *, as_json: bool, **arguments: Any) -> None:
 @click.command("touch")
 @click.argument("namespace")
 @click.argument("key")
-@click.argument("ttl_seconds", type=float, metavar="SECONDS")
+@click.argument("ttl_seconds", type=Seconds(), metavar="SECONDS")
 @idempotency_option
 @tool_command
 def touch_command(call: Call, *, as_json: bool, **arguments: Any) -> None:

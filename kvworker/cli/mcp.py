@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from kvworker.cli.options import config_option, load_settings, persona_option
+from kvworker.errors import extra_needed
 
 
 @click.command("mcp")
@@ -82,4 +83,4 @@ def mcp_command(  # noqa: PLR0913 - one for each option
 
 def _check_extra() -> None:
     if find_spec("mcp") is None:
-        raise click.ClickException("the MCP server needs an extra: pip install 'kvworker[mcp]'")
+        raise click.ClickException(extra_needed("the MCP server", "mcp"))

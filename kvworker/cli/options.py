@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kvworker.settings import Settings
 from kvworker.settings.config_file import UP_CONFIG, find_file
 from kvworker.settings.environment import CONFIG_VARIABLE
+
+
+class Seconds(click.ParamType):  # type: ignore[type-arg]
+    """A number of seconds."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with an example."""
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of seconds, such as 60 or 0.5", param, ctx)
+
 
 config_option = click.option(
     "--config",
@@ -20,8 +35,10 @@ config_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 persona_option = click.option("--persona", metavar="NAME", help="Act as this persona from the policies.")
-timeout_option = click.option("--timeout", type=float, metavar="SECONDS", help="Bound on each call.")
-ttl_option = click.option("--ttl", "ttl_seconds", type=float, metavar="SECONDS", help="Time until the entry expires.")
+timeout_option = click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Bound on each call.")
+ttl_option = click.option(
+    "--ttl", "ttl_seconds", type=Seconds(), metavar="SECONDS", help="Time until the entry expires."
+)
 expected_version_option = click.option(
     "--expected-version", type=int, metavar="N", help="Write only if the entry has this version; `get --json` shows it."
 )

@@ -71,7 +71,7 @@ def _settings_to_run(config: Path | None) -> Settings:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal, and ignore further signals during the shutdown."""
+    """Raise KeyboardInterrupt at the first signal, ignore others during the shutdown, and restore the handlers."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         """Turn the first signal into an exception in the main thread."""
@@ -80,9 +80,12 @@ def _interruptible() -> Iterator[None]:
         click.echo("\nstopping ...", err=True)
         raise KeyboardInterrupt
 
-    for number in _SIGNALS:
-        signal.signal(number, interrupt)
-    yield
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watch(stack: Stack) -> None:

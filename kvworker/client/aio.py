@@ -58,6 +58,9 @@ class AsyncQueuedResult:
             meta = await asyncio.wait_for(waiter, wait_seconds)
         except TimeoutError:
             raise self._reply.timeout_error() from None
+        except asyncio.CancelledError as error:
+            self._reply.note_interruption(error)
+            raise
         finally:
             if timer:
                 timer.cancel()
@@ -96,26 +99,27 @@ class AsyncKeyValueStore:
     whole call, in seconds; None means the configured default.
 
     Args:
-        settings: The configuration.
+        settings: The configuration, its file, or a mapping in the file's layout.
         persona: The name under which its calls are checked. None means the default persona.
     """
 
-    def __init__(self, settings: Settings, persona: str | None = None) -> None:
-        self.settings = settings
-        self._store = KeyValueStore(settings, persona)
+    def __init__(self, settings: Settings | str | Path | Mapping[str, Any], persona: str | None = None) -> None:
+        self.settings = Settings.of(settings)
+        self._store = KeyValueStore(self.settings, persona)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
+    def from_config(cls, path: str | Path | Mapping[str, Any] | None = None, *, persona: str | None = None) -> Self:
         """Make the store that a configuration file describes.
 
         Args:
-            path: The file. None means the one that ``Settings.load`` finds, which is also the one that commands use.
+            path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
+                the one that commands use.
             persona: The name under which the store's calls are checked.
 
         Raises:
             ConfigurationError: The file is missing or wrong.
         """
-        return cls(Settings.load(path), persona)
+        return cls(Settings.of(path), persona)
 
     @property
     def persona(self) -> str | None:

@@ -128,6 +128,11 @@ class GroupReply:
         self._on_answer = on_answer
         self.future.add_done_callback(self._distribute)
 
+    def refuse(self) -> None:
+        """End each call with an error, because the broker refuses this program's login."""
+        for reply in self._replies:
+            reply.refuse()
+
     def _distribute(self, answered: Future[Any]) -> None:
         # The answered future refers to this object through the callback. Without these references dropped, both and
         # all their calls would stay until the garbage collector finds the cycle.

@@ -53,6 +53,7 @@ class Dispatcher:
             threads=settings.facade.sender_threads,
             queue_name=self._queue.queue_name,
             timeout_seconds=self._queue.connect_timeout_seconds,
+            on_refused=self._refuse,
         )
 
     def dispatch(
@@ -91,7 +92,11 @@ class Dispatcher:
         may_coalesce = may_coalesce and self._coalesces
         reply.is_held = may_coalesce and is_coalescable(tool, arguments) and self._coalescer.hold(reply)
         if not reply.is_held:
-            self._publisher.send(message, may_wait=may_wait)
+            try:
+                self._publisher.send(message, may_wait=may_wait)
+            except BaseException as error:
+                reply.note_interruption(error)
+                raise
         return reply
 
     def flush_held(self) -> None:
@@ -130,6 +135,10 @@ class Dispatcher:
         self._coalescer.track(group, len(replies))
         self._replies.register(message.task_id, group)
         self._publisher.send(message, may_wait=False)
+
+    def _refuse(self, message: Message) -> None:
+        if reply := self._replies.find(message.task_id):
+            reply.refuse()
 
     def _resend(self, replies: list[PendingReply | GroupReply]) -> None:
         for message in _unanswered(replies):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import contextlib
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final
 
 from celery import states
@@ -63,7 +64,25 @@ class PendingReply:
         detail = self.message.last_problem
         if self.message.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS and self.message.abandon():
             return QueueUnavailableError(self.operation_id, detail)
-        return OperationTimeoutError(self.operation_id, detail)
+        return OperationTimeoutError(self.operation_id, detail, not self.tool.writes)
+
+    def refuse(self) -> None:
+        """End the call with an error, because the broker refuses this program's login, unless it has a copy."""
+        if self.message.abandon():
+            with contextlib.suppress(InvalidStateError):  # it has ended already
+                self.future.set_exception(QueueUnavailableError(self.operation_id, self.message.last_problem))
+
+    def note_interruption(self, error: BaseException) -> None:
+        """Give an exception that ends a wait, such as KeyboardInterrupt or a cancellation, the operation's id.
+
+        The exception gets the attribute ``operation_id`` and a note that its traceback shows.
+        """
+        error.operation_id = self.operation_id  # type: ignore[attr-defined]
+        if self.tool.writes:
+            error.add_note(
+                f"the call of {self.tool.name} was interrupted, so whether it was applied is unknown; call again with"
+                f" idempotency_key={self.operation_id!r} to have it applied exactly once"
+            )
 
     def remaining_seconds(self) -> float:
         """Seconds until the message's deadline; 0 once it has passed."""
@@ -76,7 +95,7 @@ class PendingReply:
         name, args = failure["exc_type"], failure.get("exc_message") or ()
         if name in _FAILURES_BEFORE_DATABASE and self.message.copies > 1:
             detail = f"one copy of its message ended as {name}, but another may be applied"
-            return OperationTimeoutError(self.operation_id, detail)
+            return OperationTimeoutError(self.operation_id, detail, not self.tool.writes)
         if name == _UNKNOWN_TASK:
             return UnsupportedMessageError(
                 f"the worker does not know {self.tool.name}, so it was not applied; it is older than this program:"

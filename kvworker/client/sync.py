@@ -17,7 +17,7 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.pipeline import open_pipeline
 from kvworker.client.signatures import make_signature
 from kvworker.client.timeouts import check_timeout
-from kvworker.errors import InvalidRequestError
+from kvworker.errors import InvalidRequestError, KVStoreError
 from kvworker.fork_safety import ProcessLocal
 from kvworker.messaging.wire import check_persona
 from kvworker.model import OperationResult
@@ -56,12 +56,17 @@ class QueuedResult:
         """
         self._dispatcher.check_not_nested()
         wait_seconds = check_timeout(timeout, self._reply.remaining_seconds())
-        if self._reply.is_held:
-            wait_seconds -= self._wait_while_held(wait_seconds)
         try:
+            if self._reply.is_held:
+                wait_seconds -= self._wait_while_held(wait_seconds)
             meta = self._reply.future.result(wait_seconds)
         except FutureTimeoutError:
             raise self._reply.timeout_error() from None
+        except KVStoreError:
+            raise
+        except BaseException as error:
+            self._reply.note_interruption(error)
+            raise
         return self._reply.outcome(meta)
 
     def _wait_while_held(self, wait_seconds: float) -> float:
@@ -115,32 +120,33 @@ class KeyValueStore(KeyValueOperations):
     use the store as a context manager, to stop its threads.
 
     Args:
-        settings: The configuration.
+        settings: The configuration, its file, or a mapping in the file's layout.
         persona: The name under which its calls are checked. None means the default persona.
     """
 
-    def __init__(self, settings: Settings, persona: str | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings | str | Path | Mapping[str, Any], persona: str | None = None) -> None:
+        self.settings = Settings.of(settings)
         self.persona = check_persona(persona)
-        self._policy = Policy(settings.policies)
-        self._dispatcher = _SharedDispatcher(settings)
+        self._policy = Policy(self.settings.policies)
+        self._dispatcher = _SharedDispatcher(self.settings)
 
     def __reduce__(self) -> tuple[type[Self], tuple[Settings, str | None]]:
         """Make a pickled or copied store a new one with the same settings and persona."""
         return type(self), (self.settings, self.persona)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None, *, persona: str | None = None) -> Self:
+    def from_config(cls, path: str | Path | Mapping[str, Any] | None = None, *, persona: str | None = None) -> Self:
         """Make the store that a configuration file describes.
 
         Args:
-            path: The file. None means the one that ``Settings.load`` finds, which is also the one that commands use.
+            path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
+                the one that commands use.
             persona: The name under which the store's calls are checked.
 
         Raises:
             ConfigurationError: The file is missing or wrong.
         """
-        return cls(Settings.load(path), persona)
+        return cls(Settings.of(path), persona)
 
     pipeline = open_pipeline
 

@@ -20,7 +20,8 @@
     │       ├── NamespaceQuotaExceededError
     │       └── GlobalQuotaExceededError
     ├── PolicyDeniedError                the persona may not do this; nothing was done
-    ├── StoreUnavailableError            the database is unreachable or too busy; outcome unknown
+    ├── UnknownOutcomeError              unknown whether it was applied; also of three classes below QueueError
+    │   └── StoreUnavailableError        the database is unreachable or too busy
     ├── SchemaError                      the database's schema is missing or of another version
     ├── PipelineError                    operations of a pipeline failed, each on its own; the others were applied
     └── QueueError
@@ -38,14 +39,17 @@ JSON-able and positional, and its message is made from them. This package import
 
 from kvworker.errors.base import (
     KVStoreError,
+    UnknownOutcomeError,
     rebuild_error,
 )
 from kvworker.errors.deployment import (
     ConfigurationError,
     SchemaError,
     StoreUnavailableError,
+    extra_needed,
 )
 from kvworker.errors.queue import (
+    LOGIN_REFUSED,
     NestedCallError,
     OperationExpiredError,
     OperationFailedError,
@@ -78,6 +82,7 @@ from kvworker.errors.requests import (
 )
 
 __all__ = [
+    "LOGIN_REFUSED",
     "BatchRefusedError",
     "ConfigurationError",
     "CounterOverflowError",
@@ -104,8 +109,10 @@ __all__ = [
     "RedeliveryLimitError",
     "SchemaError",
     "StoreUnavailableError",
+    "UnknownOutcomeError",
     "UnsupportedMessageError",
     "ValueSerializationError",
     "VersionConflictError",
+    "extra_needed",
     "rebuild_error",
 ]

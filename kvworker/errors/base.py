@@ -22,6 +22,16 @@ class KVStoreError(Exception):
         return str(self.args[0]) if self.args else (self.__doc__ or type(self).__name__)
 
 
+class UnknownOutcomeError(KVStoreError):
+    """Whether the operation was applied is unknown.
+
+    ``operation_id`` names it. Call again with it as ``idempotency_key`` to apply a write exactly once. It is empty if
+    an adapter was called without one.
+    """
+
+    operation_id: str
+
+
 KVStoreError.__module__ = __package__ or KVStoreError.__module__
 _classes[KVStoreError.__name__] = KVStoreError
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from kvworker.errors.base import KVStoreError
+from kvworker.errors.base import KVStoreError, UnknownOutcomeError
+
+
+def extra_needed(what: str, extra: str) -> str:
+    """Say how to install an optional dependency. There is no release on a package index."""
+    return f"{what} needs the extra `{extra}`: run `pip install '.[{extra}]'` in a copy of kvworker's repository"
 
 
 class ConfigurationError(KVStoreError):
@@ -13,7 +18,7 @@ class SchemaError(KVStoreError):
     """The database's schema is missing or of another version; run ``kvworker migrate``."""
 
 
-class StoreUnavailableError(KVStoreError):
+class StoreUnavailableError(UnknownOutcomeError):
     """The database cannot be reached or is too busy; whether a write was applied is unknown.
 
     Call again with ``idempotency_key=error.operation_id`` to apply the write exactly once. The id is empty if

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from kvworker.errors.base import KVStoreError, rebuild_error
+from kvworker.errors.base import KVStoreError, UnknownOutcomeError, rebuild_error
 
 #: Failures that a pipeline's message shows. ``errors`` has them all.
 _MAX_SHOWN_FAILURES: Final = 3
+
+#: How the detail of a ``QueueUnavailableError`` starts if trying again would not help.
+LOGIN_REFUSED: Final = "login refused: "
 
 
 class PipelineError(KVStoreError):
@@ -66,10 +69,15 @@ class _OperationError(QueueError):
 class QueueUnavailableError(_OperationError):
     """No broker accepted the message within the timeout, so the operation was not applied."""
 
-    reason = (
-        "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
-        " (`kvworker up` starts a local one)"
-    )
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """Why the broker has no message, and what to do."""
+        if self.detail.startswith(LOGIN_REFUSED):
+            return "the broker refused the login, so it was not applied; correct user and password in queue.broker_url"
+        return (
+            "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
+            " (`kvworker up` starts a local one)"
+        )
 
 
 class OperationNotSentError(QueueError):
@@ -79,16 +87,29 @@ class OperationNotSentError(QueueError):
         return f"the operation was not sent, so it was not applied: {', '.join(map(str, self.args))}"
 
 
-class OperationTimeoutError(_OperationError):
+class OperationTimeoutError(_OperationError, UnknownOutcomeError):
     """No result arrived within the timeout; whether the operation was applied is unknown.
 
-    Call again with ``idempotency_key=error.operation_id`` to have it applied exactly once.
+    Call again with ``idempotency_key=error.operation_id`` to have it applied exactly once. A read changes nothing, so
+    you can simply call again.
     """
 
-    reason = (
-        "no result within the timeout, so whether it was applied is unknown (is a worker running? run"
-        " `kvworker doctor`); call again with idempotency_key set to the operation id to have it applied exactly once"
-    )
+    def __init__(self, operation_id: str, detail: str = "", is_read: bool = False) -> None:  # noqa: FBT001, FBT002 - args rebuild it
+        super().__init__(operation_id, detail)
+        if is_read:
+            self.args = (operation_id, detail, is_read)
+        self._is_read = is_read
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """What is unknown, and what to do."""
+        if self._is_read:
+            return "no result within the timeout (is a worker running? run `kvworker doctor`); you can call again"
+        return (
+            "no result within the timeout, so whether it was applied is unknown (is a worker running? run"
+            " `kvworker doctor`); call again with idempotency_key set to the operation id to have it applied exactly"
+            " once"
+        )
 
 
 class OperationExpiredError(_OperationError):
@@ -97,13 +118,13 @@ class OperationExpiredError(_OperationError):
     reason = "it reached a worker after its deadline, so it was not applied"
 
 
-class RedeliveryLimitError(_OperationError):
+class RedeliveryLimitError(_OperationError, UnknownOutcomeError):
     """The worker gave up the message after too many redeliveries; whether it was applied is unknown."""
 
     reason = "the worker gave up its message after too many redeliveries, so whether it was applied is unknown"
 
 
-class OperationFailedError(_OperationError):
+class OperationFailedError(_OperationError, UnknownOutcomeError):
     """The worker failed unexpectedly; whether the operation was applied is unknown."""
 
     reason = "the worker failed unexpectedly, so whether it was applied is unknown; see the worker's log"

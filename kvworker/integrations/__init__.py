@@ -1,5 +1,5 @@
 """kvworker inside other frameworks: LangGraph, LangChain, py-key-value (FastMCP) and MCP.
 
-Each module or package needs the extra of its name: ``pip install 'kvworker[langgraph]'``. This package may import the
+Each module or package needs the extra of its name, such as ``langgraph``. This package may import the
 client, ``kvworker.tools`` and what lies below them, but no worker and no adapter.
 """

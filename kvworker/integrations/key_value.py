@@ -21,6 +21,7 @@ from typing import Any, SupportsFloat, cast
 from kvworker import errors
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.client.base import KeyValueOperations
+from kvworker.errors import extra_needed
 from kvworker.model import (
     MAX_BATCH_STEPS,
     MAX_NAMESPACE_BYTES,
@@ -46,7 +47,7 @@ try:
     )
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        "kvworker.integrations.key_value needs py-key-value: pip install 'kvworker[py-key-value]'", name=missing.name
+        extra_needed("kvworker.integrations.key_value", "py-key-value"), name=missing.name
     ) from missing
 
 

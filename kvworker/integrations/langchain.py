@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.client.base import KeyValueOperations
-from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError
+from kvworker.errors import ConfigurationError, KVStoreError, NestedCallError, SchemaError, extra_needed
 from kvworker.integrations.rounds import run_blocking
 from kvworker.tools import Tool, find_tool, with_call_id
 from kvworker.tools.advice import describe
@@ -31,7 +31,7 @@ try:
     from langchain_core.tools import BaseTool, ToolException
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        "kvworker.integrations.langchain needs langchain-core: pip install 'kvworker[langchain]'", name=missing.name
+        extra_needed("kvworker.integrations.langchain", "langchain"), name=missing.name
     ) from missing
 
 _Store: TypeAlias = KeyValueOperations | AsyncKeyValueStore

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from celery.exceptions import ImproperlyConfigured, SecurityError
 from kombu.serialization import register
 
-from kvworker.errors import ConfigurationError
+from kvworker.errors import ConfigurationError, extra_needed
 
 if TYPE_CHECKING:
     from kvworker.settings import PoliciesSettings
@@ -72,7 +72,7 @@ def _make_serializer(policies: PoliciesSettings) -> Any:
         from celery.security.key import PrivateKey  # noqa: PLC0415
         from celery.security.serialization import SecureSerializer  # noqa: PLC0415
     except (ImportError, ImproperlyConfigured):
-        raise ConfigurationError("policies.security_key: signing needs `pip install 'kvworker[signing]'`") from None
+        raise ConfigurationError(extra_needed("policies.security_key: signing", "signing")) from None
 
     key = _load("security_key", policies.security_key, lambda path: PrivateKey(path.read_text()))
     certificate = _load("security_certificate", policies.security_certificate, lambda p: Certificate(p.read_text()))

@@ -75,6 +75,27 @@ class Settings(Block):
         return cls.from_mapping(data, environ=environ, directory=file.parent if file else None)
 
     @classmethod
+    def of(cls, source: Self | str | Path | Mapping[Any, Any] | None) -> Self:
+        """Return settings as they are, or load them from a file (see ``load``) or a mapping in the file's layout.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or something in it, in the mapping or the environment is wrong.
+        """
+        if isinstance(source, cls):
+            return source
+        if isinstance(source, Mapping):
+            return cls.from_mapping(source, environ=os.environ)
+        # A URL is not shown: it may hold a password.
+        is_url = isinstance(source, str) and "://" in source
+        if (source is None or isinstance(source, str | os.PathLike)) and not is_url:
+            return cls.load(source)
+        given = "a URL" if is_url else f"an object of type {type(source).__name__}"
+        raise ConfigurationError(
+            f"the settings should be Settings, a file's path or a mapping such as {{'queue': {{'broker_url': 'redis://h'}}}},"
+            f" not {given}"
+        )
+
+    @classmethod
     def from_mapping(
         cls, data: Mapping[Any, Any], *, environ: Mapping[str, str] | None = None, directory: Path | None = None
     ) -> Self:

@@ -54,14 +54,11 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
         _NOTHING,
         "Do not call it again: you are not allowed to. If you need it, tell the user.",
     ),
-    errors.StoreUnavailableError: (_UNKNOWN, _AGAIN_WITH_ID),
+    errors.UnknownOutcomeError: (_UNKNOWN, _AGAIN_WITH_ID),
     errors.SchemaError: (_NOTHING, _OPERATOR),
     errors.QueueUnavailableError: (_NOTHING, _AGAIN_LATER),
     errors.OperationNotSentError: (_NOTHING, _AGAIN_LATER),
-    errors.OperationTimeoutError: (_UNKNOWN, _AGAIN_WITH_ID),
     errors.OperationExpiredError: (_NOTHING, _AGAIN_LATER),
-    errors.RedeliveryLimitError: (_UNKNOWN, _AGAIN_WITH_ID),
-    errors.OperationFailedError: (_UNKNOWN, _AGAIN_WITH_ID),
     errors.NestedCallError: (_NOTHING, _OPERATOR),
 }
 

@@ -250,5 +250,5 @@ for module in ("langgraph", "langchain"):
 def test_without_its_extra_a_module_names_the_extra_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_EXTRAS], capture_output=True, text=True, check=True)
     langgraph, langchain = done.stdout.splitlines()
-    assert "pip install 'kvworker[langgraph]'" in langgraph
-    assert "pip install 'kvworker[langchain]'" in langchain
+    assert "pip install '.[langgraph]'" in langgraph
+    assert "pip install '.[langchain]'" in langchain

@@ -64,6 +64,7 @@ EVERY_LEAF: list[KVStoreError] = [
     QueueUnavailableError("op-1", "timeout of 5 s"),
     OperationNotSentError("the pipeline's with block was left by an error"),
     OperationTimeoutError("op-1", "timeout of 5 s"),
+    OperationTimeoutError("op-1", "timeout of 5 s", True),
     OperationExpiredError("op-1"),
     RedeliveryLimitError("op-1", "5 redeliveries"),
     OperationFailedError("op-1", "TypeError"),

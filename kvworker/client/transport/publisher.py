@@ -12,7 +12,7 @@ import contextlib
 import logging
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -20,8 +20,9 @@ from celery import Celery
 from tenacity import Retrying, retry_if_result
 
 from kvworker.client.transport.kombu import KombuTransport
-from kvworker.client.transport.message import Message, failed_before_write
+from kvworker.client.transport.message import Message, failed_before_write, refused_login
 from kvworker.client.transport.redis import RedisTransport
+from kvworker.errors import LOGIN_REFUSED
 from kvworker.retries import BACKOFF
 from kvworker.settings.urls import speaks_redis
 
@@ -54,9 +55,26 @@ class Transport(Protocol):
 
 
 class Publisher:
-    """Sends each message, and tries again until it is sent or its time is up."""
+    """Sends each message, and tries again until it is sent or its time is up.
 
-    def __init__(self, app: Celery, *, threads: int, queue_name: str, timeout_seconds: float) -> None:
+    Args:
+        app: The client's Celery application.
+        threads: How many threads connect and send in the background.
+        queue_name: The queue of the messages.
+        timeout_seconds: The time limit of one attempt to connect or read.
+        on_refused: Called with a message if the broker refuses this program's login. It is not sent again.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        threads: int,
+        queue_name: str,
+        timeout_seconds: float,
+        on_refused: Callable[[Message], object] | None = None,
+    ) -> None:
+        self._on_refused = on_refused
         self._transport: Transport = (
             RedisTransport(app, queue_name=queue_name, timeout_seconds=timeout_seconds, max_idle=threads)
             if speaks_redis(app.conf.broker_url)
@@ -147,13 +165,16 @@ class Publisher:
             if writing:
                 self._transport.publish(connection, message)
         except Exception as error:  # noqa: BLE001 - the caller gets any problem with the error for its timeout
-            problem = f"{type(error).__name__}: {error}"
+            is_refused = refused_login(error)
+            problem = f"{LOGIN_REFUSED if is_refused else ''}{type(error).__name__}: {error}"
             message.record_problem(problem)
             logger.info("sending %s failed: %s", message.description, problem)
             if writing and failed_before_write(error, already_handled):
                 message.undo_write()
             if connection is not None:
                 self._transport.discard(connection)
-            return False
+            if is_refused and self._on_refused:
+                self._on_refused(message)
+            return is_refused
         self._transport.release(connection)
         return True

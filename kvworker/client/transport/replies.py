@@ -97,6 +97,10 @@ class ReplyReader(Generic[_Reply]):
                 self._thread = thread
         self._has_awaited.set()
 
+    def find(self, task_id: str) -> _Reply | None:
+        """Return the awaited reply of a task, or None if nobody waits for it any more."""
+        return self._awaited.get(task_id)
+
     def close(self) -> None:
         """Stop the thread. Futures that are not resolved yet stay so."""
         self._closed.set()

@@ -12,13 +12,15 @@ Needs the extra ``langgraph``::
 are stored, and ``matching`` the filters. This package may import what ``kvworker.integrations`` may.
 """
 
+from kvworker.errors import extra_needed
+
 try:
     from kvworker.integrations.langgraph.store import KvworkerStore
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.partition(".")[0] != "langgraph":
         raise
     raise ModuleNotFoundError(
-        "kvworker.integrations.langgraph needs langgraph-checkpoint: pip install 'kvworker[langgraph]'",
+        extra_needed("kvworker.integrations.langgraph", "langgraph"),
         name=missing.name,
     ) from missing
 

