@@ -17,6 +17,7 @@ from celery.utils.log import get_task_logger
 from kvworker.adapters import create_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import KVStoreError, StoreUnavailableError
+from kvworker.settings.adapters import SqlAdapterSettings
 
 if TYPE_CHECKING:
     from kvworker.settings import Settings
@@ -29,15 +30,22 @@ CHECK_SECONDS: Final = 15.0
 RECHECK_SECONDS: Final = 0.5
 
 
-def check_adapters(settings: Settings) -> None:
+def check_adapters(settings: Settings, *, may_migrate: bool = True) -> None:
     """Check that every adapter in use can run operations, on connections of its own, which it closes.
+
+    Args:
+        settings: The settings of the adapters.
+        may_migrate: Whether ``migrate_on_start`` takes effect.
 
     Raises:
         StoreUnavailableError: An adapter cannot serve now, and may later.
         KVStoreError: An adapter cannot serve until somebody changes something.
     """
     for name in adapters_in_use(settings):
-        with create_kv_store_adapter(*settings.store.adapter_config(name)) as adapter:
+        _, config = settings.store.adapter_config(name)
+        if isinstance(settings.store.adapters.get(name), SqlAdapterSettings):
+            config["migrate_on_start"] &= may_migrate
+        with create_kv_store_adapter(name, config) as adapter:
             adapter.check_usable()
 
 
@@ -51,6 +59,7 @@ class Readiness:
     def __init__(self, settings: Settings) -> None:
         self.problem = ""
         self._settings = settings
+        self._was_ready = False
         # Children of the pool inherit the pipe, so that they can report a failure to the main process.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -64,7 +73,7 @@ class Readiness:
             KVStoreError: An adapter cannot serve until somebody changes something.
         """
         try:
-            check_adapters(self._settings)
+            self._check_adapters()
         except StoreUnavailableError as error:
             self._set(str(error))
 
@@ -101,12 +110,16 @@ class Readiness:
     def _check(self) -> bool:
         """Check the adapters, and return whether the worker may consume now and could not before, or the reverse."""
         try:
-            check_adapters(self._settings)
+            self._check_adapters()
         except KVStoreError as error:
             return self._set(str(error))
         except Exception as error:  # noqa: BLE001 - an adapter of a plugin may raise anything
             return self._set(f"an adapter fails with {type(error).__name__}")
         return self._set("")
+
+    def _check_adapters(self) -> None:
+        check_adapters(self._settings, may_migrate=not self._was_ready)
+        self._was_ready = True
 
     def _set(self, problem: str) -> bool:
         before, self.problem = self.problem, problem
