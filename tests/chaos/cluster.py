@@ -22,6 +22,7 @@ from kvworker.adapters.sql.migrations import migrate
 from tests.chaos.database import Database
 from tests.chaos.needs import Needs, disk_of, postgres_for
 from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.replication import ReplicatedPostgres
 from tests.support.roles import WorkerRole
 from tests.support.servers import PostgresServer
 
@@ -60,7 +61,7 @@ def _configuration(needs: Needs, database_url: str, valkey_url: str) -> dict[str
 class Cluster:
     """The running processes, and the actions that faults apply to them."""
 
-    def __init__(self, directory: Path, needs: Needs, postgres: PostgresServer | None) -> None:
+    def __init__(self, directory: Path, needs: Needs, postgres: PostgresServer | ReplicatedPostgres | None) -> None:
         self.directory = directory
         self.needs = needs
         self._server = postgres
@@ -78,7 +79,13 @@ class Cluster:
     @property
     def postgres(self) -> PostgresServer:
         """The PostgreSQL server."""
-        assert self._server is not None, "this cluster has no PostgreSQL"
+        assert isinstance(self._server, PostgresServer), "this cluster has no single PostgreSQL"
+        return self._server
+
+    @property
+    def replicated_postgres(self) -> ReplicatedPostgres:
+        """The PostgreSQL server and its standby."""
+        assert isinstance(self._server, ReplicatedPostgres), "this cluster has no standby"
         return self._server
 
     @property
@@ -162,7 +169,7 @@ class Cluster:
                 process.resume()
         if self.valkey.status == "exited":
             self.valkey.start()
-        if self.needs.database == "postgres":
+        if isinstance(self._server, PostgresServer):
             self.postgres.resume()
             self.revive_postgres()
         if self.role:
@@ -217,9 +224,9 @@ class Cluster:
             self.role.drop()
 
     def _make_database(self) -> str:
-        if self.needs.database == "postgres":
+        if isinstance(self._server, PostgresServer):
             return self.postgres.url(self.postgres.create_database())
-        url = f"sqlite:///{self.directory}/kv.sqlite"
+        url = self._server.url if self._server else f"sqlite:///{self.directory}/kv.sqlite"
         engine = create_engine(url)
         migrate(engine)
         engine.dispose()

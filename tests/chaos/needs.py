@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.replication import ReplicatedPostgres, replicated_postgres
 from tests.support.servers import PostgresServer, running_postgres
 
 PREFORK = ("--pool=prefork", "--concurrency=2")
@@ -31,6 +32,9 @@ class Needs:
     #: The size of PostgreSQL's file system; 0 for the normal one.
     disk_mb: int = 0
 
+    #: Whether PostgreSQL has a synchronous standby.
+    has_standby: bool = False
+
     @property
     def unmet_need(self) -> str:
         """The reason why this machine cannot provide the cluster, or ""."""
@@ -48,10 +52,15 @@ def chaos_postgres() -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def postgres_for(directory: Path, needs: Needs, postgres: PostgresServer) -> Iterator[PostgresServer | None]:
+def postgres_for(
+    directory: Path, needs: Needs, postgres: PostgresServer
+) -> Iterator[PostgresServer | ReplicatedPostgres | None]:
     """Choose or start the PostgreSQL that a cluster needs; None if it uses SQLite."""
     if needs.database != "postgres":
         yield None
+    elif needs.has_standby:
+        with replicated_postgres() as servers:
+            yield servers
     elif not needs.disk_mb:
         yield postgres
     else:

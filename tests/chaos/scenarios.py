@@ -75,6 +75,13 @@ SCENARIOS: tuple[Scenario, ...] = (
         server_faults.freeze_postgres,
     ),
     Scenario(
+        "standby-promoted",
+        "the primary is killed or frozen, and its synchronous standby promoted; then it gets a new standby",
+        server_faults.promote_standby,
+        needs=Needs(has_standby=True),
+        pause_seconds=_AFTER_A_RESTART,
+    ),
+    Scenario(
         "backends-terminated",
         "PostgreSQL closes the workers' connections",
         server_faults.terminate_backends,

@@ -12,6 +12,7 @@ from io import RawIOBase
 import psycopg
 from sqlalchemy import make_url
 
+from kvworker import KVStoreError
 from tests.chaos.cluster import Cluster
 from tests.chaos.scenario import FaultContext
 from tests.support.processes import wait_until
@@ -100,6 +101,26 @@ def _silences(cluster: Cluster) -> int:
     """Count the answers that did not arrive, on an open connection or on a new one."""
     logs = cluster.logs()
     return logs.count("did not answer") + logs.count("timeout expired")
+
+
+def promote_standby(context: FaultContext) -> None:
+    """Kill or freeze the primary and promote its standby. Once a call succeeds, make a new standby."""
+    servers = context.cluster.replicated_postgres
+    if context.next_of((True, False)):
+        servers.primary.freeze()
+    else:
+        servers.primary.kill()
+    servers.standby.promote()
+    wait_until(lambda: _can_write(context), what="a write after the promotion")
+    servers.replace_primary()
+
+
+def _can_write(context: FaultContext) -> bool:
+    try:
+        context.stores[0].set("promotions", "mark", 1, timeout=2)
+    except KVStoreError:
+        return False
+    return True
 
 
 def terminate_backends(context: FaultContext) -> None:

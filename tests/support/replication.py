@@ -85,7 +85,7 @@ class ReplicationNode:
 
 
 class ReplicatedPostgres:
-    """A primary and a standby that every commit waits for. After a promotion there is only a primary."""
+    """A primary and a standby that every commit waits for."""
 
     def __init__(self, directory: Path) -> None:
         user = None
@@ -98,9 +98,19 @@ class ReplicatedPostgres:
         self._nodes = (self.primary, self.standby)
 
     def start(self) -> None:
-        """Start both servers, with the store's schema in a database."""
+        """Start both servers."""
         self.primary.initialize()
         self.primary.start()
+        self._follow()
+
+    def replace_primary(self) -> None:
+        """After a promotion: kill the old primary, so that it never serves again, and make a standby in its place."""
+        self.primary.kill()
+        self.primary, self.standby = self.standby, self.primary
+        self._follow()
+
+    def _follow(self) -> None:
+        """Make the standby a copy of the primary, which from then on waits for it."""
         self.standby.copy_from(self.primary)
         self.standby.start()
         with self.primary.connect() as connection:
