@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kvworker import errors, model
@@ -71,11 +72,13 @@ class MemoryAdapter(StepAdapter):
         checked = model.check_steps(steps)
         write = make_write("batch", namespace, operation_id, steps=checked, atomic=model.check_flag("atomic", atomic))
         if any(step.action != "get" for step in checked):
-            return operation_records.batch_result(namespace, checked, self._apply(write))
-        now = time.time()
-        with self._store.lock:
-            record = Record(write.fingerprint, self._change(write, now), now, replayed=False)
-        return operation_records.batch_result(namespace, checked, record)
+            record = self._apply(write)
+        else:
+            now = time.time()
+            with self._store.lock:
+                _, answer = self._change(write, now)
+            record = Record(write.fingerprint, answer, now, replayed=False)
+        return operation_records.batch_result(namespace, checked, record, partial(self._read_again, write))
 
     def clear(self, namespace: str, *, operation_id: str | None = None) -> model.ClearResult:
         record = self._apply(make_write("clear", namespace, operation_id))
@@ -171,34 +174,48 @@ class MemoryAdapter(StepAdapter):
                 if record.fingerprint != write.fingerprint:
                     raise errors.IdempotencyConflictError(*name)
                 return replace(record, now=now, replayed=True)
-            record = Record(write.fingerprint, self._change(write, now), now, replayed=False)
+            result, answer = self._change(write, now)
+            record = Record(write.fingerprint, result, now, replayed=False)
             self._store.records[name] = record, now + self._limits.retention_seconds
-            return record
+            return replace(record, result=answer)
 
-    def _change(self, write: Write, now: float) -> str:
-        """Change entries or a quota, and return the result for the record. A refused write changes nothing."""
+    def _change(self, write: Write, now: float) -> tuple[str, str]:
+        """Change entries or a quota. A refused write changes nothing.
+
+        Returns:
+            The result for the record, and the same with what a batch read for the caller.
+        """
         if write.action == "clear":
             removed = self._store.entries.pop(write.namespace, {}).values()
-            return f"{sum(entry.is_live(now) for entry in removed)} {sum(entry.size_bytes for entry in removed)}"
+            result = f"{sum(entry.is_live(now) for entry in removed)} {sum(entry.size_bytes for entry in removed)}"
+            return result, result
         if write.action == "set_quota":
             self._store.own_quotas[write.namespace] = write.quota_bytes
-            return ""
+            return "", ""
         try:
             plan = self._plan(write, now)
         except QuotaRefusedError:
             self.sweep_expired()  # Expired entries never cause a refusal.
             plan = self._plan(replace(write, purged=frozenset({True, False})), now)
-        # The record of a batch that also writes keeps the values that it read.
-        limit_bytes = 65_536 if any(step.action != "get" for step in write.steps) else model.MAX_READ_BYTES
-        if write.action == "batch" and plan.read_bytes > limit_bytes:
-            raise errors.ReadTooLargeError(limit_bytes)
+        if write.action == "batch" and plan.read_bytes > model.MAX_READ_BYTES:
+            raise errors.ReadTooLargeError(model.MAX_READ_BYTES)
         entries = self._store.entries.setdefault(write.namespace, {})
         entries.update(plan.changed)
         for key in plan.removed:
             entries.pop(key, None)
         if write.action != "batch":
-            return str(plan.outcomes[0])
-        return operation_records.batch_record(write.namespace, write.steps, plan.outcomes)
+            return str(plan.outcomes[0]), str(plan.outcomes[0])
+        batch = (write.namespace, write.steps, plan.outcomes)
+        return operation_records.batch_record(*batch), operation_records.batch_answer(*batch)
+
+    def _read_again(self, write: Write) -> list[model.GetResult]:
+        """Read what a batch reads that was applied before: records hold no values."""
+        keys = [step.key for step in write.steps if step.action == "get"]
+        with self._store.lock:
+            entries = self._store.entries.get(write.namespace, {})
+            if sum(entries[key].size_bytes for key in keys if key in entries) > model.MAX_READ_BYTES:
+                raise errors.ReplayTooLargeError(model.MAX_READ_BYTES)
+            return [self.get(write.namespace, key) for key in keys]
 
     def _plan(self, write: Write, now: float) -> Plan:
         stored = self._store.entries.get(write.namespace, {})

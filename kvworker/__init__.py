@@ -53,6 +53,7 @@ _MODULES = {
     "QuotaResult": "kvworker.model",
     "ReadTooLargeError": "kvworker.errors",
     "RedeliveryLimitError": "kvworker.errors",
+    "ReplayTooLargeError": "kvworker.errors",
     "SchemaError": "kvworker.errors",
     "SetResult": "kvworker.model",
     "Settings": "kvworker.settings",

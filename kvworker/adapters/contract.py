@@ -204,13 +204,14 @@ class KeyValueStoreAdapter(MaintainedStore):
 
         An atomic batch applies all steps or none, and its growth as a whole must fit the quotas. Otherwise each step is
         applied or refused individually, and the error of a refused step takes the place of its result. A batch that
-        only reads sees the entries as of one moment and is not recorded.
+        only reads sees the entries as of one moment and is not recorded. The record of another batch does not hold what
+        it read: a replay reads again, and repeats everything else.
 
         Raises:
             InvalidRequestError: ``steps`` is empty, too long, or holds anything but steps.
             BatchRefusedError: a step of an atomic batch was refused.
-            ReadTooLargeError: the steps read too much: more than 4 MiB, or more than 64 KiB if others write, since
-                the batch's record keeps the values.
+            ReadTooLargeError: the steps read more than 4 MiB.
+            ReplayTooLargeError: the batch was applied before, and its steps read more than 4 MiB by now.
             NamespaceQuotaExceededError, GlobalQuotaExceededError: an atomic batch does not fit.
             IdempotencyConflictError: the operation id was used with other arguments.
         """

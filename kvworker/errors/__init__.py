@@ -16,6 +16,7 @@
     │   ├── IdempotencyConflictError     the operation id was used with other arguments
     │   ├── BatchRefusedError            a step of an atomic batch was refused
     │   ├── ReadTooLargeError            a batch would read more than one message may hold
+    │   ├── ReplayTooLargeError          a batch that was applied before reads more than that by now
     │   └── QuotaExceededError
     │       ├── NamespaceQuotaExceededError
     │       └── GlobalQuotaExceededError
@@ -70,6 +71,7 @@ from kvworker.errors.refusals import (
     OperationRefusedError,
     QuotaExceededError,
     ReadTooLargeError,
+    ReplayTooLargeError,
     VersionConflictError,
 )
 from kvworker.errors.requests import (
@@ -107,6 +109,7 @@ __all__ = [
     "QuotaExceededError",
     "ReadTooLargeError",
     "RedeliveryLimitError",
+    "ReplayTooLargeError",
     "SchemaError",
     "StoreUnavailableError",
     "UnknownOutcomeError",

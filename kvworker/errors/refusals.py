@@ -102,6 +102,20 @@ class ReadTooLargeError(OperationRefusedError):
         return f"the batch would read more than {self.limit_bytes} bytes of values; read them in smaller batches"
 
 
+class ReplayTooLargeError(OperationRefusedError):
+    """The batch was applied before, and the values that it reads are by now more than ``limit_bytes`` in total."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(limit_bytes)
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"the batch was applied before, and reads more than {self.limit_bytes} bytes of values by now; read them"
+            " individually"
+        )
+
+
 class QuotaExceededError(OperationRefusedError):
     """The write would exceed a quota.
 

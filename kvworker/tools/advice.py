@@ -42,6 +42,10 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
         " and send the whole batch again.",
     ),
     errors.ReadTooLargeError: (_NOTHING, "Split the batch into smaller ones that each read fewer values."),
+    errors.ReplayTooLargeError: (
+        _NOTHING,
+        "The batch was applied by an earlier call. Do not send it again. Read the entries with kv_get.",
+    ),
     errors.NamespaceQuotaExceededError: (
         _NOTHING,
         "Free space in the namespace with kv_delete, or store a shorter value. kv_list_keys shows the sizes.",

@@ -221,6 +221,12 @@ class StoreMachine(RuleBasedStateMachine):
             batch = self.adapter.batch(namespace, steps, atomic=atomic, operation_id=operation_id)
             writes = any(step.action != "get" for step in steps)
             assert batch.replayed == (replayed and writes)
+            if replayed:
+                # It reads again, after its own writes.
+                outcomes = [
+                    self.entries.get((namespace, step.key)) if step.action == "get" else outcome
+                    for step, outcome in zip(steps, outcomes, strict=True)
+                ]
             for outcome, result in zip(outcomes, batch.results, strict=True):
                 if isinstance(outcome, type):
                     assert isinstance(result, outcome)

@@ -39,6 +39,7 @@ from kvworker.errors import (
     QueueUnavailableError,
     ReadTooLargeError,
     RedeliveryLimitError,
+    ReplayTooLargeError,
     SchemaError,
     StoreUnavailableError,
     UnsupportedMessageError,
@@ -119,6 +120,15 @@ def large_batch(_: InlineKeyValueStore) -> None:
         store.batch("n", [{"tool": "kv_get", "key": key} for key in ("a", "b", "c")])
 
 
+def large_replay(_: InlineKeyValueStore) -> None:
+    with with_quotas(namespace_quota_bytes=2**30) as store:
+        batch = [*({"tool": "kv_get", "key": key} for key in ("a", "b", "c")), {"tool": "kv_increment", "key": "runs"}]
+        store.batch("n", batch, idempotency_key="once")
+        for key in ("a", "b", "c"):
+            store.set("n", key, VALUE * 100_000)
+        store.batch("n", batch, idempotency_key="once")
+
+
 def denied(_: InlineKeyValueStore) -> None:
     policies = {"personas": {"reader": {"flags": ["type.system.kv_store_access"]}}, "signing_key": PASSWORD}
     with KeyValueStore(Settings.from_mapping({"policies": policies}), "reader") as store:
@@ -183,6 +193,7 @@ PROVOKED: Mapping[type[KVStoreError], Provoke] = {
     IdempotencyConflictError: another_operation,
     BatchRefusedError: batch,
     ReadTooLargeError: large_batch,
+    ReplayTooLargeError: large_replay,
     NamespaceQuotaExceededError: lambda _: write_to(with_quotas(namespace_quota_bytes=5)),
     GlobalQuotaExceededError: lambda _: write_to(with_quotas(global_quota_bytes=5)),
     PolicyDeniedError: denied,

@@ -12,7 +12,7 @@ from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
 from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.operation_records import ResultContext, batch_result, step_result, tools_of
-from kvworker.adapters.sql.reads import export_entries, read_entry, read_steps
+from kvworker.adapters.sql.reads import export_entries, read_entry, read_steps, read_steps_again
 from kvworker.adapters.sql.recorded_refusals import is_refusal
 from kvworker.adapters.sql.signals import SIGNALS
 from kvworker.adapters.sql.write import Limits, Record, make_write
@@ -69,7 +69,8 @@ class SqlAdapter(StepAdapter):
         write = make_write("batch", namespace, operation_id, steps=checked, atomic=check_flag("atomic", atomic))
         if all(step.action == "get" for step in checked):
             return BatchResult(namespace, read_steps(self._executor, write), tools=tools_of(checked))
-        return batch_result(namespace, checked, self._writer.apply(write))
+        record = self._writer.apply(write)
+        return batch_result(namespace, checked, record, partial(read_steps_again, self._executor, write))
 
     def apply_many(self, operations: Sequence[Operation]) -> list[StepResult | None]:
         """Apply the operations in one transaction. If any error occurs, none is applied."""

@@ -5,16 +5,17 @@ A record keeps only what the request does not say. A step's record is, by its ac
     set, touch, persist   "EXPIRY vVERSION", without EXPIRY (seconds since 1970) if there is none; "" is a miss
     increment             the same, preceded by "VALUE "
     delete                "true" or "false"
-    get                   a JSON array: text, expiry, version; "" is a miss
+    get                   null: a record holds no value, so a replay reads again
 
 Records from before entries had versions have no vVERSION. A batch's record is a JSON array of its steps' records, with
-an object (error, shared, args) for each step that was refused individually.
+an object (error, shared, args) for each step that was refused individually. Until its first caller is answered, and in
+records from before reads were left out, a get has a JSON array instead of null (text, expiry, version; "" is a miss).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +39,26 @@ def written_record(expires_at: float | None, version: int) -> str:
     return f"v{version}" if expires_at is None else f"{expires_at!r} v{version}"
 
 
-def entry_record(text: str | None, expires_at: float | None, version: int) -> str:
-    """Make the record of an entry that a batch read."""
+def read_entry_text(text: str | None, expires_at: float | None, version: int) -> str:
+    """Make the text of an entry that a batch read."""
     return json.dumps([text, expires_at, version], ensure_ascii=False)
 
 
 def batch_record(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError]) -> str:
-    """Make the record of a batch from its steps' records and errors."""
+    """Make the record of a batch from its steps' records and errors, without what the batch read."""
+    return _batch_text(
+        namespace, steps, [None if s.action == "get" else o for s, o in zip(steps, outcomes, strict=True)]
+    )
+
+
+def batch_answer(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError]) -> str:
+    """Make the same with what the batch read, for the result of the batch that is applied now."""
+    return _batch_text(namespace, steps, outcomes)
+
+
+def _batch_text(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError | None]) -> str:
     items = [
-        outcome if isinstance(outcome, str) else _error_item((namespace, step.key), outcome)
+        _error_item((namespace, step.key), outcome) if isinstance(outcome, KVStoreError) else outcome
         for step, outcome in zip(steps, outcomes, strict=True)
     ]
     return json.dumps(items, ensure_ascii=False)
@@ -83,14 +95,33 @@ def step_result(namespace: str, step: Step, record: str, context: ResultContext)
     return TouchResult(*name, bool(record), ttl_seconds, context.replayed, version)
 
 
-def batch_result(namespace: str, steps: Sequence[Step], record: Record) -> BatchResult:
-    """Make the result of a batch from its record."""
+def batch_result(
+    namespace: str, steps: Sequence[Step], record: Record, read_again: Callable[[], Sequence[GetResult]]
+) -> BatchResult:
+    """Make the result of a batch from its record.
+
+    Args:
+        namespace: The batch's namespace.
+        steps: The batch's steps.
+        record: The record of the batch, which may have been applied before.
+        read_again: Reads what the batch reads, for a record that holds none of it.
+    """
     context = ResultContext(record.now, record.replayed)
+    items = json.loads(record.result)
+    reads = iter(read_again() if None in items else ())
     results = tuple(
-        step_result(namespace, step, item, context) if isinstance(item, str) else _error((namespace, step.key), item)
-        for step, item in zip(steps, json.loads(record.result), strict=True)
+        next(reads) if item is None else _step_outcome(namespace, step, item, context)
+        for step, item in zip(steps, items, strict=True)
     )
     return BatchResult(namespace, results, record.replayed, tools_of(steps))
+
+
+def _step_outcome(
+    namespace: str, step: Step, item: str | dict[str, Any], context: ResultContext
+) -> StepResult | KVStoreError:
+    if isinstance(item, str):
+        return step_result(namespace, step, item, context)
+    return _error((namespace, step.key), item)
 
 
 def tools_of(steps: Sequence[Step]) -> tuple[str, ...]:

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kvworker.adapters.sql.dialect import Dialect, DriverConnection
-from kvworker.adapters.sql.operation_records import batch_record
+from kvworker.adapters.sql.operation_records import batch_answer, batch_record
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, Room, UnboundedRoom
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import AlreadyRecordedError, ConflictError, QuotaRefusedError
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import ReadTooLargeError
+from kvworker.model import MAX_READ_BYTES
 
-#: Bytes of values that a batch may read if it also writes: its record keeps them for a replay.
-MAX_RECORDED_READ_BYTES: Final = 65_536
 _MAX_DELETE_ROUNDS: Final = 100
 NAMESPACE_KEPT_GROWING: Final = "new entries kept arriving while the namespace was cleared"
 
@@ -94,9 +93,9 @@ class PlanningDialect(Dialect):
         plan = planner.plan(entries, write.steps, None if write.atomic else room)
         if isinstance(room, UnboundedRoom) and not room.fits_each_step():
             plan = planner.plan(entries, write.steps, self._lock_room(connection, write, limits))
-        record = _record_of(write, plan)
+        record, answer = _record_and_answer(write, plan)
         self._store(connection, write, limits, plan, record)
-        return Record(write.fingerprint, record, planner.now, replayed=False)
+        return Record(write.fingerprint, answer, planner.now, replayed=False)
 
     def _store(self, connection: Any, write: Write, limits: Limits, plan: Plan, record: str) -> None:
         params = {
@@ -159,10 +158,13 @@ def common_params(write: Write, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _record_of(write: Write, plan: Plan) -> str:
+def _record_and_answer(write: Write, plan: Plan) -> tuple[str, str]:
+    """Return the record to store, and the same with what the write read."""
     if write.action != "batch":
         (outcome,) = plan.outcomes
-        return str(outcome)
-    if plan.read_bytes > MAX_RECORDED_READ_BYTES:
-        raise ReadTooLargeError(MAX_RECORDED_READ_BYTES)
-    return batch_record(write.namespace, write.steps, plan.outcomes)
+        return str(outcome), str(outcome)
+    if plan.read_bytes > MAX_READ_BYTES:
+        raise ReadTooLargeError(MAX_READ_BYTES)
+    batch = (write.namespace, write.steps, plan.outcomes)
+    record = batch_record(*batch)
+    return record, batch_answer(*batch) if any(step.action == "get" for step in write.steps) else record

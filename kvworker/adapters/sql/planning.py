@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kvworker.adapters.sql.operation_records import entry_record, written_record
+from kvworker.adapters.sql.operation_records import read_entry_text, written_record
 from kvworker.adapters.sql.signals import QuotaRefusedError
 from kvworker.errors import (
     BatchRefusedError,
@@ -204,7 +204,7 @@ class Planner:
         if live is None:
             return entry, ""
         if step.action == "get":
-            return entry, entry_record(entry.text, entry.expires_at, entry.version)
+            return entry, read_entry_text(entry.text, entry.expires_at, entry.version)
         return self._touch(step, live)
 
     def _check_condition(self, step: Step, actual_version: int | None) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.operation_records import ResultContext, entry_result, found_result
 from kvworker.adapters.sql.write import Write
-from kvworker.errors import ReadTooLargeError
+from kvworker.errors import ReadTooLargeError, ReplayTooLargeError
 from kvworker.model import MAX_READ_BYTES, GetResult, decode_value
 
 
@@ -39,6 +40,19 @@ def read_steps(executor: Executor, write: Write) -> tuple[GetResult, ...]:
         for key, text, expires_at, _, version in rows
     }
     return tuple(found.get(step.key) or GetResult(write.namespace, step.key, found=False) for step in write.steps)
+
+
+def read_steps_again(executor: Executor, write: Write) -> tuple[GetResult, ...]:
+    """Read what a batch reads that was applied before: its record holds no values.
+
+    Raises:
+        ReplayTooLargeError: the values are too large together by now.
+    """
+    reads = tuple(step for step in write.steps if step.action == "get")
+    try:
+        return read_steps(executor, replace(write, steps=reads))
+    except ReadTooLargeError as error:
+        raise ReplayTooLargeError(error.limit_bytes) from None
 
 
 def export_entries(executor: Executor, namespace: str | None, page_rows: int) -> Iterator[GetResult]:

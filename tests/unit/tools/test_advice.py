@@ -27,6 +27,7 @@ SAMPLES: list[KVStoreError] = [
     errors.IdempotencyConflictError("n", "op-1"),
     errors.BatchRefusedError(3, "VersionConflictError", ["n", "k", None, 2]),
     errors.ReadTooLargeError(4096),
+    errors.ReplayTooLargeError(4096),
     errors.QuotaExceededError("full"),
     errors.NamespaceQuotaExceededError("n", 100, 90, 20),
     errors.GlobalQuotaExceededError(100, 90, 20),
