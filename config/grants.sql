@@ -2,6 +2,6 @@
 --
 --   psql --username kvworker_owner --dbname kvworker --file config/grants.sql
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON kv_entries, kv_ledgers, kv_operations TO kvworker_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON kv_entries, kv_ledgers, kv_operations, kv_totals TO kvworker_worker;
 GRANT SELECT ON kv_schema_version TO kvworker_worker;
-GRANT SELECT ON kv_ledgers, kv_schema_version TO kvworker_monitor;
+GRANT SELECT ON kv_ledgers, kv_totals, kv_schema_version TO kvworker_monitor;

@@ -196,7 +196,7 @@ class MemoryAdapter(StepAdapter):
             plan = self._plan(write, now)
         except QuotaRefusedError:
             self.sweep_expired()  # Expired entries never cause a refusal.
-            plan = self._plan(replace(write, purged=frozenset({True, False})), now)
+            plan = self._plan(replace(write, purged=frozenset({"namespace", "store"})), now)
         if write.action == "batch" and plan.read_bytes > model.MAX_READ_BYTES:
             raise errors.ReadTooLargeError(model.MAX_READ_BYTES)
         entries = self._store.entries.setdefault(write.namespace, {})

@@ -36,6 +36,7 @@ _MODULES = {
     "KeyValueStore": "kvworker.client.sync",
     "KeyValueStoreAdapter": "kvworker.adapters",
     "LedgerUsage": "kvworker.model",
+    "LimitExceededError": "kvworker.errors",
     "ListedEntry": "kvworker.model",
     "NamespaceList": "kvworker.model",
     "NamespaceQuotaExceededError": "kvworker.errors",

@@ -40,7 +40,9 @@ class KeyValueStoreAdapter(MaintainedStore):
 
     Quotas: sizes are bytes of UTF-8 of the value's canonical JSON (``Step.text``). A quota holds under any concurrency,
     since the database enforces it in the transaction of the write. A write that does not grow its ledger always
-    passes. Expired entries never cause a refusal: they are purged first.
+    passes. Expired entries never cause a refusal: they are purged first. An adapter may also limit the number of a
+    namespace's entries and operation records and that of namespaces, as the bundled ones do, with
+    ``LimitExceededError``.
 
     Operation ids: every write takes an ``operation_id`` (1 to 255 bytes), which belongs to its namespace. The
     transaction of the write records the id with the result. The same id again returns the recorded result with

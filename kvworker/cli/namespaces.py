@@ -78,7 +78,10 @@ def _show_usage(call: Call, namespace: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(usage)
     else:
-        console().print(usage_table([LedgerUsage.from_dict(usage)]))
+        shown = LedgerUsage.from_dict(usage)
+        console().print(usage_table([shown]))
+        if shown.namespace_count is not None:
+            click.echo(f"{shown.namespace_count:,} of {shown.namespace_limit:,} namespaces")
 
 
 def _confirm(call: Call, namespace: str) -> None:

@@ -43,7 +43,7 @@ def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 
 def usage_table(usages: Iterable[LedgerUsage]) -> Table:
     """Make a table that compares each ledger with its quota."""
-    numbers = ("entries", "used bytes", "quota bytes", "used")
+    numbers = ("entries", "records", "used bytes", "quota bytes", "used")
     table = make_table("namespace", *numbers, numbers=numbers)
     for usage in usages:
         table.add_row(shown_name(usage.namespace), *_usage_cells(usage))
@@ -54,7 +54,13 @@ def _usage_cells(usage: LedgerUsage) -> list[str]:
     quota, share = "none", ""
     if usage.quota_bytes is not None:
         quota, share = f"{usage.quota_bytes:,}", f"{usage.used_bytes / usage.quota_bytes:.1%}"
-    return [f"{usage.entry_count:,}", f"{usage.used_bytes:,}", quota, share]
+    entries = _count_cell(usage.entry_count, usage.entry_limit)
+    records = _count_cell(usage.record_count, usage.record_limit)
+    return [entries, records, f"{usage.used_bytes:,}", quota, share]
+
+
+def _count_cell(count: int, limit: int | None) -> str:
+    return f"{count:,}" if limit is None else f"{count:,} of {limit:,}"
 
 
 def shown_name(name: str | None) -> Text:

@@ -19,7 +19,8 @@
     │   ├── ReplayTooLargeError          a batch that was applied before reads more than that by now
     │   └── QuotaExceededError
     │       ├── NamespaceQuotaExceededError
-    │       └── GlobalQuotaExceededError
+    │       ├── GlobalQuotaExceededError
+    │       └── LimitExceededError       too many entries, operation records or namespaces
     ├── PolicyDeniedError                the persona may not do this; nothing was done
     ├── UnknownOutcomeError              unknown whether it was applied; also of three classes below QueueError
     │   └── StoreUnavailableError        the database is unreachable or too busy
@@ -67,6 +68,7 @@ from kvworker.errors.refusals import (
     GlobalQuotaExceededError,
     IdempotencyConflictError,
     InvalidValueTypeError,
+    LimitExceededError,
     NamespaceQuotaExceededError,
     OperationRefusedError,
     QuotaExceededError,
@@ -95,6 +97,7 @@ __all__ = [
     "InvalidTTLError",
     "InvalidValueTypeError",
     "KVStoreError",
+    "LimitExceededError",
     "NamespaceQuotaExceededError",
     "NestedCallError",
     "OperationExpiredError",

@@ -117,10 +117,10 @@ class ReplayTooLargeError(OperationRefusedError):
 
 
 class QuotaExceededError(OperationRefusedError):
-    """The write would exceed a quota.
+    """The write would exceed a quota or a limit.
 
-    ``used_bytes`` is the ledger's size when the write was refused. ``requested_bytes`` is the growth that the
-    write needed.
+    A quota's ``used_bytes`` is the ledger's size when the write was refused, and ``requested_bytes`` is the growth that
+    the write needed.
     """
 
 
@@ -154,4 +154,34 @@ class GlobalQuotaExceededError(QuotaExceededError):
         return (
             f"the store uses {self.used_bytes} of its global quota of {self.quota_bytes} bytes;"
             f" {self.requested_bytes} more do not fit"
+        )
+
+
+class LimitExceededError(QuotaExceededError):
+    """The write would exceed the limit of a namespace's entries or operation records, or that of namespaces.
+
+    ``counted`` is ``entries``, ``records`` or ``namespaces``, and ``namespace`` is None for the last. ``count`` is how
+    many there were when the write was refused.
+    """
+
+    def __init__(self, counted: str, namespace: str | None, limit: int, count: int) -> None:
+        super().__init__(counted, namespace, limit, count)
+        self.counted = counted
+        self.namespace = namespace
+        self.limit = limit
+        self.count = count
+
+    def __str__(self) -> str:
+        if self.counted == "namespaces":
+            return (
+                f"the store has {self.count} of at most {self.limit} namespaces; clear some, or raise namespace_limit"
+            )
+        if self.counted == "records":
+            return (
+                f"namespace {self.namespace!r} keeps {self.count} of at most {self.limit} operation records; wait until"
+                " the oldest are past their retention, or raise namespace_record_limit or the namespace's own quota"
+            )
+        return (
+            f"namespace {self.namespace!r} has {self.count} of at most {self.limit} entries; delete some, or raise"
+            " namespace_entry_limit or the namespace's own quota"
         )

@@ -35,13 +35,18 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True)
 class LedgerDrift:
-    """A ledger that ``recompute`` corrected. ``namespace`` None is the global ledger."""
+    """A ledger that ``recompute`` corrected. ``namespace`` None is the global ledger.
+
+    The records are operation records, with those that entries hold in reserve. The global ledger does not count them.
+    """
 
     namespace: str | None
     recorded_bytes: int
     actual_bytes: int
     recorded_entries: int
     actual_entries: int
+    recorded_records: int = 0
+    actual_records: int = 0
 
 
 @dataclass(frozen=True, slots=True)

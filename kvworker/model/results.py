@@ -146,13 +146,23 @@ class KeyList(Result):
 class LedgerUsage(Result):
     """A ledger and its quota.
 
-    ``namespace`` None is the whole store. ``quota_bytes`` None means that there is no quota.
+    ``namespace`` None is the whole store. ``quota_bytes`` None means that there is no quota. ``record_count`` is the
+    number of operation records, with up to 62 that each entry holds in reserve for its next writes. A namespace's
+    numbers have an ``entry_limit`` and a ``record_limit``. The whole store has a ``namespace_count`` with its limit.
+    Two results are equal whatever these are: an adapter need not count them.
     """
+
+    _left_out_when_none = frozenset({"entry_limit", "record_limit", "namespace_count", "namespace_limit"})
 
     namespace: str | None
     used_bytes: int
     entry_count: int
     quota_bytes: int | None
+    entry_limit: int | None = field(default=None, compare=False)
+    record_count: int = field(default=0, compare=False)
+    record_limit: int | None = field(default=None, compare=False)
+    namespace_count: int | None = field(default=None, compare=False)
+    namespace_limit: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ TimeoutSeconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)
 # Ten years: PostgreSQL's timestamps have an end.
 _RetentionSeconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
 QuotaBytes = Annotated[int, Field(gt=0, le=2**62)]
+_Limit = Annotated[int, Field(gt=0, le=2**40)]
 PoolSize = Annotated[int, Field(ge=1)]
 PoolOverflow = Annotated[int, Field(ge=0)]
 
@@ -42,6 +43,17 @@ class SqlAdapterSettings(Block):
     global_quota_bytes: QuotaBytes | None = Field(
         default=None, description="Quota in bytes of the whole store. No limit if omitted."
     )
+    namespace_entry_limit: _Limit | None = Field(
+        default=None,
+        description="Entries that a namespace may hold, and n times as many if its own quota is n times the configured"
+        " one. Default: one for every 64 bytes of namespace_quota_bytes, at least 1000.",
+    )
+    namespace_record_limit: _Limit | None = Field(
+        default=None,
+        description="Operation records that a namespace may keep, and n times as many likewise. Default: four for every"
+        " byte of namespace_quota_bytes, at least 1000000.",
+    )
+    namespace_limit: _Limit = Field(default=100_000, description="Namespaces that the store may have.")
     pool: PoolSettings = Field(default=PoolSettings(), description="The connection pool of one worker process.")
     #: The file sets it as ``maintenance.operation_retention_seconds``.
     operation_retention_seconds: SkipJsonSchema[_RetentionSeconds] = 86_400.0
@@ -50,6 +62,16 @@ class SqlAdapterSettings(Block):
         description="Create or update the schema on first use, which suits a single machine, instead of by"
         " `kvworker migrate`.",
     )
+
+    @property
+    def entry_limit(self) -> int:
+        """Entries that a namespace may hold."""
+        return self.namespace_entry_limit or min(2**40, max(1000, self.namespace_quota_bytes // 64))
+
+    @property
+    def record_limit(self) -> int:
+        """Operation records that a namespace may keep."""
+        return self.namespace_record_limit or min(2**40, max(1_000_000, self.namespace_quota_bytes * 4))
 
     @field_validator("operation_retention_seconds", mode="before")
     @classmethod

@@ -54,6 +54,10 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
         _NOTHING,
         "The whole store is full. Delete entries that you no longer need, or store a shorter value. Tell the user.",
     ),
+    errors.LimitExceededError: (
+        _NOTHING,
+        "Delete entries that you no longer need. If {counted} are operation records or namespaces, tell the user.",
+    ),
     errors.PolicyDeniedError: (
         _NOTHING,
         "Do not call it again: you are not allowed to. If you need it, tell the user.",

@@ -34,6 +34,11 @@ REPLAYED_FIELD = ResultField(
 USED_BYTES_FIELD = ResultField("used_bytes", COUNT, "The total size of the stored values, as JSON text in bytes.")
 ENTRY_COUNT_FIELD = ResultField("entry_count", COUNT, "The number of entries, including expired ones not yet removed.")
 QUOTA_FIELD = ResultField("quota_bytes", NULLABLE_INTEGER, "The upper bound of used_bytes; null if there is no quota.")
+ENTRY_LIMIT_FIELD = ResultField("entry_limit", COUNT, "The upper bound of entry_count.", always=False)
+RECORD_COUNT_FIELD = ResultField(
+    "record_count", COUNT, "The number of operation records, with those that entries hold in reserve."
+)
+RECORD_LIMIT_FIELD = ResultField("record_limit", COUNT, "The upper bound of record_count.", always=False)
 NEXT_CURSOR_FIELD = ResultField("next_cursor", NULLABLE_STRING, "The cursor of the next page; null on the last page.")
 
 
@@ -53,4 +58,12 @@ LISTED_ENTRY = object_schema(
     TTL_FIELD,
     ResultField("value", {}, "The entry's value; left out unless include_values is true.", always=False),
 )
-LISTED_NAMESPACE = object_schema(NAMESPACE_FIELD, USED_BYTES_FIELD, ENTRY_COUNT_FIELD, QUOTA_FIELD)
+LISTED_NAMESPACE = object_schema(
+    NAMESPACE_FIELD,
+    USED_BYTES_FIELD,
+    ENTRY_COUNT_FIELD,
+    QUOTA_FIELD,
+    ENTRY_LIMIT_FIELD,
+    RECORD_COUNT_FIELD,
+    RECORD_LIMIT_FIELD,
+)

@@ -42,7 +42,7 @@ def test_a_wrong_ledger_is_corrected_and_reported(adapter: KeyValueStoreAdapter,
     with pytest.raises(NamespaceQuotaExceededError):
         adapter.set("one", "other", "fits in truth")
     report = adapter.recompute_ledgers()
-    assert report.drifts == (LedgerDrift("one", 99, 10, 5, 1),)
+    assert report.drifts == (LedgerDrift("one", 99, 10, 5, 1, 2, 2),)
     assert report.checked_namespaces == 2
     adapter.set("one", "other", "fits in truth")
     assert adapter.recompute_ledgers().drifts == ()
@@ -58,7 +58,7 @@ def test_a_wrong_global_ledger_is_corrected_and_reported(adapter: KeyValueStoreA
 
 def test_a_lost_ledger_is_created_again(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
     spoil(engine, "DELETE FROM kv_ledgers WHERE namespace = 'one'")
-    assert adapter.recompute_ledgers().drifts[0] == LedgerDrift("one", 0, 10, 0, 1)
+    assert adapter.recompute_ledgers().drifts[0] == LedgerDrift("one", 0, 10, 0, 1, 0, 2)
     assert adapter.usage("one")[0].used_bytes == 10
 
 
@@ -78,7 +78,7 @@ def test_a_ledger_may_be_corrected_above_its_quota(adapter: KeyValueStoreAdapter
         text=f'"{"x" * 200}"',
     )
     drifts = adapter.recompute_ledgers().drifts
-    assert drifts == (LedgerDrift("one", 10, 212, 1, 2), LedgerDrift(None, 11, 213, 2, 3))
+    assert drifts == (LedgerDrift("one", 10, 212, 1, 2, 2, 3), LedgerDrift(None, 11, 213, 2, 3))
     with pytest.raises(NamespaceQuotaExceededError):
         adapter.set("one", "other", 1)
     assert adapter.delete("one", "smuggled").deleted

@@ -17,6 +17,7 @@ from tests.support.store_processes import (
     crowd,
     fill,
     mix,
+    press,
     race,
     running_processes,
     swap,
@@ -30,6 +31,12 @@ _SNAPSHOT = text(
     " sum(l.lent_bytes), coalesce(sum(CASE WHEN l.slot > 0 THEN l.limit_bytes END), 0), max(l.slot),"
     " max(CASE WHEN l.slot = 0 THEN l.used_bytes + l.lent_bytes END)"
     " FROM kv_ledgers l GROUP BY l.namespace"
+)
+_RECORDS = text(
+    "SELECT l.namespace, sum(l.entry_count), sum(l.record_count),"
+    " (SELECT count(*) FROM kv_operations o WHERE o.namespace = l.namespace)"
+    " + (SELECT coalesce(sum(e.reserve), 0) FROM kv_entries e WHERE e.namespace = l.namespace)"
+    " FROM kv_ledgers l WHERE l.namespace <> '' GROUP BY l.namespace"
 )
 
 
@@ -83,7 +90,17 @@ def check_ledgers(engine: Engine, quotas: dict[str, int]) -> int:
         quota_bytes = quotas[""] if namespace == "" else quotas["namespace"]
         assert used_bytes <= granted <= quota_bytes
         assert lent_bytes == shares
+    check_records(engine)
     return sum(slots > 0 for *_, slots, _ in rows)
+
+
+def check_records(engine: Engine) -> list[tuple[str, int, int]]:
+    """Check that the operation records are as many as counted; return each namespace's entries and records."""
+    with engine.connect() as connection:
+        rows = connection.execute(_RECORDS).all()
+    for namespace, _, counted, actual in rows:
+        assert counted == actual, namespace
+    return [(namespace, entries, records) for namespace, entries, records, _ in rows]
 
 
 def watch(engine: Engine, futures: list[Future[Any]], quotas: dict[str, int]) -> Counter[str]:
@@ -104,6 +121,25 @@ def test_writers_never_exceed_a_namespaces_quota(processes: ProcessPoolExecutor,
     refused = sum(future.result() for future in futures)
     assert seen["snapshots"] > 5
     assert refused > 0
+
+
+def test_writers_never_exceed_the_limits_of_entries_records_and_namespaces(
+    processes: ProcessPoolExecutor, store: Store, engine: Engine
+) -> None:
+    limits = {"namespace_entry_limit": 60, "namespace_record_limit": 800, "namespace_limit": 5}
+    futures = start(processes, limited(store, **limits), press)
+    refused = Counter[str]()
+    while wait(futures, timeout=0.005, return_when=FIRST_EXCEPTION).not_done:
+        ledgers = check_records(engine)
+        assert len(ledgers) <= 5
+        assert all(entries <= 60 and records <= 800 for _, entries, records in ledgers)
+        if any(future.done() and future.exception() for future in futures):
+            break
+    for future in futures:
+        refused += future.result()
+    assert set(refused) == {"entries", "records", "namespaces"}
+    with create_kv_store_adapter(*store) as adapter:
+        assert adapter.recompute_ledgers().drifts == ()
 
 
 def test_first_increments_at_the_same_moment_lose_nothing(processes: ProcessPoolExecutor, store: Store) -> None:

@@ -28,6 +28,7 @@ from kvworker.errors import (
     InvalidTTLError,
     InvalidValueTypeError,
     KVStoreError,
+    LimitExceededError,
     NamespaceQuotaExceededError,
     NestedCallError,
     OperationExpiredError,
@@ -76,6 +77,12 @@ def with_quotas(**block: Any) -> InlineKeyValueStore:
 def write_to(opened: InlineKeyValueStore) -> None:
     with opened as store:
         store.set("n", "k", VALUE)
+
+
+def write_twice(opened: InlineKeyValueStore) -> None:
+    with opened as store:
+        store.set("n", "k", VALUE)
+        store.set("n", "another", VALUE)
 
 
 def configuration(_: InlineKeyValueStore) -> None:
@@ -196,6 +203,7 @@ PROVOKED: Mapping[type[KVStoreError], Provoke] = {
     ReplayTooLargeError: large_replay,
     NamespaceQuotaExceededError: lambda _: write_to(with_quotas(namespace_quota_bytes=5)),
     GlobalQuotaExceededError: lambda _: write_to(with_quotas(global_quota_bytes=5)),
+    LimitExceededError: lambda _: write_twice(with_quotas(namespace_entry_limit=1)),
     PolicyDeniedError: denied,
     StoreUnavailableError: no_database,
     PipelineError: pipeline,

@@ -13,6 +13,7 @@ import pytest
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.postgres.ledger_shares import SHARES, LedgerSplitter
 from kvworker.adapters.sql.adapter import SqlAdapter
+from kvworker.adapters.sql.write import Limits
 from kvworker.errors import GlobalQuotaExceededError, NamespaceQuotaExceededError
 from kvworker.model import Step
 from kvworker.testing import eventually
@@ -152,6 +153,10 @@ def test_a_recompute_merges_shares_and_an_empty_namespace_keeps_no_ledger(
     assert rows(connection, "n") == 1
     adapter.clear("n")
     adapter.recompute_ledgers()
+    assert rows(connection, "n") == 1  # its operation records are still there
+    connection.execute("UPDATE kv_operations SET expires_at = clock_timestamp()")
+    adapter.prune_operations()
+    assert adapter.recompute_ledgers().drifts == ()
     assert rows(connection, "n") == 0
 
 
@@ -190,7 +195,7 @@ def test_the_reply_to_a_write_does_not_wait_until_its_ledger_can_be_split(
         adapter.set("n", "key", 1)
 
         def split_now(lent: Any) -> None:
-            LedgerSplitter(adapter._dialect).split(lent, "n", QUOTA)
+            LedgerSplitter(adapter._dialect).split(lent, "n", Limits(QUOTA, None, 60.0))
 
         with locked(connection, "n"), finishes_within(2.0):
             adapter._executor.run(split_now)

@@ -94,7 +94,30 @@ def test_ledgers_of_the_previous_version_are_kept(engine: Engine) -> None:
     migrate(engine)
     with engine.connect() as connection:
         ledgers = connection.execute(text("SELECT * FROM kv_ledgers ORDER BY namespace"))
-        assert [tuple(row) for row in ledgers] == [("", 5, 1, None, None, 0, 0), ("n", 5, 1, 50, 40, 0, 0)]
+        assert [tuple(row) for row in ledgers] == [
+            (*ledger, 1, None, 0, 0, None, 0) for ledger in (("", 5, 1, None, None, 0, 0), ("n", 5, 1, 50, 40, 0, 0))
+        ]
+        assert connection.execute(text("SELECT name, total FROM kv_totals")).all() == [("namespaces", 1)]
+
+
+def test_shares_of_the_previous_version_are_merged(empty_postgres_url: str) -> None:
+    engine = create_engine(empty_postgres_url)
+    config = Config()
+    config.set_main_option("script_location", next(iter(migrations.__path__)))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.execute(
+            text(
+                "INSERT INTO kv_ledgers (namespace, slot, used_bytes, entry_count, limit_bytes, lent_bytes)"
+                " VALUES ('n', 0, 5, 1, 50, 20), ('n', 1, 7, 2, 10, 0), ('n', 2, -1, -1, 10, 0)"
+            )
+        )
+    migrate(engine)
+    with engine.connect() as connection:
+        ledgers = connection.execute(text("SELECT slot, used_bytes, entry_count, lent_bytes FROM kv_ledgers"))
+        assert ledgers.all() == [(0, 11, 2, 0)]
+    engine.dispose()
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any, TypeAlias
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.errors import QuotaExceededError, VersionConflictError
+from kvworker.errors import LimitExceededError, QuotaExceededError, VersionConflictError
 from kvworker.model import Action, IncrementResult, Operation, Step
 from kvworker.testing.apply_many import apply_all, make_operation
 
@@ -58,6 +58,23 @@ def fill(adapter: KeyValueStoreAdapter, seed: int) -> int:
                 adapter.set("namespace", key, "x" * chance.randrange(150))
         except QuotaExceededError:
             refused += 1
+    return refused
+
+
+def press(adapter: KeyValueStoreAdapter, seed: int) -> Counter[str]:
+    """Write many keys in a few namespaces, and then one key many times; return what refused how often."""
+    chance = random.Random(seed)  # noqa: S311 - not a secret
+    refused = Counter[str]()
+    for number in range(300):
+        namespace = f"namespace {chance.randrange(8)}" if number < 150 else "namespace"
+        key = f"key {chance.randrange(100)}" if number < 150 else "key"
+        try:
+            if chance.random() < 0.1:
+                adapter.delete(namespace, key)
+            else:
+                adapter.set(namespace, key, chance.choice([1, 2, 30]))
+        except LimitExceededError as error:
+            refused[error.counted] += 1
     return refused
 
 

@@ -22,11 +22,11 @@ from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engi
 from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate, write_signal
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
-from kvworker.adapters.sql.dialect import DriverConnection
+from kvworker.adapters.sql.dialect import DriverConnection, Ledger
 from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect, common_params
 from kvworker.adapters.sql.planning import Entry, Plan, Planner
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
-from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError
+from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError, NamespaceMissingError
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import StoreUnavailableError
@@ -158,7 +158,10 @@ class PostgresDialect(PlanningDialect):
         calls = [self._first_call(writes[i], limits) for i in plain]
         if reads:
             calls.append((self.statements["get_entries"], read_params(reads)))
-        rows = self._run_calls(connection, calls, is_transaction=bool(plain))
+        try:
+            rows = self._run_calls(connection, calls, is_transaction=bool(plain))
+        except psycopg.errors.DivisionByZero:
+            raise NamespaceMissingError from None
         outcomes: list[Record | GetResult | None] = [None] * len(writes)
         if reads:
             for i, result in zip(places, read_results(reads, rows.pop()), strict=True):
@@ -181,7 +184,7 @@ class PostgresDialect(PlanningDialect):
     def _first_call(self, write: Write, limits: Limits) -> Call:
         """Return the statement that will most likely apply the write, and its parameters."""
         params = self._plain_params(write, limits)
-        name = _IN_PLACE[write.action] if self._expects_same_size(write) else _charging_statement(write, params)
+        name = _IN_PLACE[write.action] if self._expects_same_size(write) else self._charging_statement(write, limits)
         return self.statements[name], params
 
     def _write_plain(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
@@ -190,7 +193,7 @@ class PostgresDialect(PlanningDialect):
         if self._expects_same_size(write):
             row = self.fetch_one(connection, _IN_PLACE[write.action], params)
         if row is None:
-            row = self.fetch_one(connection, _charging_statement(write, params), params)
+            row = self.fetch_one(connection, self._charging_statement(write, limits), params)
         if row is None:
             raise DuplicateOperationError
         return self._record_of(connection, write, limits, row)
@@ -204,7 +207,6 @@ class PostgresDialect(PlanningDialect):
             "text": step.text,
             "ttl_seconds": step.ttl_seconds,
             "delta": str(step.delta),
-            "globally": self._charges_globally(limits),
         }
 
     def _expects_same_size(self, write: Write) -> bool:
@@ -213,32 +215,36 @@ class PostgresDialect(PlanningDialect):
     def _record_of(self, connection: DriverConnection, write: Write, limits: Limits, row: Sequence[Any]) -> Record:
         """Return the record from the row of a write's statement, and learn from the rest of the row."""
         result, now, *charged = row
-        if charged:
-            grew, *meetings = charged
-            self._sizes.record_write(write.namespace, write.steps[0].key, kept_size=not grew)
+        name = (write.namespace, write.steps[0].key)
+        if len(charged) > 1:
+            grew, *meetings, _ = charged
+            self._sizes.record_write(*name, kept_size=not grew)
             self._split_where_writers_met(connection, write, limits, meetings)
+        elif charged == [False]:
+            # No operation record is left in reserve, so the next write must charge the ledger.
+            self._sizes.record_write(*name, kept_size=False)
         return Record(write.fingerprint, result, now, replayed=False)
 
     def _split_where_writers_met(
         self, connection: DriverConnection, write: Write, limits: Limits, meetings: Sequence[bool | None]
     ) -> None:
-        ledgers = ((write.namespace, limits.namespace_bytes), (GLOBAL_LEDGER, limits.global_bytes))
-        for (namespace, limit_bytes), met in zip(ledgers, meetings, strict=False):
+        for namespace, met in zip((write.namespace, GLOBAL_LEDGER), meetings, strict=False):
             if met:
-                self._splitter.split(connection, namespace, limit_bytes)
+                self._splitter.split(connection, namespace, limits)
 
-    def _charges_globally(self, limits: Limits) -> bool:
-        return limits.global_bytes is not None or self._has_global_ledger
+    def _charging_statement(self, write: Write, limits: Limits) -> StatementName:
+        globally = limits.global_bytes is not None or self._has_global_ledger
+        return (_CHARGING_GLOBALLY if globally else _CHARGING)[write.action]
 
-    def lock_ledger(self, connection: DriverConnection, namespace: str) -> tuple[int, int, int | None] | None:
+    def lock_ledger(self, connection: DriverConnection, namespace: str) -> Ledger | None:
         """Lock a ledger, and merge the shares into which it was split for concurrent writers."""
         params = {"namespace": namespace}
         first = self.fetch_one(connection, "lock_ledger", params)
         if first is None:
             return None
         self._has_global_ledger = self._has_global_ledger or namespace == GLOBAL_LEDGER
-        used_bytes, entry_count = self.fetch_one(connection, "merge_shares", params) or first[:2]
-        return used_bytes, entry_count, first[2]
+        used_bytes, entry_count, record_count = self.fetch_one(connection, "merge_shares", params) or first[:3]
+        return Ledger(used_bytes, entry_count, record_count, first[3], first[-1])
 
     def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
         """Lock and read every entry of the write. A missing one is created empty, so that it is locked as well."""
@@ -257,18 +263,21 @@ class PostgresDialect(PlanningDialect):
             "expiries": ["" if e.expires_at is None else repr(e.expires_at) for e in changed.values()],
             "sizes": [str(e.size_bytes) for e in changed.values()],
             "versions": [str(e.version) for e in changed.values()],
+            "reserves": [str(e.reserve) for e in changed.values()],
             "removed_keys": plan.removed,
         }
-        grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries")}
-        self.run(connection, "store_plan", {**params, **grown, **columns, "globally": True})
+        grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries", "grown_records")}
+        self.run(connection, "store_plan", {**params, **grown, **columns})
 
-    def delete_entries(self, connection: DriverConnection, namespace: str, *, may_wait: bool) -> tuple[int, int, int]:
+    def delete_entries(
+        self, connection: DriverConnection, namespace: str, *, may_wait: bool
+    ) -> tuple[int, int, int, int]:
         statement: StatementName = "delete_entries" if may_wait else "delete_arrived"
         try:
-            rows, live, freed_bytes = self.fetch_one(connection, statement, {"namespace": namespace})
+            rows, live, freed_bytes, reserve = self.fetch_one(connection, statement, {"namespace": namespace})
         except psycopg.errors.LockNotAvailable as error:
             raise ConflictError(NAMESPACE_KEPT_GROWING) from error
-        return rows, live, freed_bytes
+        return rows, live, freed_bytes, reserve
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
         """Read all entries in one statement, so that they are of the same instant."""
@@ -281,7 +290,3 @@ class PostgresDialect(PlanningDialect):
     ) -> tuple[int, int]:
         rows, freed_bytes = self.fetch_one(connection, statement, params)
         return rows, freed_bytes
-
-
-def _charging_statement(write: Write, params: Mapping[str, Any]) -> StatementName:
-    return (_CHARGING_GLOBALLY if params["globally"] else _CHARGING)[write.action]

@@ -9,11 +9,12 @@ from typing import Final
 import psycopg
 
 from kvworker.adapters.postgres.connection import OverdueError
-from kvworker.adapters.sql.schema import GLOBAL_QUOTA_CHECK, NAMESPACE_QUOTA_CHECK
+from kvworker.adapters.sql.schema import QUOTA_OF_CHECK
 from kvworker.adapters.sql.signals import (
     ConflictError,
     ConnectionLostError,
     DuplicateOperationError,
+    NamespaceMissingError,
     NotAnIntegerError,
     OutOfRangeError,
     QuotaRefusedError,
@@ -55,8 +56,12 @@ _SILENT: Final = (
 
 #: By SQLSTATE, what only the statement of a plain increment can mean.
 _INCREMENT_SIGNALS: Final[Mapping[str, type[Exception]]] = {"22P02": NotAnIntegerError, "22003": OutOfRangeError}
-#: What only a statement that records an operation can mean.
-_WRITE_SIGNALS: Final[Mapping[str, type[Exception]]] = {"23505": DuplicateOperationError}
+#: What only a statement that records an operation and charges its ledger can mean. It divides by the number of rows that
+#: it charged.
+_WRITE_SIGNALS: Final[Mapping[str, type[Exception]]] = {
+    "22012": NamespaceMissingError,
+    "23505": DuplicateOperationError,
+}
 
 #: By SQLSTATE, what every statement can mean.
 _MEANINGS: Final[Mapping[str, Callable[[], Exception]]] = {
@@ -142,6 +147,6 @@ def missing_privilege(reason: str | None) -> ConfigurationError:
 
 def _translate_check(error: psycopg.Error) -> Exception:
     constraint = error.diag.constraint_name
-    if constraint in {NAMESPACE_QUOTA_CHECK, GLOBAL_QUOTA_CHECK}:
-        return QuotaRefusedError(is_global=constraint == GLOBAL_QUOTA_CHECK)
+    if constraint is not None and constraint in QUOTA_OF_CHECK:
+        return QuotaRefusedError(QUOTA_OF_CHECK[constraint])
     return KVStoreError(f"the database refused the write by its constraint {constraint!r}")

@@ -14,8 +14,8 @@ from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.operation_records import ResultContext, batch_result, step_result, tools_of
 from kvworker.adapters.sql.reads import export_entries, read_entry, read_steps, read_steps_again
 from kvworker.adapters.sql.recorded_refusals import is_refusal
-from kvworker.adapters.sql.signals import SIGNALS
-from kvworker.adapters.sql.write import Limits, Record, make_write
+from kvworker.adapters.sql.signals import SIGNALS, NamespaceMissingError
+from kvworker.adapters.sql.write import Limits, Record, Write, make_write
 from kvworker.adapters.sql.writer import Writer
 from kvworker.adapters.step_adapter import StepAdapter
 from kvworker.errors import KVStoreError
@@ -51,7 +51,12 @@ class SqlAdapter(StepAdapter):
         self._dialect = dialect
         self._executor = Executor(dialect, engine, migrate_on_start=settings.migrate_on_start)
         self._limits = Limits(
-            settings.namespace_quota_bytes, settings.global_quota_bytes, settings.operation_retention_seconds
+            settings.namespace_quota_bytes,
+            settings.global_quota_bytes,
+            settings.operation_retention_seconds,
+            settings.entry_limit,
+            settings.record_limit,
+            settings.namespace_limit,
         )
         self._writer = Writer(self._executor, self._limits)
 
@@ -80,7 +85,7 @@ class SqlAdapter(StepAdapter):
             for operation in operations
         ]
         try:
-            outcomes = self._executor.run(partial(self._dialect.apply_many, writes=writes, limits=self._limits))
+            outcomes = self._apply_together(writes)
         except (KVStoreError, *SIGNALS):
             return [None] * len(operations)
         return [
@@ -91,6 +96,15 @@ class SqlAdapter(StepAdapter):
             else outcome
             for operation, outcome in zip(operations, outcomes, strict=True)
         ]
+
+    def _apply_together(self, writes: Sequence[Write]) -> list[Record | GetResult | None]:
+        work = partial(self._dialect.apply_many, writes=writes, limits=self._limits)
+        try:
+            return self._executor.run(work)
+        except NamespaceMissingError:
+            for namespace in sorted({write.namespace for write in writes if write.action != "get"}):
+                self._writer.found_namespace(namespace)
+            return self._executor.run(work)
 
     def clear(self, namespace: str, *, operation_id: str | None = None) -> ClearResult:
         record = self._writer.apply(make_write("clear", namespace, operation_id))

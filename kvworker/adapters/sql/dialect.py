@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from sqlalchemy import Engine
 
@@ -29,6 +29,16 @@ class DriverConnection(Protocol):
 
     def execute(self, query: str, params: Mapping[str, Any], /) -> Cursor:
         """Run a statement."""
+
+
+class Ledger(NamedTuple):
+    """A locked ledger: what it counts, the namespace's own quota, and how many times the configured limits it has."""
+
+    used_bytes: int
+    entry_count: int
+    record_count: int
+    quota_bytes: int | None = None
+    limit_factor: int = 1
 
 
 class Dialect(ABC):
@@ -141,10 +151,31 @@ class Dialect(ABC):
         """Run a named statement and return its first row, or None."""
         return self.run(connection, statement, params).fetchone()
 
-    def lock_ledger(self, connection: Any, namespace: str) -> tuple[int, int, int | None] | None:
-        """Lock a ledger as a single row; return its bytes, its entries and its own quota, or None if it is missing."""
-        row: tuple[int, int, int | None] | None = self.fetch_one(connection, "lock_ledger", {"namespace": namespace})
-        return row
+    def lock_ledger(self, connection: Any, namespace: str) -> Ledger | None:
+        """Lock a ledger as a single row and return it, or None if it is missing."""
+        row = self.fetch_one(connection, "lock_ledger", {"namespace": namespace})
+        return Ledger(*row) if row else None
+
+    def record_refusal(self, connection: Any, params: Mapping[str, Any]) -> bool:
+        """Add refusals to an operation's record; return False if it was applied, or its namespace has no ledger."""
+        return self.fetch_one(connection, "record_refusal", params) is not None
+
+    def withdraw_refusals(self, connection: Any, params: Mapping[str, Any]) -> str:
+        """Remove an operation's refusals and return them."""
+        row = self.fetch_one(connection, "withdraw_refusals", params)
+        return row[0] if row else ""
+
+    def found_namespace(self, connection: Any, params: Mapping[str, Any]) -> None:
+        """Create a namespace's ledger and count the namespace, unless it exists.
+
+        Raises:
+            QuotaRefusedError: there are as many namespaces as there may be.
+        """
+        self.run(connection, "found_namespace", params)
+
+    def remove_empty_ledgers(self, connection: Any) -> None:
+        """Remove the ledgers of namespaces that hold nothing, and count these no longer."""
+        self.run(connection, "remove_empty_ledgers", {})
 
     def find_record(self, connection: DriverConnection, namespace: str, operation_id: str) -> Record | None:
         """Return the record of an operation id, or None."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvworker.adapters.sql.executor import Executor
+from kvworker.adapters.sql.maintenance import count_namespaces
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.write import Limits
 from kvworker.model import (
@@ -93,7 +94,7 @@ def list_namespaces(executor: Executor, page: Page, limits: Limits) -> Namespace
 def namespace_usage(executor: Executor, namespace: str, limits: Limits) -> LedgerUsage:
     """Read a namespace's ledger. A namespace without a ledger uses nothing."""
     row = executor.run(lambda connection: _read_ledger(executor, connection, namespace))
-    return _usage((namespace, *(row or (0, 0, None))), limits)
+    return _usage((namespace, *(row or (0, 0, 0, None, 1))), limits)
 
 
 def all_usage(executor: Executor, limits: Limits) -> list[LedgerUsage]:
@@ -102,13 +103,22 @@ def all_usage(executor: Executor, limits: Limits) -> list[LedgerUsage]:
     usage = [_usage(row, limits) for row in rows if row[0] != GLOBAL_LEDGER]
     if limits.global_bytes is None:
         return usage
-    return usage + [_global_usage(row[1:3], limits) for row in rows if row[0] == GLOBAL_LEDGER]
+    return [*usage, total_usage(executor, limits)]
 
 
 def total_usage(executor: Executor, limits: Limits) -> LedgerUsage:
     """Read the usage of the whole store, from all ledgers."""
     row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "sum_ledgers", {}))
-    return _global_usage(row, limits)
+    used_bytes, entry_count, record_count = row
+    return LedgerUsage(
+        None,
+        used_bytes,
+        entry_count,
+        limits.global_bytes,
+        record_count=record_count,
+        namespace_count=count_namespaces(executor),
+        namespace_limit=limits.namespaces,
+    )
 
 
 def _page(prefix: str, limit: int, cursor: str | None) -> Page:
@@ -120,12 +130,16 @@ def _read_ledger(executor: Executor, connection: Any, namespace: str) -> Any:
 
 
 def _usage(row: Any, limits: Limits) -> LedgerUsage:
-    namespace, used_bytes, entry_count, own_quota = row
-    return LedgerUsage(namespace, used_bytes, entry_count, limits.namespace_bytes if own_quota is None else own_quota)
-
-
-def _global_usage(row: Any, limits: Limits) -> LedgerUsage:
-    return LedgerUsage(None, row[0], row[1], limits.global_bytes)
+    namespace, used_bytes, entry_count, record_count, own_quota, factor = row
+    return LedgerUsage(
+        namespace,
+        used_bytes,
+        entry_count,
+        limits.namespace_bytes if own_quota is None else own_quota,
+        entry_limit=limits.entries * factor,
+        record_count=record_count,
+        record_limit=limits.records * factor,
+    )
 
 
 def _listed(row: Any, *, include_values: bool) -> ListedEntry:

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from kvworker.adapters.sql.dialect import Ledger
 from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import QuotaRefusedError
-from kvworker.adapters.sql.write import Limits, Write
+from kvworker.adapters.sql.write import Limits, Quota, Write
 from kvworker.errors import (
     GlobalQuotaExceededError,
     InvalidRequestError,
+    LimitExceededError,
     NamespaceQuotaExceededError,
     QuotaExceededError,
 )
@@ -22,6 +24,11 @@ from kvworker.model import MAX_BATCH_ROWS, LedgerDrift, PruneReport, RecomputeRe
 _PURGE_BATCH_ROWS: Final = 1000
 #: The most expired entries that one search of a sweep finds: enough to fill several batches.
 _SEARCH_ROWS: Final = 2000
+#: How long a write that meets the limit of operation records waits for a prune.
+_PRUNE_SECONDS: Final = 2.0
+#: A recompute counts up to this many operation records of a namespace, since writers wait for it. Where there are more,
+#: it trusts the ledger.
+_MOST_RECORDS: Final = 200_000
 
 
 def sweep_expired(executor: Executor, *, batch_rows: int, budget_seconds: float) -> SweepReport:
@@ -45,22 +52,36 @@ def purge_expired(executor: Executor, namespace: str | None) -> None:
         rows, _ = executor.run(lambda connection: executor.dialect.delete_expired(connection, "purge_batch", params))
 
 
+def make_room(executor: Executor, namespace: str, quota: Quota) -> None:
+    """Delete what has expired and counts against a quota or a limit."""
+    purge_expired(executor, namespace if quota in {"namespace", "entries", "records"} else None)
+    if quota in {"records", "namespaces"}:
+        prune_operations(executor, batch_rows=_PURGE_BATCH_ROWS, budget_seconds=_PRUNE_SECONDS)
+    if quota == "namespaces":
+        executor.run(executor.dialect.remove_empty_ledgers)
+
+
+def count_namespaces(executor: Executor) -> int:
+    """Return the number of namespaces that have entries, operation records or an own quota."""
+    row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "count_namespaces", {}))
+    return row[0] if row else 0
+
+
 def quota_error(executor: Executor, write: Write, refusal: QuotaRefusedError, limits: Limits) -> QuotaExceededError:
     """Make the error for a refused write from the current state of its ledger."""
-    used_bytes, own_quota = executor.run(partial(_read_refusing_ledger, executor, write=write, refusal=refusal))
-    requested_bytes = refusal.requested_bytes
-    if refusal.is_global:
-        return GlobalQuotaExceededError(limits.global_bytes or 0, used_bytes, requested_bytes)
-    quota_bytes = limits.namespace_bytes if own_quota is None else own_quota
-    return NamespaceQuotaExceededError(write.namespace, quota_bytes, used_bytes, requested_bytes)
-
-
-def _read_refusing_ledger(
-    executor: Executor, connection: Any, write: Write, refusal: QuotaRefusedError
-) -> tuple[int, int | None]:
-    params = {"namespace": GLOBAL_LEDGER if refusal.is_global else write.namespace}
-    used_bytes, _, own_quota = executor.dialect.fetch_one(connection, "ledger_usage", params) or (0, 0, None)
-    return used_bytes, own_quota
+    params = {"namespace": GLOBAL_LEDGER if refusal.quota == "store" else write.namespace}
+    row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "ledger_usage", params))
+    ledger = Ledger(*(row or (0, 0, 0)))
+    if refusal.quota == "store":
+        return GlobalQuotaExceededError(limits.global_bytes or 0, ledger.used_bytes, refusal.requested_bytes)
+    if refusal.quota == "entries":
+        limit = limits.entries * ledger.limit_factor
+        return LimitExceededError("entries", write.namespace, limit, ledger.entry_count)
+    if refusal.quota == "records":
+        limit = limits.records * ledger.limit_factor
+        return LimitExceededError("records", write.namespace, limit, ledger.record_count)
+    quota_bytes = limits.namespace_bytes if ledger.quota_bytes is None else ledger.quota_bytes
+    return NamespaceQuotaExceededError(write.namespace, quota_bytes, ledger.used_bytes, refusal.requested_bytes)
 
 
 def ensure_global_ledger(executor: Executor) -> None:
@@ -88,6 +109,7 @@ def recompute_ledgers(executor: Executor, *, after: str | None, budget_seconds: 
         after = namespace
     checked = len(drifts)
     drifts.append(executor.run(partial(_recompute_global, executor)))
+    executor.run(partial(_recount_namespaces, executor))
     return RecomputeReport(checked, _without_none(drifts))
 
 
@@ -181,41 +203,53 @@ def _namespaces(executor: Executor, after: str | None) -> Iterator[str]:
 def _recompute(executor: Executor, connection: Any, namespace: str) -> LedgerDrift | None:
     dialect, params = executor.dialect, {"namespace": namespace}
     with dialect.transaction(connection):
-        ledger = dialect.lock_ledger(connection, namespace)
-        if ledger is None:
+        recorded = dialect.lock_ledger(connection, namespace)
+        if recorded is None:
             dialect.run(connection, "create_ledger", params)
-            ledger = dialect.lock_ledger(connection, namespace) or (0, 0, None)
-        recorded = ledger[:2]
-        actual = dialect.fetch_one(connection, "sum_entries", params)
-        if actual[1] == 0:
+            recorded = dialect.lock_ledger(connection, namespace) or Ledger(0, 0, 0)
+        summed = dialect.fetch_one(connection, "sum_entries", {**params, "most_records": _MOST_RECORDS})
+        used_bytes, entry_count, record_count = summed
+        if record_count >= _MOST_RECORDS:
+            record_count = max(record_count, recorded.record_count)
+        actual = recorded._replace(used_bytes=used_bytes, entry_count=entry_count, record_count=record_count)
+        if actual.entry_count == actual.record_count == 0:
             dialect.run(connection, "remove_ledger", params)
         if recorded != actual:
-            dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
+            dialect.run(connection, "correct_ledger", {**params, **actual._asdict()})
     return _drift(namespace, recorded, actual)
 
 
 def _recompute_global(executor: Executor, connection: Any) -> LedgerDrift | None:
     dialect, params = executor.dialect, {"namespace": GLOBAL_LEDGER}
     with dialect.transaction(connection):
-        ledger = dialect.lock_ledger(connection, GLOBAL_LEDGER)
-        if ledger is None:
+        recorded = dialect.lock_ledger(connection, GLOBAL_LEDGER)
+        if recorded is None:
             return None
-        recorded = ledger[:2]
-        actual = dialect.fetch_one(connection, "sum_ledgers", {})
+        used_bytes, entry_count, _ = dialect.fetch_one(connection, "sum_ledgers", {})
+        actual = recorded._replace(used_bytes=used_bytes, entry_count=entry_count)
         if recorded != actual:
-            dialect.run(connection, "correct_ledger", {**params, "used_bytes": actual[0], "entry_count": actual[1]})
+            dialect.run(connection, "correct_ledger", {**params, **actual._asdict()})
     return _drift(None, recorded, actual)
 
 
-def _drift(namespace: str | None, recorded: tuple[int, int], actual: tuple[int, int]) -> LedgerDrift | None:
-    if tuple(recorded) == tuple(actual):
+def _recount_namespaces(executor: Executor, connection: Any) -> None:
+    dialect = executor.dialect
+    with dialect.transaction(connection):
+        dialect.fetch_one(connection, "lock_namespaces", {})
+        dialect.run(connection, "correct_namespaces", {})
+
+
+def _drift(namespace: str | None, recorded: Ledger, actual: Ledger) -> LedgerDrift | None:
+    if recorded == actual:
         return None
     return LedgerDrift(
         namespace,
-        recorded_bytes=recorded[0],
-        actual_bytes=actual[0],
-        recorded_entries=recorded[1],
-        actual_entries=actual[1],
+        recorded_bytes=recorded.used_bytes,
+        actual_bytes=actual.used_bytes,
+        recorded_entries=recorded.entry_count,
+        actual_entries=actual.entry_count,
+        recorded_records=recorded.record_count,
+        actual_records=actual.record_count,
     )
 
 

@@ -9,11 +9,16 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kvworker.adapters.sql.dialect import Dialect, DriverConnection
+from kvworker.adapters.sql.dialect import Dialect, DriverConnection, Ledger
 from kvworker.adapters.sql.operation_records import batch_answer, batch_record
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, Room, UnboundedRoom
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
-from kvworker.adapters.sql.signals import AlreadyRecordedError, ConflictError, QuotaRefusedError
+from kvworker.adapters.sql.signals import (
+    AlreadyRecordedError,
+    ConflictError,
+    NamespaceMissingError,
+    QuotaRefusedError,
+)
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import ReadTooLargeError
 from kvworker.model import MAX_READ_BYTES
@@ -34,8 +39,11 @@ class PlanningDialect(Dialect):
         """Store the planned entries, the record and the ledgers; ``params`` has everything but the entries."""
 
     @abstractmethod
-    def delete_entries(self, connection: Any, namespace: str, *, may_wait: bool) -> tuple[int, int, int]:
-        """Delete all entries of a namespace; return the rows, how many of them were live, and their bytes.
+    def delete_entries(self, connection: Any, namespace: str, *, may_wait: bool) -> tuple[int, int, int, int]:
+        """Delete all entries of a namespace.
+
+        Returns:
+            The rows, how many of them were live, their bytes, and the operation records that they held in reserve.
 
         Raises:
             ConflictError: another writer holds an entry, and ``may_wait`` is false.
@@ -56,24 +64,25 @@ class PlanningDialect(Dialect):
             recorded = self.find_record(connection, write.namespace, write.operation_id)
             if recorded is not None:
                 return recorded
-            rows, live, freed_bytes = self._delete_all(connection, write.namespace)
+            rows, live, freed_bytes, reserve = self._delete_all(connection, write.namespace)
             result = f"{live} {freed_bytes}"
-            params |= {"result": result, "grown_bytes": -freed_bytes, "grown_entries": -rows}
+            grown = {"grown_bytes": -freed_bytes, "grown_entries": -rows, "grown_records": 1 - reserve}
+            params |= {"result": result, **grown}
             self.store_plan(connection, params, Plan({}, {}))
         return Record(write.fingerprint, result, 0.0, replayed=False)
 
-    def _delete_all(self, connection: Any, namespace: str) -> tuple[int, int, int]:
+    def _delete_all(self, connection: Any, namespace: str) -> tuple[int, ...]:
         """Delete until a round finds nothing.
 
         While a delete waits for one entry, others may be written that it does not see. When the last round begins,
         everything written before that moment is gone.
         """
-        total = (0, 0, 0)
+        total: tuple[int, ...] = (0, 0, 0, 0)
         for number in range(_MAX_DELETE_ROUNDS):
             found = self.delete_entries(connection, namespace, may_wait=number == 0)
             if found[0] == 0:
                 return total
-            total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
+            total = tuple(map(sum, zip(total, found, strict=True)))
         raise ConflictError(NAMESPACE_KEPT_GROWING)
 
     def plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
@@ -103,44 +112,51 @@ class PlanningDialect(Dialect):
             "result": record,
             "grown_bytes": plan.grown_bytes,
             "grown_entries": plan.grown_entries,
+            "grown_records": plan.grown_records,
         }
         try:
             self.store_plan(connection, params, plan)
         except self.driver_errors as error:
             meaning = self.translate(error)
             if isinstance(meaning, QuotaRefusedError):
-                raise QuotaRefusedError(is_global=meaning.is_global, requested_bytes=plan.grown_bytes) from error
+                raise QuotaRefusedError(meaning.quota, plan.grown_bytes) from error
             raise
 
     def _lock_room(self, connection: DriverConnection, write: Write, limits: Limits) -> Room:
         """Lock the ledgers, the namespace's first, and return the room that they leave."""
-        used_bytes, own_quota = self._lock_namespace(connection, write.namespace)
+        ledger = self._lock_namespace(connection, write.namespace)
         global_ledger = self.lock_ledger(connection, GLOBAL_LEDGER)
         return Room(
-            limits.namespace_bytes if own_quota is None else own_quota,
-            used_bytes,
+            limits.namespace_bytes if ledger.quota_bytes is None else ledger.quota_bytes,
+            ledger.used_bytes,
             limits.global_bytes,
-            global_ledger[0] if global_ledger else 0,
+            global_ledger.used_bytes if global_ledger else 0,
             write.purged,
+            limits.entries * ledger.limit_factor,
+            ledger.entry_count,
         )
 
-    def _lock_namespace(self, connection: Any, namespace: str) -> tuple[int, int | None]:
-        """Lock a namespace's ledger, creating it if necessary; return the bytes used and the namespace's own quota."""
-        while True:
-            ledger = self.lock_ledger(connection, namespace)
-            if ledger is not None:
-                return ledger[0], ledger[2]
-            # A recompute may remove it again before it is locked.
-            self.run(connection, "create_ledger", {"namespace": namespace})
+    def _lock_namespace(self, connection: Any, namespace: str) -> Ledger:
+        """Lock a namespace's ledger and return it.
+
+        Raises:
+            NamespaceMissingError: it does not exist.
+        """
+        ledger = self.lock_ledger(connection, namespace)
+        if ledger is None:
+            raise NamespaceMissingError
+        return ledger
 
     def set_quota(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Set or remove a namespace's own quota, or return the record of the same operation."""
-        params = {**common_params(write, limits), "quota_bytes": write.quota_bytes, "result": ""}
+        quota = {"quota_bytes": write.quota_bytes, "limit_factor": limits.factor(write.quota_bytes)}
+        params = {**common_params(write, limits), **quota, "result": ""}
         with self.transaction(connection):
             recorded = self.find_record(connection, write.namespace, write.operation_id)
             if recorded is not None:
                 return recorded
-            self.run(connection, "record_operation", params)
+            grown = {"grown_bytes": 0, "grown_entries": 0, "grown_records": 1}
+            self.store_plan(connection, {**params, **grown}, Plan({}, {}))
             self._lock_namespace(connection, write.namespace)
             self.run(connection, "set_quota", params)
         return Record(write.fingerprint, "", 0.0, replayed=False)
@@ -153,7 +169,9 @@ def common_params(write: Write, limits: Limits) -> dict[str, Any]:
         "operation_id": write.operation_id,
         "fingerprint": write.fingerprint,
         "limit_bytes": limits.namespace_bytes,
-        "global_limit_bytes": limits.global_bytes,
+        "global_limit": limits.global_bytes,
+        "entry_limit": limits.entries,
+        "record_limit": limits.records,
         "retention_seconds": limits.retention_seconds,
     }
 

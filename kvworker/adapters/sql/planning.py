@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from kvworker.adapters.sql.operation_records import read_entry_text, written_record
 from kvworker.adapters.sql.signals import QuotaRefusedError
+from kvworker.adapters.sql.write import Quota
 from kvworker.errors import (
     BatchRefusedError,
     CounterOverflowError,
     GlobalQuotaExceededError,
     InvalidValueTypeError,
     KVStoreError,
+    LimitExceededError,
     NamespaceQuotaExceededError,
     VersionConflictError,
 )
@@ -47,13 +49,15 @@ class StepRefusedError(Exception):
 class Entry:
     """An entry as stored, or as planned. A missing entry has 0 bytes.
 
-    ``text`` is None if the value was not read because the plan does not depend on it.
+    ``text`` is None if the value was not read because the plan does not depend on it. ``reserve`` is the number of
+    operation records that the ledger has counted in advance for this entry; one of them is for its deletion.
     """
 
     text: str | None = None
     expires_at: float | None = None
     size_bytes: int = 0
     version: int = 0
+    reserve: int = 0
 
     def is_live(self, now: float) -> bool:
         """Return whether the entry exists and has not expired."""
@@ -64,36 +68,47 @@ class Entry:
 class Room:
     """The room that the quotas leave, charged step by step: a step that does not fit is refused individually.
 
-    ``global_quota_bytes`` is None without a global quota. ``purged`` names the quotas (True is the global one) whose
-    expired entries were purged already, so that a refusal by them is final.
+    ``global_quota_bytes`` is None without a global quota, and ``entry_limit`` without a limit of entries. ``purged``
+    names the quotas whose expired entries were purged already, so that a refusal by them is final.
     """
 
     quota_bytes: int
     used_bytes: int
     global_quota_bytes: int | None
     global_used_bytes: int
-    purged: frozenset[bool]
+    purged: frozenset[Quota]
+    entry_limit: int | None = None
+    entry_count: int = 0
 
-    def charge(self, namespace: str, grown_bytes: int) -> None:
-        """Charge growth in bytes to both ledgers, or credit shrinkage.
+    def charge(self, namespace: str, grown_bytes: int, grown_entries: int = 0) -> None:
+        """Charge growth to both ledgers, or credit shrinkage.
 
         Raises:
-            NamespaceQuotaExceededError, GlobalQuotaExceededError: it does not fit.
+            NamespaceQuotaExceededError, GlobalQuotaExceededError, LimitExceededError: it does not fit.
             QuotaRefusedError: it does not fit, but purging expired entries may help.
         """
-        if grown_bytes > 0 and self.used_bytes + grown_bytes > self.quota_bytes:
-            self._ask_for_purge(is_global=False)
-            raise NamespaceQuotaExceededError(namespace, self.quota_bytes, self.used_bytes, grown_bytes)
-        limit_bytes = self.global_quota_bytes
-        if grown_bytes > 0 and limit_bytes is not None and self.global_used_bytes + grown_bytes > limit_bytes:
-            self._ask_for_purge(is_global=True)
-            raise GlobalQuotaExceededError(limit_bytes, self.global_used_bytes, grown_bytes)
+        if grown_bytes > 0:
+            self._check_bytes(namespace, grown_bytes)
+        limit = self.entry_limit
+        if grown_entries > 0 and limit is not None and self.entry_count + grown_entries > limit:
+            self._ask_for_purge("entries")
+            raise LimitExceededError("entries", namespace, limit, self.entry_count)
         self.used_bytes += grown_bytes
         self.global_used_bytes += grown_bytes
+        self.entry_count += grown_entries
 
-    def _ask_for_purge(self, *, is_global: bool) -> None:
-        if is_global not in self.purged:
-            raise QuotaRefusedError(is_global=is_global)
+    def _check_bytes(self, namespace: str, grown_bytes: int) -> None:
+        if self.used_bytes + grown_bytes > self.quota_bytes:
+            self._ask_for_purge("namespace")
+            raise NamespaceQuotaExceededError(namespace, self.quota_bytes, self.used_bytes, grown_bytes)
+        limit_bytes = self.global_quota_bytes
+        if limit_bytes is not None and self.global_used_bytes + grown_bytes > limit_bytes:
+            self._ask_for_purge("store")
+            raise GlobalQuotaExceededError(limit_bytes, self.global_used_bytes, grown_bytes)
+
+    def _ask_for_purge(self, quota: Quota) -> None:
+        if quota not in self.purged:
+            raise QuotaRefusedError(quota)
 
 
 @dataclass(slots=True)
@@ -102,15 +117,19 @@ class UnboundedRoom:
 
     grown_bytes: int = 0
     peak_bytes: int = 0
+    grown_entries: int = 0
+    peak_entries: int = 0
 
-    def charge(self, _namespace: str, grown_bytes: int) -> None:
-        """Add growth in bytes, or subtract shrinkage."""
+    def charge(self, _namespace: str, grown_bytes: int, grown_entries: int = 0) -> None:
+        """Add growth, or subtract shrinkage."""
         self.grown_bytes += grown_bytes
         self.peak_bytes = max(self.peak_bytes, self.grown_bytes)
+        self.grown_entries += grown_entries
+        self.peak_entries = max(self.peak_entries, self.grown_entries)
 
     def fits_each_step(self) -> bool:
         """Return whether every single step fits if the whole write does."""
-        return self.peak_bytes <= max(0, self.grown_bytes)
+        return self.peak_bytes <= max(0, self.grown_bytes) and self.peak_entries <= max(0, self.grown_entries)
 
 
 @dataclass(slots=True)
@@ -143,6 +162,11 @@ class Plan:
     def grown_entries(self) -> int:
         """The number of entries that the ledger grows by; negative if it shrinks."""
         return sum((e.size_bytes > 0) - (self.before[key].size_bytes > 0) for key, e in self.after.items())
+
+    @property
+    def grown_records(self) -> int:
+        """The operation records that the ledger grows by: the write's own, and those that entries hold in reserve."""
+        return 1 + sum(entry.reserve - self.before[key].reserve for key, entry in self.after.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +208,11 @@ class Planner:
         entry = plan.after[step.key]
         changed, record = self._apply(step, entry, plan.versions.get(step.key, 0) + 1)
         if room is not None:
-            room.charge(self.namespace, changed.size_bytes - entry.size_bytes)
+            exists, existed = changed.size_bytes > 0, entry.size_bytes > 0
+            room.charge(self.namespace, changed.size_bytes - entry.size_bytes, exists - existed)
         if step.action == "get":
             plan.read_bytes += entry.size_bytes
-        plan.after[step.key] = changed
+        plan.after[step.key] = replace(changed, reserve=max(1, entry.reserve)) if changed.size_bytes else changed
         if changed.version > entry.version:
             plan.versions[step.key] = changed.version
         return record

@@ -6,6 +6,7 @@ can be distributed by namespace.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -25,12 +26,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from kvworker.adapters.sql.write import Quota
+
 #: The revision that this version of the package works with: the newest file in ``migrations/versions``.
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 VERSION_TABLE = "kv_schema_version"
 
 NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
 GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"
+ENTRY_LIMIT_CHECK = "kv_ledgers_entry_limit"
+RECORD_LIMIT_CHECK = "kv_ledgers_record_limit"
+NAMESPACE_LIMIT_CHECK = "kv_totals_limit"
+#: What a write exceeds if the database refuses it by a constraint.
+QUOTA_OF_CHECK: Mapping[str, Quota] = {
+    NAMESPACE_QUOTA_CHECK: "namespace",
+    GLOBAL_QUOTA_CHECK: "store",
+    ENTRY_LIMIT_CHECK: "entries",
+    RECORD_LIMIT_CHECK: "records",
+    NAMESPACE_LIMIT_CHECK: "namespaces",
+}
 #: The name of the global ledger's row. A namespace is never blank.
 GLOBAL_LEDGER = ""
 
@@ -52,6 +66,9 @@ entries = Table(
     Column("previous_bytes", BigInteger, nullable=False),
     # The default is for entries from before entries had versions.
     Column("version", BigInteger, nullable=False, server_default=text("1")),
+    # Operation records that the ledger has counted in advance for writes of this entry, and those of the last write.
+    Column("reserve", SmallInteger, nullable=False, server_default=text("1")),
+    Column("granted", SmallInteger, nullable=False, server_default=text("0")),
     Index(
         "kv_entries_expires_at",
         "expires_at",
@@ -73,9 +90,19 @@ ledgers = Table(
     Column("slot", SmallInteger, primary_key=True, autoincrement=False, server_default=text("0")),
     # The sum of the other slots' limits.
     Column("lent_bytes", BigInteger, nullable=False, server_default=text("0")),
-    # A NULL limit passes both checks.
+    # How many times the configured limits of entries and records apply.
+    Column("limit_factor", BigInteger, nullable=False, server_default=text("1")),
+    Column("entry_limit", BigInteger),
+    Column("lent_entries", BigInteger, nullable=False, server_default=text("0")),
+    # Operation records, with those that entries hold in reserve.
+    Column("record_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("record_limit", BigInteger),
+    Column("lent_records", BigInteger, nullable=False, server_default=text("0")),
+    # A NULL limit passes the checks.
     CheckConstraint("namespace = '' OR used_bytes + lent_bytes <= limit_bytes", name=NAMESPACE_QUOTA_CHECK),
     CheckConstraint("namespace <> '' OR used_bytes + lent_bytes <= limit_bytes", name=GLOBAL_QUOTA_CHECK),
+    CheckConstraint("entry_count + lent_entries <= entry_limit", name=ENTRY_LIMIT_CHECK),
+    CheckConstraint("record_count + lent_records <= record_limit", name=RECORD_LIMIT_CHECK),
     sqlite_with_rowid=False,
 )
 
@@ -88,6 +115,17 @@ operations = Table(
     Column("result", Text, nullable=False),
     Column("expires_at", INSTANT, nullable=False),
     Index("kv_operations_expires_at", "expires_at"),
+    sqlite_with_rowid=False,
+)
+
+#: Totals of the whole store: one row, the number of namespaces.
+totals = Table(
+    "kv_totals",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+    Column("total_limit", BigInteger),
+    CheckConstraint("total <= total_limit", name=NAMESPACE_LIMIT_CHECK),
     sqlite_with_rowid=False,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvworker.adapters.sql.write import Record
+from kvworker.adapters.sql.write import Quota, Record
 
 
 class RetryableError(Exception):
@@ -44,16 +44,20 @@ class OutOfRangeError(Exception):
 
 
 class QuotaRefusedError(Exception):
-    """A ledger's check refused the write; ``requested_bytes`` is its growth, or 0 if unknown.
+    """A check refused the write; ``requested_bytes`` is its growth, or 0 if unknown.
 
     A plain statement does not know its growth. After a refusal the write is planned, which makes the growth known.
     """
 
-    def __init__(self, *, is_global: bool, requested_bytes: int = 0) -> None:
-        super().__init__(is_global, requested_bytes)
-        self.is_global = is_global
+    def __init__(self, quota: Quota, requested_bytes: int = 0) -> None:
+        super().__init__(quota, requested_bytes)
+        self.quota = quota
         self.requested_bytes = requested_bytes
 
 
+class NamespaceMissingError(Exception):
+    """The namespace has no ledger yet, so the write was rolled back: it must be founded first."""
+
+
 #: The signals that end a single write. ``Writer`` turns each into a record or an error.
-SIGNALS: Final = (DuplicateOperationError, NotAnIntegerError, OutOfRangeError, QuotaRefusedError)
+SIGNALS: Final = (DuplicateOperationError, NotAnIntegerError, OutOfRangeError, QuotaRefusedError, NamespaceMissingError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from kvworker.model import Step, check_namespace, check_operation_id, new_operation_id
 
@@ -13,13 +13,21 @@ from kvworker.model import Step, check_namespace, check_operation_id, new_operat
 _FINGERPRINT_NAMES: Final = {"set": "set_entry", "delete": "delete_entry", "increment": "increment_entry"}
 
 
+#: What a write may exceed: the bytes of its namespace or of the store, or the number of entries or of operation records
+#: of its namespace, or of namespaces.
+Quota: TypeAlias = Literal["namespace", "store", "entries", "records", "namespaces"]
+#: No limit is larger, and a namespace's own quota multiplies its limits by at most the other number.
+_MAX_LIMIT: Final = 2**40
+_MAX_LIMIT_FACTOR: Final = 2**20
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """A write, ready for the database.
 
     ``action`` is a step's action, ``batch``, ``clear`` or ``set_quota``. In a batch that is not ``atomic``, steps are
-    refused individually. ``purged`` names the quotas (True is the global one) whose expired entries were purged
-    already, so that a refusal by them is final.
+    refused individually. ``purged`` names the quotas for which expired entries and records were purged already, so
+    that a refusal by them is final.
     """
 
     action: str
@@ -29,7 +37,7 @@ class Write:
     steps: tuple[Step, ...] = ()
     atomic: bool = True
     quota_bytes: int | None = None
-    purged: frozenset[bool] = frozenset()
+    purged: frozenset[Quota] = frozenset()
 
     @property
     def is_plain(self) -> bool:
@@ -49,11 +57,21 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The quotas in bytes, and how long operation records are kept. Every write sends them to the database."""
+    """The quotas in bytes, how long operation records are kept, and how many rows there may be.
+
+    Every write sends them to the database. ``entries`` and ``records`` are those of a namespace.
+    """
 
     namespace_bytes: int
     global_bytes: int | None
     retention_seconds: float
+    entries: int = _MAX_LIMIT
+    records: int = _MAX_LIMIT
+    namespaces: int = _MAX_LIMIT
+
+    def factor(self, own_quota: int | None) -> int:
+        """Return how many times the limits of entries and records a namespace with its own quota has."""
+        return min(_MAX_LIMIT_FACTOR, max(1, (own_quota or 0) // self.namespace_bytes))
 
 
 @dataclass(frozen=True, slots=True)

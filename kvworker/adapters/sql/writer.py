@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from kvworker.adapters.sql import maintenance
 from kvworker.adapters.sql.executor import Executor
@@ -18,15 +18,25 @@ from kvworker.adapters.sql.recorded_refusals import (
     refusal_line,
     refusal_of_this_attempt,
 )
-from kvworker.adapters.sql.signals import DuplicateOperationError, NotAnIntegerError, OutOfRangeError, QuotaRefusedError
-from kvworker.adapters.sql.statements import StatementName
+from kvworker.adapters.sql.signals import (
+    DuplicateOperationError,
+    NamespaceMissingError,
+    NotAnIntegerError,
+    OutOfRangeError,
+    QuotaRefusedError,
+)
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import (
     CounterOverflowError,
     IdempotencyConflictError,
     InvalidValueTypeError,
+    KVStoreError,
+    LimitExceededError,
     StoreUnavailableError,
 )
+
+#: A ledger that another process removes before it is used is created again, this many times.
+_MAX_FOUNDINGS: Final = 5
 
 
 class Writer:
@@ -80,28 +90,59 @@ class Writer:
             self._global_ledger_exists = True
 
     def _record_refusals(self, write: Write, refusals: str) -> Record | None:
-        """Record refusals. If a copy of the operation was applied at the same moment, return its record instead."""
-        if not refusals or self._run("record_refusal", write, result=refusals):
-            return None
-        return self.find_record(write.namespace, write.operation_id)
+        """Record refusals. If a copy of the operation was applied at the same moment, return its record instead.
+
+        A namespace whose operation records are at their limit records no refusals.
+        """
+        params = {**common_params(write, self._limits), "result": refusals}
+        try:
+            while refusals and not self._executor.run(partial(self._dialect.record_refusal, params=params)):
+                record = self.find_record(write.namespace, write.operation_id)
+                if record is not None:
+                    return record
+                self.found_namespace(write.namespace)
+        except (QuotaRefusedError, LimitExceededError):
+            pass
+        return None
 
     def _withdraw_refusals(self, write: Write) -> str:
-        return "".join(row[0] for row in self._run("withdraw_refusals", write))
-
-    def _run(self, statement: StatementName, write: Write, **params: str) -> list[Any]:
-        all_params = {**common_params(write, self._limits), **params}
-        return self._executor.run(lambda connection: self._dialect.run(connection, statement, all_params).fetchall())
+        params = common_params(write, self._limits)
+        return self._executor.run(partial(self._dialect.withdraw_refusals, params=params))
 
     def _apply_with_purge(self, write: Write) -> Record:
-        """Apply a write. If a quota refuses it, purge expired entries and try again before giving up."""
+        """Apply a write. If a quota refuses it, purge what has expired and try again before giving up."""
+        founded = 0
         while True:
             try:
                 return self._apply_once(write)
+            except NamespaceMissingError:
+                founded += 1
+                if founded > _MAX_FOUNDINGS:
+                    raise KVStoreError("the ledger of the namespace vanishes whenever it is created") from None
+                self.found_namespace(write.namespace)
             except QuotaRefusedError as refusal:
-                if refusal.is_global in write.purged:
+                if refusal.quota in write.purged:
                     raise maintenance.quota_error(self._executor, write, refusal, self._limits) from refusal.__cause__
-                write = replace(write, purged=write.purged | {refusal.is_global})
-                maintenance.purge_expired(self._executor, None if refusal.is_global else write.namespace)
+                write = replace(write, purged=write.purged | {refusal.quota})
+                maintenance.make_room(self._executor, write.namespace, refusal.quota)
+
+    def found_namespace(self, namespace: str) -> None:
+        """Create a namespace's ledger. If there are too many namespaces, remove the empty ones and try again.
+
+        Raises:
+            LimitExceededError: there are still too many.
+        """
+        params = {"namespace": namespace, "namespace_limit": self._limits.namespaces}
+        work = partial(self._dialect.found_namespace, params=params)
+        try:
+            self._executor.run(work)
+        except QuotaRefusedError:
+            maintenance.make_room(self._executor, namespace, "namespaces")
+            try:
+                self._executor.run(work)
+            except QuotaRefusedError:
+                count = maintenance.count_namespaces(self._executor)
+                raise LimitExceededError("namespaces", None, self._limits.namespaces, count) from None
 
     def _apply_once(self, write: Write) -> Record:
         operation_id = write.operation_id

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
@@ -20,7 +20,7 @@ from kvworker.adapters.sql.operation_records import entry_result
 from kvworker.adapters.sql.planned_writes import PlanningDialect
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, StepRefusedError
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
-from kvworker.adapters.sql.signals import AlreadyRecordedError
+from kvworker.adapters.sql.signals import AlreadyRecordedError, NamespaceMissingError
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.adapters.sqlite.engine import is_in_memory, make_sqlite_engine
@@ -28,6 +28,8 @@ from kvworker.adapters.sqlite.errors import cannot_connect, translate
 from kvworker.errors import ConfigurationError
 from kvworker.model import GetResult
 from kvworker.settings.adapters import SqliteSettings
+
+_GROWN_RECORD: Final[Mapping[str, int]] = {"grown_bytes": 0, "grown_entries": 0, "grown_records": 1}
 
 
 class SqliteDialect(PlanningDialect):
@@ -139,15 +141,46 @@ class SqliteDialect(PlanningDialect):
         for key in plan.removed:
             self.run(connection, "delete_entry", {"namespace": params["namespace"], "key": key})
         self.run(connection, "record_operation", params)
+        if self.fetch_one(connection, "charge_ledger", params) is None:
+            raise NamespaceMissingError
         if params["grown_bytes"] or params["grown_entries"]:
-            self.run(connection, "charge_ledger", params)
             self.run(connection, "charge_global_ledger", params)
 
-    def delete_entries(self, connection: DriverConnection, namespace: str, *, may_wait: bool) -> tuple[int, int, int]:  # noqa: ARG002 - the transaction excludes other writers
+    def record_refusal(self, connection: Any, params: Mapping[str, Any]) -> bool:
+        with self.transaction(connection):
+            row = self.fetch_one(connection, "record_refusal", params)
+            if row is not None and row[0] == params["result"]:
+                self.run(connection, "charge_ledger", {**params, **_GROWN_RECORD})
+        return row is not None
+
+    def withdraw_refusals(self, connection: Any, params: Mapping[str, Any]) -> str:
+        with self.transaction(connection):
+            row = self.fetch_one(connection, "withdraw_refusals", params)
+            if row is not None:
+                self.run(connection, "credit_ledger", {**params, "freed_bytes": 0, "freed_rows": 0, "freed_records": 1})
+        return row[0] if row else ""
+
+    def found_namespace(self, connection: Any, params: Mapping[str, Any]) -> None:
+        with self.transaction(connection):
+            if self.fetch_one(connection, "create_ledger", params) is not None:
+                self.run(connection, "found_namespace", params)
+
+    def remove_empty_ledgers(self, connection: Any) -> None:
+        with self.transaction(connection):
+            self.run(connection, "remove_empty_ledgers", {})
+            self.run(connection, "correct_namespaces", {})
+
+    def delete_entries(
+        self,
+        connection: DriverConnection,
+        namespace: str,
+        *,
+        may_wait: bool,  # noqa: ARG002 - the transaction excludes other writers
+    ) -> tuple[int, int, int, int]:
         now = self._now(connection)
         rows = self.run(connection, "delete_entries", {"namespace": namespace}).fetchall()
-        live = sum(expires_at is None or expires_at > now for _, expires_at in rows)
-        return len(rows), live, sum(size_bytes for size_bytes, _ in rows)
+        live = sum(expires_at is None or expires_at > now for _, expires_at, _ in rows)
+        return len(rows), live, sum(size_bytes for size_bytes, _, _ in rows), sum(reserve for _, _, reserve in rows)
 
     def read_entries(self, connection: DriverConnection, namespace: str, keys: list[str]) -> tuple[list[Any], float]:
         """Read the entries one by one in a transaction, so that all are of the same instant."""
@@ -158,24 +191,35 @@ class SqliteDialect(PlanningDialect):
             rows = [row for name in names if (row := self.fetch_one(connection, "read_entry", name)) is not None]
         finally:
             connection.execute("COMMIT", {})
-        return [row for row in rows if Entry(*row[1:]).is_live(now)], now
+        return [row[:-1] for row in rows if Entry(*row[1:]).is_live(now)], now
 
     def delete_expired(self, connection: Any, statement: StatementName, params: Mapping[str, Any]) -> tuple[int, int]:
-        freed: defaultdict[str, list[int]] = defaultdict(list)
         with self.transaction(connection):
-            for namespace, size_bytes in self.run(connection, statement, params).fetchall():
-                freed[namespace].append(size_bytes)
-            total = [size_bytes for sizes in freed.values() for size_bytes in sizes]
-            for ledger, sizes in {**freed, GLOBAL_LEDGER: total}.items():
-                credit = {"namespace": ledger, "freed_bytes": sum(sizes), "freed_rows": len(sizes)}
-                self.run(connection, "credit_ledger", credit)
-        return len(total), sum(total)
+            freed = self.run(connection, statement, params).fetchall()
+            self._credit(connection, freed)
+            sizes = [size_bytes for _, size_bytes, _ in freed]
+            total = {"freed_bytes": sum(sizes), "freed_rows": len(sizes), "freed_records": 0}
+            self.run(connection, "credit_ledger", {"namespace": GLOBAL_LEDGER, **total})
+        return len(sizes), sum(sizes)
+
+    def _credit(self, connection: Any, freed: Iterable[tuple[str, int, int]]) -> None:
+        """Credit entries that were deleted, each with its namespace, its bytes and its reserve of records."""
+        ledgers: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for namespace, size_bytes, reserve in freed:
+            ledgers[namespace].append((size_bytes, reserve))
+        for namespace, entries in ledgers.items():
+            sizes, reserves = zip(*entries, strict=True)
+            credit = {"freed_bytes": sum(sizes), "freed_rows": len(entries), "freed_records": sum(reserves)}
+            self.run(connection, "credit_ledger", {"namespace": namespace, **credit})
 
     def prune_records(self, connection: Any, params: Mapping[str, Any]) -> tuple[int, int, None]:
         """Run one batch of a prune. A deleted row leaves nothing in the index, so the next batch may begin anywhere."""
         with self.transaction(connection):
-            rows = len(self.run(connection, "prune_batch", params).fetchall())
-        return rows, rows, None
+            pruned = Counter(namespace for (namespace,) in self.run(connection, "prune_batch", params).fetchall())
+            for namespace, records in pruned.items():
+                credit = {"freed_bytes": 0, "freed_rows": 0, "freed_records": records}
+                self.run(connection, "credit_ledger", {"namespace": namespace, **credit})
+        return pruned.total(), pruned.total(), None
 
     def _now(self, connection: DriverConnection) -> float:
         return float(self.fetch_one(connection, "database_clock", {})[0])

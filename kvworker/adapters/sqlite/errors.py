@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kvworker.adapters.sql.schema import GLOBAL_QUOTA_CHECK, NAMESPACE_QUOTA_CHECK
+from kvworker.adapters.sql.schema import QUOTA_OF_CHECK
 from kvworker.adapters.sql.signals import ConnectionLostError, QuotaRefusedError
 from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, StoreUnavailableError
 
@@ -54,7 +54,7 @@ def cannot_connect(error: Exception, path: str | None) -> Exception:
 
 def _translate_check(error: sqlite3.IntegrityError) -> Exception:
     message = str(error)
-    for constraint in (NAMESPACE_QUOTA_CHECK, GLOBAL_QUOTA_CHECK):
+    for constraint, quota in QUOTA_OF_CHECK.items():
         if message.endswith(constraint):
-            return QuotaRefusedError(is_global=constraint == GLOBAL_QUOTA_CHECK)
+            return QuotaRefusedError(quota)
     return KVStoreError("the database refused the write by a constraint that is not the store's")

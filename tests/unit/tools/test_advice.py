@@ -31,6 +31,7 @@ SAMPLES: list[KVStoreError] = [
     errors.QuotaExceededError("full"),
     errors.NamespaceQuotaExceededError("n", 100, 90, 20),
     errors.GlobalQuotaExceededError(100, 90, 20),
+    errors.LimitExceededError("entries", "n", 100, 100),
     errors.PolicyDeniedError("reader", "kv_set", "n", "it needs a flag"),
     errors.StoreUnavailableError("the database is too busy", "op-1"),
     errors.StoreUnavailableError("the database is too busy"),

@@ -4,11 +4,12 @@
 -- name: lock_entries
 -- Lock entries in the order of their keys, and read them. A missing one is created empty (0 bytes), so that it is
 -- locked as well. No other transaction ever sees it, since storing the plan fills or removes it.
-INSERT INTO kv_entries AS e (namespace, key, value, size_bytes, previous_bytes, version)
-SELECT %(namespace)s::text, k.key, '', 0, 0, 0 FROM unnest(%(keys)s::text[]) AS k (key)
+INSERT INTO kv_entries AS e (namespace, key, value, size_bytes, previous_bytes, version, reserve)
+SELECT %(namespace)s::text, k.key, '', 0, 0, 0, 0 FROM unnest(%(keys)s::text[]) AS k (key)
 ON CONFLICT (namespace, key) DO UPDATE SET previous_bytes = e.previous_bytes
 RETURNING e.key, CASE WHEN e.key = ANY (%(read_keys)s::text[]) THEN e.value END,
-    extract(epoch FROM e.expires_at)::float8, e.size_bytes, e.version, extract(epoch FROM clock_timestamp())::float8
+    extract(epoch FROM e.expires_at)::float8, e.size_bytes, e.version, e.reserve,
+    extract(epoch FROM clock_timestamp())::float8
 
 -- name: read_entries
 -- Read live entries. If the values exceed ``max_bytes`` together, they are null.
@@ -27,16 +28,17 @@ WITH stored AS (
         expires_at = to_timestamp(nullif(n.expires_at, '')::float8),
         size_bytes = n.size_bytes,
         previous_bytes = e.size_bytes,
-        version = n.version
+        version = n.version,
+        reserve = n.reserve
     FROM unnest(
         %(keys)s::text[], %(texts)s::text[], %(expiries)s::text[], %(sizes)s::text[]::bigint[],
-        %(versions)s::text[]::bigint[]
-    ) AS n (key, text, expires_at, size_bytes, version)
+        %(versions)s::text[]::bigint[], %(reserves)s::text[]::smallint[]
+    ) AS n (key, text, expires_at, size_bytes, version, reserve)
     WHERE e.namespace = %(namespace)s::text AND e.key = n.key
 ), removed AS (
     DELETE FROM kv_entries WHERE namespace = %(namespace)s::text AND key = ANY (%(removed_keys)s::text[])
 ), change AS (
-    SELECT %(result)s::text AS result, %(grown_bytes)s::text::bigint AS grown_bytes,
-        %(grown_entries)s::text::bigint AS grown_entries
+    SELECT %(result)s::text AS result, %(grown_bytes)s::text::bigint AS bytes,
+        %(grown_entries)s::text::bigint AS entries, %(grown_records)s::text::bigint AS records
 )
 -- include: settle_globally

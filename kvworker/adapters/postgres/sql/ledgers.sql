@@ -7,66 +7,81 @@
 --     slot 0     used_bytes + lent_bytes <= limit_bytes, the quota; lent_bytes is the sum of the other limits
 --     slot n     used_bytes <= limit_bytes; used_bytes is below 0 if more was freed than written
 --
+-- The limits of entries and of operation records are lent in the same way. ``limit_factor`` is how many times these
+-- limits a namespace has because its own quota is that many times the configured one.
+--
 -- A share is valid under the quota that it was lent under, its quota_bytes. Null means the namespace's own quota, which
 -- cannot change while there are shares. A write uses the first row that is not locked and has room; otherwise it waits
 -- for slot 0. Only a transaction that has locked slot 0 creates, fills or removes shares.
 
 -- fragment: settle
 -- Charge the namespace's ledger and record the operation. Returns the result, the clock, whether the entry's size
--- changed, and whether other writers had locked all rows of the ledger.
+-- changed, and whether other writers had locked all rows of the ledger. The division fails if there is no ledger, and
+-- the whole write with it: the namespace must be founded first, so that its number is counted.
 -- include: charge_namespace
+            WHEN EXISTS (SELECT FROM kv_ledgers WHERE namespace = '') THEN -9223372036854775807
+-- include: charge_rest
 -- include: record
-    , (SELECT grown_bytes <> 0 FROM change)
+    , (SELECT bytes <> 0 FROM change)
     , (SELECT met FROM ledger)
+    , 1 / (SELECT count(*) FROM ledger)
 
 -- fragment: settle_globally
 -- The same with the global ledger. Returns also whether other writers had locked all rows of that.
 -- include: charge_namespace
+-- include: charge_rest
 -- include: charge_store
 -- include: record
-    , (SELECT grown_bytes <> 0 FROM change)
+    , (SELECT bytes <> 0 FROM change)
     , (SELECT met FROM ledger)
     , (SELECT met FROM store)
+    , 1 / (SELECT count(*) FROM ledger)
 
 -- fragment: charge_namespace
--- Add the bytes that a write grew by, or subtract those that it shrank by. Growth in slot 0 must fit the namespace's
--- own quota, or else the writer's limit; the check applies to the proposed row as well as to the existing one. A write
--- that does not grow raises the limit to what is used, so that it always passes. If a statement leaves out the global
--- ledger although there is one, it proposes a limit that nothing fits. Whether a row has room is judged by the row as
--- the statement first saw it, and a locked row is always used. A writer that held a share and then waited for slot 0
--- could deadlock with a transaction that merges the shares. If the write does not fit the row after all, the check
--- refuses it.
+-- Add the bytes, entries and operation records that a write grew by, or subtract those that it shrank by. Growth in
+-- slot 0 must fit the namespace's own quota, or else the writer's limit. A write that does not grow raises the limit to
+-- what is used, so that it always passes. If a statement leaves out the global ledger although there is one, it sets a
+-- limit that nothing fits. Whether a row has room is judged by the row as the statement first saw it, and a locked row
+-- is always used. A writer that held a share and then waited for slot 0 could deadlock with a transaction that merges
+-- the shares. If the write does not fit the row after all, the check refuses it. That is also the only judgement of
+-- entries and operation records: a write that does not fit its share is tried again on the merged ledger.
 , room AS (
     SELECT l.slot FROM kv_ledgers l
-    WHERE l.namespace = %(namespace)s::text AND l.slot = ANY (ARRAY(
-        SELECT seen.slot FROM change c, kv_ledgers seen
-        WHERE seen.namespace = %(namespace)s::text
-            AND (c.grown_bytes <= 0 OR seen.used_bytes + seen.lent_bytes + c.grown_bytes <= CASE
-                WHEN seen.slot = 0 THEN coalesce(seen.quota_bytes, %(limit_bytes)s::bigint)
-                WHEN nullif(seen.quota_bytes, %(limit_bytes)s::bigint) IS NULL THEN seen.limit_bytes
+    WHERE l.namespace = %(namespace)s AND l.slot = ANY (ARRAY(
+        SELECT r.slot FROM change c, kv_ledgers r
+        WHERE r.namespace = %(namespace)s
+            AND (c.bytes <= 0 OR r.used_bytes + r.lent_bytes + c.bytes <= CASE
+                WHEN r.slot = 0 THEN coalesce(r.quota_bytes, %(limit_bytes)s::bigint)
+                WHEN nullif(r.quota_bytes, %(limit_bytes)s) IS NULL THEN r.limit_bytes
             END)
     ))
     LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), ledger AS (
-    INSERT INTO kv_ledgers AS l (namespace, slot, used_bytes, entry_count, limit_bytes)
-    SELECT %(namespace)s::text, coalesce((SELECT slot FROM room), 0), c.grown_bytes, c.grown_entries, CASE
-        WHEN NOT %(globally)s::boolean AND EXISTS (SELECT FROM kv_ledgers WHERE namespace = '')
-            THEN -9223372036854775807
-        ELSE coalesce(
-            (SELECT quota_bytes FROM kv_ledgers WHERE namespace = %(namespace)s::text AND slot = 0),
-            %(limit_bytes)s::bigint
-        )
-    END
-    FROM change c
-    WHERE c.grown_bytes <> 0 OR c.grown_entries <> 0
-    ON CONFLICT (namespace, slot) DO UPDATE SET
-        used_bytes = l.used_bytes + excluded.used_bytes,
-        entry_count = l.entry_count + excluded.entry_count,
-        limit_bytes = CASE WHEN l.slot > 0 THEN l.limit_bytes ELSE greatest(
-            coalesce(l.quota_bytes, %(limit_bytes)s::bigint),
-            CASE WHEN excluded.used_bytes <= 0 THEN l.used_bytes + l.lent_bytes + excluded.used_bytes END
+    UPDATE kv_ledgers l SET
+        used_bytes = l.used_bytes + c.bytes,
+        entry_count = l.entry_count + c.entries,
+        record_count = l.record_count + c.records,
+        limit_bytes = CASE
+
+-- fragment: charge_rest
+-- The end of the same.
+            WHEN l.slot > 0 THEN l.limit_bytes
+            ELSE greatest(
+                coalesce(l.quota_bytes, %(limit_bytes)s),
+                CASE WHEN c.bytes <= 0 THEN l.used_bytes + l.lent_bytes + c.bytes END
+            )
+        END,
+        entry_limit = CASE WHEN l.slot > 0 THEN l.entry_limit ELSE greatest(
+            %(entry_limit)s * l.limit_factor,
+            CASE WHEN c.entries <= 0 THEN l.entry_count + l.lent_entries + c.entries END
+        ) END,
+        record_limit = CASE WHEN l.slot > 0 THEN l.record_limit ELSE greatest(
+            %(record_limit)s * l.limit_factor,
+            CASE WHEN c.records <= 0 THEN l.record_count + l.lent_records + c.records END
         ) END
-    RETURNING l.entry_count > (SELECT grown_entries FROM change) AND NOT EXISTS (SELECT FROM room) AS met
+    FROM change c
+    WHERE l.namespace = %(namespace)s AND l.slot = coalesce((SELECT slot FROM room), 0)
+    RETURNING NOT EXISTS (SELECT FROM room) AS met
 )
 
 -- fragment: charge_store
@@ -75,36 +90,42 @@
 , store_room AS (
     SELECT s.slot FROM kv_ledgers s
     WHERE s.namespace = '' AND s.slot = ANY (ARRAY(
-        SELECT seen.slot FROM ledger, change c, kv_ledgers seen
-        WHERE seen.namespace = ''
-            AND (c.grown_bytes <= 0 OR seen.used_bytes + seen.lent_bytes + c.grown_bytes <= CASE
-                WHEN seen.slot = 0 THEN coalesce(%(global_limit_bytes)s::bigint, 9223372036854775807)
-                WHEN seen.quota_bytes = %(global_limit_bytes)s::bigint THEN seen.limit_bytes
+        SELECT r.slot FROM ledger, change c, kv_ledgers r
+        WHERE r.namespace = ''
+            AND (c.bytes <= 0 OR r.used_bytes + r.lent_bytes + c.bytes <= CASE
+                WHEN r.slot = 0 THEN coalesce(%(global_limit)s::bigint, 9223372036854775807)
+                WHEN r.quota_bytes = %(global_limit)s THEN r.limit_bytes
             END)
     ))
     LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 ), store AS (
     UPDATE kv_ledgers s SET
-        used_bytes = s.used_bytes + c.grown_bytes,
-        entry_count = s.entry_count + c.grown_entries,
-        limit_bytes = CASE WHEN s.slot > 0 THEN s.limit_bytes WHEN %(global_limit_bytes)s::bigint > 0 THEN greatest(
-            %(global_limit_bytes)s::bigint,
-            CASE WHEN c.grown_bytes <= 0 THEN s.used_bytes + s.lent_bytes + c.grown_bytes END
+        used_bytes = s.used_bytes + c.bytes,
+        entry_count = s.entry_count + c.entries,
+        limit_bytes = CASE WHEN s.slot > 0 THEN s.limit_bytes WHEN %(global_limit)s > 0 THEN greatest(
+            %(global_limit)s,
+            CASE WHEN c.bytes <= 0 THEN s.used_bytes + s.lent_bytes + c.bytes END
         ) END
     FROM ledger, change c
-    WHERE s.namespace = '' AND s.slot = coalesce((SELECT slot FROM store_room), 0)
+    WHERE s.namespace = '' AND (c.bytes <> 0 OR c.entries <> 0)
+        AND s.slot = coalesce((SELECT slot FROM store_room), 0)
     RETURNING NOT EXISTS (SELECT FROM store_room) AS met
 )
 
 -- fragment: credit_ledgers
 -- Credit the bytes of deleted entries. Less is used, so the limits still hold.
 ), freed AS (
-    SELECT namespace, sum(size_bytes)::bigint AS freed_bytes, count(*) AS freed_rows FROM doomed GROUP BY namespace
+    SELECT namespace, sum(size_bytes)::bigint AS freed_bytes, count(*) AS freed_rows,
+        sum(reserve)::bigint AS freed_records
+    FROM doomed GROUP BY namespace
 ), locked AS (
     SELECT l.namespace FROM kv_ledgers l
     WHERE l.slot = 0 AND l.namespace IN (SELECT namespace FROM freed) ORDER BY l.namespace FOR UPDATE
 ), ledger AS (
-    UPDATE kv_ledgers l SET used_bytes = l.used_bytes - f.freed_bytes, entry_count = l.entry_count - f.freed_rows
+    UPDATE kv_ledgers l SET
+        used_bytes = l.used_bytes - f.freed_bytes,
+        entry_count = l.entry_count - f.freed_rows,
+        record_count = l.record_count - f.freed_records
     FROM freed f JOIN locked USING (namespace)
     WHERE l.namespace = f.namespace AND l.slot = 0
     RETURNING l.namespace
@@ -118,70 +139,144 @@ SELECT coalesce(sum(freed_rows), 0)::bigint, coalesce(sum(freed_bytes), 0)::bigi
 
 -- name: lock_ledger
 -- Lock a ledger against transactions that split it or merge its shares, and read its first row.
-SELECT used_bytes, entry_count, quota_bytes, lent_bytes FROM kv_ledgers
+SELECT used_bytes, entry_count, record_count, quota_bytes, lent_bytes, lent_entries, lent_records, limit_factor
+FROM kv_ledgers
 WHERE namespace = %(namespace)s AND slot = 0 FOR UPDATE
 
 -- name: merge_shares
 -- Merge a locked ledger into one row if it is split, waiting for the writers of its shares.
 WITH gone AS (
-    DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot > 0 RETURNING used_bytes, entry_count
+    DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot > 0 RETURNING used_bytes, entry_count, record_count
 ), total AS (
-    SELECT sum(used_bytes)::bigint AS used_bytes, sum(entry_count)::bigint AS entry_count FROM gone
+    SELECT sum(used_bytes)::bigint AS used_bytes, sum(entry_count)::bigint AS entry_count,
+        sum(record_count)::bigint AS record_count
+    FROM gone
 )
 UPDATE kv_ledgers l SET
-    used_bytes = l.used_bytes + t.used_bytes, entry_count = l.entry_count + t.entry_count, lent_bytes = 0
+    used_bytes = l.used_bytes + t.used_bytes,
+    entry_count = l.entry_count + t.entry_count,
+    record_count = l.record_count + t.record_count,
+    lent_bytes = 0,
+    lent_entries = 0,
+    lent_records = 0
 FROM total t
 WHERE l.namespace = %(namespace)s AND l.slot = 0 AND t.used_bytes IS NOT NULL
-RETURNING l.used_bytes, l.entry_count
+RETURNING l.used_bytes, l.entry_count, l.record_count
 
 -- name: lock_free_shares
 -- Lock the shares of a locked ledger that no writer holds, and read them.
-SELECT slot, used_bytes, limit_bytes, quota_bytes FROM kv_ledgers
+SELECT slot, used_bytes, limit_bytes, quota_bytes, entry_count, entry_limit, record_count, record_limit FROM kv_ledgers
 WHERE namespace = %(namespace)s AND slot > 0
 ORDER BY slot FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: make_shares
 -- Split a locked ledger if it is not split.
 WITH made AS (
-    INSERT INTO kv_ledgers (namespace, slot, used_bytes, entry_count, limit_bytes, quota_bytes)
-    SELECT %(namespace)s::text, slot, 0, 0, %(share_bytes)s::bigint, %(lent_under_bytes)s::bigint
+    INSERT INTO kv_ledgers (
+        namespace, slot, used_bytes, entry_count, limit_bytes, quota_bytes, entry_limit, record_limit
+    )
+    SELECT %(namespace)s::text, slot, 0, 0, %(share_bytes)s::bigint, %(lent_under_bytes)s::bigint,
+        %(share_entries)s::bigint, %(share_records)s::bigint
     FROM generate_series(1, %(shares)s::int) slot
     ON CONFLICT DO NOTHING
-    RETURNING limit_bytes
+    RETURNING slot
 )
 UPDATE kv_ledgers SET
-    lent_bytes = lent_bytes + (SELECT coalesce(sum(limit_bytes), 0)::bigint FROM made),
-    limit_bytes = %(limit_bytes)s::bigint
+    lent_bytes = lent_bytes + %(share_bytes)s::bigint * (SELECT count(*) FROM made),
+    lent_entries = lent_entries + %(share_entries)s::bigint * (SELECT count(*) FROM made),
+    lent_records = lent_records + %(share_records)s::bigint * (SELECT count(*) FROM made),
+    limit_bytes = %(limit_bytes)s::bigint,
+    entry_limit = %(entry_limit)s::bigint,
+    record_limit = %(record_limit)s::bigint
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: fill_shares
 -- Give locked shares of a locked ledger the same room each.
 WITH filled AS (
-    UPDATE kv_ledgers SET limit_bytes = used_bytes + %(share_bytes)s::bigint, quota_bytes = %(lent_under_bytes)s::bigint
+    UPDATE kv_ledgers SET
+        limit_bytes = used_bytes + %(share_bytes)s::bigint,
+        entry_limit = entry_count + %(share_entries)s::bigint,
+        record_limit = record_count + %(share_records)s::bigint,
+        quota_bytes = %(lent_under_bytes)s::bigint
     WHERE namespace = %(namespace)s AND slot = ANY (%(slots)s)
 )
-UPDATE kv_ledgers SET lent_bytes = lent_bytes + %(lent_bytes)s::bigint, limit_bytes = %(limit_bytes)s::bigint
+UPDATE kv_ledgers SET
+    lent_bytes = lent_bytes + %(lent_bytes)s::bigint,
+    lent_entries = lent_entries + %(lent_entries)s::bigint,
+    lent_records = lent_records + %(lent_records)s::bigint,
+    limit_bytes = %(limit_bytes)s::bigint,
+    entry_limit = %(entry_limit)s::bigint,
+    record_limit = %(record_limit)s::bigint
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: create_ledger
--- Create an empty ledger if it does not exist, so that it can be locked.
+-- Create an empty ledger if it does not exist, so that it can be locked. Counts no namespace: a recompute does.
 INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
 VALUES (%(namespace)s, 0, 0, NULL) ON CONFLICT DO NOTHING
+
+-- name: found_namespace
+-- Create an empty ledger if it does not exist, and count it as a namespace. All namespaces are counted in one row, so
+-- the commit does not wait for the disk: that of the first entry does, and it comes later.
+WITH made AS (
+    INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
+    SELECT %(namespace)s::text, 0, 0, NULL FROM set_config('synchronous_commit', 'off', true)
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+UPDATE kv_totals SET total = total + 1, total_limit = %(namespace_limit)s::bigint
+WHERE name = 'namespaces' AND EXISTS (SELECT FROM made)
+
+-- name: remove_empty_ledgers
+-- Remove ledgers of namespaces without entries, operation records and an own quota, unless a writer has locked them.
+WITH removed AS (
+    DELETE FROM kv_ledgers l USING (
+        SELECT namespace FROM kv_ledgers
+        WHERE entry_count = 0 AND record_count <= 0 AND quota_bytes IS NULL AND lent_bytes = 0
+            AND namespace <> '' AND slot = 0
+        ORDER BY namespace FOR UPDATE SKIP LOCKED
+    ) empty
+    WHERE l.namespace = empty.namespace AND l.slot = 0
+    RETURNING 1
+)
+UPDATE kv_totals SET total = total - (SELECT count(*) FROM removed), total_limit = NULL
+WHERE name = 'namespaces' AND EXISTS (SELECT FROM removed)
+
+-- name: count_namespaces
+-- Read the number of namespaces.
+SELECT total FROM kv_totals WHERE name = 'namespaces'
+
+-- name: lock_namespaces
+-- Let those who found namespaces wait.
+SELECT total FROM kv_totals WHERE name = 'namespaces' FOR UPDATE
+
+-- name: correct_namespaces
+-- Set the number of namespaces to that of the ledgers. The row must be locked, so that no namespace is counted twice.
+INSERT INTO kv_totals (name, total) SELECT 'namespaces', count(*) FROM kv_ledgers WHERE namespace <> '' AND slot = 0
+ON CONFLICT (name) DO UPDATE SET total = excluded.total, total_limit = NULL
 
 -- name: set_quota
 -- Set or remove the own quota of a namespace with a locked ledger. Entries stay even if they exceed it.
 UPDATE kv_ledgers SET
     quota_bytes = %(quota_bytes)s::bigint,
-    limit_bytes = greatest(coalesce(%(quota_bytes)s::bigint, %(limit_bytes)s::bigint), used_bytes)
+    limit_bytes = greatest(coalesce(%(quota_bytes)s::bigint, %(limit_bytes)s::bigint), used_bytes),
+    limit_factor = %(limit_factor)s::bigint,
+    entry_limit = greatest(%(entry_limit)s::bigint * %(limit_factor)s::bigint, entry_count),
+    record_limit = greatest(%(record_limit)s::bigint * %(limit_factor)s::bigint, record_count)
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: sum_entries
--- Sum up the entries of a namespace.
-SELECT coalesce(sum(size_bytes), 0)::bigint, count(*) FROM kv_entries WHERE namespace = %(namespace)s
+-- Sum up the entries and operation records of a namespace. It stops counting records at ``most_records``.
+SELECT coalesce(sum(size_bytes), 0)::bigint, count(*), coalesce(sum(reserve), 0)::bigint + (
+    SELECT count(*) FROM (
+        SELECT FROM kv_operations WHERE namespace = %(namespace)s LIMIT %(most_records)s::bigint
+    ) o
+)
+FROM kv_entries WHERE namespace = %(namespace)s
 
 -- name: sum_ledgers
 -- Sum up the ledgers of all namespaces.
-SELECT coalesce(sum(used_bytes), 0)::bigint, coalesce(sum(entry_count), 0)::bigint
+SELECT coalesce(sum(used_bytes), 0)::bigint, coalesce(sum(entry_count), 0)::bigint,
+    coalesce(sum(record_count), 0)::bigint
 FROM kv_ledgers WHERE namespace <> ''
 
 -- name: correct_ledger
@@ -189,11 +284,14 @@ FROM kv_ledgers WHERE namespace <> ''
 UPDATE kv_ledgers SET
     used_bytes = %(used_bytes)s,
     entry_count = %(entry_count)s,
-    limit_bytes = CASE WHEN limit_bytes IS NOT NULL THEN greatest(limit_bytes, %(used_bytes)s) END
+    record_count = %(record_count)s,
+    limit_bytes = CASE WHEN limit_bytes IS NOT NULL THEN greatest(limit_bytes, %(used_bytes)s) END,
+    entry_limit = NULL,
+    record_limit = NULL
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: remove_ledger
--- Remove the ledger of a namespace without entries, unless it keeps the namespace's own quota.
+-- Remove the ledger of a namespace without entries and operation records, unless it keeps the namespace's own quota.
 DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot = 0 AND quota_bytes IS NULL
 
 -- name: lock_ledgers

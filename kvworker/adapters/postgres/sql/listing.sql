@@ -20,7 +20,8 @@ ORDER BY key
 
 -- name: list_namespaces
 -- Read a page of ledgers of namespaces with live entries. Without a prefix, ``below`` is greater than every name.
-SELECT namespace, sum(used_bytes)::bigint, sum(entry_count)::bigint, max(quota_bytes) FILTER (WHERE slot = 0)
+SELECT namespace, sum(used_bytes)::bigint, sum(entry_count)::bigint, sum(record_count)::bigint,
+    max(quota_bytes) FILTER (WHERE slot = 0), max(limit_factor)
 FROM kv_ledgers l
 WHERE namespace > %(after)s AND namespace >= %(prefix)s AND namespace < %(below)s AND EXISTS (
         SELECT 1 FROM kv_entries e
@@ -38,11 +39,13 @@ SELECT min(n.namespace) FROM (
 
 -- name: ledger_usage
 -- Read one ledger; no row if it does not exist.
-SELECT sum(used_bytes)::bigint, sum(entry_count)::bigint, max(quota_bytes) FILTER (WHERE slot = 0)
+SELECT sum(used_bytes)::bigint, sum(entry_count)::bigint, sum(record_count)::bigint,
+    max(quota_bytes) FILTER (WHERE slot = 0), max(limit_factor)
 FROM kv_ledgers WHERE namespace = %(namespace)s
 GROUP BY namespace
 
 -- name: all_usage
 -- Read every ledger.
-SELECT namespace, sum(used_bytes)::bigint, sum(entry_count)::bigint, max(quota_bytes) FILTER (WHERE slot = 0)
+SELECT namespace, sum(used_bytes)::bigint, sum(entry_count)::bigint, sum(record_count)::bigint,
+    max(quota_bytes) FILTER (WHERE slot = 0), max(limit_factor)
 FROM kv_ledgers GROUP BY namespace ORDER BY namespace

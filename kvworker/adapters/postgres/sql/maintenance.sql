@@ -48,12 +48,12 @@ WITH held AS (
     DELETE FROM kv_entries
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM held)) AND ((tableoid, ctid) IN (SELECT tableoid, ctid FROM held)) IS TRUE
         AND expires_at <= clock_timestamp()
-    RETURNING namespace, size_bytes
+    RETURNING namespace, size_bytes, reserve
 -- include: credit_ledgers
 
 -- name: prune_batch
--- Delete operation records past their retention that expired at an instant or later. Returns how many it deleted and
--- found, and the latest expiry.
+-- Delete operation records past their retention that expired at an instant or later. Credits their
+-- ledgers. Returns how many it deleted and found, and the latest expiry.
 WITH held AS (
     SELECT tableoid, ctid, expires_at FROM kv_operations
     WHERE expires_at >= coalesce(to_timestamp(%(after)s::float8), '-infinity') AND expires_at <= (SELECT clock_timestamp())
@@ -62,6 +62,15 @@ WITH held AS (
     DELETE FROM kv_operations
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM held)) AND ((tableoid, ctid) IN (SELECT tableoid, ctid FROM held)) IS TRUE
         AND expires_at <= clock_timestamp()
-    RETURNING 1
+    RETURNING namespace
+), freed AS (
+    SELECT namespace, count(*) AS freed_records FROM doomed GROUP BY namespace
+), locked AS (
+    SELECT l.namespace FROM kv_ledgers l
+    WHERE l.slot = 0 AND l.namespace IN (SELECT namespace FROM freed) ORDER BY l.namespace FOR UPDATE
+), ledger AS (
+    UPDATE kv_ledgers l SET record_count = l.record_count - f.freed_records
+    FROM freed f JOIN locked USING (namespace)
+    WHERE l.namespace = f.namespace AND l.slot = 0
 )
 SELECT (SELECT count(*) FROM doomed), count(*), extract(epoch FROM max(expires_at))::float8 FROM held

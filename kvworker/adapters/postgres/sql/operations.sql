@@ -1,7 +1,12 @@
 -- One statement for each plain operation. A write is a chain of CTEs that each read from the one before. That fixes the
 -- order of locks: entry, operation record, namespace ledger, global ledger (namespace ''). ``change`` says what the
--- write did to the entry: the operation's result, and by how much the entry grew. If the operation id is recorded,
--- ``change`` is empty and nothing happens. The fragments in ledgers.sql charge the ledgers.
+-- write did: the operation's result, and by how many bytes, entries and operation records the namespace grew. If the
+-- operation id is recorded, ``change`` is empty and nothing happens. The fragments in ledgers.sql charge the ledgers.
+--
+-- Each write adds an operation record, which its ledger counts. A write that keeps the entry's size should not need the
+-- ledger, so an entry holds records in reserve: the ledger has counted them in advance. A new entry has one, for its
+-- deletion, which therefore always passes. A write that keeps the size, and has to charge the ledger because the
+-- reserve is used up, adds 31 (``granted``) for the next ones.
 
 -- name: get_entry
 -- Read a live entry: its value, its remaining seconds and its version.
@@ -25,33 +30,41 @@ FROM kv_operations
 WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
 
 -- name: record_refusal
--- Add refusals to an operation's record, unless the operation was applied.
-INSERT INTO kv_operations AS o (namespace, operation_id, fingerprint, result, expires_at)
-VALUES (
-    %(namespace)s, %(operation_id)s, 'refused', %(result)s,
-    clock_timestamp() + make_interval(secs => %(retention_seconds)s)
+-- Add refusals to an operation's record, unless the operation was applied or the namespace has no ledger yet. A new
+-- record is charged to the ledger.
+WITH recorded AS (
+    INSERT INTO kv_operations AS o (namespace, operation_id, fingerprint, result, expires_at)
+    SELECT %(namespace)s::text, %(operation_id)s::text, 'refused', %(result)s::text,
+        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
+    WHERE EXISTS (SELECT FROM kv_ledgers WHERE namespace = %(namespace)s::text)
+    ON CONFLICT (namespace, operation_id) DO UPDATE
+    SET result = o.result || excluded.result, expires_at = excluded.expires_at
+    WHERE o.fingerprint = 'refused'
+    RETURNING result
+), ledger AS (
+    UPDATE kv_ledgers l SET
+        record_count = l.record_count + 1, record_limit = %(record_limit)s::bigint * l.limit_factor
+    FROM recorded r
+    WHERE l.namespace = %(namespace)s::text AND l.slot = 0 AND r.result = %(result)s::text
 )
-ON CONFLICT (namespace, operation_id) DO UPDATE SET result = o.result || excluded.result, expires_at = excluded.expires_at
-WHERE o.fingerprint = 'refused'
-RETURNING result
+SELECT result FROM recorded
 
 -- name: withdraw_refusals
 -- Remove an operation's refusals, so that it can be tried again.
-DELETE FROM kv_operations
-WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s AND fingerprint = 'refused'
-RETURNING result
-
--- name: record_operation
--- Record an operation that changes no entry.
-WITH change AS (
-    SELECT %(result)s::text AS result
+WITH withdrawn AS (
+    DELETE FROM kv_operations
+    WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s AND fingerprint = 'refused'
+    RETURNING result
+), ledger AS (
+    UPDATE kv_ledgers l SET record_count = l.record_count - 1 FROM withdrawn
+    WHERE l.namespace = %(namespace)s::text AND l.slot = 0
 )
--- include: record
+SELECT result FROM withdrawn
 
 -- fragment: record
 -- Record the operation. Returns its result and the clock.
 INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-SELECT %(namespace)s::text, %(operation_id)s::text, %(fingerprint)s::text, result,
+SELECT %(namespace)s, %(operation_id)s, %(fingerprint)s::text, result,
     clock_timestamp() + make_interval(secs => %(retention_seconds)s)
 FROM change
 RETURNING result, extract(epoch FROM clock_timestamp())::float8
@@ -67,10 +80,12 @@ RETURNING result, extract(epoch FROM clock_timestamp())::float8
 -- fragment: set
 -- Insert or replace an entry. The update reads the clock again, because it may have waited for the row.
 WITH change AS (
-    INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
+    INSERT INTO kv_entries AS e (
+        namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
+    )
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
-        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
-        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 1, 1
     WHERE NOT EXISTS (
         SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
     )
@@ -79,26 +94,34 @@ WITH change AS (
         expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
         size_bytes = excluded.size_bytes,
         previous_bytes = e.size_bytes,
-        version = greatest(e.version + 1, excluded.version)
+        version = greatest(e.version + 1, excluded.version),
+        reserve = e.reserve
+            + CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END,
+        granted = CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
     RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result,
-        e.size_bytes - e.previous_bytes AS grown_bytes, (e.previous_bytes = 0)::int AS grown_entries
+        e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
+        1 + e.granted AS records
 )
 
 -- name: set_in_place
--- Replace an entry if it has exactly the new size, so that no ledger changes.
+-- Replace an entry if it has exactly the new size and an operation record in reserve, so that no ledger changes.
+-- Returns also whether the next write can do the same.
 WITH change AS (
     UPDATE kv_entries e SET
         value = %(text)s::text,
         expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
-        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-    WHERE namespace = %(namespace)s::text AND key = %(key)s::text
+        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+        reserve = e.reserve - 1
+    WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND e.reserve > 1
         AND size_bytes = octet_length(%(text)s::text)
         AND NOT EXISTS (
             SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
         )
-    RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result
+    RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result,
+        e.reserve > 1 AS has_reserve
 )
 -- include: record
+    , (SELECT has_reserve FROM change)
 
 -- name: increment_entry
 -- include: increment
@@ -112,15 +135,19 @@ WITH change AS (
 -- Add to a counter. The cast of the stored value refuses a value that is not an integer (22P02) or exceeds 64 bits
 -- (22003). The cast in the result refuses a first value out of range, but only where that value is used.
 WITH change AS (
-    INSERT INTO kv_entries AS e (namespace, key, value, expires_at, size_bytes, previous_bytes, version)
+    INSERT INTO kv_entries AS e (
+        namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
+    )
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
-        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s::text), 0,
-        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 1, 1
     WHERE NOT EXISTS (
         SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
     )
-    ON CONFLICT (namespace, key) DO UPDATE SET (value, expires_at, size_bytes, previous_bytes, version) = (
-        SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version)
+    ON CONFLICT (namespace, key) DO UPDATE SET
+    (value, expires_at, size_bytes, previous_bytes, version, reserve, granted) = (
+        SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version),
+            e.reserve + g.records, g.records
         FROM (
             SELECT
                 CASE WHEN c.live THEN (e.value::bigint + %(delta)s::bigint)::text ELSE %(text)s::text END AS value,
@@ -132,28 +159,34 @@ WITH change AS (
                 FROM (SELECT clock_timestamp() AS now OFFSET 0) t
             ) c
             OFFSET 0
-        ) n
+        ) n, LATERAL (
+            SELECT CASE WHEN octet_length(n.value) = e.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
+        ) g (records)
     )
     RETURNING concat_ws(' ', e.value::bigint, extract(epoch FROM e.expires_at), 'v' || e.version) AS result,
-        e.size_bytes - e.previous_bytes AS grown_bytes, (e.previous_bytes = 0)::int AS grown_entries
+        e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
+        1 + e.granted AS records
 )
 
 -- name: increment_in_place
--- Add to a live counter if its number of digits stays, so that no ledger changes.
+-- The same for a live counter, if its number of digits stays.
 WITH change AS (
     UPDATE kv_entries e SET
         value = (e.value::bigint + %(delta)s::bigint)::text,
         expires_at = coalesce(clock_timestamp() + make_interval(secs => %(ttl_seconds)s), e.expires_at),
-        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-    WHERE namespace = %(namespace)s::text AND key = %(key)s::text
+        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+        reserve = e.reserve - 1
+    WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND e.reserve > 1
         AND NOT EXISTS (
             SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
         )
         AND CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp()
             THEN octet_length((e.value::bigint + %(delta)s::bigint)::text) = e.size_bytes END
-    RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v' || e.version) AS result
+    RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v' || e.version) AS result,
+        e.reserve > 1 AS has_reserve
 )
 -- include: record
+    , (SELECT has_reserve FROM change)
 
 -- name: delete_entry
 -- include: delete
@@ -172,15 +205,16 @@ WITH unrecorded AS (
 ), removed AS (
     DELETE FROM kv_entries
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND EXISTS (SELECT FROM unrecorded)
-    RETURNING size_bytes, expires_at IS NULL OR expires_at > clock_timestamp() AS live
+    RETURNING size_bytes, reserve, expires_at IS NULL OR expires_at > clock_timestamp() AS live
 ), change AS (
-    SELECT coalesce(r.live, false)::text AS result, coalesce(-r.size_bytes, 0) AS grown_bytes,
-        CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS grown_entries
+    SELECT coalesce(r.live, false)::text AS result, coalesce(-r.size_bytes, 0) AS bytes,
+        CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS entries, 1 - coalesce(r.reserve, 0) AS records
     FROM unrecorded LEFT JOIN removed r ON true
 )
 
 -- name: delete_entries
--- Delete all entries of a namespace, waiting for locked ones. Returns the rows, how many were live, and their bytes.
+-- Delete all entries of a namespace, waiting for locked ones. Returns the rows, how many were live, their bytes and the
+-- operation records that they held in reserve.
 WITH locked AS (
     SELECT key FROM kv_entries WHERE namespace = %(namespace)s ORDER BY key FOR UPDATE
 -- include: delete_locked
@@ -196,6 +230,8 @@ WITH locked AS (
 -- Delete the locked entries.
 ), doomed AS (
     DELETE FROM kv_entries e USING locked WHERE e.namespace = %(namespace)s AND e.key = locked.key
-    RETURNING e.size_bytes, e.expires_at IS NULL OR e.expires_at > clock_timestamp() AS live
+    RETURNING e.size_bytes, e.reserve, e.expires_at IS NULL OR e.expires_at > clock_timestamp() AS live
 )
-SELECT count(*), count(*) FILTER (WHERE live), coalesce(sum(size_bytes), 0)::bigint FROM doomed
+SELECT count(*), count(*) FILTER (WHERE live), coalesce(sum(size_bytes), 0)::bigint,
+    coalesce(sum(reserve), 0)::bigint
+FROM doomed

@@ -19,7 +19,7 @@ ORDER BY key
 
 -- name: list_namespaces
 -- Read a page of ledgers of namespaces with live entries. Without a prefix, ``below`` is greater than every name.
-SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers l
+SELECT namespace, used_bytes, entry_count, record_count, quota_bytes, limit_factor FROM kv_ledgers l
 WHERE namespace > :after AND namespace >= :prefix AND namespace < :below AND EXISTS (
         SELECT 1 FROM kv_entries e
         WHERE e.namespace = l.namespace AND (e.expires_at IS NULL OR e.expires_at > (julianday('now') - 2440587.5) * 86400.0)
@@ -36,8 +36,8 @@ SELECT min(n.namespace) FROM (
 
 -- name: ledger_usage
 -- Read one ledger; no row if it does not exist.
-SELECT used_bytes, entry_count, quota_bytes FROM kv_ledgers WHERE namespace = :namespace
+SELECT used_bytes, entry_count, record_count, quota_bytes, limit_factor FROM kv_ledgers WHERE namespace = :namespace
 
 -- name: all_usage
 -- Read every ledger.
-SELECT namespace, used_bytes, entry_count, quota_bytes FROM kv_ledgers ORDER BY namespace
+SELECT namespace, used_bytes, entry_count, record_count, quota_bytes, limit_factor FROM kv_ledgers ORDER BY namespace

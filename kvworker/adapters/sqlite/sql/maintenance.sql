@@ -16,7 +16,7 @@ SELECT NULL, json_group_array(id), sum(count(*)) OVER (), max(max(expires_at)) O
 -- Delete the entries of a batch that are still expired. Another row may have received an entry's id meanwhile.
 DELETE FROM kv_entries
 WHERE rowid IN (SELECT value FROM json_each(:places)) AND expires_at <= (julianday('now') - 2440587.5) * 86400.0
-RETURNING namespace, size_bytes
+RETURNING namespace, size_bytes, reserve
 
 -- name: purge_batch
 -- Delete expired entries; of all namespaces if ``namespace`` is null.
@@ -26,14 +26,14 @@ WHERE rowid IN (
     WHERE expires_at <= (julianday('now') - 2440587.5) * 86400.0 AND (:namespace IS NULL OR namespace = :namespace)
     LIMIT :batch_rows
 )
-RETURNING namespace, size_bytes
+RETURNING namespace, size_bytes, reserve
 
 -- name: prune_batch
--- Delete operation records past their retention.
+-- Delete operation records past their retention. Returns the namespace of each.
 DELETE FROM kv_operations
 WHERE (namespace, operation_id) IN (
     SELECT namespace, operation_id FROM kv_operations
     WHERE expires_at <= (julianday('now') - 2440587.5) * 86400.0
     ORDER BY expires_at LIMIT :batch_rows
 )
-RETURNING 1
+RETURNING namespace
