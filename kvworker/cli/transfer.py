@@ -26,7 +26,7 @@ from kvworker.cli.output import error_console, print_json
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.database import open_sql_adapter
 from kvworker.ops.files import replaced_file, rereadable_file
-from kvworker.ops.transfer import Importer, ImportReport, content_id, format_line
+from kvworker.ops.transfer import Importer, ImportReport, content_id, format_line, format_quota
 
 _SHOWN_ERRORS = 20
 
@@ -51,7 +51,8 @@ def import_command(
 ) -> None:
     """Store every entry of a JSON lines FILE.
 
-    Each line is an object: namespace, key, value and, if the entry expires, ttl_seconds.
+    Each line is an object: namespace, key, value and, if the entry expires, ttl_seconds. A line with namespace and
+    quota_bytes gives a namespace its own quota.
 
     Importing the same file again applies no line twice, so you can simply repeat an interrupted import. (This
     holds as long as operation ids are kept; see maintenance.operation_retention_seconds.)
@@ -61,11 +62,14 @@ def import_command(
     with KeyValueStore(load_settings(config), persona) as store, rereadable_file(path) as (source, size_bytes):
         import_id = uuid.uuid4().hex if again else content_id(source)
         importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
-        with _progress(DownloadColumn()) as progress:
-            bar = progress.add_task("importing", total=size_bytes)
-            report = importer.run(source, lambda read_bytes: progress.advance(bar, read_bytes))
-    _print_report(report, as_json=as_json)
-    sys.exit(1 if report.errors else 0)
+        try:
+            with _progress(DownloadColumn()) as progress:
+                bar = progress.add_task("importing", total=size_bytes)
+                importer.run(source, lambda read_bytes: progress.advance(bar, read_bytes))
+        finally:
+            # An interrupted import says as well what it did.
+            _print_report(importer.report, as_json=as_json)
+    sys.exit(1 if importer.report.errors else 0)
 
 
 @click.command("export")
@@ -73,9 +77,9 @@ def import_command(
 @click.option("--namespace", help="Export this namespace only.")
 @config_option
 def export_command(config: Path | None, file: Path, namespace: str | None) -> None:
-    """Write every live entry as JSON lines.
+    """Write every live entry as JSON lines, and every namespace's own quota.
 
-    They go to FILE, or to standard output, and `import` reads them.
+    They go to FILE, which only you can read, or to standard output, and `import` reads them.
 
     It reads the database directly, page by page. It may or may not include an entry that is written meanwhile.
     """
@@ -83,6 +87,8 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
         total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
         with _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
+            for name, quota_bytes in adapter.own_quotas(namespace).items():
+                target.write(format_quota(name, quota_bytes))
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
                 progress.advance(bar)
@@ -116,5 +122,12 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
     if len(report.errors) > _SHOWN_ERRORS:
         click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
     click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")
+    if report.unanswered:
+        click.echo(f"{report.unanswered} lines have no answer yet; import the same file again to be sure", err=True)
+    if report.repeated:
+        shown = ", ".join(map(str, report.repeated[:_SHOWN_ERRORS])) + (
+            ", ..." * (len(report.repeated) > _SHOWN_ERRORS)
+        )
+        click.echo(f"these lines write the key of an earlier line, and the last one counts: {shown}", err=True)
     if report.replayed and not report.applied:
         click.echo("this file was imported before, so no line was applied; use --again to apply it again", err=True)

@@ -30,16 +30,21 @@ def rereadable_file(file: Path | None) -> Iterator[tuple[IO[bytes], int]]:
 
 @contextmanager
 def replaced_file(file: Path) -> Iterator[IO[str]]:
-    """Write a UTF-8 file that appears under its name only when it is complete; a failure keeps the old one."""
+    """Write a UTF-8 file that appears under its name only when it is complete; a failure keeps the old one.
+
+    Only its owner may read it.
+    """
     if file.exists() and not file.is_file():
         # Write into a device or a named pipe. Replacing it would destroy it.
         with file.open("w", encoding="utf-8") as target:
             yield target
         return
     file = file.resolve()
-    unfinished = file.with_name(file.name + ".part")
+    # A random name, under which no link can have been planted, and a file that only its owner may read.
+    descriptor, name = tempfile.mkstemp(prefix=".kvworker-", suffix=".part", dir=file.parent)
+    unfinished = Path(name)
     try:
-        with unfinished.open("w", encoding="utf-8") as target:
+        with open(descriptor, "w", encoding="utf-8") as target:  # noqa: PTH123 - a descriptor has no path
             yield target
         unfinished.replace(file)
     finally:

@@ -72,6 +72,24 @@ def test_export_writes_the_imported_entries(up: Up, home: Path) -> None:
     assert usage[0]["entry_count"] == 60
 
 
+def test_own_quotas_travel_with_an_export(up: Up, home: Path) -> None:
+    lines = '{"namespace":"large","quota_bytes":3000000}\n' + "".join(
+        f'{{"namespace":"large","key":"k{i}","value":"{"x" * 4000}"}}\n' for i in range(500)
+    )
+    (home / "large.jsonl").write_text(lines)
+    assert kvworker_json("import", "large.jsonl", cwd=home)["applied"] == 501
+    assert kvworker("export", "copy.jsonl", "--namespace", "large", cwd=home).returncode == 0
+    assert sorted((home / "copy.jsonl").read_text().splitlines()) == sorted(lines.splitlines())
+    assert kvworker_json("namespaces", "large", cwd=home)[0]["quota_bytes"] == 3_000_000
+
+
+def test_an_import_warns_of_repeated_keys(up: Up, home: Path) -> None:
+    text = "".join(f'{{"namespace":"twice","key":"k","value":{i}}}\n' for i in range(3))
+    done = kvworker("import", "-", cwd=home, stdin=text)
+    assert done.returncode == 0
+    assert "write the key of an earlier line, and the last one counts: 2, 3" in done.stderr
+
+
 def test_an_import_reports_bad_lines_and_continues(up: Up, home: Path) -> None:
     text = 'nonsense\n\n{"namespace":"n","key":"k","value":1}\n{"namespace":"n","key":"k","value":2,"ttl":3}\n'
     done = kvworker("import", "-", cwd=home, stdin=text)

@@ -169,6 +169,10 @@ class SqlAdapter(StepAdapter):
         checked = None if namespace is None else check_namespace(namespace)
         return export_entries(self._executor, checked, page_rows)
 
+    def own_quotas(self, namespace: str | None = None) -> dict[str, int]:
+        """Return the own quota in bytes of each namespace that has one, or only of the one that is named."""
+        return listing.own_quotas(self._executor, None if namespace is None else check_namespace(namespace))
+
     def migrate(self) -> None:
         self._executor.migrate()
 

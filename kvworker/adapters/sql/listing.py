@@ -106,6 +106,12 @@ def all_usage(executor: Executor, limits: Limits) -> list[LedgerUsage]:
     return [*usage, total_usage(executor, limits)]
 
 
+def own_quotas(executor: Executor, namespace: str | None) -> dict[str, int]:
+    """Return the own quota of each namespace that has one, or only of one namespace."""
+    rows = executor.run(lambda connection: executor.dialect.run(connection, "all_usage", {}).fetchall())
+    return {row[0]: row[4] for row in rows if row[4] is not None and namespace in {None, row[0]}}
+
+
 def total_usage(executor: Executor, limits: Limits) -> LedgerUsage:
     """Read the usage of the whole store, from all ledgers."""
     row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "sum_ledgers", {}))

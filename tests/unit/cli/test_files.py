@@ -104,3 +104,29 @@ def test_a_full_disk_is_one_line() -> None:
         command = [sys.executable, "-m", "kvworker", "export"]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (1, "Error: No space left on device\n")
+
+
+def test_export_follows_no_planted_link_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    victim, file = tmp_path / "victim", tmp_path / "out.jsonl"
+    victim.write_text("untouched")
+    (tmp_path / "out.jsonl.part").symlink_to(victim)
+    file.write_text("an older export")
+    file.chmod(0o644)
+    assert run("export", str(file)) == 0
+    assert victim.read_text() == "untouched"
+    assert file.read_text(encoding="utf-8") == _LINE
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert {path.name for path in tmp_path.iterdir()} >= {"out.jsonl", "out.jsonl.part", "victim"}
+    assert not list(tmp_path.glob(".kvworker-*"))
+
+
+def test_export_writes_own_quotas(tmp_path: Path) -> None:
+    with open_adapter(Settings.load(tmp_path / "kvworker.yaml")) as adapter:
+        adapter.set_quota("ναμε", 5000)
+        adapter.set_quota("empty", 70)
+    file = tmp_path / "out.jsonl"
+    assert run("export", str(file)) == 0
+    quotas = ['{"namespace":"empty","quota_bytes":70}\n', '{"namespace":"ναμε","quota_bytes":5000}\n']
+    assert file.read_text(encoding="utf-8") == "".join([*quotas, _LINE])
+    assert run("export", str(file), "--namespace", "ναμε") == 0
+    assert file.read_text(encoding="utf-8") == quotas[1] + _LINE

@@ -1,0 +1,124 @@
+"""Imports: what is sent, what is repeated, and what an interrupted one reports. The store has no queue here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import pytest
+
+from kvworker import InlineKeyValueStore
+from kvworker.client.sync import KeyValueStore
+from kvworker.inline import InlineResult
+from kvworker.ops.transfer import Importer, ImportReport, format_line, format_quota, parse_line
+from kvworker.settings import Settings
+
+
+class CountingStore(InlineKeyValueStore):
+    """Counts the calls, and can be interrupted by one of them."""
+
+    calls = 0
+    interrupted_by = 0
+
+    def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> InlineResult:
+        self.calls += 1
+        if self.calls == self.interrupted_by:
+            raise KeyboardInterrupt
+        return super().submit(tool, arguments, timeout=timeout)
+
+
+@pytest.fixture
+def store() -> Iterator[CountingStore]:
+    block = {"url": "sqlite://", "namespace_quota_bytes": 1000}
+    settings = {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": block}}}}
+    with CountingStore(Settings.from_mapping(settings)) as opened:
+        yield opened
+
+
+def entry(key: str, value: Any = 1, namespace: str = "n") -> bytes:
+    return json.dumps({"namespace": namespace, "key": key, "value": value}).encode() + b"\n"
+
+
+def make_importer(store: InlineKeyValueStore, *, stop_on_error: bool = False) -> Importer:
+    return Importer(cast(KeyValueStore, store), "id", timeout=None, stop_on_error=stop_on_error)
+
+
+def run(store: InlineKeyValueStore, *lines: bytes, stop_on_error: bool = False) -> ImportReport:
+    return make_importer(store, stop_on_error=stop_on_error).run(lines, lambda _size: None)
+
+
+def test_lines_go_in_batches(store: CountingStore) -> None:
+    lines = [entry(f"{number}", namespace=f"n{number % 5}") for number in range(1000)]
+    report = run(store, *lines)
+    assert (report.applied, report.errors) == (1000, [])
+    assert store.calls == 5
+    assert store.usage("n3").entry_count == 200
+
+
+def test_a_repeated_import_applies_nothing_twice(store: CountingStore) -> None:
+    lines = [entry(f"{number}", namespace=f"n{number % 3}") for number in range(500)]
+    run(store, *lines)
+    store.set("n0", "0", "newer")
+    report = run(store, *lines)
+    assert (report.applied, report.replayed) == (0, 500)
+    assert store.get("n0", "0").value == "newer"
+
+
+def test_own_quotas_travel_and_come_before_the_entries(store: CountingStore) -> None:
+    line = format_quota("n", 5000).encode()
+    assert parse_line(line) == {"namespace": "n", "quota_bytes": 5000}
+    report = run(store, line, *(entry(f"{number}", "x" * 98) for number in range(40)))
+    assert (report.applied, report.errors) == (41, [])
+    usage = store.usage("n")
+    assert (usage.used_bytes, usage.quota_bytes) == (4000, 5000)
+
+
+def test_a_line_that_was_refused_is_applied_by_a_repeated_import_when_there_is_room(store: CountingStore) -> None:
+    lines = [entry(f"{number}", "x" * 398) for number in range(4)]
+    report = run(store, *lines)
+    assert report.applied == 2
+    assert [error.line for error in report.errors] == [3, 4]
+    store.set_quota("n", 5000)
+    report = run(store, *lines)
+    assert (report.applied, report.replayed, report.errors) == (2, 2, [])
+
+
+def test_a_refused_line_does_not_replace_a_later_line_for_its_key(store: CountingStore) -> None:
+    lines = [entry("k", "x" * 2000), entry("k", "short")]
+    report = run(store, *lines)
+    assert [error.line for error in report.errors] == [1]
+    store.set_quota("n", 5000)
+    run(store, *lines)
+    assert store.get("n", "k").value == "short"
+
+
+def test_lines_that_repeat_a_key_are_reported(store: CountingStore) -> None:
+    report = run(store, entry("a", 1), entry("b", 1), entry("a", 2), entry("a", 3, namespace="m"), entry("a", 4))
+    assert report.repeated == [3, 5]
+    assert report.to_dict()["repeated"] == [3, 5]
+    assert store.get("n", "a").value == 4
+
+
+def test_an_interrupted_import_reports_what_it_did(store: CountingStore) -> None:
+    store.interrupted_by = 12
+    importer = make_importer(store)
+    with pytest.raises(KeyboardInterrupt):
+        importer.run((entry(f"{number}", namespace=f"n{number // 200}") for number in range(4000)), lambda _size: None)
+    report = importer.report
+    # The twelfth batch was not sent, and up to eight of the others were not looked at.
+    assert report.applied + report.unanswered == 11 * 200
+    assert report.applied >= 3 * 200
+
+
+def test_an_import_stops_at_an_error_if_told_to(store: CountingStore) -> None:
+    report = run(store, entry("a"), b"nonsense\n", entry("b"), stop_on_error=True)
+    assert [error.line for error in report.errors] == [2]
+    assert not store.get("n", "b").found
+
+
+def test_an_exported_entry_is_read_back(store: CountingStore) -> None:
+    store.set("n", "k", {"a": ["é"]}, ttl_seconds=60)
+    parsed = parse_line(format_line(store.get("n", "k")).encode())
+    assert (parsed["namespace"], parsed["key"], parsed["value"].value) == ("n", "k", {"a": ["é"]})
+    assert 0 < parsed["ttl_seconds"] <= 60
