@@ -21,6 +21,7 @@ from kvworker.errors import InvalidRequestError as InvalidRequestError
 from kvworker.errors import InvalidTTLError as InvalidTTLError
 from kvworker.errors import InvalidValueTypeError as InvalidValueTypeError
 from kvworker.errors import KVStoreError as KVStoreError
+from kvworker.errors import LimitExceededError as LimitExceededError
 from kvworker.errors import NamespaceQuotaExceededError as NamespaceQuotaExceededError
 from kvworker.errors import NestedCallError as NestedCallError
 from kvworker.errors import OperationExpiredError as OperationExpiredError
@@ -33,6 +34,7 @@ from kvworker.errors import QueueUnavailableError as QueueUnavailableError
 from kvworker.errors import QuotaExceededError as QuotaExceededError
 from kvworker.errors import ReadTooLargeError as ReadTooLargeError
 from kvworker.errors import RedeliveryLimitError as RedeliveryLimitError
+from kvworker.errors import ReplayTooLargeError as ReplayTooLargeError
 from kvworker.errors import SchemaError as SchemaError
 from kvworker.errors import StoreUnavailableError as StoreUnavailableError
 from kvworker.errors import UnknownOutcomeError as UnknownOutcomeError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ from rich.progress import (
 from kvworker.cli.options import config_option, json_option, load_settings, persona_option, timeout_option
 from kvworker.cli.output import error_console, print_json
 from kvworker.client.sync import KeyValueStore
+from kvworker.ops.atlas import AtlasStore, check_room
 from kvworker.ops.database import open_sql_adapter
 from kvworker.ops.files import replaced_file, rereadable_file
 from kvworker.ops.transfer import Importer, ImportReport, content_id, format_line, format_quota
@@ -32,7 +33,8 @@ _SHOWN_ERRORS = 20
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path), required=False)
+@click.option("--from-atlas", metavar="URL", help="Copy the entries of ATLAS's key-value store from this database.")
 @click.option("--stop-on-error", is_flag=True, help="Stop at the first line that fails.")
 @click.option("--again", is_flag=True, help="Apply every line, even if you imported this file before.")
 @persona_option
@@ -41,15 +43,15 @@ _SHOWN_ERRORS = 20
 @config_option
 def import_command(
     config: Path | None,
-    file: Path,
+    file: Path | None,
+    from_atlas: str | None,
     timeout: float | None,
     persona: str | None,
     *,
-    stop_on_error: bool,
-    again: bool,
     as_json: bool,
+    **options: bool,
 ) -> None:
-    """Store every entry of a JSON lines FILE.
+    """Store every entry of a JSON lines FILE, or of ATLAS's key-value store.
 
     Each line is an object: namespace, key, value and, if the entry expires, ttl_seconds. A line with namespace and
     quota_bytes gives a namespace its own quota.
@@ -57,19 +59,49 @@ def import_command(
     Importing the same file again applies no line twice, so you can simply repeat an interrupted import. (This
     holds as long as operation ids are kept; see maintenance.operation_retention_seconds.)
     `-` reads standard input. The exit code is 1 if a line failed.
+
+    --from-atlas first checks the quotas. It leaves entries as they are that exist already, so you can repeat it.
     """
+    if (file is None) == (from_atlas is None):
+        raise click.UsageError("give either FILE or --from-atlas URL")
+    with KeyValueStore(load_settings(config), persona) as store:
+        if from_atlas is not None:
+            report = _import_from_atlas(store, from_atlas, timeout, as_json=as_json)
+        else:
+            report = _import_file(store, file, timeout, as_json=as_json, **options)
+    sys.exit(1 if report.errors else 0)
+
+
+def _import_file(
+    store: KeyValueStore, file: Path | None, timeout: float | None, *, as_json: bool, again: bool, stop_on_error: bool
+) -> ImportReport:
     path = None if str(file) == "-" else file
-    with KeyValueStore(load_settings(config), persona) as store, rereadable_file(path) as (source, size_bytes):
+    with rereadable_file(path) as (source, size_bytes):
         import_id = uuid.uuid4().hex if again else content_id(source)
         importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
-        try:
-            with _progress(DownloadColumn()) as progress:
-                bar = progress.add_task("importing", total=size_bytes)
-                importer.run(source, lambda read_bytes: progress.advance(bar, read_bytes))
-        finally:
-            # An interrupted import says as well what it did.
-            _print_report(importer.report, as_json=as_json)
-    sys.exit(1 if importer.report.errors else 0)
+        return _run(importer, source, _progress(DownloadColumn()), size_bytes, as_json=as_json)
+
+
+def _import_from_atlas(store: KeyValueStore, url: str, timeout: float | None, *, as_json: bool) -> ImportReport:
+    with closing(AtlasStore(url)) as atlas:
+        contents = atlas.contents()
+        check_room(store, contents)
+        importer = Importer(store, uuid.uuid4().hex, timeout=timeout, only_absent=True)
+        size_bytes = sum(content.size_bytes for content in contents)
+        return _run(importer, atlas.lines(), _progress(DownloadColumn()), size_bytes, as_json=as_json)
+
+
+def _run(
+    importer: Importer, lines: Iterable[bytes], progress: Progress, size_bytes: int, *, as_json: bool
+) -> ImportReport:
+    try:
+        with progress:
+            bar = progress.add_task("importing", total=size_bytes)
+            importer.run(lines, lambda read_bytes: progress.advance(bar, read_bytes))
+    finally:
+        # An interrupted import says as well what it did.
+        _print_report(importer.report, as_json=as_json)
+    return importer.report
 
 
 @click.command("export")
@@ -122,6 +154,8 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
     if len(report.errors) > _SHOWN_ERRORS:
         click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
     click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")
+    if report.present:
+        click.echo(f"{report.present} entries existed already and were left as they are", err=True)
     if report.unanswered:
         click.echo(f"{report.unanswered} lines have no answer yet; import the same file again to be sure", err=True)
     if report.repeated:

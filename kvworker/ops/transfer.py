@@ -22,6 +22,7 @@ from kvworker.errors import (
     PolicyDeniedError,
     QueueUnavailableError,
     StoreUnavailableError,
+    VersionConflictError,
 )
 from kvworker.model import BatchResult, GetResult
 from kvworker.tools import check_arguments, find_tool
@@ -53,7 +54,8 @@ class ImportReport:
     """The outcome of an import. A replayed line was applied by an earlier import of the same file.
 
     ``repeated`` names the lines that write the key of an earlier line. ``unanswered`` counts the lines that were sent
-    and had no answer when the import was interrupted; to repeat the import settles them.
+    and had no answer when the import was interrupted; to repeat the import settles them. ``present`` counts the entries
+    that an import of absent ones left as they were.
     """
 
     applied: int = 0
@@ -61,6 +63,7 @@ class ImportReport:
     errors: list[LineError] = field(default_factory=list)
     repeated: list[int] = field(default_factory=list)
     unanswered: int = 0
+    present: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able data."""
@@ -70,6 +73,7 @@ class ImportReport:
             "replayed": self.replayed,
             "failed": len(errors),
             "unanswered": self.unanswered,
+            "present": self.present,
             "repeated": self.repeated,
             "errors": errors,
         }
@@ -104,10 +108,20 @@ class Importer:
             twice.
         timeout: The bound on each call, in seconds; None takes the facade's.
         stop_on_error: Stop at the first batch with a line that fails.
+        only_absent: Leave entries as they are that exist already.
     """
 
-    def __init__(self, store: KeyValueStore, import_id: str, *, timeout: float | None, stop_on_error: bool) -> None:
+    def __init__(
+        self,
+        store: KeyValueStore,
+        import_id: str,
+        *,
+        timeout: float | None,
+        stop_on_error: bool = False,
+        only_absent: bool = False,
+    ) -> None:
         self.report = ImportReport()
+        self._options = {"if_absent": True} if only_absent else {}
         self._store = store
         self._import_id = import_id
         self._timeout = timeout
@@ -163,7 +177,7 @@ class Importer:
             self._send(next(iter(self._open)))
         batch = self._open.setdefault(namespace, _Batch(namespace))
         batch.numbers.append(number)
-        batch.operations.append({"tool": "kv_set", **arguments})
+        batch.operations.append({"tool": "kv_set", **arguments, **self._options})
         batch.size_bytes += len(line)
         if batch.is_full():
             self._send(namespace)
@@ -206,7 +220,9 @@ class Importer:
 
     def _count(self, batch: _Batch, result: BatchResult) -> None:
         for place, outcome in enumerate(result.results):
-            if isinstance(outcome, KVStoreError):
+            if isinstance(outcome, VersionConflictError):
+                self.report.present += 1
+            elif isinstance(outcome, KVStoreError):
                 self._set_alone(batch, place, outcome)
             else:
                 self._count_line(replayed=result.replayed)

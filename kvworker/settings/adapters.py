@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+import warnings
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from kvworker.settings.base import Block
-from kvworker.settings.problems import problem
+from kvworker.settings.problems import problem, problem_at
 
 # Three weeks: both databases keep timeouts as milliseconds in 32 bits, and SQLite reads a longer one as none.
 TimeoutSeconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
 # Ten years: PostgreSQL's timestamps have an end.
 _RetentionSeconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
+# A plain name needs no quotes in the options of a connection.
+_SchemaName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 QuotaBytes = Annotated[int, Field(gt=0, le=2**62)]
+
+
+def _check_global_quota(quota_bytes: int) -> int:
+    if quota_bytes <= 0:
+        raise problem(f"it should be greater than 0, not {quota_bytes}; for no global quota, leave it out or blank")
+    return quota_bytes
+
+
+GlobalQuotaBytes = Annotated[
+    int, AfterValidator(_check_global_quota), Field(le=2**62, json_schema_extra={"exclusiveMinimum": 0})
+]
 _Limit = Annotated[int, Field(gt=0, le=2**40)]
 PoolSize = Annotated[int, Field(ge=1)]
 PoolOverflow = Annotated[int, Field(ge=0)]
@@ -40,7 +54,7 @@ class SqlAdapterSettings(Block):
     namespace_quota_bytes: QuotaBytes = Field(
         default=1_048_576, description="Quota in bytes of each namespace, unless set_quota gave the namespace its own."
     )
-    global_quota_bytes: QuotaBytes | None = Field(
+    global_quota_bytes: GlobalQuotaBytes | None = Field(
         default=None, description="Quota in bytes of the whole store. No limit if omitted."
     )
     namespace_entry_limit: _Limit | None = Field(
@@ -81,19 +95,39 @@ class SqlAdapterSettings(Block):
         return value
 
 
-class PostgresSettings(SqlAdapterSettings):
-    """The ``postgres`` adapter's block."""
+with warnings.catch_warnings():
+    # The file's name of a key is also that of a method of BaseModel, which pydantic has given up.
+    warnings.filterwarnings("ignore", 'Field name "schema"', UserWarning)
 
-    nullable_keys: ClassVar[frozenset[str]] = frozenset({"prepare_threshold"})
+    class PostgresSettings(SqlAdapterSettings):
+        """The ``postgres`` adapter's block."""
 
-    prepare_threshold: int | None = Field(
-        default=1,
-        ge=0,
-        description="Executions after which a statement is prepared; null for PgBouncer in transaction mode.",
-    )
-    statement_timeout_seconds: TimeoutSeconds = Field(
-        default=10.0, description="Seconds after which the database cancels a statement."
-    )
+        nullable_keys: ClassVar[frozenset[str]] = frozenset({"prepare_threshold"})
+
+        schema: _SchemaName | None = Field(  # type: ignore[assignment]
+            default=None,
+            description="PostgreSQL schema of the tables, which `kvworker migrate` creates. Default: the user's search"
+            " path."
+            " Beside another program's table kv_entries, as ATLAS has, it must be one of its own.",
+        )
+        prepare_threshold: int | None = Field(
+            default=1,
+            ge=0,
+            description="Executions after which a statement is prepared; null for PgBouncer in transaction mode.",
+        )
+        statement_timeout_seconds: TimeoutSeconds = Field(
+            default=10.0, description="Seconds after which the database cancels a statement."
+        )
+
+        @model_validator(mode="after")
+        def _check_schema(self) -> Self:
+            if self.schema is not None and self.prepare_threshold is None:
+                raise problem_at(
+                    "schema",
+                    "prepare_threshold: null is for PgBouncer, which keeps no settings of a session; set it on the role"
+                    " instead: ALTER ROLE name SET search_path = schema",
+                )
+            return self
 
 
 class SqliteSettings(SqlAdapterSettings):

@@ -11,12 +11,20 @@ CONFIG_VARIABLE = "KVWORKER_CONFIG"
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 URL_VARIABLE = "ATLAS_KV_STORE_URL"
 REUSE_VARIABLE = "ATLAS_KV_REUSE_CONVERSATION"
+#: Other names of the same, which ATLAS reads as well. The documented ones win.
+OTHER_URL_VARIABLE = "ATLAS_KV_URL"
+OTHER_REUSE_VARIABLE = "ATLAS_KV_REUSE_CONVERSATION_STORE"
+CONVERSATION_VARIABLE = "CONVERSATION_DATABASE_URL"
 
 _POSTGRES = ("tools", "kv_store", "adapters", "postgres")
 _URL = (*_POSTGRES, "url")
 _REUSE = (*_POSTGRES, "reuse_conversation_store")
 
-#: Each variable and the setting that it is the fallback for.
+CONVERSATION_URL = ("conversation_store", "url")
+#: Where ATLAS's file has the same.
+OTHER_CONVERSATION_URL = ("conversation_database", "url")
+
+#: Each variable and the setting that it is the fallback for. Of several for one setting, the first one wins.
 FALLBACKS: dict[str, tuple[str, ...]] = {
     SIGNING_KEY_VARIABLE: ("policies", "signing_key"),
     URL_VARIABLE: _URL,
@@ -26,6 +34,9 @@ FALLBACKS: dict[str, tuple[str, ...]] = {
     "ATLAS_KV_POOL_SIZE": (*_POSTGRES, "pool", "size"),
     "ATLAS_KV_MAX_OVERFLOW": (*_POSTGRES, "pool", "max_overflow"),
     "ATLAS_KV_POOL_TIMEOUT": (*_POSTGRES, "pool", "timeout"),
+    OTHER_URL_VARIABLE: _URL,
+    OTHER_REUSE_VARIABLE: _REUSE,
+    CONVERSATION_VARIABLE: CONVERSATION_URL,
 }
 
 
@@ -49,12 +60,13 @@ def variables_in_use(data: Mapping[Any, Any], environ: Mapping[str, str]) -> dic
     """
     reuses = value_at(data, _REUSE) is True
     names_database = not is_blank(value_at(data, _URL))
-    decided = {URL_VARIABLE} if reuses else {REUSE_VARIABLE} if names_database else set()
-    return {
-        name: environ[name].strip()
-        for name, path in FALLBACKS.items()
-        if not is_blank(environ.get(name)) and name not in decided and is_blank(value_at(data, path))
-    }
+    decided: set[tuple[str, ...]] = {_URL} if reuses else {_REUSE} if names_database else set()
+    in_use: dict[str, str] = {}
+    for name, path in FALLBACKS.items():
+        if not is_blank(environ.get(name)) and path not in decided and is_blank(value_at(data, path)):
+            in_use[name] = environ[name].strip()
+            decided.add(path)
+    return in_use
 
 
 def with_fallbacks(data: Mapping[Any, Any], environ: Mapping[str, str]) -> Mapping[Any, Any]:
@@ -72,6 +84,19 @@ def with_fallbacks(data: Mapping[Any, Any], environ: Mapping[str, str]) -> Mappi
     for name, value in read_variables(in_use).items():
         data = _with_value(data, FALLBACKS[name], value)
     return data
+
+
+def with_conversation_database(data: Mapping[Any, Any], whole: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return our blocks of a file, with ATLAS's key for the conversation store's url where ours is omitted.
+
+    Args:
+        data: Our blocks.
+        whole: The whole file.
+    """
+    url = value_at(whole, OTHER_CONVERSATION_URL)
+    if not isinstance(url, str) or is_blank(url) or not is_blank(value_at(data, CONVERSATION_URL)):
+        return data
+    return _with_value(data, CONVERSATION_URL, url)
 
 
 def _with_value(data: object, path: Sequence[str], value: object) -> dict[Any, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import (
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -20,6 +21,7 @@ from pydantic import (
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from kvworker.errors import ConfigurationError
+from kvworker.settings.atlas import atlas_choices
 from kvworker.settings.base import Block
 from kvworker.settings.blocks import (
     ConversationStoreSettings,
@@ -29,7 +31,7 @@ from kvworker.settings.blocks import (
     rule_problems,
 )
 from kvworker.settings.config_file import read_configuration
-from kvworker.settings.environment import value_at, with_fallbacks
+from kvworker.settings.environment import value_at, with_conversation_database, with_fallbacks
 from kvworker.settings.policies import PoliciesSettings
 from kvworker.settings.problems import problem_lines, refuse, translated
 from kvworker.settings.store import ADAPTERS_PATH, AdaptersSettings, KvStoreSettings, Store, ToolsSettings
@@ -58,6 +60,8 @@ class Settings(Block):
         default=PoliciesSettings(),
         description="Personas and message signing. Everything is allowed until you configure a persona.",
     )
+
+    _choices: tuple[str, ...] = PrivateAttr(default=())
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Self:
@@ -113,6 +117,7 @@ class Settings(Block):
         block = {key: data[key] for key in cls.model_fields if key in data}
         try:
             block = dict(with_fallbacks(block, environ or {}))
+            block = dict(with_conversation_database(block, data))
         except ConfigurationError as error:
             lines.append(str(error))
         try:
@@ -121,7 +126,15 @@ class Settings(Block):
             lines.append(str(error))
         if lines:
             raise ConfigurationError("\n".join(lines))
+        has_conversation_url = settings.conversation_store.url is not None
+        choices = atlas_choices(data, environ or {}, settings.kv_store, has_conversation_url=has_conversation_url)
+        settings._choices = tuple(choices)
         return settings
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What a configuration written for ATLAS leaves open, and how it was decided. A worker logs it once."""
+        return self._choices
 
     @field_validator("maintenance", mode="wrap")
     @classmethod

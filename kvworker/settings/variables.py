@@ -15,11 +15,13 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from kvworker.settings.adapters import PoolOverflow, PoolSize, QuotaBytes, TimeoutSeconds
+from kvworker.settings.adapters import GlobalQuotaBytes, PoolOverflow, PoolSize, QuotaBytes, TimeoutSeconds
+from kvworker.settings.environment import OTHER_REUSE_VARIABLE, OTHER_URL_VARIABLE, REUSE_VARIABLE, URL_VARIABLE
 from kvworker.settings.policies import check_signing_key
 from kvworker.settings.problems import refuse, translated
 from kvworker.settings.urls import database_url_problem
 
+_MAX_LENGTH = 50
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
@@ -38,17 +40,18 @@ def _boolean(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-# Pydantic alone would accept 1_0 and 10.0 as whole numbers, and inf and nan as numbers.
+# As Python reads them, and thus ATLAS: 1_000 is a whole number, and 1e1 is a number.
 def _whole_number(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,40}", text):
-        raise ValueError("it should be a whole number, written in digits")
+    if not re.fullmatch(r"[+-]?[0-9]+(_[0-9]+)*", text) or len(text) > _MAX_LENGTH:
+        raise ValueError("it should be a whole number, such as 1000 or 1_000")
     return int(text)
 
 
 def _number(text: str) -> float:
-    if not re.fullmatch(r"[+-]?[0-9]{1,40}(\.[0-9]*)?", text):
-        raise ValueError("it should be a number, such as 30 or 0.5")
-    return float(text)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("it should be a number, such as 30, 0.5 or 1e1") from None
 
 
 class _Variables(BaseSettings):
@@ -62,7 +65,7 @@ class _Variables(BaseSettings):
     namespace_quota: Annotated[QuotaBytes | None, BeforeValidator(_whole_number)] = Field(
         default=None, alias="ATLAS_KV_NAMESPACE_QUOTA_BYTES"
     )
-    global_quota: Annotated[QuotaBytes | None, BeforeValidator(_whole_number)] = Field(
+    global_quota: Annotated[GlobalQuotaBytes | None, BeforeValidator(_whole_number)] = Field(
         default=None, alias="ATLAS_KV_GLOBAL_QUOTA_BYTES"
     )
     pool_size: Annotated[PoolSize | None, BeforeValidator(_whole_number)] = Field(
@@ -74,16 +77,18 @@ class _Variables(BaseSettings):
     pool_timeout: Annotated[TimeoutSeconds | None, BeforeValidator(_number)] = Field(
         default=None, alias="ATLAS_KV_POOL_TIMEOUT"
     )
+    other_url: Annotated[str | None, AfterValidator(_check_url)] = Field(default=None, alias="ATLAS_KV_URL")
+    other_reuse: Annotated[bool | None, BeforeValidator(_boolean)] = Field(
+        default=None, alias="ATLAS_KV_REUSE_CONVERSATION_STORE"
+    )
+    conversation_url: str | None = Field(default=None, alias="CONVERSATION_DATABASE_URL")
 
     @model_validator(mode="after")
     def _check_contradiction(self) -> Self:
-        if self.reuse and self.url:
-            refuse(
-                [
-                    "ATLAS_KV_REUSE_CONVERSATION: true contradicts ATLAS_KV_STORE_URL, which names another database;"
-                    " unset one of them"
-                ]
-            )
+        if (self.reuse or self.other_reuse) and (self.url or self.other_url):
+            reuse = REUSE_VARIABLE if self.reuse else OTHER_REUSE_VARIABLE
+            url = URL_VARIABLE if self.url else OTHER_URL_VARIABLE
+            refuse([f"{reuse}: true contradicts {url}, which names another database; unset one of them"])
         return self
 
     @classmethod

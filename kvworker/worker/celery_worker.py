@@ -89,6 +89,8 @@ class QuietWorker(Worker):
         """
         super().on_start()
         runtime: Runtime = self.app.runtime
+        for choice in runtime.settings.choices:
+            logger.warning("%s", choice)
         self.readiness = Readiness(runtime.settings)
         try:
             self.readiness.check_at_start()

@@ -127,6 +127,8 @@ def test_writers_never_exceed_the_limits_of_entries_records_and_namespaces(
     processes: ProcessPoolExecutor, store: Store, engine: Engine
 ) -> None:
     limits = {"namespace_entry_limit": 60, "namespace_record_limit": 800, "namespace_limit": 5}
+    with create_kv_store_adapter(*store) as adapter:
+        adapter.set("namespace", "key", 1)
     futures = start(processes, limited(store, **limits), press)
     refused = Counter[str]()
     while wait(futures, timeout=0.005, return_when=FIRST_EXCEPTION).not_done:

@@ -31,6 +31,11 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
     if url is not None:
         _check_parameters(url)
         url = _with_hidden_password(url)
+    elif settings.schema is not None:
+        raise ConfigurationError(
+            f"{path_of('postgres')}.schema: the host program's engine decides the schema; set its search_path, or set a"
+            " url here or in conversation_store"
+        )
     dialect = PostgresDialect(settings, url)
     return SqlAdapter(settings, dialect, engine_for("postgres", dialect, has_url=url is not None))
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapters.postgres.connection import OneCursorConnection
 from kvworker.adapters.postgres.hosts import HostOrder
+from kvworker.adapters.sql.schema import SCHEMA_OPTION
 from kvworker.settings.adapters import PostgresSettings
 
 #: An unreachable server must become an error within seconds. A url may override each of these.
@@ -40,6 +41,8 @@ def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
         pool_timeout=pool.timeout,
         pool_reset_on_return=None,
         connect_args=_connect_arguments(url, settings),
+        # A migration creates this schema.
+        execution_options={SCHEMA_OPTION: settings.schema},
     )
 
     hosts, limit_seconds = HostOrder(), answer_seconds(settings)
@@ -83,6 +86,7 @@ def _connect_arguments(url: URL, settings: PostgresSettings) -> dict[str, Any]:
                 f"-c statement_timeout={timeout_milliseconds(settings)}",
                 "-c plan_cache_mode=force_generic_plan",
                 "-c default_transaction_isolation=read\\ committed",
+                *([f"-c search_path={settings.schema}"] if settings.schema else []),
             ]
         )
     return arguments

@@ -31,6 +31,8 @@ from kvworker.adapters.sql.write import Quota
 #: The revision that this version of the package works with: the newest file in ``migrations/versions``.
 SCHEMA_VERSION = "0004"
 VERSION_TABLE = "kv_schema_version"
+#: An engine's execution option: the PostgreSQL schema that a migration creates.
+SCHEMA_OPTION = "kvworker_schema"
 
 NAMESPACE_QUOTA_CHECK = "kv_ledgers_namespace_quota"
 GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"

@@ -20,11 +20,16 @@ def test_usage_of_one_namespace_and_of_the_whole_store(filled: Kvworker) -> None
         "used_bytes": 4,
         "entry_count": 2,
         "quota_bytes": 1048576,
+        "entry_limit": 16384,
+        "record_count": 4,
+        "record_limit": 4194304,
     }
     whole = filled("usage", "--json").json
     assert (whole["namespace"], whole["used_bytes"], whole["entry_count"]) == (None, 6, 3)
     assert "1,048,576" in filled("usage", "n").out
+    assert "2 of 16,384" in filled("usage", "n").out
     assert "(all)" in filled("usage").out
+    assert "2 of 100,000 namespaces" in filled("usage").out
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from kvworker.model import (
         (PruneReport(1, 2, complete=False), {"deleted_rows": 1, "batches": 2, "complete": False}),
         (
             LedgerUsage(None, 1, 2, None),
-            {"namespace": None, "used_bytes": 1, "entry_count": 2, "quota_bytes": None},
+            {"namespace": None, "used_bytes": 1, "entry_count": 2, "quota_bytes": None, "record_count": 0},
         ),
     ],
 )
@@ -50,11 +50,19 @@ def test_results_as_dicts(result: Any, wanted: dict[str, object]) -> None:
 
 
 def test_recompute_report_as_a_dict() -> None:
-    report = RecomputeReport(2, (LedgerDrift("n", 5, 3, 1, 1),), next_after="n")
+    report = RecomputeReport(2, (LedgerDrift("n", 5, 3, 1, 1, 4, 2),), next_after="n")
     wanted = {
         "checked_namespaces": 2,
         "drifts": [
-            {"namespace": "n", "recorded_bytes": 5, "actual_bytes": 3, "recorded_entries": 1, "actual_entries": 1}
+            {
+                "namespace": "n",
+                "recorded_bytes": 5,
+                "actual_bytes": 3,
+                "recorded_entries": 1,
+                "actual_entries": 1,
+                "recorded_records": 4,
+                "actual_records": 2,
+            }
         ],
         "next_after": "n",
         "complete": False,

@@ -77,7 +77,7 @@ def test_every_variable() -> None:
     listed = set(re.findall(r"^\| `([A-Z_]+)` ", TEXT, re.MULTILINE))
     read = set()
     for path in (Path(__file__).parents[3] / "kvworker/settings").glob("*.py"):
-        read |= set(re.findall(r'"((?:ATLAS_KV|KVWORKER)_[A-Z_]+)"', path.read_text(encoding="utf-8")))
+        read |= set(re.findall(r'"((?:ATLAS_KV|KVWORKER|CONVERSATION)_[A-Z_]+)"', path.read_text(encoding="utf-8")))
     assert listed == read
 
 

@@ -107,16 +107,17 @@ def test_the_variables_do_not_touch_sqlite() -> None:
     ("name", "text", "fix"),
     [
         ("ATLAS_KV_POOL_SIZE", "0", "greater than or equal to 1, not 0"),
-        ("ATLAS_KV_POOL_SIZE", "ten", "a whole number, written in digits, not 'ten'"),
-        ("ATLAS_KV_POOL_SIZE", "1_0", "not '1_0'"),
+        ("ATLAS_KV_POOL_SIZE", "ten", "a whole number, such as 1000 or 1_000, not 'ten'"),
+        ("ATLAS_KV_POOL_SIZE", "1__0", "not '1__0'"),
+        ("ATLAS_KV_POOL_TIMEOUT", "1e", "a number, such as 30, 0.5 or 1e1, not '1e'"),
         ("ATLAS_KV_POOL_SIZE", "10.0", "not '10.0'"),
         ("ATLAS_KV_POOL_SIZE", "9" * 5000, "a whole number"),
         ("ATLAS_KV_MAX_OVERFLOW", "-1", "greater than or equal to 0, not -1"),
-        ("ATLAS_KV_POOL_TIMEOUT", "inf", "not 'inf'"),
-        ("ATLAS_KV_POOL_TIMEOUT", "nan", "not 'nan'"),
+        ("ATLAS_KV_POOL_TIMEOUT", "inf", "a finite number"),
+        ("ATLAS_KV_POOL_TIMEOUT", "nan", "a finite number"),
         ("ATLAS_KV_POOL_TIMEOUT", "-3", "greater than 0, not -3.0"),
         ("ATLAS_KV_NAMESPACE_QUOTA_BYTES", "2MiB", "not '2MiB'"),
-        ("ATLAS_KV_GLOBAL_QUOTA_BYTES", "0", "greater than 0, not 0"),
+        ("ATLAS_KV_GLOBAL_QUOTA_BYTES", "0", "greater than 0, not 0; for no global quota, leave it out or blank"),
         ("ATLAS_KV_REUSE_CONVERSATION", "maybe", "true or false, not 'maybe'"),
         ("ATLAS_KV_STORE_URL", "mysql://u:hidden@h/d", "a URL like postgresql+psycopg://"),
     ],
@@ -148,3 +149,100 @@ def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ATLAS_KV_MAX_OVERFLOW", "many")
     config = resolved({"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_POOL_TIMEOUT": "3"})
     assert config["pool"] == {"size": 5, "max_overflow": 10, "timeout": 3.0}
+
+
+def test_numbers_as_python_reads_them() -> None:
+    config = resolved(
+        {
+            "ATLAS_KV_STORE_URL": URL,
+            "ATLAS_KV_NAMESPACE_QUOTA_BYTES": "2_097_152",
+            "ATLAS_KV_POOL_SIZE": "+1_0",
+            "ATLAS_KV_POOL_TIMEOUT": "1e1",
+        }
+    )
+    assert config["namespace_quota_bytes"] == 2_097_152
+    assert (config["pool"]["size"], config["pool"]["timeout"]) == (10, 10.0)
+
+
+def test_a_global_quota_of_0_in_the_file_says_what_to_write() -> None:
+    with pytest.raises(ConfigurationError, match=r"global_quota_bytes: it should be .* leave it out or blank"):
+        resolved({}, {"url": URL, "global_quota_bytes": 0})
+
+
+OTHER_URL = "postgresql+psycopg://atlas:hidden@db.example.com/other"
+
+
+def test_the_names_that_only_atlas_reads_are_fallbacks_below_the_documented_ones() -> None:
+    assert resolved({"ATLAS_KV_URL": OTHER_URL})["url"] == OTHER_URL
+    assert resolved({"ATLAS_KV_URL": OTHER_URL, "ATLAS_KV_STORE_URL": URL})["url"] == URL
+    config = resolved({"ATLAS_KV_REUSE_CONVERSATION_STORE": "true", "CONVERSATION_DATABASE_URL": OTHER_URL})
+    assert (config["url"], config["reuse_conversation_store"]) == (OTHER_URL, True)
+    environ = {"ATLAS_KV_REUSE_CONVERSATION_STORE": "true", "ATLAS_KV_REUSE_CONVERSATION": "false"}
+    assert resolved({**environ, "ATLAS_KV_URL": OTHER_URL})["reuse_conversation_store"] is False
+
+
+def test_the_conversation_database_of_atlass_file_is_a_fallback() -> None:
+    assert resolved({}, conversation_database={"url": OTHER_URL})["url"] == OTHER_URL
+    config = resolved({}, conversation_database={"url": OTHER_URL}, conversation_store={"url": FILE_URL})
+    assert config["url"] == FILE_URL
+    assert resolved({"CONVERSATION_DATABASE_URL": URL}, conversation_database={"url": OTHER_URL})["url"] == URL
+
+
+def test_the_other_names_contradict_each_other_as_well() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolved({"ATLAS_KV_URL": URL, "ATLAS_KV_REUSE_CONVERSATION_STORE": "true"})
+    assert str(caught.value).startswith("ATLAS_KV_REUSE_CONVERSATION_STORE: true contradicts ATLAS_KV_URL")
+
+
+def choices(environ: dict[str, str], **blocks: Any) -> tuple[str, ...]:
+    return Settings.from_mapping(blocks, environ=environ).choices
+
+
+def adapters(default: str = "postgres", **blocks: Any) -> dict[str, Any]:
+    return {"kv_store": {"default_adapter": default, "adapters": blocks}}
+
+
+@pytest.mark.parametrize(
+    ("environ", "blocks", "choice"),
+    [
+        (
+            {"ATLAS_KV_REUSE_CONVERSATION": "true"},
+            {"tools": adapters(postgres={"url": FILE_URL})},
+            "ATLAS_KV_REUSE_CONVERSATION is ignored, since tools.kv_store.adapters.postgres.url names a database",
+        ),
+        (
+            {"ATLAS_KV_STORE_URL": URL},
+            {
+                "tools": adapters(postgres={"reuse_conversation_store": True}),
+                "conversation_store": {"url": FILE_URL},
+            },
+            "ATLAS_KV_STORE_URL is ignored",
+        ),
+        (
+            {},
+            {"tools": adapters(postgres={"url": FILE_URL}), "conversation_database": {"url": OTHER_URL}},
+            "uses the database of tools.kv_store.adapters.postgres.url and not the conversation store's",
+        ),
+        (
+            {"ATLAS_KV_NAMESPACE_QUOTA_BYTES": "2097152"},
+            {"tools": adapters("sqlite", sqlite={"url": "sqlite:///x"})},
+            "postgres.namespace_quota_bytes does not apply to the sqlite adapter, whose own is 1048576",
+        ),
+        ({"ATLAS_KV_URL": URL}, {}, "ATLAS_KV_URL stands in for tools.kv_store.adapters.postgres.url"),
+        (
+            {},
+            {"conversation_database": {"url": OTHER_URL}},
+            "conversation_database.url stands in for conversation_store.url",
+        ),
+    ],
+)
+def test_a_choice_that_atlas_would_make_otherwise_is_told(
+    environ: dict[str, str], blocks: dict[str, Any], choice: str
+) -> None:
+    (told,) = [line for line in choices(environ, **blocks) if choice in line]
+    assert "hidden" not in told
+
+
+def test_a_configuration_that_leaves_nothing_open_tells_nothing() -> None:
+    assert choices({"ATLAS_KV_STORE_URL": URL, "ATLAS_KV_REUSE_CONVERSATION": "false"}) == ()
+    assert choices({}, tools=adapters(postgres={"url": FILE_URL, "namespace_quota_bytes": 5})) == ()

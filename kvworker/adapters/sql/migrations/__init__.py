@@ -14,8 +14,10 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.schema import CreateSchema
 
+from kvworker.adapters.sql.schema import SCHEMA_OPTION, VERSION_TABLE, entries
 from kvworker.errors import SchemaError
 
 #: An arbitrary number, the same in every version, by which concurrent migrations of a database exclude each other.
@@ -29,12 +31,13 @@ def migrate(engine: Engine) -> None:
     """Create the schema or update it. It is safe to repeat, and to run in several processes at once.
 
     Raises:
-        SchemaError: a newer version of the program made the schema.
+        SchemaError: a newer version of the program made the schema, or another program has a table of its names.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with _migration_lock, _locked_connection(engine) as connection:
         config.attributes["connection"] = connection
+        _refuse_foreign_table(connection)
         try:
             command.upgrade(config, "head")
         except CommandError as error:
@@ -55,6 +58,7 @@ def _locked_connection(engine: Engine) -> Iterator[Connection]:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         with _waiting_without_limit(connection.connection.driver_connection):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            _create_schema(connection)
             yield connection
 
 
@@ -66,6 +70,30 @@ def _waiting_without_limit(driver_connection: Any) -> Iterator[None]:
         yield
     finally:
         driver_connection.limit_seconds = limit_seconds
+
+
+def _create_schema(connection: Connection) -> None:
+    schema = connection.get_execution_options().get(SCHEMA_OPTION)
+    if schema:
+        # Without the right to create one, an existing schema is enough.
+        found = connection.execute(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}).first()
+        if found is None:
+            connection.execute(CreateSchema(schema))
+
+
+def _refuse_foreign_table(connection: Connection) -> None:
+    """Refuse a database in which another program has a table with one of our names, as ATLAS's store does."""
+    tables = inspect(connection)
+    if tables.has_table(VERSION_TABLE) or not tables.has_table(entries.name):
+        return
+    if "previous_bytes" in {column["name"] for column in tables.get_columns(entries.name)}:
+        return
+    is_sqlite = connection.dialect.name == "sqlite"
+    place = "another file" if is_sqlite else "a schema of its own (tools.kv_store.adapters.postgres.schema)"
+    raise SchemaError(
+        f"the database holds another program's table {entries.name}, as the key-value store of ATLAS has; give kvworker"
+        f" {place}, and copy the entries with `kvworker import --from-atlas URL`"
+    )
 
 
 @contextmanager
