@@ -26,8 +26,9 @@ from kvworker.cli.output import error_console, print_json
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.atlas import AtlasStore, check_room
 from kvworker.ops.database import open_sql_adapter
+from kvworker.ops.entry_lines import content_id, format_line, format_quota
 from kvworker.ops.files import replaced_file, rereadable_file
-from kvworker.ops.transfer import Importer, ImportReport, content_id, format_line, format_quota
+from kvworker.ops.transfer import Importer, ImportReport
 
 _SHOWN_ERRORS = 20
 

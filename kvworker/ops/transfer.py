@@ -1,17 +1,11 @@
-"""Imports and exports a store as JSON lines.
-
-A line is an entry, ``{"namespace": …, "key": …, "value": …, "ttl_seconds": …}``, or the own quota of a namespace,
-``{"namespace": …, "quota_bytes": …}``.
-"""
+"""Imports JSON lines in batches, and reports what became of each line."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 from kvworker.client.sync import KeyValueStore, QueuedResult
 from kvworker.errors import (
@@ -24,8 +18,8 @@ from kvworker.errors import (
     StoreUnavailableError,
     VersionConflictError,
 )
-from kvworker.model import BatchResult, GetResult
-from kvworker.tools import check_arguments, find_tool
+from kvworker.model import BatchResult
+from kvworker.ops.entry_lines import parse_line
 
 # How the lines are grouped must not change between two imports of a file: a repeated batch must be the same one.
 _BATCH_LINES = 200
@@ -34,9 +28,6 @@ _OPEN_BATCHES = 64
 # Enough to keep several workers busy, and few enough that none reaches its deadline in the queue.
 _MAX_IN_FLIGHT = 8
 _ATTEMPTS = 3
-_CHUNK_BYTES = 1 << 20
-_FIELDS = ("namespace", "key", "value", "ttl_seconds")
-_QUOTA_FIELDS = ("namespace", "quota_bytes")
 # After these errors, another attempt with the same idempotency key can succeed.
 _TRANSIENT = (OperationTimeoutError, OperationExpiredError, StoreUnavailableError)
 
@@ -276,49 +267,3 @@ class Importer:
 
     def _fail(self, line: int, error: KVStoreError) -> None:
         self.report.errors.append(LineError(line, str(error)))
-
-
-def parse_line(line: bytes) -> dict[str, Any]:
-    """Parse a line into the arguments of ``kv_set``, or of ``kv_set_quota`` if it has ``quota_bytes``.
-
-    Raises:
-        InvalidRequestError: The line is not a JSON object with these fields.
-    """
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"not JSON: {getattr(error, 'msg', None) or error}") from None
-    if not isinstance(data, dict):
-        raise InvalidRequestError(f"a line must be an object, not a {type(data).__name__}")
-    is_quota = "quota_bytes" in data
-    fields = _QUOTA_FIELDS if is_quota else _FIELDS
-    if unknown := [name for name in data if name not in fields]:
-        raise InvalidRequestError(f"unknown field {unknown[0]!r}; the fields are {', '.join(fields)}")
-    return check_arguments(find_tool("kv_set_quota" if is_quota else "kv_set"), data)
-
-
-def format_line(entry: GetResult) -> str:
-    """Format an entry as a line, with its newline."""
-    data = {"namespace": entry.namespace, "key": entry.key, "value": entry.value}
-    if entry.ttl_seconds is not None:
-        data["ttl_seconds"] = entry.ttl_seconds
-    return _dump(data)
-
-
-def format_quota(namespace: str, quota_bytes: int) -> str:
-    """Format a namespace's own quota as a line, with its newline."""
-    return _dump({"namespace": namespace, "quota_bytes": quota_bytes})
-
-
-def content_id(file: IO[bytes]) -> str:
-    """Compute an id of a file's content from its current position on, and restore that position."""
-    start = file.tell()
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    file.seek(start)
-    return digest.hexdigest()[:32]
-
-
-def _dump(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"

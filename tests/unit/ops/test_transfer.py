@@ -11,7 +11,8 @@ import pytest
 from kvworker import InlineKeyValueStore
 from kvworker.client.sync import KeyValueStore
 from kvworker.inline import InlineResult
-from kvworker.ops.transfer import Importer, ImportReport, format_line, format_quota, parse_line
+from kvworker.ops.entry_lines import format_line, format_quota, parse_line
+from kvworker.ops.transfer import Importer, ImportReport
 from kvworker.settings import Settings
 
 

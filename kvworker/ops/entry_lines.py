@@ -1,0 +1,65 @@
+"""The JSON lines of an export and an import.
+
+A line is an entry, ``{"namespace": …, "key": …, "value": …, "ttl_seconds": …}``, or the own quota of a namespace,
+``{"namespace": …, "quota_bytes": …}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import IO, Any
+
+from kvworker.errors import InvalidRequestError
+from kvworker.model import GetResult
+from kvworker.tools import check_arguments, find_tool
+
+_CHUNK_BYTES = 1 << 20
+_FIELDS = ("namespace", "key", "value", "ttl_seconds")
+_QUOTA_FIELDS = ("namespace", "quota_bytes")
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """Parse a line into the arguments of ``kv_set``, or of ``kv_set_quota`` if it has ``quota_bytes``.
+
+    Raises:
+        InvalidRequestError: The line is not a JSON object with these fields.
+    """
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"not JSON: {getattr(error, 'msg', None) or error}") from None
+    if not isinstance(data, dict):
+        raise InvalidRequestError(f"a line must be an object, not a {type(data).__name__}")
+    is_quota = "quota_bytes" in data
+    fields = _QUOTA_FIELDS if is_quota else _FIELDS
+    if unknown := [name for name in data if name not in fields]:
+        raise InvalidRequestError(f"unknown field {unknown[0]!r}; the fields are {', '.join(fields)}")
+    return check_arguments(find_tool("kv_set_quota" if is_quota else "kv_set"), data)
+
+
+def format_line(entry: GetResult) -> str:
+    """Format an entry as a line, with its newline."""
+    data = {"namespace": entry.namespace, "key": entry.key, "value": entry.value}
+    if entry.ttl_seconds is not None:
+        data["ttl_seconds"] = entry.ttl_seconds
+    return _dump(data)
+
+
+def format_quota(namespace: str, quota_bytes: int) -> str:
+    """Format a namespace's own quota as a line, with its newline."""
+    return _dump({"namespace": namespace, "quota_bytes": quota_bytes})
+
+
+def content_id(file: IO[bytes]) -> str:
+    """Compute an id of a file's content from its current position on, and restore that position."""
+    start = file.tell()
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    file.seek(start)
+    return digest.hexdigest()[:32]
+
+
+def _dump(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
