@@ -73,7 +73,10 @@ class QueueUnavailableError(_OperationError):
     def reason(self) -> str:  # type: ignore[override]
         """Why the broker has no message, and what to do."""
         if self.detail.startswith(LOGIN_REFUSED):
-            return "the broker refused the login, so it was not applied; correct user and password in queue.broker_url"
+            return (
+                "the broker refused the login, so it was not applied; correct user, password or virtual host in"
+                " queue.broker_url"
+            )
         return (
             "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
             " (`kvworker up` starts a local one)"

@@ -1,6 +1,6 @@
-"""One check for every directory and file that kvworker trusts because of its place: nobody else may have written it.
+"""One check for every directory and file that kvworker trusts because of its place: only its user may have written it.
 
-Whoever can write a state directory chooses the broker, the database and the program's own state.
+Another user who can write a state directory chooses the broker, the database and the program's own state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def private_directory(directory: Path, *, instead: str) -> Path:
 
     Args:
         directory: The directory. A missing parent is made too.
-        instead: What the user may do instead of repairing the directory, for the error.
+        instead: Another way out than repairing the directory, for the error.
 
     Raises:
         ConfigurationError: Others can write to it, or could have chosen it.
@@ -30,11 +30,11 @@ def private_directory(directory: Path, *, instead: str) -> Path:
 
 
 def check_private(path: Path, *, instead: str) -> None:
-    """Check that a path is no symbolic link, and that only this user and root own it and can write to it.
+    """Check that a path is not a symbolic link, and that only this user and root own it and can write to it.
 
     Args:
         path: An existing directory or file.
-        instead: What the user may do instead of repairing it, for the error.
+        instead: Another way out than repairing it, for the error.
 
     Raises:
         ConfigurationError: It is not so.

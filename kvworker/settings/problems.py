@@ -116,7 +116,7 @@ def _shown(location: _Location, value: object) -> str:
 
 
 def _number_hint(value: object) -> str:
-    """Explain why YAML's old notations are refused: whoever writes 060 means 60, and YAML 1.1 reads 48."""
+    """Say how to write a number. The writer of 060 means 60, and YAML 1.1 reads 48."""
     if not isinstance(value, str) or not is_old_number(value):
         return ""
     return "; write plain digits, without a leading zero or a colon"

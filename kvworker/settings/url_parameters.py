@@ -89,7 +89,7 @@ _SQLITE: _Parsers = {
     "vfs": _text,
 }
 
-#: What to write instead of a parameter that other programs take.
+#: The replacement of a parameter that other programs take.
 _INSTEAD = {
     **dict.fromkeys(
         ("socket_timeout", "socket_connect_timeout", "connect_timeout", "connection_timeout"),

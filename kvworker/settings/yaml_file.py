@@ -18,9 +18,9 @@ _EXPECTED = re.compile(r"expected ',' or '[\]}]', but got '<[a-z ]+>'")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _STRING_TAG = "tag:yaml.org,2002:str"
 _NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-# What only YAML 1.1 reads as numbers, in base 60 and in base 8: 1:30 as 90, 060 as 48.
+# Only YAML 1.1 reads these as numbers, in base 60 and in base 8: 1:30 as 90, 060 as 48.
 _OLD_NUMBER = re.compile(r"[-+]?([0-9_]+:[0-9_:.]+|0[0-9_]+)")
-# Spaces that are no indentation to YAML, and characters that cannot be seen.
+# Spaces that YAML does not take as indentation, and characters that cannot be seen.
 _INVISIBLE = ("Zs", "Cf", "Cc")
 
 

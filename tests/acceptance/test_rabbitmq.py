@@ -24,7 +24,8 @@ from tests.acceptance.conftest import POOLS, ROOT, StartWorker
 from tests.acceptance.test_readiness import take_no_call_while_locked_out
 from tests.acceptance.test_timeouts import within
 from tests.support.database import kill_in_the_middle_of_an_increment
-from tests.support.processes import ProcessNode, WorkerNode, wait_until
+from tests.support.elapsed import finishes_within
+from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 from tests.support.roles import WorkerRole
 from tests.support.servers import free_port
 from tests.support.tls import make_authority, tls_before_port
@@ -147,6 +148,22 @@ def tls_urls(rabbit_node: RabbitNode, tmp_path: Path) -> Iterator[dict[str, str]
         start = f"amqps://guest:guest@{proxy.address}//?ssl_ca_certs="
         good = f"{start}{ours.file}"
         yield {"good": good, "authority": f"{start}{stranger.file}", "host": good.replace("127.0.0.1", "localhost")}
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong"), [("guest:guest", "guest:wrong-password"), ("//", "/no-such-vhost")], ids=str
+)
+def test_a_refused_login(rabbit_node: RabbitNode, valkey_node: ValkeyNode, part: str, wrong: str) -> None:
+    start, separator, end = rabbit_node.url.rpartition(part)
+    queue = {"broker_url": f"{start}{wrong}{end}", "result_backend": valkey_node.url}
+    assert separator
+    with (
+        KeyValueStore({"queue": queue}) as store,
+        finishes_within(30),
+        pytest.raises(QueueUnavailableError, match="the broker refused the login") as caught,
+    ):
+        store.set("n", "k", 1, timeout=120)
+    assert "wrong-password" not in str(caught.value)
 
 
 def test_tls(tls_urls: dict[str, str], kv_config: Path, tmp_path: Path) -> None:

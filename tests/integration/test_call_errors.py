@@ -84,7 +84,7 @@ def test_a_wrong_password_of_the_broker_is_told_at_once(
     ):
         call(store)
     assert "the broker refused the login" in str(caught.value)
-    assert "correct user and password in queue.broker_url" in str(caught.value)
+    assert "correct user, password or virtual host in queue.broker_url" in str(caught.value)
     assert "wrong-password" not in str(caught.value)
 
 

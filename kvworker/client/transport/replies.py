@@ -98,7 +98,7 @@ class ReplyReader(Generic[_Reply]):
         self._has_awaited.set()
 
     def find(self, task_id: str) -> _Reply | None:
-        """Return the awaited reply of a task, or None if nobody waits for it any more."""
+        """Return the awaited reply of a task, or None if its caller has given up."""
         return self._awaited.get(task_id)
 
     def close(self) -> None:
