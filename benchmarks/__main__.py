@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, memory, store, upkeep
+from benchmarks import facade, memory, overload, store, upkeep
 from benchmarks.rows import Row
 from tests.support.servers import empty_valkey_url, running_postgres, running_valkey
 
@@ -57,6 +57,8 @@ def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
             urls = postgres.url(postgres.create_database()), empty_valkey_url(valkey, 0)
             if only in {None, "facade"}:
                 yield from facade.run(*urls, facade.Effort(rounds=rounds, calls=60 if quick else 200))
+            if only in {None, "overload"}:
+                yield from overload.run(*urls, rounds=rounds, quick=quick)
             if only in {None, "memory"}:
                 yield from memory.run(*urls, quick=quick)
 
@@ -88,7 +90,9 @@ def environment() -> dict[str, Any]:
     "--rounds", type=click.IntRange(min=1), help="Measure each figure this many times [default: 7, with --quick 3]."
 )
 @click.option(
-    "--only", type=click.Choice(["store", "upkeep", "facade", "memory"]), help="Measure one part, and write nothing."
+    "--only",
+    type=click.Choice(["store", "upkeep", "facade", "overload", "memory"]),
+    help="Measure one part, and write nothing.",
 )
 def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
     """Measure kvworker against its floors, and write benchmarks/results.json."""

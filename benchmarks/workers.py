@@ -26,10 +26,10 @@ VALUE: JSONValue = {"step": 7, "tool": "search", "state": "x" * 60}
 
 
 @contextmanager
-def benched_store(postgres_url: str, valkey_url: str) -> Iterator[KeyValueStore]:
+def benched_store(postgres_url: str, valkey_url: str, **facade: int) -> Iterator[KeyValueStore]:
     """Open a store on these servers. The stock application uses the same Valkey."""
     noop.app.conf.update(broker_url=valkey_url, result_backend=valkey_url)
-    with KeyValueStore(_settings(postgres_url, valkey_url)) as store:
+    with KeyValueStore(_settings(postgres_url, valkey_url, facade)) as store:
         yield store
 
 
@@ -43,12 +43,13 @@ def running_workers(store: KeyValueStore, pool: str, concurrency: int) -> Iterat
         yield workers
 
 
-def _settings(postgres_url: str, valkey_url: str) -> Settings:
+def _settings(postgres_url: str, valkey_url: str, facade: Mapping[str, int]) -> Settings:
     adapter = {"url": postgres_url, "reuse_conversation_store": False}
     return Settings.from_mapping(
         {
             "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": adapter}}},
             "queue": {"broker_url": valkey_url},
+            "facade": dict(facade),
         }
     )
 

@@ -149,7 +149,7 @@ class AsyncKeyValueStore:
         self, *, idempotency_key: str | None = None, raise_on_error: bool = True, timeout: float | None = None
     ) -> AsyncPipeline:
         """Return a pipeline to use with ``async with``; see ``KeyValueStore.pipeline``."""
-        return AsyncPipeline(self._store, idempotency_key, raise_on_error=raise_on_error, timeout=timeout)
+        return AsyncPipeline(self._store.unbounded(), idempotency_key, raise_on_error=raise_on_error, timeout=timeout)
 
     async def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
         """Run a tool by its name (``kv_get`` …), with its arguments as a dict, and return its result as a dict."""
@@ -158,8 +158,12 @@ class AsyncKeyValueStore:
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and return its result; see ``KeyValueOperations.call_tool``."""
         self._store.check_may_wait()
-        pending = AsyncQueuedResult(*self._store.send(tool, arguments, timeout, may_wait=False, may_coalesce=True))
-        result: OperationResult = await pending.result()
+        dispatcher = self._store.dispatcher()
+        # The turn lasts until this coroutine has its result. Otherwise a busy event loop would send every call of a
+        # burst before it delivers the first result.
+        with await dispatcher.in_flight.turn_async(self._store.timeout_seconds(timeout)) as turn:
+            turn.reply = self._store.send(tool, arguments, turn.seconds, may_wait=False, may_coalesce=True)
+            result: OperationResult = await AsyncQueuedResult(turn.reply, dispatcher).result()
         return result
 
     async def submit(
@@ -172,7 +176,10 @@ class AsyncKeyValueStore:
             arguments: The tool's arguments.
             timeout: The message's deadline in seconds from now. A worker does not start the operation after it.
         """
-        return AsyncQueuedResult(*self._store.send(find_tool(tool), arguments, timeout, may_wait=False))
+        dispatcher = self._store.dispatcher()
+        with await dispatcher.in_flight.turn_async(self._store.timeout_seconds(timeout)) as turn:
+            turn.reply = self._store.send(find_tool(tool), arguments, turn.seconds, may_wait=False)
+        return AsyncQueuedResult(turn.reply, dispatcher)
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """Return a Celery signature; see ``KeyValueStore.signature``."""

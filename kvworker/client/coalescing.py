@@ -22,7 +22,7 @@ from celery import states
 
 from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
-from kvworker.messaging.wire import APPLY_MANY_TASK, encode_many
+from kvworker.messaging.wire import APPLY_MANY_TASK, LATE, encode_many
 from kvworker.tools import Tool
 
 #: The longest time for which a call is held back.
@@ -63,13 +63,15 @@ class CoalescedMessage(Message):
         self._replies = replies
         #: The calls that were not abandoned when writing began.
         self._written: list[PendingReply] = []
-        first = replies[0].message
+        first, last = replies[0].message, max((reply.message for reply in replies), key=lambda each: each.give_up_at)
         super().__init__(
             task_name=APPLY_MANY_TASK,
             task_id=task_id,
             payload={},
             description=f"{len(replies)} calls, the first {first.description}",
-            give_up_at=max(reply.message.give_up_at for reply in replies),
+            give_up_at=last.give_up_at,
+            # The calls know which of them have an operation id that another message may have.
+            waiting_header={name: moment for name, moment in last.waiting_header.items() if name != "operation_id"},
         )
 
     def body(self) -> dict[str, Any]:
@@ -137,15 +139,19 @@ class GroupReply:
         # The answered future refers to this object through the callback. Without these references dropped, both and
         # all their calls would stay until the garbage collector finds the cycle.
         replies, self._replies, self.future = self._replies, (), Future()
-        results = _applied_results(answered.result())
+        answer = _answer_of(answered.result())
+        if answer.get(LATE) is True:
+            for reply in replies:
+                _resolve(reply, reply.expired())
+            return
+        results = answer["results"]
         self._on_answer(len(results))
         for reply in replies:
             result = results.get(reply.message.task_id)
             if result is None:
                 self._send_individually(reply.message)
             else:
-                with contextlib.suppress(InvalidStateError):  # the answer to an individual copy came first
-                    reply.future.set_result({"status": states.SUCCESS, "result": result})
+                _resolve(reply, {"status": states.SUCCESS, "result": result})
 
 
 class _CircuitBreaker:
@@ -241,8 +247,14 @@ class Coalescer:
         self.flush()
 
 
-def _applied_results(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the results of the calls that were applied, by task id."""
+def _answer_of(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the worker answered, with a dict of ``results`` by task id."""
     answer = meta["result"] if meta["status"] == states.SUCCESS else None
-    results = answer.get("results") if isinstance(answer, dict) else None
-    return results if isinstance(results, dict) else {}
+    if isinstance(answer, dict) and isinstance(answer.get("results"), dict):
+        return answer
+    return {"results": {}}
+
+
+def _resolve(reply: PendingReply, meta: dict[str, Any]) -> None:
+    with contextlib.suppress(InvalidStateError):  # the answer to an individual copy came first
+        reply.future.set_result(meta)

@@ -12,6 +12,7 @@ from typing import Any
 from celery import current_task
 
 from kvworker.client.coalescing import CoalescedMessage, Coalescer, GroupReply, is_coalescable
+from kvworker.client.in_flight import CallsInFlight
 from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.client.transport.publisher import Publisher
@@ -20,7 +21,7 @@ from kvworker.errors import NestedCallError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.signing import MessageSigner
-from kvworker.messaging.wire import described, encode_request
+from kvworker.messaging.wire import described, encode_request, waiting_header
 from kvworker.model import new_operation_id
 from kvworker.settings import Settings
 from kvworker.tools import Tool
@@ -44,9 +45,10 @@ class Dispatcher:
             self.app.backend,
             self._task_id_prefix,
             on_reconnect=self._resend,
-            on_recheck=self._resend_lost,
+            on_recheck=self._recheck,
             clock=self.clock,
         )
+        self.in_flight = CallsInFlight(settings.facade.max_calls_in_flight)
         self._coalescer = Coalescer(self._send_coalesced)
         self._publisher = Publisher(
             self.app,
@@ -78,13 +80,17 @@ class Dispatcher:
                 the waiter must call ``flush_held`` after ``MAX_DELAY_SECONDS``.
         """
         task_id = self._new_task_id()
-        payload = encode_request(arguments, deadline=self.clock.now() + timeout_seconds, persona=persona)
+        deadline = self.clock.now() + timeout_seconds
+        payload = encode_request(arguments, deadline=deadline, persona=persona)
         message = Message(
             task_name=tool.task_name,
             task_id=task_id,
             payload=self._signer.sign(tool, payload, operation_id=task_id),
             description=described(tool, arguments),
             give_up_at=time.monotonic() + timeout_seconds,
+            waiting_header=waiting_header(
+                deadline, timeout_seconds, arguments.get("idempotency_key", "") if tool.writes else ""
+            ),
         )
         provider = self._policy.provider_of(persona) or ""
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, provider)
@@ -102,6 +108,10 @@ class Dispatcher:
     def flush_held(self) -> None:
         """Send the calls that are held back. Does not wait."""
         self._coalescer.flush()
+
+    def may_wait_for_turn(self) -> bool:
+        """Tell whether this thread may wait in ``in_flight``. The callbacks of answers must not delay other answers."""
+        return not self._replies.runs_here()
 
     def check_not_nested(self) -> None:
         """Check that the current task, if there is one, does not wait for the worker that it runs on.
@@ -144,7 +154,8 @@ class Dispatcher:
         for message in _unanswered(replies):
             self._publisher.resend(message)
 
-    def _resend_lost(self, replies: list[PendingReply | GroupReply]) -> None:
+    def _recheck(self, replies: list[PendingReply | GroupReply]) -> None:
+        self.in_flight.drop_overdue()
         if doubtful := [message for message in _unanswered(replies) if message.is_doubtful()]:
             self._publisher.resend_lost(doubtful)
 

@@ -84,6 +84,12 @@ class PendingReply:
                 f" idempotency_key={self.operation_id!r} to have it applied exactly once"
             )
 
+    def expired(self) -> dict[str, Any]:
+        """Return the metadata of a call whose coalesced message a worker dropped as too late."""
+        waiting = self.message.waiting_header
+        error = OperationTimeoutError if "operation_id" in waiting else OperationExpiredError
+        return {"status": states.FAILURE, "result": {"exc_type": error.__name__, "exc_message": (self.operation_id,)}}
+
     def remaining_seconds(self) -> float:
         """Seconds until the message's deadline; 0 once it has passed."""
         return self.message.remaining_seconds()

@@ -129,6 +129,7 @@ class KeyValueStore(KeyValueOperations):
         self.persona = check_persona(persona)
         self._policy = Policy(self.settings.policies)
         self._dispatcher = _SharedDispatcher(self.settings)
+        self._is_bounded = True
 
     def __reduce__(self) -> tuple[type[Self], tuple[Settings, str | None]]:
         """Make a pickled or copied store a new one with the same settings and persona."""
@@ -152,13 +153,22 @@ class KeyValueStore(KeyValueOperations):
 
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> QueuedResult:
         """Send an operation now and return its pending result; see ``KeyValueOperations.submit``."""
-        return QueuedResult(*self.send(find_tool(tool), arguments, timeout))
+        dispatcher, seconds = self.dispatcher(), self.timeout_seconds(timeout)
+        if self._is_bounded and dispatcher.may_wait_for_turn():
+            with dispatcher.in_flight.turn(seconds) as turn:
+                turn.reply = reply = self.send(find_tool(tool), arguments, turn.seconds)
+        else:
+            reply = self.send(find_tool(tool), arguments, seconds)
+            dispatcher.in_flight.add(reply)
+        return QueuedResult(reply, dispatcher)
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and wait for its result."""
         self.check_may_wait()
-        pending = QueuedResult(*self.send(tool, arguments, timeout, may_coalesce=True))
-        result: OperationResult = pending.result()
+        dispatcher = self.dispatcher()
+        with dispatcher.in_flight.turn(self.timeout_seconds(timeout)) as turn:
+            turn.reply = self.send(tool, arguments, turn.seconds, may_coalesce=True)
+            result: OperationResult = QueuedResult(turn.reply, dispatcher).result()
         return result
 
     def check_may_wait(self) -> None:
@@ -169,6 +179,12 @@ class KeyValueStore(KeyValueOperations):
             InvalidRequestError: The store is closed.
         """
         self.dispatcher().check_not_nested()
+
+    def unbounded(self) -> Self:
+        """Return a view of this store whose ``submit`` never waits for a turn, for use in an event loop."""
+        view = object.__new__(type(self))
+        vars(view).update(vars(self), _is_bounded=False)
+        return view
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """Return a Celery signature of an operation; see ``KeyValueOperations.signature``."""
@@ -196,26 +212,25 @@ class KeyValueStore(KeyValueOperations):
         """
         return self._dispatcher.get()
 
-    def send(
-        self,
-        tool: Tool,
-        arguments: Mapping[str, Any],
-        timeout: float | None,
-        *,
-        may_wait: bool = True,
-        may_coalesce: bool = False,
-    ) -> tuple[PendingReply, Dispatcher]:
+    def timeout_seconds(self, timeout: float | None) -> float:
+        """Return the timeout of a call in seconds.
+
+        Args:
+            timeout: What the caller gave. None means the configured default.
+
+        Raises:
+            InvalidRequestError: The timeout is not a finite number above 0.
+        """
+        return check_timeout(timeout, self.settings.facade.timeout_seconds)
+
+    def send(self, tool: Tool, arguments: Mapping[str, Any], seconds: float, **options: bool) -> PendingReply:
         """Check a call and send it.
 
         Args:
             tool: The tool to run.
             arguments: Its arguments, not checked yet.
-            timeout: The message's deadline in seconds from now. None means the configured default.
-            may_wait: See ``Dispatcher.dispatch``.
-            may_coalesce: See ``Dispatcher.dispatch``.
-
-        Returns:
-            The pending reply, and the dispatcher that it is awaited with.
+            seconds: The message's deadline in seconds from now.
+            options: Those of ``Dispatcher.dispatch``.
 
         Raises:
             InvalidRequestError: The arguments are wrong, or the store is closed.
@@ -223,7 +238,4 @@ class KeyValueStore(KeyValueOperations):
         """
         checked = check_arguments(tool, arguments)
         persona = self._policy.admit(self.persona, tool, checked)
-        dispatcher = self.dispatcher()
-        seconds = check_timeout(timeout, self.settings.facade.timeout_seconds)
-        reply = dispatcher.dispatch(tool, checked, seconds, persona, may_wait=may_wait, may_coalesce=may_coalesce)
-        return reply, dispatcher
+        return self.dispatcher().dispatch(tool, checked, seconds, persona, **options)

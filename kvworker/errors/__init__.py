@@ -28,9 +28,9 @@
     ├── PipelineError                    operations of a pipeline failed, each on its own; the others were applied
     └── QueueError
         ├── QueueUnavailableError        no broker accepted it within the timeout; not applied
-        ├── OperationNotSentError        its pipeline ended first; not applied
+        ├── OperationNotSentError        too many calls were in flight, or its pipeline ended first; not applied
         ├── OperationTimeoutError        no result within the timeout; outcome unknown
-        ├── OperationExpiredError        the worker reached it after its deadline; not applied
+        ├── OperationExpiredError        it waited in the queue for too long; not applied
         ├── RedeliveryLimitError         too many workers were lost with it; outcome unknown
         ├── OperationFailedError         the worker failed unexpectedly; outcome unknown
         └── NestedCallError              a task would wait for its own worker; nothing was sent

@@ -84,7 +84,7 @@ class QueueUnavailableError(_OperationError):
 
 
 class OperationNotSentError(QueueError):
-    """An operation of a pipeline was not sent, so it was not applied."""
+    """An operation was not sent, so it was not applied: its pipeline ended first, or too many calls were in flight."""
 
     def __str__(self) -> str:
         return f"the operation was not sent, so it was not applied: {', '.join(map(str, self.args))}"
@@ -116,9 +116,13 @@ class OperationTimeoutError(_OperationError, UnknownOutcomeError):
 
 
 class OperationExpiredError(_OperationError):
-    """The message reached a worker after its deadline, so the operation was not applied."""
+    """The message waited in the queue for too long, so a worker dropped it and the operation was not applied.
 
-    reason = "it reached a worker after its deadline, so it was not applied"
+    A worker drops a message that reaches it after its deadline. Under overload it drops a message that has waited for
+    half of its timeout.
+    """
+
+    reason = "it waited in the queue for too long, so it was not applied"
 
 
 class RedeliveryLimitError(_OperationError, UnknownOutcomeError):

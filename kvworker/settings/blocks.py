@@ -113,6 +113,13 @@ class FacadeSettings(Block):
         le=1000,
         description="Threads in each process that connect to the broker and send. Each keeps a connection.",
     )
+    max_calls_in_flight: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Calls of one process that are sent and not answered yet. Further calls wait for their turn within"
+        " their timeout; then they raise OperationNotSentError.",
+    )
     coalesce_calls: bool = Field(
         default=True,
         description="Let concurrent calls of a process's threads or coroutines share a message. If false, monitors show"

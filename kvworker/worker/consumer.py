@@ -12,6 +12,7 @@ from celery.worker.consumer.consumer import MESSAGE_DECODE_ERROR
 from kombu.utils.encoding import safe_repr
 
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
+from kvworker.worker.late_messages import LateMessages
 
 logger = get_task_logger(__name__)
 
@@ -86,12 +87,13 @@ class RobustConsumer(Consumer):
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Return Celery's message handler, extended to refuse the messages that it raises for."""
-        handle = super().create_task_handler(*arguments, **options)
+        handle, drop_late = super().create_task_handler(*arguments, **options), LateMessages(self).drop
 
         def handle_or_refuse(message: Any) -> None:
-            """Handle a message, and refuse it if Celery raises anything but a connection error."""
+            """Drop or handle a message, and refuse it if Celery raises anything but a connection error."""
             try:
-                handle(message)
+                if not drop_late(message):
+                    handle(message)
             except self.connection_errors:
                 raise
             except Exception as error:  # noqa: BLE001 - Celery trusts messages, so it raises anything

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.chaos import caller_faults, message_faults, process_faults, server_faults, soak
+from tests.chaos import caller_faults, message_faults, overload, process_faults, server_faults, soak
 from tests.chaos import expectations as expect
 from tests.chaos.cluster import VISIBILITY_TIMEOUT_SECONDS
 from tests.chaos.load import Pace
@@ -177,6 +177,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         stores=1,
         pace=_PATIENT,
         expects=(expect.no_call_fails,),
+    ),
+    Scenario(
+        "overload",
+        "three times the calls that the workers can take, for a minute: most of the peak rate still succeeds",
+        overload.overload,
+        expects=(overload.goodput_stays,),
+        pace=_PATIENT,
+        seconds=1.0,
+        is_brief=False,
     ),
     Scenario(
         "soak",

@@ -13,12 +13,15 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from kvworker.messaging.wire import WAITING
 
 #: The age at which an unanswered first copy becomes doubtful.
 _DOUBTFUL_SECONDS: Final = 2.0
@@ -30,6 +33,7 @@ class Message:
 
     Attributes:
         give_up_at: The deadline, by the monotonic clock.
+        waiting_header: Tells a worker how long the message may wait; see ``kvworker.messaging.wire``.
         last_problem: The last failure to send it, for the caller's error.
         copies: The number of copies that the broker may have. More than 1 after an attempt with an unknown outcome, or
             after the message was sent again.
@@ -41,6 +45,7 @@ class Message:
     payload: dict[str, Any]
     description: str
     give_up_at: float
+    waiting_header: Mapping[str, Any] = field(default_factory=dict)
     last_problem: str = ""
     copies: int = 0
     delivery_tag: str = ""
@@ -51,9 +56,12 @@ class Message:
 
     def as_task(self, app: Celery) -> Any:
         """Return Celery's ``task_message`` (headers, properties, body, sent event), as ``app.send_task`` makes it."""
-        return app.amqp.create_task_message(
+        task = app.amqp.create_task_message(
             self.task_id, self.task_name, kwargs=self.body(), argsrepr="()", kwargsrepr=self.description
         )
+        if self.waiting_header:
+            task.headers[WAITING] = self.waiting_header
+        return task
 
     def body(self) -> dict[str, Any]:
         """Return the payload to send now."""

@@ -101,6 +101,10 @@ class ReplyReader(Generic[_Reply]):
         """Return the awaited reply of a task, or None if its caller has given up."""
         return self._awaited.get(task_id)
 
+    def runs_here(self) -> bool:
+        """Tell whether the caller is this reader's thread, which must wait for no answer."""
+        return threading.current_thread() is self._thread
+
     def close(self) -> None:
         """Stop the thread. Futures that are not resolved yet stay so."""
         self._closed.set()

@@ -36,7 +36,7 @@ class Message:
 
 def consumer(cls: Any = RobustConsumer) -> Any:
     made = cls.__new__(cls)
-    backend = SimpleNamespace(mark_as_failure=lambda *_, **__: None)
+    backend = SimpleNamespace(mark_as_failure=lambda *_, **__: None, server_time=lambda: 0.0)
     vars(made).update(app=SimpleNamespace(backend=backend), connection_errors=(OSError,), event_dispatcher=None)
     return made
 

@@ -1,0 +1,117 @@
+"""Which messages a worker drops, without overload and under it."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import states
+
+from kvworker.errors import OperationExpiredError, OperationTimeoutError
+from kvworker.messaging.wire import APPLY_MANY_TASK, GET_TASK, SET_TASK, WAITING, waiting_header
+from kvworker.worker import late_messages
+from kvworker.worker.late_messages import LateMessages
+
+
+class Backend:
+    """Keeps what a worker stores, in place of a server."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, tuple[str, Any]] = {}
+
+    server_time = staticmethod(time.time)
+
+    def store_many(self, results: dict[str, tuple[str, Any]]) -> None:
+        self.stored |= results
+
+
+def message(waited: float, task: str = GET_TASK, operation_id: str = "", **headers: Any) -> Any:
+    """A message with a timeout of 10 s that has waited for so many seconds."""
+    acknowledged: list[object] = []
+    waiting = waiting_header(time.time() - waited + 10, 10, operation_id)
+    return SimpleNamespace(
+        headers={"id": "id", "task": task, WAITING: waiting, **headers},
+        delivery_info={},
+        channel=None,
+        acknowledged=acknowledged,
+        ack_log_error=lambda *_: acknowledged.append(1),
+    )
+
+
+@pytest.fixture
+def backend() -> Backend:
+    return Backend()
+
+
+@pytest.fixture
+def late(backend: Backend) -> LateMessages:
+    return LateMessages(SimpleNamespace(app=SimpleNamespace(backend=backend), hub=None, connection_errors=()))
+
+
+def overload(late: LateMessages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late_messages, "_LATE_SECONDS", 0.0)
+    assert late.drop(message(11))
+
+
+def test_a_late_message_is_answered_and_acknowledged(late: LateMessages, backend: Backend) -> None:
+    dropped = message(11)
+    assert late.drop(dropped)
+    state, error = backend.stored["id"]
+    assert (state, type(error), error.args[0]) == (states.FAILURE, OperationExpiredError, "id")
+    assert dropped.acknowledged
+
+
+@pytest.mark.parametrize("waited", [0, 6, 9])
+def test_without_overload_a_message_in_time_is_handled(late: LateMessages, waited: float) -> None:
+    late.drop(message(11))
+    assert not late.drop(message(waited))
+
+
+def test_without_overload_the_pool_decides_about_a_write_that_another_message_may_have_applied(
+    late: LateMessages,
+) -> None:
+    assert not late.drop(message(11, SET_TASK, "my-key"))
+
+
+def test_under_overload_messages_with_little_time_left_are_dropped(
+    late: LateMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overload(late, monkeypatch)
+    assert [late.drop(message(waited)) for waited in (8, 6, 1, 8)] == [True, False, False, True]
+
+
+def test_under_overload_the_outcome_of_a_repeated_write_is_unknown(
+    late: LateMessages, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overload(late, monkeypatch)
+    assert late.drop(message(11, SET_TASK, "my-key"))
+    state, error = backend.stored["id"]
+    assert (state, type(error), error.operation_id) == (states.FAILURE, OperationTimeoutError, "my-key")
+
+
+def test_a_coalesced_message_is_answered_for_all_its_calls(late: LateMessages, backend: Backend) -> None:
+    assert late.drop(message(11, APPLY_MANY_TASK))
+    assert backend.stored["id"] == (states.SUCCESS, {"results": {}, "late": True})
+
+
+def test_a_redelivered_message_is_handled_since_it_may_be_applied(late: LateMessages) -> None:
+    redelivered = message(11)
+    redelivered.delivery_info = {"redelivered": True}
+    assert not late.drop(redelivered)
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [None, 1, [], {}, {"deadline": 1}, {"deadline": "1", "half_time": 1}, {**waiting_header(1, 1), "operation_id": 5}],
+    ids=str,
+)
+def test_a_malformed_header_is_ignored(late: LateMessages, waiting: object) -> None:
+    malformed = message(11)
+    malformed.headers[WAITING] = waiting
+    assert not late.drop(malformed)
+
+
+def test_a_message_without_an_id_is_left_to_the_checks(late: LateMessages) -> None:
+    assert not late.drop(message(11, id=5))
