@@ -79,8 +79,8 @@ class LateMessages:
 
     def drop(self, message: Any) -> bool:
         """Drop a message if it is too late. False if it must be handled."""
-        waiting = message.headers.get(wire.WAITING)
-        if waiting is None or not _is_sound(message.headers, waiting) or message.delivery_info.get("redelivered"):
+        waiting = _waiting_of(message)
+        if waiting is None:
             return False
         self._clock.keep()
         now = self._clock.now()
@@ -166,6 +166,13 @@ class LateMessages:
         if time.monotonic() >= self._log_at:
             logger.warning("%d messages waited in the queue for too long and are dropped", self._unlogged)
             self._unlogged, self._log_at = 0, time.monotonic() + _LOG_SECONDS
+
+
+def _waiting_of(message: Any) -> dict[str, Any] | None:
+    """Return the header by which a message is dropped. None if it has none, or an earlier delivery may be applied."""
+    waiting = message.headers.get(wire.WAITING)
+    is_usable = waiting is not None and not message.delivery_info.get("redelivered")
+    return waiting if is_usable and _is_sound(message.headers, waiting) else None
 
 
 def _is_sound(headers: Any, waiting: Any) -> bool:

@@ -213,16 +213,20 @@ class Runtime:
         An earlier delivery may have applied it, or may still do so. Only a first delivery without a record is known
         not to be applied.
         """
-        writes = request.tool.writes
-        if writes and self._adapter(request).was_applied(request.arguments["namespace"], request.operation_id):
+        if self._was_applied(request):
             return
-        if redelivered and writes:
+        if redelivered and request.tool.writes:
             raise OperationTimeoutError(request.operation_id, "redelivered after its deadline")
         raise OperationExpiredError(request.operation_id)
 
+    def _was_applied(self, request: Request) -> bool:
+        if not request.tool.writes:
+            return False
+        return self._adapter(request).was_applied(request.arguments["namespace"], request.operation_id)
+
     def _bound_redeliveries(self, task_id: str, request: Request) -> None:
         limit = self.settings.queue.max_redeliveries
-        if self._count_redelivery(task_id) > limit:
+        if self._count_redelivery(task_id) > limit and not self._was_applied(request):
             logger.error("%s given up after %d redeliveries: %s", task_id, limit, request.tool.name)
             raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
 

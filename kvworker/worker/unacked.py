@@ -8,17 +8,22 @@ recorded.
 The guarantee is unchanged: the record is written before its message is executed. No answer is unread at that moment,
 so the end of this process does not undo the write. An acknowledgement that is lost with its connection leads to a
 redelivery, as in kombu.
+
+A worker holds a message with a countdown until its time. It renews the record meanwhile: otherwise another worker would
+put the message back after each visibility timeout, as if this one were lost.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.utils.log import get_task_logger
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.transport import virtual
 from kombu.transport.redis import QoS
 from kombu.utils.json import dumps
@@ -32,6 +37,8 @@ from kvworker.messaging.redis_connections import RedisConnection, connect, is_op
 
 logger = get_task_logger(__name__)
 
+#: The share of the visibility timeout after which the records of waiting messages are renewed.
+_RENEWED_SHARE: Final = 0.25
 _LOST_CONNECTION = (RedisConnectionError, RedisTimeoutError)
 
 Command: TypeAlias = tuple[Any, ...]
@@ -125,6 +132,9 @@ class UnackedRecord(QoS):
         self._index, self._messages = (
             channel.global_keyprefix + key for key in (self.unacked_index_key, self.unacked_key)
         )
+        #: The times at which messages with a countdown start, by delivery tag.
+        self._waiting: dict[str, float] = {}
+        self._renew_at = 0.0
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record a received message."""
@@ -137,6 +147,22 @@ class UnackedRecord(QoS):
             after_reading=True,
         )
         virtual.QoS.append(self, message, delivery_tag)
+        if message.headers.get("eta"):
+            self._waiting[delivery_tag] = _seconds_of(message.headers["eta"])
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Put back the messages of lost workers. kombu calls this at intervals."""
+        if self._waiting and time.monotonic() >= self._renew_at:
+            self._renew()
+        super().restore_visible(*arguments, **options)
+
+    def _renew(self) -> None:
+        """Renew the records of messages that wait for their time. An acknowledged message has none any more."""
+        self._renew_at = time.monotonic() + _RENEWED_SHARE * float(self.channel.visibility_timeout)
+        self._clock.keep()
+        now = self._clock.now()
+        self._waiting = {tag: starts_at for tag, starts_at in self._waiting.items() if starts_at > time.time()}
+        self._pipelined.write(*(("ZADD", self._index, "XX", now, tag) for tag in self._waiting), after_reading=True)
 
     @property
     def visibility_timeout(self) -> float:
@@ -170,6 +196,15 @@ class UnackedRecord(QoS):
         """Put back all unacknowledged messages when the channel closes."""
         self._pipelined.close()
         super().restore_unacked_once(stderr)
+
+
+def _seconds_of(eta: object) -> float:
+    """Return the time at which Celery starts a message, in seconds since the epoch; 0 if it refuses it."""
+    try:
+        moment = maybe_iso8601(eta)
+        return float(maybe_make_aware(moment).timestamp())
+    except (AttributeError, OverflowError, TypeError, ValueError):
+        return 0.0
 
 
 def acknowledging(consumer: Any) -> Callable[[Any, Acknowledge], Acknowledge]:
