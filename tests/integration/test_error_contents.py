@@ -184,8 +184,10 @@ def in_a_worker(payload: Mapping[str, Any], *, valkey_url: str, redeliveries: in
     runtime = Runtime(make_celery(settings), settings)
     request = Context(id="id", delivery_info={"redelivered": redeliveries > 0})
     with closing(runtime.adapters):
-        for _ in range(max(1, redeliveries)):
-            runtime.run_operation(request, find_tool("kv_set"), (), {**NAMES, "value": VALUE, **payload})
+        for number in range(max(1, redeliveries)):
+            # An operation that was applied would be answered from its record.
+            unapplied = {**NAMES, "value": VALUE, "idempotency_key": f"operation {number}"}
+            runtime.run_operation(request, find_tool("kv_set"), (), {**unapplied, **payload})
 
 
 PROVOKED: Mapping[type[KVStoreError], Provoke] = {
