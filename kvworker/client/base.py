@@ -56,7 +56,9 @@ class KeyValueOperations(FacadeMethods):
 
     @abstractmethod
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
-        """Return a Celery signature, for chains, groups and chords of any application on the same broker.
+        """Return a Celery signature, for chains of any application on the same broker.
+
+        It also joins groups and chords of Celery's current application, if that has the same broker and results.
 
         A ``kv_set`` without ``value`` stores the previous task's result. Every other signature is immutable. The
         operation id is ``idempotency_key``, or else the task id.

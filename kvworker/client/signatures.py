@@ -9,6 +9,7 @@ from typing import Any
 from celery.canvas import Signature
 
 from kvworker.client.base import KeyValueOperations
+from kvworker.client.host_application import application_for
 from kvworker.client.timeouts import check_timeout
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.wire import described, encode_request
@@ -23,7 +24,7 @@ def make_signature(
 
     Args:
         store: Gives the settings and the persona.
-        app: The Celery application that sends the message.
+        app: kvworker's Celery application. The host program's own one sends the message if it uses the same servers.
         tool_name: A tool's name (``kv_get`` …).
         arguments: The tool's arguments, not checked yet.
         valid_seconds: Seconds from now until the message's deadline. None means that it has none.
@@ -38,7 +39,7 @@ def make_signature(
     policy = Policy(settings.policies)
     deadline = None if valid_seconds is None else time.time() + check_timeout(valid_seconds, 0.0)
     payload = encode_request(checked, deadline=deadline, persona=policy.admit(store.persona, tool, checked))
-    return app.signature(
+    return application_for(app).signature(
         tool.task_name,
         kwargs=MessageSigner(settings.policies).sign(tool, payload),
         immutable=not (tool.name == "kv_set" and "value" not in checked),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 from celery import Celery, chain, chord, group
 
 from kvworker import InvalidRequestError, KeyValueStore
-from tests.support.processes import ProcessNode, ValkeyNode, wait_until
+from tests.support.processes import ProcessNode, ValkeyNode
+from tests.support.user_worker import started_user_worker
 
 pytestmark = pytest.mark.usefixtures("celery_setup")
 
@@ -24,18 +24,9 @@ def user_app(valkey_node: ValkeyNode) -> Celery:
     return app
 
 
-def _user_worker(directory: Path, environ: Mapping[str, str], url: str, name: str, queues: str) -> ProcessNode:
-    command = [sys.executable, "-m", "celery", "-A", "tests.support.user_tasks", "worker", "-l", "INFO"]
-    options = ["-Q", queues, "--pool=prefork", "--concurrency=1", "-n", f"{name}@%h", "--without-mingle"]
-    node = ProcessNode(name, [*command, *options], directory=directory, environ={**environ, "USER_BROKER": url})
-    node.start()
-    wait_until(lambda: "ready." in node.logs() or node.status == "exited", what=node.logs())
-    return node
-
-
 @pytest.fixture
 def user_worker(tmp_path: Path, kv_environ: Mapping[str, str], valkey_node: ValkeyNode) -> Iterator[ProcessNode]:
-    node = _user_worker(tmp_path, kv_environ, valkey_node.url, "user", "user")
+    node = started_user_worker(tmp_path, kv_environ, valkey_node.url, "user", "user")
     yield node
     node.teardown()
 
@@ -101,7 +92,7 @@ def test_the_facade_inside_a_users_task(store: KeyValueStore, user_app: Celery, 
 def test_a_task_on_the_operations_own_worker_gets_an_error_that_names_the_fix(
     tmp_path: Path, kv_environ: Mapping[str, str], valkey_node: ValkeyNode, user_app: Celery
 ) -> None:
-    node = _user_worker(tmp_path, kv_environ, valkey_node.url, "both", "both,kv")
+    node = started_user_worker(tmp_path, kv_environ, valkey_node.url, "both", "both,kv")
     try:
         for name in ("user.count", "user.count_in_a_pipeline"):
             error: Any = user_app.send_task(name, args=("c",), queue="both").get(timeout=20, propagate=False)
