@@ -81,9 +81,7 @@ def test_an_inline_store_that_a_program_never_closes(tmp_path: Path, config: Pat
     assert value_in_copy(database) == 1
 
 
-@pytest.mark.parametrize(
-    "command", [["sweep"], ["recompute"], ["namespaces"], ["export", "out.jsonl"], ["migrate"]], ids=str
-)
+@pytest.mark.parametrize("command", ["sweep", "recompute", "namespaces", "export out.jsonl", "migrate"])
 def test_a_command_that_uses_the_database(tmp_path: Path, config: Path, database: Path, command: str) -> None:
     with InlineKeyValueStore(Settings.load(config)) as store:
         store.set("n", "k", 1)
