@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kvworker.errors import InvalidRequestError
 from kvworker.model import shown_name
-from kvworker.tools.definition import Tool
+from kvworker.tools.definition import Parameter, Tool
 
 #: Pairs of arguments of which a call may give only one.
 _EXCLUSIVE: Final = (("if_absent", "expected_version"), ("keep_ttl", "ttl_seconds"))
@@ -47,25 +47,25 @@ def check_parameters(
     """
     _refuse_unknown(tool, arguments, allowed)
     given = {name: value for name, value in arguments.items() if value is not None or name in tool.required}
-    for name in tool.required:
-        if name in allowed and name not in given and name not in missing_allowed:
-            raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
+    required = [name for name in tool.required if name in allowed and name not in missing_allowed]
+    if missing := next((name for name in required if name not in given), None):
+        raise InvalidRequestError(f"{tool.name} needs the argument {missing!r}")
     checked = {}
     for parameter in tool.parameters:
-        if parameter.name not in given:
-            continue
-        value = given[parameter.name]
-        if type(value) is float and parameter.schema.get("type") == "integer":
-            value = _integral(value)
-        if not parameter.is_default(value):
-            checked[parameter.name] = parameter.check(value)
+        if parameter.name in given:
+            value = given[parameter.name]
+            if type(value) is float:
+                value = _integral(parameter, value)
+            if not parameter.is_default(value):
+                checked[parameter.name] = parameter.check(value)
     _refuse_contradictions(checked)
     return checked
 
 
-def _integral(number: float) -> float:
-    """Return a float without a fraction as an integer. In Gemini's calls, for example, every number is a float."""
-    return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT_FLOAT else number
+def _integral(parameter: Parameter, number: float) -> float:
+    """Return a float without a fraction as the integer that is wanted: Gemini, for example, sends no other numbers."""
+    is_exact = number.is_integer() and abs(number) <= _MAX_EXACT_FLOAT
+    return int(number) if is_exact and parameter.schema.get("type") == "integer" else number
 
 
 def _refuse_unknown(tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

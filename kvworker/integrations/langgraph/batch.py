@@ -124,19 +124,21 @@ class Batch:
 
 def _check_labels(op: Op) -> None:
     """Refuse the labels that ``validate_op_namespace`` of langgraph-checkpoint 4.3 refuses; older releases lack it."""
-    if isinstance(op, GetOp | PutOp):
-        namespaces = [op.namespace]
-    elif isinstance(op, SearchOp):
-        namespaces = [op.namespace_prefix]
-    else:
-        namespaces = [condition.path for condition in op.match_conditions or ()]
-    for namespace in namespaces:
+    for namespace in _namespaces(op):
         for label in namespace:
-            if not isinstance(label, str) or not label or "." in label or "\x00" in label:
+            if not isinstance(label, str) or not label or set(label) & {".", "\x00"}:
                 raise InvalidNamespaceError(
                     f"the namespace {tuple(namespace)} has the label {label!r}: a label is a string that is not empty"
                     " and has neither a period ('.') nor a NUL character"
                 )
+
+
+def _namespaces(op: Op) -> list[tuple[str, ...]]:
+    if isinstance(op, GetOp | PutOp):
+        return [op.namespace]
+    if isinstance(op, SearchOp):
+        return [op.namespace_prefix]
+    return [condition.path for condition in op.match_conditions or ()]
 
 
 def _check_search(op: SearchOp) -> None:
