@@ -61,6 +61,12 @@ class PostgresServer:
         """The directory of the server's Unix socket."""
         return self._socket_directory
 
+    @property
+    def system_user(self) -> str | None:
+        """The user that runs the server where root started it, else None."""
+        user: str | None = self._server.system_user
+        return user
+
     def require_password(self, role: str) -> None:
         """Require a password from one role; the server trusts all other roles."""
         rules = self._server.pgdata / "pg_hba.conf"

@@ -27,6 +27,11 @@ _SCHEMA_MISSING: Final = (
     " run `kvworker migrate`"
 )
 
+_NO_SCHEMA: Final = (
+    "no schema that search_path names exists: create it (CREATE SCHEMA), or correct search_path where the url, the"
+    " role, the database or PGOPTIONS sets it"
+)
+
 _SCHEMA_INCOMPLETE: Final = (
     "some of the store's tables exist, but the record of their version is missing: restore the table kv_schema_version"
     " from a backup, or use an empty schema"
@@ -49,6 +54,9 @@ _BAD_PARAMETER: Final = re.compile(
     r"invalid \w+ value: |bad value for \w+: |invalid integer value .* for connection option"
 )
 
+#: PgBouncer's refusal, which ends with the parameter.
+_UNSUPPORTED_PARAMETER: Final = "unsupported startup parameter"
+
 _LOST: Final = "the connection to the database was lost"
 _SILENT: Final = (
     "the database did not answer within statement_timeout_seconds and a second; it is frozen, or the network is cut"
@@ -68,7 +76,7 @@ _MEANINGS: Final[Mapping[str, Callable[[], Exception]]] = {
     "25P04": lambda: ConnectionLostError("the transaction took longer than the database's transaction_timeout"),
     "25P03": lambda: ConnectionLostError("the transaction was idle for longer than statement_timeout_seconds"),
     "25006": lambda: ConnectionLostError("the database is read-only"),
-    "3F000": lambda: SchemaError(_SCHEMA_MISSING),
+    "3F000": lambda: ConfigurationError(_NO_SCHEMA),
     "40001": lambda: ConflictError("the database repeatedly failed to serialize the operation with others"),
     "40P01": lambda: ConflictError("the operation repeatedly ran into a deadlock"),
     "42703": lambda: SchemaError(_SCHEMA_MISSING),
@@ -128,6 +136,11 @@ def cannot_connect(error: Exception, password: str | None) -> Exception:
     for failure, advice in _LOGIN_FAILURES.items():
         if failure in reason:
             return ConfigurationError(f"cannot log in to the database; {advice}: {reason}")
+    if _UNSUPPORTED_PARAMETER in reason:
+        return ConfigurationError(
+            "cannot connect to the database; behind PgBouncer set prepare_threshold: null, remove options from the url"
+            f" and PGOPTIONS, and make such settings on the server: {reason}"
+        )
     if _BAD_PARAMETER.search(reason):
         return ConfigurationError(f"cannot connect to the database; correct this parameter in the url: {reason}")
     return StoreUnavailableError(f"cannot connect to the database: {reason}")
@@ -146,7 +159,11 @@ def missing_privilege(reason: str | None) -> ConfigurationError:
 
 
 def _translate_check(error: psycopg.Error) -> Exception:
-    constraint = error.diag.constraint_name
-    if constraint is not None and constraint in QUOTA_OF_CHECK:
-        return QuotaRefusedError(QUOTA_OF_CHECK[constraint])
-    return KVStoreError(f"the database refused the write by its constraint {constraint!r}")
+    # Citus passes on only the message, which names the constraint in every language.
+    named = error.diag.constraint_name or error.diag.message_primary or ""
+    for constraint, quota in QUOTA_OF_CHECK.items():
+        if constraint in named:
+            return QuotaRefusedError(quota)
+    return KVStoreError(
+        f"the database refused the write by a constraint that is not the store's: {error.diag.constraint_name!r}"
+    )
