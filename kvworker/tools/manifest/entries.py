@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from kvworker.__version__ import __version__
 from kvworker.settings import Settings
 from kvworker.settings.store import PROVIDER_PREFIX
-from kvworker.tools import TOOLS, Tool
+from kvworker.tools import ACCESS_FLAG, TOOLS, Tool
 from kvworker.tools.manifest.schemas import input_schema, output_schema
 from kvworker.tools.policy import Policy
 
@@ -39,7 +40,10 @@ def tools_of(settings: Settings, persona: str | None = None) -> tuple[Tool, ...]
 
 
 def manifest_entries(settings: Settings, persona: str | None = None) -> list[dict[str, Any]]:
-    """Return an entry for each tool that the persona may use. ``default_timeout`` is in seconds.
+    """Return an entry for each tool that the persona may use, as the manifest of the agent platform ATLAS has it.
+
+    ``default_timeout`` is in whole seconds. ``requires_flags`` holds the flags for each kind of operation.
+    ``side_effects`` is "none" or "write".
 
     Each entry lists its providers, one per adapter. The first is the one in use: the persona's own, or else the
     configured default.
@@ -58,14 +62,23 @@ def _entry(tool: Tool, settings: Settings, providers: list[dict[str, Any]]) -> d
         "description": tool.summary,
         "parameters": input_schema(tool),
         "returns": output_schema(tool),
-        "side_effects": tool.side_effects,
+        "side_effects": "write" if tool.writes else "none",
         "idempotency_key": _idempotency(tool, settings.maintenance.operation_retention_seconds),
-        "default_timeout": settings.facade.timeout_seconds,
+        "default_timeout": math.ceil(settings.facade.timeout_seconds),
         "allow_parallel": True,
         "auth": {"required": False},
-        "requires_flags": list(tool.requires_flags),
+        "requires_flags": _required_flags(tool),
         "providers": providers,
     }
+
+
+def _required_flags(tool: Tool) -> dict[str, list[str]]:
+    access = {"read": [ACCESS_FLAG]}
+    if not tool.writes:
+        return access
+    flags = list(tool.requires_flags)
+    # For a call that names no operation, ATLAS checks the flags of "read" and "execute", but not those of "write".
+    return {**access, "write": flags, "execute": flags}
 
 
 def _idempotency(tool: Tool, retention_seconds: int) -> dict[str, Any]:

@@ -197,13 +197,14 @@ def test_manifest_entries_hold_the_facts_that_a_host_needs() -> None:
     assert list(entries) == list(TOOLS)
     assert json.loads(json.dumps(entries)) == entries
     get, increment = entries["kv_get"], entries["kv_increment"]
-    assert get["requires_flags"] == ["type.system.kv_store_access"]
-    assert increment["requires_flags"] == ["type.system.kv_store_access", "type.system.kv_store_write"]
-    assert (get["side_effects"], increment["side_effects"], entries["kv_clear"]["side_effects"]) == (
+    access, write = "type.system.kv_store_access", "type.system.kv_store_write"
+    assert get["requires_flags"] == {"read": [access]}
+    assert increment["requires_flags"] == {"read": [access], "write": [access, write], "execute": [access, write]}
+    assert [entries[name]["side_effects"] for name in ("kv_get", "kv_increment", "kv_clear")] == [
         "none",
         "write",
-        "destructive",
-    )
+        "write",
+    ]
     assert get["default_timeout"] == 7
     assert get["parameters"] == input_schema(TOOLS["kv_get"])
     assert get["returns"] == output_schema(TOOLS["kv_get"])
