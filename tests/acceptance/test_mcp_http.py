@@ -14,7 +14,7 @@ from mcp import Client
 
 from kvworker import KeyValueStore
 from tests.support.command_line import clean_environ
-from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, open_session, post
+from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, close_session, open_session, post
 from tests.support.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
 from tests.support.processes import ProcessNode, wait_until
 
@@ -145,6 +145,68 @@ def test_a_persona_is_offered_and_allowed_only_its_tools(tmp_path: Path) -> None
         run_within(session(server.url))
         assert server.logs().count("denied: persona 'reader'") == 3
         assert refusals(server) == {"host": 421, "page": 403}
+
+
+class TestLimits:
+    """What a server bounds and refuses before it calls a tool."""
+
+    def test_the_number_of_sessions_is_bounded_and_a_closed_one_makes_room(self, tmp_path: Path) -> None:
+        with serving(tmp_path, write_config(tmp_path), "--max-sessions", "3") as server:
+            sessions = [open_session(server.url) for _ in range(3)]
+            refused = post(server.url, "initialize", INITIALIZE)
+            assert (refused.status, refused.session_id) == (503, None)
+            assert "Too many open sessions" in refused.message["error"]["message"]
+            answer = post(server.url, "tools/list", {}, {SESSION_HEADER: sessions[0]}, number=2)
+            assert len(answer.message["result"]["tools"]) == 12
+            assert close_session(server.url, sessions[0]) == 200
+            open_session(server.url)
+
+    def test_an_idle_session_ends(self, tmp_path: Path) -> None:
+        options = ("--max-sessions", "1", "--session-idle-seconds", "0.2")
+        with serving(tmp_path, write_config(tmp_path), *options) as server:
+            first = open_session(server.url)
+            wait_until(
+                lambda: post(server.url, "initialize", INITIALIZE).status == 200,
+                what="room for another session",
+                timeout_seconds=60,
+            )
+            assert post(server.url, "tools/list", {}, {SESSION_HEADER: first}, number=2).status == 404
+
+    def test_hosts_and_origins_that_only_begin_like_an_allowed_one_are_refused(self, tmp_path: Path) -> None:
+        with serving(tmp_path, write_config(tmp_path)) as server:
+            for host in (
+                "localhost:1@evil.example",
+                "127.0.0.1:80.evil.example",
+                "localhost:",
+                "[::1]:x",
+                "localhost:8/",
+            ):
+                assert post(server.url, "initialize", INITIALIZE, {"Host": host}).status == 421, host
+            for origin in ("http://localhost:1@evil.example", "http://127.0.0.1:80.evil.example"):
+                assert post(server.url, "initialize", INITIALIZE, {"Origin": origin}).status == 403, origin
+            for host in ("localhost:9", "127.0.0.1", "[::1]:65535"):
+                headers = {"Host": host, "Origin": f"http://{host}"}
+                assert post(server.url, "initialize", INITIALIZE, headers).status == 200, host
+
+    @pytest.mark.parametrize("version", ["2026-07-28", "2030-01-01", "nonsense"])
+    def test_with_own_namespaces_only_versions_with_sessions_are_named_as_supported(
+        self, tmp_path: Path, version: str
+    ) -> None:
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        headers = {"mcp-protocol-version": version, "mcp-method": "tools/list"}
+        with serving(tmp_path, write_config(tmp_path), "--session-prefix") as server:
+            answer = post(server.url, "tools/list", {"_meta": meta}, headers, number=7)
+            assert answer.status == 400
+            assert (answer.message["id"], answer.message["error"]["code"]) == (7, -32022)
+            data = answer.message["error"]["data"]
+            assert data["requested"] == version
+            assert version not in data["supported"]
+            for supported in data["supported"]:
+                opened = post(server.url, "initialize", {**INITIALIZE, "protocolVersion": supported})
+                assert opened.message["result"]["protocolVersion"] == supported
 
 
 def refusals(server: HttpServer) -> dict[str, int]:

@@ -54,3 +54,11 @@ def open_session(url: str) -> str:
     answer = post(url, "initialize", INITIALIZE)
     assert answer.session_id is not None, answer
     return answer.session_id
+
+
+def close_session(url: str, session_id: str) -> int:
+    """Close a session and return the answer's status."""
+    parts = urlsplit(url)
+    with closing(HTTPConnection(parts.netloc, timeout=30)) as connection:
+        connection.request("DELETE", parts.path, headers={SESSION_HEADER: session_id})
+        return connection.getresponse().status

@@ -16,6 +16,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 
 from kvworker.__version__ import __version__
 from kvworker.errors import KVStoreError, ValueSerializationError
+from kvworker.integrations.mcp.http_guard import unsupported_version
 from kvworker.integrations.mcp.scope import Scope
 from kvworker.model import OperationResult, depth_of
 from kvworker.tools import TOOLS, Tool, with_call_id
@@ -168,11 +169,7 @@ def _session_id(context: Context) -> str:
 
 async def _refuse_without_sessions(ctx: Context, call_next: CallNext) -> HandlerResult:
     if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        raise MCPError(
-            types.UNSUPPORTED_PROTOCOL_VERSION,
-            "this server gives every session its own namespaces, so it needs a protocol version with sessions",
-            {"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": ctx.protocol_version},
-        )
+        raise MCPError.from_error_data(unsupported_version(ctx.protocol_version))
     return await call_next(ctx)
 
 

@@ -13,11 +13,13 @@ from typing import Final, cast
 import anyio
 import uvicorn
 from mcp.server.stdio import stdio_server
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp
 
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.errors import ConfigurationError
 from kvworker.integrations.mcp.address import Address
+from kvworker.integrations.mcp.http_guard import HttpGuard
 from kvworker.integrations.mcp.scope import SESSION_PREFIX, Scope
 from kvworker.integrations.mcp.server import server_by_session, server_in_scope
 from kvworker.integrations.mcp.stdin import MessageLines
@@ -97,13 +99,24 @@ def serve_stdio(settings: Settings, audience: Audience) -> None:
     anyio.run(serve)
 
 
-def serve_http(settings: Settings, audience: Audience, address: Address, announce: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class SessionLimits:
+    """The sessions of an HTTP server: how many may be open, and after how many seconds without a request one ends."""
+
+    max_sessions: int = 1000
+    idle_seconds: float = 1800
+
+
+def serve_http(
+    settings: Settings, audience: Audience, address: Address, limits: SessionLimits, announce: Callable[[str], None]
+) -> None:
     """Serve any number of clients over streamable HTTP, until a signal arrives.
 
     Args:
         settings: The settings of the store.
         audience: The persona and the namespaces of the clients.
         address: The address to listen on.
+        limits: The limits of its sessions. A request for one more is refused with status 503.
         announce: Called with the server's URL once it listens.
 
     Raises:
@@ -118,8 +131,15 @@ def serve_http(settings: Settings, audience: Audience, address: Address, announc
         async with AsyncKeyValueStore(settings, audience.persona) as store:
             own = audience.own_namespaces
             server = server_by_session(store, tools) if own else server_in_scope(store, tools, scope)
-            app = server.streamable_http_app(streamable_http_path=_PATH, transport_security=security)
-            await _serve_app(app, listener)
+            app = server.streamable_http_app(
+                streamable_http_path=_PATH,
+                transport_security=security,
+                max_sessions=limits.max_sessions,
+                session_idle_timeout=limits.idle_seconds,
+            )
+            # The SDK passes unknown versions to the handler of 2026-07-28, which would name that one as supported.
+            known = (*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS) if own else None
+            await _serve_app(HttpGuard(app, known), listener)
 
     with address.listen() as listener:
         announce(address.url(listener, _PATH))

@@ -68,10 +68,11 @@ def refusal_of(line: bytes) -> types.JSONRPCError | None:
 
 def _refusal(line: bytes, code: int, message: str) -> types.JSONRPCError:
     error = types.ErrorData(code=code, message=message)
-    return types.JSONRPCError(jsonrpc="2.0", id=_readable_id(line), error=error)
+    return types.JSONRPCError(jsonrpc="2.0", id=readable_id(line), error=error)
 
 
-def _readable_id(line: bytes) -> str | int | None:
+def readable_id(line: bytes) -> str | int | None:
+    """Return the id of a request that may be malformed, or None if it cannot be read."""
     members = _readable_members(line)
     found = members.get("id")
     # The id of a response is one of this server's own. In an answer, it would stand for a request of the client.
