@@ -65,7 +65,9 @@ def test_every_tool_works_through_the_queue_and_the_server_stops_cleanly(tmp_pat
         run_within(stop_while_connected(server))
         wait_until(lambda: server.status == "exited", what="the server's end")
         assert server.exit_code == 0
-        assert server.logs() == f"{ANNOUNCEMENT}{server.url}\n"
+        # On a busy machine the client's stream is cut, and uvicorn says so in a line.
+        assert server.logs().startswith(f"{ANNOUNCEMENT}{server.url}\n")
+        assert "Traceback" not in server.logs()
 
 
 @pytest.mark.usefixtures("celery_setup")

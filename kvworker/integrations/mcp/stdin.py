@@ -1,4 +1,4 @@
-"""The messages on standard input. A line that is none is answered, so that its sender does not wait for an answer."""
+"""The messages on standard input. Any other line is answered, so that its sender does not wait for an answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_MESSAGE: Final = (
 class MessageLines:
     """The lines of standard input that are messages. Blank lines are left out, and all others are refused.
 
-    It takes the place of the SDK's reader, which drops a line that is no message, and replaces wrong bytes in others.
+    It takes the place of the SDK's reader, which drops a line that is not a message, and replaces wrong bytes in others.
     """
 
     def __init__(self, lines: anyio.AsyncFile[bytes]) -> None:
