@@ -52,9 +52,9 @@ def matches_filter(value: Mapping[str, Any], conditions: Mapping[str, Any] | Non
     """True if an item's value matches a search's filter in each of its fields. ``check_filter`` has checked the filter.
 
     As in LangGraph's ``InMemoryStore``, a missing field counts as None, a dict without operators is matched field by
-    field, and ``$gt`` and the like compare numbers. Unlike there, true and false are not numbers, as in JSON. That store
-    raises an error if an operand is not a number. Here, two strings are compared as text instead, and other operands
-    do not match.
+    field, and ``$gt`` and the like compare numbers. Unlike there, true and false are not numbers, as in JSON. If an
+    operand is not a number, that store raises an error. Here, two strings are compared as text instead, and other
+    operands do not match.
     """
     return all(_matches(value.get(field), expected) for field, expected in (conditions or {}).items())
 

@@ -27,7 +27,8 @@ _NO_MESSAGE: Final = (
 class MessageLines:
     """The lines of standard input that are messages. Blank lines are left out, and all others are refused.
 
-    It takes the place of the SDK's reader, which drops a line that is not a message, and replaces wrong bytes in others.
+    It takes the place of the SDK's reader, which drops a line that is not a message, and replaces wrong bytes in
+    others.
     """
 
     def __init__(self, lines: anyio.AsyncFile[bytes]) -> None:
