@@ -10,7 +10,7 @@ import pytest
 from celery import Celery, chain, chord, group
 
 from kvworker import KeyValueStore
-from tests.support.processes import ProcessNode, ValkeyNode
+from tests.support.processes import ProcessNode, ValkeyNode, wait_until
 from tests.support.user_worker import started_user_worker
 
 WAIT_SECONDS = 60
@@ -97,3 +97,23 @@ def test_an_application_with_other_results_or_another_broker_is_not_used(store: 
     ):
         assert store.signature("kv_get", {"namespace": "n", "key": "k"}).app is not host
         host.close()
+
+
+@pytest.mark.usefixtures("worker_node")
+def test_the_same_task_id_published_twice_is_one_operation(store: KeyValueStore, user_app: Celery) -> None:
+    count = store.signature("kv_increment", {"namespace": "n", "key": "c"})
+    assert count.apply_async(task_id="same").get(timeout=WAIT_SECONDS)["replayed"] is False
+    count.apply_async(task_id="same")
+    wait_until(lambda: user_app.AsyncResult("same").result["replayed"], what="the second result")
+    assert store.get("n", "c").value == 1
+
+
+@pytest.mark.usefixtures("user_worker", "worker_node")
+def test_an_error_callback_of_the_users_application_gets_the_task_id(
+    store: KeyValueStore, user_app: Celery, valkey_node: ValkeyNode
+) -> None:
+    store.set("n", "text", "not a number", timeout=WAIT_SECONDS)
+    errback = user_app.signature("user.shout", queue="user", task_id="called-back")
+    failing = store.signature("kv_increment", {"namespace": "n", "key": "text"})
+    failing.apply_async(task_id="failing-task", link_error=errback)
+    assert user_app.AsyncResult("called-back").get(timeout=WAIT_SECONDS) == "FAILING-TASK"
