@@ -20,6 +20,7 @@ from kvworker.client.transport.replies import ReplyReader
 from kvworker.errors import NestedCallError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
+from kvworker.messaging.message_size import check_message_size
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.wire import described, encode_request, waiting_header
 from kvworker.model import new_operation_id
@@ -78,20 +79,12 @@ class Dispatcher:
             may_wait: Allows waiting for the broker here, within the timeout. An event loop must not.
             may_coalesce: Allows holding the call back to send it with others. The reply then has ``is_held`` set, and
                 the waiter must call ``flush_held`` after ``MAX_DELAY_SECONDS``.
+
+        Raises:
+            InvalidRequestError: The message would be larger than ``queue.max_message_bytes``.
         """
         task_id = self._new_task_id()
-        deadline = self.clock.now() + timeout_seconds
-        payload = encode_request(arguments, deadline=deadline, persona=persona)
-        message = Message(
-            task_name=tool.task_name,
-            task_id=task_id,
-            payload=self._signer.sign(tool, payload, operation_id=task_id),
-            description=described(tool, arguments),
-            give_up_at=time.monotonic() + timeout_seconds,
-            waiting_header=waiting_header(
-                deadline, timeout_seconds, arguments.get("idempotency_key", "") if tool.writes else ""
-            ),
-        )
+        message = self._make_message(tool, arguments, timeout_seconds, persona, task_id)
         provider = self._policy.provider_of(persona) or ""
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, provider)
         self._replies.register(task_id, reply)
@@ -104,6 +97,23 @@ class Dispatcher:
                 reply.note_interruption(error)
                 raise
         return reply
+
+    def _make_message(
+        self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float, persona: str, task_id: str
+    ) -> Message:
+        deadline = self.clock.now() + timeout_seconds
+        payload = encode_request(arguments, deadline=deadline, persona=persona)
+        check_message_size(arguments, payload, self._queue.max_message_bytes)
+        return Message(
+            task_name=tool.task_name,
+            task_id=task_id,
+            payload=self._signer.sign(tool, payload, operation_id=task_id),
+            description=described(tool, arguments),
+            give_up_at=time.monotonic() + timeout_seconds,
+            waiting_header=waiting_header(
+                deadline, timeout_seconds, arguments.get("idempotency_key", "") if tool.writes else ""
+            ),
+        )
 
     def flush_held(self) -> None:
         """Send the calls that are held back. Does not wait."""

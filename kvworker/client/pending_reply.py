@@ -98,7 +98,7 @@ class PendingReply:
         failure = meta["result"]
         if not isinstance(failure, dict) or "exc_type" not in failure:
             return OperationFailedError(self.operation_id, f"task state {meta['status']}")
-        name, args = failure["exc_type"], failure.get("exc_message") or ()
+        name, args = str(failure["exc_type"]), failure.get("exc_message") or ()
         if name in _FAILURES_BEFORE_DATABASE and self.message.copies > 1:
             detail = f"one copy of its message ended as {name}, but another may be applied"
             return OperationTimeoutError(self.operation_id, detail, not self.tool.writes)
@@ -108,4 +108,4 @@ class PendingReply:
                 " update the workers"
             )
         error = rebuild_error(name, args if isinstance(args, list | tuple) else (args,))
-        return error or OperationFailedError(self.operation_id, str(name))
+        return error or OperationFailedError(self.operation_id, name)

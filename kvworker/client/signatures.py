@@ -11,6 +11,7 @@ from celery.canvas import Signature
 from kvworker.client.base import KeyValueOperations
 from kvworker.client.host_application import application_for
 from kvworker.client.timeouts import check_timeout
+from kvworker.messaging.message_size import check_message_size
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.wire import described, encode_request
 from kvworker.tools import check_arguments, find_tool
@@ -39,6 +40,7 @@ def make_signature(
     policy = Policy(settings.policies)
     deadline = None if valid_seconds is None else time.time() + check_timeout(valid_seconds, 0.0)
     payload = encode_request(checked, deadline=deadline, persona=policy.admit(store.persona, tool, checked))
+    check_message_size(checked, payload, settings.queue.max_message_bytes)
     return application_for(app).signature(
         tool.task_name,
         kwargs=MessageSigner(settings.policies).sign(tool, payload),

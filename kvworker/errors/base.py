@@ -50,6 +50,8 @@ def rebuild_error(class_name: str, args: Sequence[object]) -> KVStoreError | Non
     if error_class is None:
         return None
     try:
-        return error_class(*args)
-    except TypeError:
+        error = error_class(*args)
+        str(error)
+    except Exception:  # noqa: BLE001 - arguments of another shape fail where the class first uses them
         return None
+    return error

@@ -6,22 +6,31 @@ and its cached properties have locks that a forked child replaces. Other applica
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
+from kombu.transport import pyamqp
 from kombu.transport.redis import Transport
 from kombu.utils.collections import HashedSeq
 
 from kvworker.fork_safety import with_own_property_locks
+from kvworker.messaging.amqp_transport import AmqpTlsTransport, AmqpTransport
 from kvworker.messaging.redis_transport import RedisTransport
+
+#: Our transports for RabbitMQ, by kombu's.
+_AMQP_TRANSPORTS: Final[Mapping[type, type]] = {
+    pyamqp.Transport: AmqpTransport,
+    pyamqp.SSLTransport: AmqpTlsTransport,
+}
 
 
 @with_own_property_locks
 class BrokerConnection(Connection):
-    """A connection that uses our transport for Redis, and kombu's own for every other broker.
+    """A connection that uses our transports for Redis and RabbitMQ, and kombu's own for every other broker.
 
     kombu's setting ``broker_transport`` would not do: kombu ignores it for ``redis+socket`` URLs, and shows it in
     place of the URL's scheme.
@@ -30,9 +39,9 @@ class BrokerConnection(Connection):
     redis_transport: type[Transport] = RedisTransport
 
     def get_transport_cls(self) -> Any:
-        """Return the transport class; it replaces kombu's Redis transport, but not subclasses such as Sentinel's."""
+        """Return the transport class; ours replace kombu's, but not subclasses such as Sentinel's."""
         transport = super().get_transport_cls()
-        return self.redis_transport if transport is Transport else transport
+        return self.redis_transport if transport is Transport else _AMQP_TRANSPORTS.get(transport, transport)
 
     def __eqhash__(self) -> HashedSeq:
         """Return the key of this connection's pool: kombu shares pools between all applications of a process."""

@@ -138,7 +138,7 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
     if speaks_redis(settings.queue.broker_url):
         return {**common, "broker_transport_options": _redis_options(settings)}
     # Without confirms, a message written to a failing connection is lost silently.
-    amqp = {**common, "broker_transport_options": {"confirm_publish": True}}
+    amqp = {**common, "broker_transport_options": {"confirm_publish": True, **_limits(settings)}}
     url = settings.queue.broker_url
     return {**amqp, "broker_use_ssl": _amqp_tls(url)} if _is_amqps(url) else amqp
 
@@ -150,6 +150,11 @@ def _kombu_url(url: str) -> str:
     if redis_connection_parameters(url):
         return without_parameters(url, REDIS_CONNECTION_PARAMETERS)
     return url
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    """Return the option of our own transports, which kombu's ignore."""
+    return {"max_message_bytes": settings.queue.max_message_bytes}
 
 
 def _is_amqps(url: str) -> bool:
@@ -171,6 +176,7 @@ def _amqp_tls(url: str) -> dict[str, Any]:
 def _redis_options(settings: Settings) -> dict[str, Any]:
     timeout = settings.queue.connect_timeout_seconds
     return {
+        **_limits(settings),
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
         # kombu checks every 10 s by default and acts on every 10th check, so it restores up to 100 s late.
         "unacked_restore_interval": 1,

@@ -212,8 +212,8 @@ def decode_result(tool: Tool, data: object, operation_id: str) -> OperationResul
         raise OperationFailedError(operation_id, f"a {type(data).__name__} is not a result")
     try:
         return tool.result.from_dict(data)
-    except (TypeError, KeyError, ValueError) as error:
-        raise OperationFailedError(operation_id, f"the result is not understood: {error}") from error
+    except Exception as error:
+        raise OperationFailedError(operation_id, f"the result is not understood ({type(error).__name__})") from error
 
 
 def described(tool: Tool, arguments: Mapping[str, Any]) -> str:

@@ -14,6 +14,9 @@ from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, spe
 # Ten years. A longer time is a mistake, and a shorter one can always be added to today's date.
 _MAX_SECONDS = 315_360_000
 
+#: Twice what a full pipeline takes, of text that JSON escapes.
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+
 _Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS, allow_inf_nan=False)]
 _WholeSeconds = Annotated[int, Field(ge=1, le=_MAX_SECONDS)]
 _Rows = Annotated[int, Field(ge=1, le=MAX_BATCH_ROWS)]
@@ -77,6 +80,13 @@ class QueueSettings(Block):
     )
     connect_timeout_seconds: _Seconds = Field(
         default=2.0, description="Time limit in seconds for one attempt to connect to the broker, or to read from it."
+    )
+    max_message_bytes: int = Field(
+        default=MAX_MESSAGE_BYTES,
+        ge=64 * 1024,
+        le=512 * 1024 * 1024,
+        description="Size in bytes of the largest message, as the broker holds it. A caller refuses to send a larger"
+        " one, and a worker drops it without decoding it. Give callers and workers the same.",
     )
     remote_control: bool = Field(
         default=True,

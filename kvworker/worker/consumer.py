@@ -1,4 +1,4 @@
-"""The consumer of our workers: it reconnects quickly, survives any message, and logs no message body."""
+"""The consumer of our workers: it reconnects quickly, survives any message, and logs no message's contents."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from celery.utils.log import get_task_logger
+from celery import signals
+from celery.exceptions import NotRegistered
 from celery.worker.consumer import Consumer
-from celery.worker.consumer.consumer import MESSAGE_DECODE_ERROR
-from kombu.utils.encoding import safe_repr
 
+from kvworker.messaging.checked_message import RefusedContentError
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from kvworker.worker.late_messages import LateMessages
-
-logger = get_task_logger(__name__)
+from kvworker.worker.refused_messages import refuse_message
 
 #: kombu's options for the pauses between attempts to connect. Celery's default pauses grow by 2 s up to 30 s.
 _CONNECT_PAUSES: Final = {
@@ -22,13 +21,6 @@ _CONNECT_PAUSES: Final = {
     "interval_step": 2 * FIRST_PAUSE_SECONDS,
     "interval_max": MAX_PAUSE_SECONDS,
 }
-
-
-class _HiddenBody:
-    """Stands in for a message body where Celery would log it: the body may hold a secret value."""
-
-    def __repr__(self) -> str:
-        return "(not shown)"
 
 
 class RobustConsumer(Consumer):
@@ -97,35 +89,25 @@ class RobustConsumer(Consumer):
             except self.connection_errors:
                 raise
             except Exception as error:  # noqa: BLE001 - Celery trusts messages, so it raises anything
-                task, problem = message.headers.get("task"), type(error).__name__
                 # No traceback, which could show what the message holds.
-                logger.error("a malformed message for %s is refused: Celery cannot take it (%s)", task, problem)  # noqa: TRY400
-                if not message.acknowledged:
-                    message.reject_log_error(logger, self.connection_errors)
+                refuse_message(self, message, f"Celery cannot take it ({type(error).__name__})")
 
         return handle_or_refuse
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
-        """Refuse a message of an unknown format, and log its size instead of its body."""
-        super().on_unknown_message(_HiddenBody(), message)
+        """Refuse a message that names no task. Celery would log its headers and its body."""
+        refuse_message(self, message, "it names no task")
 
     def on_unknown_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        """Refuse a message for a task that this worker does not know, and log its size instead of its body."""
-        super().on_unknown_task(_HiddenBody(), message, exc)
+        """Refuse a message for a task that this worker does not know. Celery would log its headers and its body."""
+        refuse_message(self, message, "this worker has no such task", NotRegistered(*exc.args))
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=exc.args[0], id=message.headers.get("id"))
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        """Refuse a message that is invalid for its task, and log its size instead of its body."""
-        super().on_invalid_task(_HiddenBody(), message, exc)
+        """Refuse a message that is invalid for its task. Celery would log its body."""
+        refuse_message(self, message, f"it does not fit its task ({type(exc).__name__})")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Drop a message that cannot be decoded, and log its size instead of its body."""
-        logger.critical(
-            MESSAGE_DECODE_ERROR,
-            exc,
-            message.content_type,
-            message.content_encoding,
-            safe_repr(message.headers),
-            f"(not shown, {len(message.body)} bytes)",
-            exc_info=True,
-        )
-        message.ack()
+        """Refuse a message that cannot be decoded. Celery would log its headers and its body."""
+        problem = str(exc) if isinstance(exc, RefusedContentError) else f"it cannot be decoded ({type(exc).__name__})"
+        refuse_message(self, message, problem)

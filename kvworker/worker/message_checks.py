@@ -6,11 +6,13 @@ in a pool between two steps, and ends the worker or blocks one of its slots.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from celery.app.task import Context
 
+from kvworker.messaging.envelope import MAX_NAME_CHARACTERS, is_name
 from kvworker.model import depth_of
 
 #: The maximum nesting of lists and objects in a body. Beyond some 450 levels, pickling the body for the pool ends
@@ -19,13 +21,14 @@ MAX_DEPTH: Final = 400
 
 #: The types of the headers that Celery uses. Each header may be absent or null.
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("eta", "expires", "shadow", "root_id", "parent_id", "group", "origin", "argsrepr"), (str,)),
-    **dict.fromkeys(("kwargsrepr", "lang"), (str,)),
+    **dict.fromkeys(("eta", "expires", "shadow", "origin", "argsrepr", "kwargsrepr", "lang"), (str,)),
     **dict.fromkeys(("retries", "group_index", "replaced_task_nesting"), (int,)),
     **dict.fromkeys(("stamps", "headers"), (dict,)),
     "ignore_result": (bool,),
     "stamped_headers": (list,),
 }
+#: The headers that name other tasks. They become keys in Redis, as the id does.
+_RELATED: Final = ("root_id", "parent_id", "group")
 #: A header with such a name would replace a method or a private attribute of the task's request.
 _RESERVED: Final = frozenset(name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name)))
 
@@ -49,12 +52,24 @@ def problem_of(message: Any) -> str | None:
         body = message.payload
     except Exception as error:  # noqa: BLE001 - decoders fail in as many ways as there are content types
         # kombu wraps every decoder's error in its own; the original says more.
-        return f"its body cannot be decoded ({type(error.__context__ or error).__name__})"
+        return f"its body cannot be decoded ({type(error.__context__ or error).__name__}){_hint(message.body)}"
     return _problem_of_body(body)
 
 
+def _hint(body: Any) -> str:
+    """Explain why a body that is JSON cannot be decoded."""
+    try:
+        json.loads(body)
+    except Exception:  # noqa: BLE001 - it may be anything
+        return ""
+    return "; an object with the keys __type__ and __value__ alone means a type of Celery's, so send it with a facade"
+
+
 def _problem_of_id(headers: Headers) -> str | None:
-    return None if isinstance(headers.get("id"), str) and headers["id"] else "its id is not a string"
+    if not is_name(headers.get("id")):
+        return f"its id is not printable text of at most {MAX_NAME_CHARACTERS} characters"
+    are_names = all(headers.get(name) is None or is_name(headers[name]) for name in _RELATED)
+    return None if are_names else "the id of a related task is not printable text"
 
 
 def _problem_of_time_limits(headers: Headers) -> str | None:

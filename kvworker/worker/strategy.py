@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from celery import Celery, Task
-from celery.utils.log import get_logger, get_task_logger
+from celery.utils.log import get_logger
 from celery.worker.strategy import default
 
+from kvworker.messaging.wire import described
+from kvworker.model import MAX_KEY_BYTES
+from kvworker.tools import TOOLS, Tool
 from kvworker.worker.message_checks import problem_of
+from kvworker.worker.protocol_1 import use_protocol_2
+from kvworker.worker.refused_messages import refuse_message
 from kvworker.worker.request import OperationRequest
 from kvworker.worker.unacked import acknowledging
 
-logger = get_task_logger(__name__)
 strategy = get_logger(default.__module__)
+
+_TOOLS_BY_TASK: Final[Mapping[str, Tool]] = {tool.task_name: tool for tool in TOOLS.values()}
+_HIDDEN: Final = "(not shown)"
 
 
 def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., None]:
@@ -28,23 +35,39 @@ def refusing_malformed(task: Task, app: Celery, consumer: Any) -> Callable[..., 
     # An operation logs one line when it ends. Celery's line about its arrival is for debugging.
     handle = default(task, app, consumer, info=strategy.debug if task.logs_itself else strategy.info)
     acknowledging_here = acknowledging(consumer)
+    tool = _TOOLS_BY_TASK.get(task.name)
 
     def handle_if_sound(message: Any, body: Any, ack: Any, *arguments: Any) -> None:
         """Handle a sound message, and log and refuse any other without its body."""
+        if body is not None:
+            use_protocol_2(message, body)
         problem = problem_of(message)
         if problem is None:
+            _describe(message, tool)
             try:
-                handle(message, body, acknowledging_here(message, ack), *arguments)
+                handle(message, None, acknowledging_here(message, ack), *arguments)
             except consumer.connection_errors:
                 raise
             except Exception as error:  # noqa: BLE001 - Celery's own handler would log headers and body
                 problem = f"Celery cannot take it ({type(error).__name__})"
         if problem is not None:
-            # Celery would log the body as well, which holds the value.
-            logger.error("a malformed message for %s is refused: %s", task.name, problem)
-            message.reject_log_error(logger, consumer.connection_errors)
+            refuse_message(consumer, message, problem)
 
     return handle_if_sound
+
+
+def _describe(message: Any, tool: Tool | None) -> None:
+    """Replace the sender's description of the call, which Celery logs and sends to monitors. It may show the value."""
+    headers, (_, keywords, _) = message.headers, message.payload
+    headers["argsrepr"] = _HIDDEN
+    headers["kwargsrepr"] = _HIDDEN if tool is None else described(tool, _names_in(keywords))
+    if headers.get("shadow"):
+        headers["shadow"] = None
+
+
+def _names_in(keywords: Mapping[str, Any]) -> Mapping[str, str]:
+    names = {name: keywords.get(name) for name in ("namespace", "key")}
+    return {name: text for name, text in names.items() if isinstance(text, str) and len(text) <= MAX_KEY_BYTES}
 
 
 class CheckedTask(Task):

@@ -193,7 +193,12 @@ def answer(settings: Settings, broker: Redis, task: str, body: bytes) -> Any:
 
 def check_unsigned_remote_control(settings: Settings, worker: WorkerNode) -> None:
     Celery(broker=settings.queue.broker_url, set_as_current=False).control.shutdown()
-    wait_until(lambda: "Can't decode message body: ContentDisallowed" in worker.logs(), what="the refused command")
+    wait_until(
+        lambda: (
+            "a malformed message without a task is refused: it cannot be decoded (ContentDisallowed)" in worker.logs()
+        ),
+        what="the refused command",
+    )
 
 
 def check_forged_result(settings: Settings, broker: Redis) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.chaos import caller_faults, message_faults, overload, process_faults, server_faults, soak
+from tests.chaos import caller_faults, hostile_faults, message_faults, overload, process_faults, server_faults, soak
 from tests.chaos import expectations as expect
 from tests.chaos.cluster import VISIBILITY_TIMEOUT_SECONDS
 from tests.chaos.load import Pace
@@ -154,6 +154,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     _injected("oversized", "messages exceed the limits", message_faults.oversize),
     _injected("pickle", "messages hold a pickle that would run code", message_faults.use_pickle),
     _injected("hostile-types", "messages have fields of unexpected types", message_faults.use_hostile_types),
+    _injected("undecodable", "bytes that raise when they are decoded", hostile_faults.use_undecodable_bytes),
+    _injected(
+        "decompression-bomb", "small messages would decode to a large body", hostile_faults.use_decompression_bomb
+    ),
     Scenario(
         "results-lost",
         "results are deleted before they are read",

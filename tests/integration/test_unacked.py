@@ -73,6 +73,14 @@ def test_any_thread_can_acknowledge(channel: Any, client: Redis, prefix: str) ->
     assert records(client, prefix) == (0, 0)
 
 
+def test_a_refused_message_leaves_no_record(channel: Any, client: Redis, prefix: str) -> None:
+    for _ in range(300):
+        receive(channel).reject()
+    channel.qos._pipelined.read()
+    assert records(client, prefix) == (0, 0)
+    assert client.llen(f"{prefix}kv") == 0
+
+
 def test_a_message_that_is_put_back_was_recorded_before(channel: Any, client: Redis, prefix: str) -> None:
     for _ in range(50):
         receive(channel).requeue()

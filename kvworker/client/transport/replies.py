@@ -214,11 +214,11 @@ class ReplyReader(Generic[_Reply]):
         """Resolve the future that a result belongs to. True if the result is final and can be deleted."""
         try:
             meta = self._backend.decode(data)
-            status, task_id = meta["status"], meta["task_id"]
+            is_final, task_id = meta["status"] in READY_STATES and "result" in meta, str(meta["task_id"])
         except Exception as error:  # noqa: BLE001 - anyone can write here, and a bad result must not end the thread
             logger.warning("a result cannot be read and is left alone: %s", type(error).__name__)
             return False
-        if status not in READY_STATES:
+        if not is_final:
             return False
         with self._lock:
             reply = self._awaited.pop(task_id, None)

@@ -13,10 +13,10 @@ from celery.app.amqp import AMQP
 from celery.backends.redis import RedisBackend
 from kombu import Connection
 from kombu.pools import connections
-from kombu.transport.pyamqp import Transport as AmqpTransport
 from kombu.transport.redis import Channel, QoS, SentinelTransport, Transport
 
 from kvworker import Settings
+from kvworker.messaging.amqp_transport import AmqpTlsTransport, AmqpTransport
 from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
@@ -54,6 +54,7 @@ def test_a_connection_shows_the_configured_url_without_its_password(url: str) ->
 
 def test_other_brokers_have_their_own_transports() -> None:
     assert app("amqp://h").connection().get_transport_cls() is AmqpTransport
+    assert app("amqps://h").connection().get_transport_cls() is AmqpTlsTransport
     assert BrokerConnection("sentinel://h").get_transport_cls() is SentinelTransport
 
 

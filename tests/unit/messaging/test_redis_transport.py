@@ -108,7 +108,11 @@ def test_an_item_that_is_not_a_message_is_dropped(item: Any, caplog: pytest.LogC
 
 
 def test_a_message_is_delivered() -> None:
-    properties = {"delivery_tag": "t", "delivery_info": {"exchange": "kv"}, "body_encoding": "base64"}
+    properties = {
+        "delivery_tag": "t",
+        "delivery_info": {"exchange": "kv", "routing_key": "kv"},
+        "body_encoding": "base64",
+    }
     message = {"body": "", "headers": {}, "properties": properties}
     for cls in (Transport, RedisTransport):
         deliveries = Deliveries(cls)

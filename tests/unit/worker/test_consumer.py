@@ -18,11 +18,13 @@ class Message:
     """A message that records how it was settled."""
 
     body = b'[[], {"value": "the-secret"}, {}]'
-    headers: dict[str, Any] = {"id": "id", "task": "unknown"}  # noqa: RUF012 - as kombu's
+    headers: dict[str, Any] = {"id": "id", "task": "unknown", "kwargsrepr": "the-secret"}  # noqa: RUF012 - as kombu's
     properties: dict[str, Any] = {}  # noqa: RUF012 - as kombu's
     delivery_info: dict[str, Any] = {}  # noqa: RUF012 - as kombu's
     content_type = content_encoding = ""
     acknowledged = False
+    errors: tuple[()] = ()
+    _decoded_cache = None
 
     def __init__(self) -> None:
         self.settled: list[str] = []
@@ -36,8 +38,11 @@ class Message:
 
 def consumer(cls: Any = RobustConsumer) -> Any:
     made = cls.__new__(cls)
-    backend = SimpleNamespace(mark_as_failure=lambda *_, **__: None, server_time=lambda: 0.0)
-    vars(made).update(app=SimpleNamespace(backend=backend), connection_errors=(OSError,), event_dispatcher=None)
+    backend = SimpleNamespace(
+        mark_as_failure=lambda *_, **__: None, store_failure_once=lambda *_: None, server_time=lambda: 0.0
+    )
+    app = SimpleNamespace(backend=backend, conf=SimpleNamespace(task_serializer="json"))
+    vars(made).update(app=app, connection_errors=(OSError,), event_dispatcher=None)
     return made
 
 
@@ -45,7 +50,7 @@ REPORTS: dict[str, tuple[Callable[[Any, Any], None], str]] = {
     "unknown format": (lambda consumer, message: consumer.on_unknown_message(message.body, message), "reject"),
     "unknown task": (lambda consumer, message: consumer.on_unknown_task(None, message, KeyError("t")), "reject"),
     "invalid": (lambda consumer, message: consumer.on_invalid_task(None, message, InvalidTaskError("x")), "reject"),
-    "undecodable": (lambda consumer, message: consumer.on_decode_error(message, ValueError("x")), "ack"),
+    "undecodable": (lambda consumer, message: consumer.on_decode_error(message, ValueError("x")), "reject"),
 }
 
 
