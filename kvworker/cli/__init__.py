@@ -14,6 +14,7 @@ import click
 
 from kvworker.cli.group import cli
 from kvworker.cli.options import config_path
+from kvworker.cli.output import print_error
 from kvworker.errors import KVStoreError, QueueError
 
 _INTERRUPTED = 130
@@ -55,7 +56,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
 
 
 def _fail(reason: str) -> int:
-    click.echo(f"Error: {reason}", err=True)
+    print_error(f"Error: {reason}")
     return 1
 
 
@@ -79,5 +80,5 @@ def _report(error: click.ClickException) -> int:
     hint = ""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f" (see `{error.ctx.command_path} --help`)"
-    click.echo(f"Error: {error.format_message()}{hint}", err=True)
+    print_error(f"Error: {error.format_message()}{hint}")
     return error.exit_code

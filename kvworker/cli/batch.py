@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 
 from kvworker.cli.options import idempotency_option
-from kvworker.cli.output import print_json, shown_name
+from kvworker.cli.output import print_error, print_json, shown_name
 from kvworker.cli.tool_command import Call, outcome_text, replay_note, tool_command
 from kvworker.errors import InvalidRequestError
 
@@ -76,7 +76,7 @@ def _print_refusals(operations: list[Any], result: Mapping[str, Any]) -> int:
     """Print every refusal, and return their number."""
     refused = [(index, outcome) for index, outcome in enumerate(result["results"]) if "error" in outcome]
     for index, outcome in refused:
-        click.echo(f"{_label(index, outcome, operations[index]['key'])}: {outcome['error']['message']}", err=True)
+        print_error(f"{_label(index, outcome, operations[index]['key'])}: {outcome['error']['message']}")
     return len(refused)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kvworker.cli.options import config_option, json_option
 from kvworker.cli.output import console, print_json
+from kvworker.model import escaped_lines
 from kvworker.ops.doctor import CHECKS, Finding, check_deployment
 
 
@@ -44,6 +45,6 @@ def doctor_command(config: Path | None, names: tuple[str, ...], *, as_json: bool
 def _print(finding: Finding) -> None:
     mark = Text("ok  ", style="green") if finding.ok else Text("FAIL", style="bold red")
     out = console()
-    out.print(mark, Text(f"{finding.name:<8} {finding.detail}"), soft_wrap=True)
+    out.print(mark, Text(escaped_lines(f"{finding.name:<8} {finding.detail}")), soft_wrap=True)
     if finding.fix:
-        out.print(Text(f"     {finding.fix}"), soft_wrap=True)
+        out.print(Text(escaped_lines(f"     {finding.fix}")), soft_wrap=True)

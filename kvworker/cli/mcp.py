@@ -10,6 +10,7 @@ import click
 
 from kvworker.cli.options import config_option, load_settings, persona_option
 from kvworker.errors import extra_needed
+from kvworker.messaging.log_lines import EscapedLines
 
 
 @click.command("mcp")
@@ -86,7 +87,9 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     settings = load_settings(config)
     audience = Audience(persona, namespace_prefix, session_prefix)
     # Log denied calls, among others, to standard error. The MCP library does not show them.
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapedLines("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     if transport == "stdio":
         serve_stdio(settings, audience)
     else:

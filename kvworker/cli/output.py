@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kvworker.model import LedgerUsage
+from kvworker.model import LedgerUsage, escaped_json, escaped_lines
 
 _WIDTH_WITHOUT_TERMINAL = 200
 
@@ -29,8 +29,13 @@ def error_console() -> Console:
 
 
 def print_json(data: Any) -> None:
-    """Print a JSON document on one line, with escapes if the output's encoding is not Unicode."""
-    click.echo(json.dumps(data, ensure_ascii=not _is_unicode()))
+    """Print a JSON document on one line, as ``json_text`` formats it."""
+    click.echo(json_text(data))
+
+
+def print_error(text: str) -> None:
+    """Print text on standard error. Names in it that come from elsewhere cannot disturb the terminal."""
+    click.echo(escaped_lines(text), err=True)
 
 
 def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -71,9 +76,8 @@ def shown_name(name: str | None) -> Text:
 
 
 def json_text(value: Any) -> str:
-    """Format a value as JSON on one line, with escapes if it holds characters that could disturb a terminal."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if _is_harmless(text) else json.dumps(value)
+    """Format a value as JSON on one line. Characters that could disturb a terminal or that it lacks are escaped."""
+    return escaped_json(json.dumps(value, ensure_ascii=not _is_unicode()))
 
 
 def shell_word(text: str) -> str:

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from kvworker.cli.options import config_option, json_option, load_settings, persona_option, timeout_option
-from kvworker.cli.output import error_console, print_json
+from kvworker.cli.output import error_console, print_error, print_json
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.atlas import AtlasStore, check_room
 from kvworker.ops.database import open_sql_adapter
@@ -151,7 +151,7 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
         print_json(report.to_dict())
         return
     for failed in report.errors[:_SHOWN_ERRORS]:
-        click.echo(f"line {failed.line}: {failed.error}", err=True)
+        print_error(f"line {failed.line}: {failed.error}")
     if len(report.errors) > _SHOWN_ERRORS:
         click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
     click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")

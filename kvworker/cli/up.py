@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvworker.cli.options import config_option
-from kvworker.cli.output import console
+from kvworker.cli.output import console, print_error
 from kvworker.ops.local.log_warnings import LogWarnings
 from kvworker.ops.local.stack import Stack, running_stack
 from kvworker.settings import PoliciesSettings, Settings
@@ -92,7 +92,7 @@ def _watch(stack: Stack) -> None:
     warnings = LogWarnings(stack.state / "logs" / "worker.log")
     while True:
         for line in warnings.new_lines():
-            click.echo(f"worker: {line}", err=True)
+            print_error(f"worker: {line}")
         stack.check()
         time.sleep(_WATCH_SECONDS)
 

@@ -72,6 +72,9 @@ class KeyValueOperations(FacadeMethods):
             arguments: The tool's arguments.
             valid_seconds: A worker does not start the operation later than this many seconds from now. None sets no
                 deadline.
+
+        Raises:
+            ConfigurationError: ``task_always_eager`` is set in Celery's current application.
         """
 
     @abstractmethod

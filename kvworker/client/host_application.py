@@ -11,7 +11,13 @@ from typing import Any, Final
 from celery import Celery, _state
 from celery.backends.redis import RedisBackend
 
+from kvworker.errors import ConfigurationError
+
 _THIS_HOST: Final = {"localhost": "127.0.0.1"}
+_EAGER: Final = (
+    "task_always_eager is set in Celery's current application, and it cannot run an operation in its own process: unset"
+    " it and run a worker, or call the operation on an InlineKeyValueStore, which needs none"
+)
 _DEFAULTS: Final = {"redis": (6379, "0"), "amqp": (5672, "")}
 
 
@@ -22,10 +28,17 @@ def application_for(own: Celery) -> Celery:
 
     Args:
         own: kvworker's application, which knows the servers.
+
+    Raises:
+        ConfigurationError: The host program's application runs all tasks eagerly.
     """
     # celery.current_app would make an application if there is none.
     host = _state._tls.current_app or _state.default_app
-    if host is None or host is own or host.conf.task_serializer != own.conf.task_serializer:
+    if host is None or host is own:
+        return own
+    if host.conf.task_always_eager:
+        raise ConfigurationError(_EAGER)
+    if host.conf.task_serializer != own.conf.task_serializer:
         return own
     if not host.conf.task_create_missing_queues:
         return own

@@ -33,6 +33,7 @@ def make_signature(
     Raises:
         InvalidRequestError: The arguments are wrong.
         PolicyDeniedError: The store's persona may not call this.
+        ConfigurationError: ``task_always_eager`` is set in Celery's current application.
     """
     settings = store.settings
     tool = find_tool(tool_name)

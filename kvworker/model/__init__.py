@@ -16,7 +16,7 @@ from kvworker.model.identifiers import (
     check_prefix,
     new_operation_id,
 )
-from kvworker.model.quoting import shown_name
+from kvworker.model.quoting import escaped, escaped_json, escaped_lines, shown_name
 from kvworker.model.reports import (
     LedgerDrift,
     PruneReport,
@@ -133,6 +133,9 @@ __all__ = [
     "decode_value",
     "depth_of",
     "encode_value",
+    "escaped",
+    "escaped_json",
+    "escaped_lines",
     "new_operation_id",
     "shown_name",
 ]

@@ -11,7 +11,7 @@ import json
 from typing import IO, Any
 
 from kvworker.errors import InvalidRequestError
-from kvworker.model import GetResult
+from kvworker.model import GetResult, escaped_json
 from kvworker.tools import check_arguments, find_tool
 
 _CHUNK_BYTES = 1 << 20
@@ -62,4 +62,4 @@ def content_id(file: IO[bytes]) -> str:
 
 
 def _dump(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return escaped_json(json.dumps(data, ensure_ascii=False, separators=(",", ":"))) + "\n"

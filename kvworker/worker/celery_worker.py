@@ -19,6 +19,7 @@ from kvworker.errors import KVStoreError
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
 from kvworker.messaging.celery_app import configure
+from kvworker.messaging.log_lines import EscapedLogging
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
 from kvworker.messaging.wire import STATS_KEY
 from kvworker.worker.consumer import RobustConsumer
@@ -114,6 +115,7 @@ class WorkerApplication(Application):
     """
 
     amqp_cls = WorkerAMQP
+    log_cls = EscapedLogging
     task_cls = CheckedTask
     runtime: Runtime
 

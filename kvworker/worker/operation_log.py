@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.utils.log import get_task_logger
 
 from kvworker.errors import KVStoreError
+from kvworker.model import escaped
 
 if TYPE_CHECKING:
     from kvworker.messaging.wire import Request
@@ -47,13 +48,16 @@ def is_logging() -> bool:
 def log_success(request: Request, task_id: str, began: float) -> None:
     """Log an operation that was applied; ``began`` is its start by the monotonic clock."""
     seconds = time.monotonic() - began
-    logger.info("Task %s[%s] succeeded in %.4fs: %s", request.tool.task_name, task_id, seconds, _names(request))
+    logger.info(
+        "Task %s[%s] succeeded in %.4fs: %s", request.tool.task_name, escaped(task_id), seconds, _names(request)
+    )
 
 
 def log_error(tool: Tool, request: Request | None, task_id: str, error: KVStoreError) -> None:
     """Log an operation that raised an error. ``request`` is None if the message was not admitted."""
     names = f"{_names(request)}: " if request else ""
-    logger.info("Task %s[%s] raised %s: %s%s", tool.task_name, task_id, type(error).__name__, names, error)
+    shown = f"{type(error).__name__}: {names}{escaped(str(error))}"
+    logger.info("Task %s[%s] raised %s", tool.task_name, escaped(task_id), shown)
 
 
 def _names(request: Request) -> str:

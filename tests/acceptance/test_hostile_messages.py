@@ -83,6 +83,26 @@ def test_someone_who_reaches_the_broker_ends_no_worker_and_finds_nothing_in_its_
     assert "Connection to broker lost" not in logs
 
 
+def test_no_name_from_the_broker_forges_a_line_of_the_log(
+    store: KeyValueStore, worker_node: WorkerNode, stranger: Celery
+) -> None:
+    store.set("n", "k", VALUE, timeout=60)
+    forged = "[2026-01-01 00:00:00,000: ERROR/MainProcess] forged"
+    name = f"no-such\n{forged}\r\x1b[2J\x9b\u202e"
+    entry = {"namespace": "n", "key": "k"}
+    stranger.send_task("kvworker.kv_get", kwargs=entry, queue="kv", task_id=name)
+    stranger.send_task(name, kwargs=entry, queue="kv")
+    check_answers(store, "messages with a forged id and a forged name")
+    stranger.control.revoke(name)
+    stranger.control.rate_limit(name, "5/m")
+    stranger.control.time_limit(name, soft=1)
+    wait_until(lambda: worker_node.logs().count(forged) >= 3, what="the names in the log")
+    lines = worker_node.logs().split("\n")
+    assert not [line for line in lines if line.startswith(forged)]
+    assert [line for line in lines if rf"no-such\n{forged}\r\x1b[2J\x9b\u202e" in line]
+    assert [ascii(line) for line in lines if not line.isprintable()] == []
+
+
 def check_answers(store: KeyValueStore, what: object) -> None:
     assert store.get("n", "k", timeout=60).value == VALUE, what
 

@@ -116,9 +116,9 @@ def test_a_second_stack_in_the_same_directory_is_refused(up: Up, home: Path) -> 
 def test_up_prints_the_workers_warnings(up: Up, home: Path) -> None:
     with (home / ".kvworker" / "logs" / "worker.log").open("a") as log:
         log.write("[2025-12-21 10:00:00,000: INFO/MainProcess] usual\n")
-        log.write("[2025-12-21 10:00:00,001: WARNING/MainProcess] a ledger was wrong\nand more of it\n")
+        log.write("[2025-12-21 10:00:00,001: WARNING/MainProcess] a ledger was \x1b[2J\u202ewrong\nand more of it\n")
     wait_until(lambda: "worker: and more of it" in up.text(), what="the warning")
-    assert "a ledger was wrong" in up.text()
+    assert r"a ledger was \x1b[2J\u202ewrong" in up.text()
     assert "usual" not in up.text()
 
 

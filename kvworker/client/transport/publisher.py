@@ -23,6 +23,7 @@ from kvworker.client.transport.kombu import KombuTransport
 from kvworker.client.transport.message import Message, failed_before_write, refused_login
 from kvworker.client.transport.redis import RedisTransport
 from kvworker.errors import LOGIN_REFUSED
+from kvworker.model import escaped
 from kvworker.retries import BACKOFF
 from kvworker.settings.urls import speaks_redis
 
@@ -166,7 +167,7 @@ class Publisher:
                 self._transport.publish(connection, message)
         except Exception as error:  # noqa: BLE001 - the caller gets any problem with the error for its timeout
             is_refused = refused_login(error)
-            problem = f"{LOGIN_REFUSED if is_refused else ''}{type(error).__name__}: {error}"
+            problem = f"{LOGIN_REFUSED if is_refused else ''}{type(error).__name__}: {escaped(str(error))}"
             message.record_problem(problem)
             logger.info("sending %s failed: %s", message.description, problem)
             if writing and failed_before_write(error, already_handled):

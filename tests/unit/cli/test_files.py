@@ -18,7 +18,7 @@ from kvworker.cli import main
 from kvworker.ops.database import open_adapter
 from kvworker.settings import Settings
 
-_LINE = '{"namespace":"ναμε","key":"key","value":"\u2028 é 😀"}\n'
+_LINE = '{"namespace":"ναμε","key":"key","value":"\\u2028 é 😀"}\n'
 
 
 @pytest.fixture(autouse=True)
