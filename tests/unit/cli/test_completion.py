@@ -35,7 +35,7 @@ def test_every_option_is_completed(name: str) -> None:
 
 
 def test_choices_are_completed() -> None:
-    assert completions(["tools", "--format"], "") == ["manifest", "openai", "anthropic", "mcp"]
+    assert completions(["tools", "--format"], "") == ["manifest", "openai", "anthropic", "gemini", "mcp"]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
