@@ -91,12 +91,15 @@ class Dispatcher:
         may_coalesce = may_coalesce and self._coalesces
         reply.is_held = may_coalesce and is_coalescable(tool, arguments) and self._coalescer.hold(reply)
         if not reply.is_held:
-            try:
-                self._publisher.send(message, may_wait=may_wait)
-            except BaseException as error:
-                reply.note_interruption(error)
-                raise
+            self._send(reply, may_wait=may_wait)
         return reply
+
+    def _send(self, reply: PendingReply, *, may_wait: bool) -> None:
+        try:
+            self._publisher.send(reply.message, may_wait=may_wait)
+        except BaseException as error:
+            reply.note_interruption(error)
+            raise
 
     def _make_message(
         self, tool: Tool, arguments: dict[str, Any], timeout_seconds: float, persona: str, task_id: str

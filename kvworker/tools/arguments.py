@@ -47,9 +47,7 @@ def check_parameters(
     """
     _refuse_unknown(tool, arguments, allowed)
     given = {name: value for name, value in arguments.items() if value is not None or name in tool.required}
-    required = [name for name in tool.required if name in allowed and name not in missing_allowed]
-    if missing := next((name for name in required if name not in given), None):
-        raise InvalidRequestError(f"{tool.name} needs the argument {missing!r}")
+    _refuse_missing(tool, given, set(allowed).difference(missing_allowed))
     checked = {}
     for parameter in tool.parameters:
         if parameter.name in given:
@@ -66,6 +64,12 @@ def _integral(parameter: Parameter, number: float) -> float:
     """Return a float without a fraction as the integer that is wanted: Gemini, for example, sends no other numbers."""
     is_exact = number.is_integer() and abs(number) <= _MAX_EXACT_FLOAT
     return int(number) if is_exact and parameter.schema.get("type") == "integer" else number
+
+
+def _refuse_missing(tool: Tool, given: Mapping[str, Any], needed: set[str]) -> None:
+    for name in tool.required:
+        if name in needed and name not in given:
+            raise InvalidRequestError(f"{tool.name} needs the argument {name!r}")
 
 
 def _refuse_unknown(tool: Tool, arguments: Mapping[str, Any], allowed: tuple[str, ...]) -> None:

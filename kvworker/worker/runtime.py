@@ -123,13 +123,8 @@ class Runtime:
             A dict whose ``results`` holds results by the calls' task ids.
         """
         began = time.monotonic()
-        requests: dict[str, Request] = {}
-        if not (task_request.delivery_info or {}).get("redelivered"):
-            for task_id, (tool, call) in decode_many(payload).items():
-                with suppress(KVStoreError):
-                    request = self._admitted(tool, (), call, task_id)
-                    if tool.name in _SINGLE_KEY_TOOLS and not self._is_late(request):
-                        requests[task_id] = request
+        is_redelivered = (task_request.delivery_info or {}).get("redelivered")
+        requests = {} if is_redelivered else self._coalesced_requests(payload)
         results: dict[str, Any] = {}
         for adapter, task_ids in self._by_adapter(requests).items():
             with suppress(KVStoreError):
@@ -139,6 +134,16 @@ class Runtime:
         for task_id in results if is_logging() else ():
             log_success(requests[task_id], task_id, began)
         return {"results": results}
+
+    def _coalesced_requests(self, payload: dict[str, Any]) -> dict[str, Request]:
+        """Return the operations of a coalesced message that can be applied together, by their task ids."""
+        requests: dict[str, Request] = {}
+        for task_id, (tool, call) in decode_many(payload).items():
+            with suppress(KVStoreError):
+                request = self._admitted(tool, (), call, task_id)
+                if tool.name in _SINGLE_KEY_TOOLS and not self._is_late(request):
+                    requests[task_id] = request
+        return requests
 
     def _by_adapter(self, requests: Mapping[str, Request]) -> dict[KeyValueStoreAdapter, list[str]]:
         groups: dict[KeyValueStoreAdapter, list[str]] = {}

@@ -167,11 +167,16 @@ class PostgresDialect(PlanningDialect):
             for i, result in zip(places, read_results(reads, rows.pop()), strict=True):
                 outcomes[i] = result
         for i, found in zip(plain, rows, strict=True):
-            if found:
-                outcomes[i] = self._record_of(connection, writes[i], limits, found[0])
-            else:
-                self._sizes.record_write(writes[i].namespace, writes[i].steps[0].key, kept_size=False)
+            outcomes[i] = self._outcome_of(connection, writes[i], limits, found)
         return outcomes
+
+    def _outcome_of(
+        self, connection: psycopg.Connection[Any], write: Write, limits: Limits, found: Sequence[Any]
+    ) -> Record | None:
+        if found:
+            return self._record_of(connection, write, limits, found[0])
+        self._sizes.record_write(write.namespace, write.steps[0].key, kept_size=False)
+        return None
 
     def _run_calls(
         self, connection: psycopg.Connection[Any], calls: Sequence[Call], *, is_transaction: bool
