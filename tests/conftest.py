@@ -13,9 +13,11 @@ _valkey_numbers = itertools.count()
 
 #: The files that take longest, which start first: a run in parallel ends when its last file does.
 LONGEST = (
-    "acceptance/test_docs.py",
     "acceptance/test_chaos.py",
+    "acceptance/test_docs.py",
     "acceptance/test_wheel.py",
+    "acceptance/test_readiness.py",
+    "acceptance/test_hostile_messages.py",
     "acceptance/test_demo.py",
     "acceptance/test_up.py",
     "acceptance/test_faults.py",

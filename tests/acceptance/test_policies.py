@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain
+from sqlalchemy import create_engine
 
 from kvworker import AsyncKeyValueStore, ConfigurationError, KeyValueStore, Settings
+from kvworker.adapters.sql.migrations import migrate
 from kvworker.cli import main
 from kvworker.errors import PolicyDeniedError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.signing import sign_payload
 from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
-from kvworker.ops.database import migrate_store
 from kvworker.ops.doctor import run_checks
 from tests.support.policy_matrix import ALLOWED, DENIED, NAMESPACES, PERSONAS, Cell
 from tests.support.processes import WorkerNode, wait_until
@@ -33,7 +34,11 @@ def worker_arguments() -> list[str]:
 
 @pytest.fixture
 def config_overrides(tmp_path: Path, postgres_url: str) -> dict[str, Any]:
-    adapters = {"postgres": {"url": postgres_url}, "sqlite": {"url": f"sqlite:///{tmp_path}/scratch.sqlite"}}
+    scratch_url = f"sqlite:///{tmp_path}/scratch.sqlite"
+    engine = create_engine(scratch_url)
+    migrate(engine)
+    engine.dispose()
+    adapters = {"postgres": {"url": postgres_url}, "sqlite": {"url": scratch_url}}
     scratch = {**PERSONAS["operator"], "provider": "kv_store_sqlite"}
     lost = {**PERSONAS["operator"], "provider": "kv_store_lost"}
     return {
@@ -44,7 +49,6 @@ def config_overrides(tmp_path: Path, postgres_url: str) -> dict[str, Any]:
 
 def test_policies(kv_config: Path, settings: Settings, worker_node: WorkerNode, tmp_path: Path) -> None:
     """One worker serves all checks, because starting it takes longer than all of them."""
-    migrate_store(settings)
     app = make_celery(settings)
     with KeyValueStore(settings, "operator") as store:
         the_matrix_by_hand(app, store)
@@ -166,7 +170,7 @@ def the_doctor(settings: Settings) -> None:
     assert not finding.ok
     assert "'kv_store_lost'" in finding.detail
     assert "'lost'" in finding.fix
-    (finding,) = run_checks(changed(settings, signing_key=None), ("worker",))
+    finding = next(run_checks(changed(settings, signing_key=None), ("worker",)))
     assert not finding.ok
     assert "policies.signing_key" in finding.fix
 

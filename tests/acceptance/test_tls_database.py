@@ -11,9 +11,8 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
-from kvworker import ConfigurationError, KeyValueStore, Settings
+from kvworker import KeyValueStore, Settings
 from kvworker.messaging.celery_app import make_celery
-from kvworker.messaging.wire import SWEEP_TASK
 from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import ROOT
 from tests.acceptance.test_timeouts import within
@@ -109,21 +108,19 @@ def test_the_doctor_reports_the_reason(database: Database, kv_config: Path, case
     check_no_secret(repr(finding))
 
 
-def test_a_worker_reports_refused_credentials_to_its_callers_at_once(
+def test_a_worker_whose_credentials_are_refused_ends_with_one_line(
     database: Database, kv_config: Path, tmp_path: Path
 ) -> None:
     settings = settings_with(kv_config, database.url(WRONG))
     worker = WorkerNode(tmp_path, {"KVWORKER_CONFIG": str(kv_config), "PYTHONPATH": str(ROOT)}, ["--pool=solo"])
     worker.start()
     try:
-        assert worker.ready()
-        refused = pytest.raises(ConfigurationError, match="correct the user or the password")
-        with KeyValueStore(settings) as store, within(2.0), refused as caught:
-            store.set("n", "k", 1, timeout=20)
-        make_celery(settings).send_task(SWEEP_TASK, queue="kv.maintenance")
-        wait_until(lambda: "sweep_expired" in worker.logs() and "Traceback" in worker.logs(), what="the sweep's error")
-        assert "kv_set failed: cannot log in to the database" in worker.logs()
-        check_no_secret(worker.logs(), str(caught.value), repr(caught.value), repr(settings))
+        wait_until(lambda: worker.status == "exited", what="the worker's end")
+        assert worker.exit_code == 1
+        assert "this worker cannot serve: cannot log in to the database" in worker.logs()
+        assert "correct the user or the password" in worker.logs()
+        assert "Traceback" not in worker.logs()
+        check_no_secret(worker.logs(), repr(settings))
     finally:
         worker.teardown()
 

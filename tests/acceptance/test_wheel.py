@@ -73,7 +73,8 @@ def test_the_wheel_has_every_file_and_nothing_else(wheel: Path) -> None:
     }
     assert shipped == files | {"beat_schedule.py"}
     assert {"kvworker/py.typed", "tasks/py.typed"} <= shipped
-    assert {Path(name).suffix for name in shipped} <= {".py", ".pyi", ".sql", ".typed", ".json", ".html", ".css", ".js"}
+    suffixes = {".py", ".pyi", ".sql", ".lua", ".typed", ".json", ".html", ".css", ".js"}
+    assert {Path(name).suffix for name in shipped} <= suffixes
 
 
 def test_the_wheel_carries_the_licence(wheel: Path, metadata: Message) -> None:

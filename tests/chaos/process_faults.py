@@ -16,7 +16,7 @@ from tests.chaos.single_operations import COUNTERS
 from tests.support.processes import WorkerNode, wait_until
 
 _MORE_THAN_THE_SLOTS_OF_A_WORKER = 4
-_FINISHED_AT = re.compile(r"\[([-\d]+ [:\d]+),\d+: [^\]]+\] Task kvworker\.\S+ succeeded")
+_FINISHED_AT = re.compile(r"\[([-\d]+ [:\d]+),\d+: [^\]]+\] (?:\S+: )?Task kvworker\.\S+ succeeded")
 
 
 def kill_worker(context: FaultContext) -> None:
