@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
 from kvworker.ops.fleet import ask_workers
 from kvworker.settings import Settings, redacted_url
+from kvworker.settings.config_file import find_file
 from kvworker.settings.urls import speaks_redis
 
 #: The database's clock decides expiry and the result server's clock decides deadlines. Beat's messages expire by the
@@ -70,7 +72,8 @@ def check_deployment(config: Path | None, names: tuple[str, ...] = ()) -> Iterat
             "config", ok=False, detail=str(error), fix="correct it; docs/reference/configuration.md lists every key"
         )
         return
-    yield Finding("config", ok=True, detail=str(config) if config else "no file: defaults and environment")
+    file = find_file(config, os.environ)
+    yield Finding("config", ok=True, detail=str(file) if file else "no file: defaults and environment")
     yield from run_checks(settings, names)
 
 

@@ -104,6 +104,10 @@ class Runtime:
             self.on_unavailable()
             # Not the caller's fault: the worker's operator should see it.
             logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback adds nothing
+            if redelivered and tool.writes:
+                # Alone it would mean that nothing was done, but an earlier delivery may have been applied.
+                detail = f"an earlier delivery of the message may have been applied, and then {error}"
+                raise StoreUnavailableError(detail, request.operation_id) from error
             raise
         except StoreUnavailableError as error:
             operation_id = request.operation_id if tool.writes else ""
@@ -200,7 +204,12 @@ class Runtime:
             before_sleep=log,
             reraise=True,
         )
-        return retrying(attempt_again)
+        try:
+            return retrying(attempt_again)
+        except (ConfigurationError, SchemaError) as error:
+            # Alone it would mean that nothing was done, but an earlier attempt may have been applied.
+            logger.error("%s failed: %s", request.tool.name, error)  # noqa: TRY400 - a traceback adds nothing
+            raise StoreUnavailableError(f"{first_error.detail}, and then {error}", request.operation_id) from error
 
     def _is_late(self, request: Request) -> bool:
         if request.deadline is None:

@@ -55,6 +55,7 @@ def test_a_counter_is_incremented_once_per_idempotency_key(up: Up, home: Path) -
 def test_doctor_reports_no_failure(up: Up, home: Path) -> None:
     report = kvworker_json("doctor", cwd=home)
     assert report["ok"] is True
+    assert report["checks"][0]["detail"] == ".kvworker/kvworker.yaml"
     names = [check["name"] for check in report["checks"]]
     # The last is the only worker's own answer.
     assert names == ["config", "broker", "results", "database", "schema", "clocks", "worker", "worker"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kvworker import SchemaError, Settings, StoreUnavailableError
+from kvworker import ConfigurationError, SchemaError, Settings, StoreUnavailableError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.model import GetResult
 from kvworker.tools import TOOLS
@@ -50,3 +50,35 @@ def test_an_unavailable_store_is_retried_until_the_deadline_and_not_longer(caplo
     with finishes_within(5), pytest.raises(StoreUnavailableError, match="gone"):
         runtime.run_operation(request, TOOLS["kv_get"], (), {**payload, "deadline": time.time() + 0.5})
     assert 90 < len(outcomes) < 100
+
+
+def a_write(outcomes: list[Exception], delivery_info: dict[str, bool]) -> StoreUnavailableError:
+    """Run an increment whose attempts end in these errors, and return what its caller is told."""
+    settings = Settings.from_mapping({"queue": {"retry_seconds": 30}})
+    runtime = Runtime(make_celery(settings), settings)
+
+    class Store:
+        def apply_step(self, *_: object, **__: object) -> object:
+            raise outcomes.pop(0)
+
+        def was_applied(self, *_: object) -> bool:
+            return False
+
+    runtime.adapters = SimpleNamespace(of=lambda _: Store())  # type: ignore[assignment]
+    runtime._count_redelivery = lambda task_id: 1  # type: ignore[method-assign]  # noqa: ARG005
+    request = SimpleNamespace(id="task", delivery_info=delivery_info)
+    payload = {"namespace": "n", "key": "k", "deadline": time.time() + 30}
+    with pytest.raises(StoreUnavailableError) as caught:
+        runtime.run_operation(request, TOOLS["kv_increment"], (), payload)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "later", [ConfigurationError("cannot log in"), SchemaError("no tables")], ids=["login", "schema"]
+)
+def test_a_write_whose_attempt_may_have_been_applied_is_of_unknown_outcome(later: Exception) -> None:
+    """A password that is changed while a statement commits: the retry cannot log in, but the write is there."""
+    error = a_write([StoreUnavailableError("a connection was lost"), later], {})
+    assert (error.operation_id, str(later) in error.detail) == ("task", True)
+    error = a_write([later], {"redelivered": True})
+    assert (error.operation_id, str(later) in error.detail) == ("task", True)
