@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,3 +88,18 @@ def test_threads_share_few_connections(engine: Engine) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(500)))
     assert most[0] <= 2
+
+
+def test_a_connection_of_a_disposed_pool_is_closed(engine: Engine) -> None:
+    """A thread that loses its connection disposes of the pool, while other threads use connections of it."""
+    cache = ConnectionCache(engine)
+    kept, beyond_size = cache.borrow(), cache.borrow()
+    drivers = [kept.driver_connection, beyond_size.driver_connection]
+    engine.dispose()
+    cache.give_back(kept)
+    cache.give_back(beyond_size)
+    cache.release_idle()
+    for driver in drivers:
+        assert isinstance(driver, sqlite3.Connection)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            driver.execute("SELECT 1")

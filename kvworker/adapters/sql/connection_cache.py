@@ -46,16 +46,23 @@ class ConnectionCache:
             if not self._waiting and len(self._idle) < self._size:
                 self._idle.append(connection)
                 return
-        connection.close()
+        self._return(connection)
 
     def release_idle(self) -> None:
         """Return the idle connections to the pool."""
         for connection in self._take_idle():
-            connection.close()
+            self._return(connection)
 
     def close_idle(self) -> None:
         """Close the idle connections. Some may be of a pool that was disposed of, which would leave them open."""
         for connection in self._take_idle():
+            connection.invalidate()
+
+    def _return(self, connection: PoolProxiedConnection) -> None:
+        """Return a connection to its pool, or close it: a pool that was disposed of would leave it open."""
+        if getattr(connection, "_pool", None) is self._engine.pool:
+            connection.close()
+        else:
             connection.invalidate()
 
     def _take_idle(self) -> list[PoolProxiedConnection]:
