@@ -45,9 +45,14 @@ def backend() -> Backend:
     return Backend()
 
 
+def late_messages_of(backend: Backend, serializer: str) -> LateMessages:
+    app = SimpleNamespace(backend=backend, conf=SimpleNamespace(task_serializer=serializer))
+    return LateMessages(SimpleNamespace(app=app, hub=None, connection_errors=()))
+
+
 @pytest.fixture
 def late(backend: Backend) -> LateMessages:
-    return LateMessages(SimpleNamespace(app=SimpleNamespace(backend=backend), hub=None, connection_errors=()))
+    return late_messages_of(backend, "json")
 
 
 def overload(late: LateMessages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +66,11 @@ def test_a_late_message_is_answered_and_acknowledged(late: LateMessages, backend
     state, error = backend.stored["id"]
     assert (state, type(error), error.args[0]) == (states.FAILURE, OperationExpiredError, "id")
     assert dropped.acknowledged
+
+
+def test_with_certificates_a_header_that_nobody_has_verified_answers_no_call(backend: Backend) -> None:
+    assert not late_messages_of(backend, "auth").drop(message(11))
+    assert not backend.stored
 
 
 @pytest.mark.parametrize("waited", [0, 6, 9])
