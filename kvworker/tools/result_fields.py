@@ -58,8 +58,8 @@ LISTED_ENTRY = object_schema(
     TTL_FIELD,
     ResultField("value", {}, "The entry's value; left out unless include_values is true.", always=False),
 )
-LISTED_NAMESPACE = object_schema(
-    NAMESPACE_FIELD,
+#: What a ledger says, of a namespace or of the whole store.
+LEDGER_FIELDS = (
     USED_BYTES_FIELD,
     ENTRY_COUNT_FIELD,
     QUOTA_FIELD,
@@ -67,3 +67,4 @@ LISTED_NAMESPACE = object_schema(
     RECORD_COUNT_FIELD,
     RECORD_LIMIT_FIELD,
 )
+LISTED_NAMESPACE = object_schema(NAMESPACE_FIELD, *LEDGER_FIELDS)

@@ -16,7 +16,7 @@ from kvworker import KeyValueStore
 from tests.support.command_line import clean_environ
 from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, close_session, open_session, post
 from tests.support.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
-from tests.support.processes import ProcessNode, wait_until
+from tests.support.processes import ProcessNode, running, wait_until
 
 ANNOUNCEMENT = "MCP server at "
 
@@ -39,13 +39,8 @@ class HttpServer(ProcessNode):
 
 @contextmanager
 def serving(directory: Path, config: Path, *options: str) -> Iterator[HttpServer]:
-    node = HttpServer(directory, config, *options)
-    node.start()
-    try:
-        assert node.ready(), node.logs()
+    with running(HttpServer(directory, config, *options)) as node:
         yield node
-    finally:
-        node.teardown()
 
 
 @pytest.mark.usefixtures("celery_setup")

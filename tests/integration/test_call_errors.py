@@ -24,7 +24,7 @@ from kvworker import (
     UnknownOutcomeError,
 )
 from tests.support.elapsed import finishes_within
-from tests.support.processes import ValkeyNode, wait_until
+from tests.support.processes import ValkeyNode, running, wait_until
 
 #: Far above the time that a refusal takes on a busy machine, and far below the calls' timeout.
 _SOON_SECONDS = 30
@@ -35,11 +35,8 @@ _TIMEOUT_SECONDS = 120
 def node(tmp_path: Path) -> Iterator[ValkeyNode]:
     directory = tmp_path / "valkey"
     directory.mkdir()
-    node = ValkeyNode(directory)
-    node.start()
-    node.ready()
-    yield node
-    node.teardown()
+    with running(ValkeyNode(directory)) as node:
+        yield node
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from kvworker.messaging.redis_connections import _FRESH_SECONDS, RedisConnection
 from kvworker.messaging.wire import encode_request
 from kvworker.model import EncodedValue
 from tests.support.elapsed import finishes_within
-from tests.support.processes import ValkeyNode, wait_until
+from tests.support.processes import ValkeyNode, running, wait_until
 from tests.support.tls import make_signer
 
 Transport = RedisTransport | KombuTransport
@@ -39,11 +39,8 @@ VALUES: list[Any] = [{"a": "ü\u0000"}, {"__type__": "datetime", "__value__": "2
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[ValkeyNode]:
-    node = ValkeyNode(tmp_path)
-    node.start()
-    node.ready()
-    yield node
-    node.teardown()
+    with running(ValkeyNode(tmp_path)) as node:
+        yield node
 
 
 @pytest.fixture
