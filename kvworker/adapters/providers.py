@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters, create_kv_store_adapter
 from kvworker.errors import ConfigurationError
 from kvworker.settings.store import PROVIDER_PREFIX
+from kvworker.wording import did_you_mean
 
 if TYPE_CHECKING:
     from kvworker.settings import Settings
@@ -71,8 +72,10 @@ def adapter_of(provider: str) -> str:
     """
     name = _find_adapter(provider)
     if name is None:
-        known = ", ".join(PROVIDER_PREFIX + adapter for adapter in available_kv_store_adapters())
-        raise ConfigurationError(f"no provider is named {provider!r}; available: {known}")
+        adapters = available_kv_store_adapters()
+        known = ", ".join(PROVIDER_PREFIX + adapter for adapter in adapters)
+        hint = f"{did_you_mean(provider.removeprefix(PROVIDER_PREFIX), adapters)} available: {known}".lstrip()
+        raise ConfigurationError(f"no provider is named {provider!r}; {hint}")
     return name
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.errors import ConfigurationError
+from kvworker.wording import did_you_mean
 
 #: Makes an adapter from its block in the configuration file.
 AdapterFactory: TypeAlias = Callable[[Mapping[str, Any]], KeyValueStoreAdapter]
@@ -80,8 +81,9 @@ def _plugins() -> dict[str, EntryPoint]:
 def _load_plugin(name: str) -> AdapterFactory:
     plugin = _plugins().get(name)
     if plugin is None:
-        known = ", ".join(available_kv_store_adapters())
-        raise ConfigurationError(f"no key-value store adapter is named {name!r}; available: {known}")
+        known = available_kv_store_adapters()
+        hint = f"{did_you_mean(name, known)} available: {', '.join(known)}".lstrip()
+        raise ConfigurationError(f"no key-value store adapter is named {name!r}; {hint}")
     try:
         factory: AdapterFactory = plugin.load()
     except Exception as error:

@@ -7,6 +7,7 @@ delegate, and print. The package may import ``ops``, ``integrations`` and everyt
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,9 +16,10 @@ import click
 from kvworker.cli.group import cli
 from kvworker.cli.options import config_path
 from kvworker.cli.output import print_error
+from kvworker.cli.signals import SignalInterrupt
 from kvworker.errors import KVStoreError, QueueError
 
-_INTERRUPTED = 130
+_SIGNALLED = 128
 # Older releases of click than 8.2 have no such error: they print the help and exit with 0.
 _NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _NO_FILE = " (found no configuration file, so the defaults apply: name a file with --config, or start `kvworker up`)"
@@ -26,8 +28,8 @@ _NO_FILE = " (found no configuration file, so the defaults apply: name a file wi
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit the process.
 
-    The exit code is 0 on success, 2 for wrong usage, 130 after Ctrl-C, and else 1. A failure prints one line on
-    standard error.
+    The exit code is 0 on success, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM, and else 1. A failure prints
+    one line on standard error.
 
     Args:
         arguments: The command line without the program's name; None takes the process's own.
@@ -50,8 +52,10 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except OSError as error:
         _discard_output()
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
-    except (click.Abort, KeyboardInterrupt):
-        return _INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click replaces the exception.
+        cause = error.__cause__ or error
+        return _SIGNALLED + (cause.number if isinstance(cause, SignalInterrupt) else signal.SIGINT)
     return code if isinstance(code, int) else 0
 
 

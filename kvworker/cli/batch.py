@@ -14,6 +14,7 @@ from kvworker.cli.options import idempotency_option
 from kvworker.cli.output import print_error, print_json, shown_name
 from kvworker.cli.tool_command import Call, outcome_text, replay_note, tool_command
 from kvworker.errors import InvalidRequestError
+from kvworker.wording import counted
 
 
 @click.command("batch")
@@ -41,7 +42,7 @@ def batch_command(call: Call, *, as_json: bool, file: IO[bytes], not_atomic: boo
         print_json(result)
     else:
         _print_results(result)
-        click.echo(f"{len(operations)} operations, {refused_count} refused{replay_note(result)}")
+        click.echo(f"{counted(len(operations), 'operation')}, {refused_count} refused{replay_note(result)}")
     sys.exit(1 if refused_count else 0)
 
 

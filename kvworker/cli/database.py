@@ -12,6 +12,7 @@ from kvworker.cli.options import config_option, json_option, load_settings
 from kvworker.cli.output import console, make_table, print_json, shown_name, usage_table
 from kvworker.model import LedgerDrift
 from kvworker.ops.database import migrate_store, recompute_store, store_usage, sweep_store
+from kvworker.wording import counted
 
 
 @click.command("migrate")
@@ -57,7 +58,8 @@ def sweep_command(config: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(swept))
     else:
-        click.echo(f"deleted {swept.deleted_rows} expired entries, {swept.freed_bytes} bytes")
+        entries = counted(swept.deleted_rows, "expired entry", "expired entries")
+        click.echo(f"deleted {entries}, {counted(swept.freed_bytes, 'byte')}")
 
 
 @click.command("recompute")
@@ -74,7 +76,8 @@ def recompute_command(config: Path | None, *, as_json: bool) -> None:
         return
     if recomputed.drifts:
         _print_drifts(recomputed.drifts)
-    click.echo(f"checked {recomputed.checked_namespaces} namespaces, corrected {len(recomputed.drifts)} ledgers")
+    checked = counted(recomputed.checked_namespaces, "namespace")
+    click.echo(f"checked {checked}, corrected {counted(len(recomputed.drifts), 'ledger')}")
 
 
 def _print_drifts(drifts: Iterable[LedgerDrift]) -> None:

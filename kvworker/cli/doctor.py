@@ -20,8 +20,8 @@ from kvworker.ops.doctor import CHECKS, Finding, check_deployment
     "--check",
     "names",
     multiple=True,
-    type=click.Choice(list(CHECKS)),
-    help="Run only this check, after that of the configuration. You can repeat the option.",
+    type=click.Choice(["config", *CHECKS]),
+    help="Run only this check, after that of the configuration, which always runs. You can repeat the option.",
 )
 @json_option
 @config_option

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pkgutil import resolve_name
 
 import click
 
 from kvworker.__version__ import __version__
+from kvworker.wording import did_you_mean
 
 #: Where each command is, in the order in which the help lists them.
 COMMANDS = {
@@ -57,9 +57,8 @@ class _LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one may be meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise click.UsageError(f"No such command {args[0]!r}{hint}", ctx)
+            hint = did_you_mean(args[0], COMMANDS)
+            raise click.UsageError(f"No such command {args[0]!r}{hint and '; ' + hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from kvworker.cli.options import idempotency_option
 from kvworker.cli.output import console, print_json, usage_table
 from kvworker.cli.tool_command import Call, print_outcome, tool_command
 from kvworker.model import LedgerUsage
+from kvworker.wording import noun
 
 _UNITS = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -52,7 +53,9 @@ def quota_command(call: Call, *, as_json: bool, reset: bool, **arguments: Any) -
     if not reset and quota_bytes is None:
         _show_usage(call, arguments["namespace"], as_json=as_json)
         return
-    text = "the configured quota applies again" if reset else f"the quota is {quota_bytes:,} bytes"
+    text = (
+        "the configured quota applies again" if reset else f"the quota is {quota_bytes:,} {noun(quota_bytes, 'byte')}"
+    )
     print_outcome(call("kv_set_quota", arguments), text, as_json=as_json)
 
 
@@ -69,7 +72,7 @@ def clear_command(call: Call, *, as_json: bool, yes: bool, **arguments: Any) -> 
     if not yes:
         _confirm(call, arguments["namespace"])
     result = call("kv_clear", arguments)
-    text = f"deleted {result['deleted_entries']:,} entries, {result['freed_bytes']:,} bytes"
+    text = f"deleted {_content(result['deleted_entries'], result['freed_bytes'])}"
     print_outcome(result, text, as_json=as_json)
 
 
@@ -80,14 +83,20 @@ def _show_usage(call: Call, namespace: str | None, *, as_json: bool) -> None:
     else:
         shown = LedgerUsage.from_dict(usage)
         console().print(usage_table([shown]))
-        if shown.namespace_count is not None:
-            click.echo(f"{shown.namespace_count:,} of {shown.namespace_limit:,} namespaces")
+        if shown.namespace_count is not None and shown.namespace_limit is not None:
+            click.echo(
+                f"{shown.namespace_count:,} of {shown.namespace_limit:,} {noun(shown.namespace_limit, 'namespace')}"
+            )
 
 
 def _confirm(call: Call, namespace: str) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(f"you cannot undo clearing {namespace!r}; without a terminal, confirm it with --yes")
     usage = call("kv_usage", {"namespace": namespace})
-    content = f"{usage['entry_count']:,} entries, {usage['used_bytes']:,} bytes"
+    content = _content(usage["entry_count"], usage["used_bytes"])
     if not click.confirm(f"Delete everything in namespace {namespace!r} ({content})?", err=True):
         raise click.ClickException("nothing was deleted")
+
+
+def _content(entries: int, size_bytes: int) -> str:
+    return f"{entries:,} {noun(entries, 'entry', 'entries')}, {size_bytes:,} {noun(size_bytes, 'byte')}"

@@ -23,12 +23,14 @@ from rich.progress import (
 
 from kvworker.cli.options import config_option, json_option, load_settings, persona_option, timeout_option
 from kvworker.cli.output import error_console, print_error, print_json
+from kvworker.cli.signals import interruptible
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.atlas import AtlasStore, check_room
 from kvworker.ops.database import open_sql_adapter
 from kvworker.ops.entry_lines import content_id, format_line, format_quota
 from kvworker.ops.files import replaced_file, rereadable_file
 from kvworker.ops.transfer import Importer, ImportReport
+from kvworker.wording import counted
 
 _SHOWN_ERRORS = 20
 
@@ -96,7 +98,7 @@ def _run(
     importer: Importer, lines: Iterable[bytes], progress: Progress, size_bytes: int, *, as_json: bool
 ) -> ImportReport:
     try:
-        with progress:
+        with interruptible(), progress:
             bar = progress.add_task("importing", total=size_bytes)
             importer.run(lines, lambda read_bytes: progress.advance(bar, read_bytes))
     finally:
@@ -115,12 +117,19 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
     They go to FILE, which only you can read, or to standard output, and `import` reads them.
 
     It reads the database directly, page by page. It may or may not include an entry that is written meanwhile.
+
+    If the store knows no such namespace, it says so, FILE stays as it is, and the exit code is 1.
     """
     with open_sql_adapter(load_settings(config)) as adapter:
-        total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
-        with _target(file) as target, _progress(MofNCompleteColumn()) as progress:
+        usages = list(adapter.usage(namespace))
+        quotas = adapter.own_quotas(namespace)
+        is_used = any(usage.entry_count or usage.record_count for usage in usages)
+        if namespace is not None and not is_used and not quotas:
+            raise click.ClickException(f"the store has no namespace {namespace!r}, so nothing was exported")
+        total = sum(usage.entry_count for usage in usages if usage.namespace is not None)
+        with interruptible(), _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
-            for name, quota_bytes in adapter.own_quotas(namespace).items():
+            for name, quota_bytes in quotas.items():
                 target.write(format_quota(name, quota_bytes))
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
@@ -156,13 +165,16 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
         click.echo(f"... and {len(report.errors) - _SHOWN_ERRORS} more", err=True)
     click.echo(f"applied {report.applied}, replayed {report.replayed}, failed {len(report.errors)}")
     if report.present:
-        click.echo(f"{report.present} entries existed already and were left as they are", err=True)
+        click.echo(
+            f"{counted(report.present, 'entry', 'entries')} existed already, and nothing changed there", err=True
+        )
     if report.unanswered:
-        click.echo(f"{report.unanswered} lines have no answer yet; import the same file again to be sure", err=True)
+        lines = counted(report.unanswered, "line was", "lines were")
+        click.echo(f"{lines} not answered yet; import the same file again to be sure", err=True)
     if report.repeated:
         shown = ", ".join(map(str, report.repeated[:_SHOWN_ERRORS])) + (
             ", ..." * (len(report.repeated) > _SHOWN_ERRORS)
         )
-        click.echo(f"these lines write the key of an earlier line, and the last one counts: {shown}", err=True)
+        click.echo(f"keys of earlier lines are written again, and the last line counts; see line {shown}", err=True)
     if report.replayed and not report.applied:
         click.echo("this file was imported before, so no line was applied; use --again to apply it again", err=True)

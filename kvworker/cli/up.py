@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.table import Table
@@ -19,14 +15,15 @@ from rich.text import Text
 
 from kvworker.cli.options import config_option
 from kvworker.cli.output import console, print_error
+from kvworker.cli.signals import interruptible
 from kvworker.ops.local.log_warnings import LogWarnings
 from kvworker.ops.local.stack import Stack, running_stack
 from kvworker.settings import PoliciesSettings, Settings
 from kvworker.settings.config_file import UP_CONFIG
 from kvworker.settings.environment import CONFIG_VARIABLE
+from kvworker.wording import counted
 
 _WATCH_SECONDS = 0.2
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command("up")
@@ -53,7 +50,7 @@ def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: 
     settings = _settings_to_run(config)
     try:
         with (
-            _interruptible(),
+            interruptible(lambda: click.echo("\nstopping ...", err=True)),
             running_stack(state, postgres=postgres, concurrency=concurrency, settings=settings) as stack,
         ):
             _print_summary(stack, postgres=postgres, concurrency=concurrency)
@@ -67,25 +64,6 @@ def _settings_to_run(config: Path | None) -> Settings:
     if config is None and not os.environ.get(CONFIG_VARIABLE, "").strip():
         return Settings.from_mapping({}, environ=os.environ)
     return Settings.load(config)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal, ignore others during the shutdown, and restore the handlers."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        """Turn the first signal into an exception in the main thread."""
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        click.echo("\nstopping ...", err=True)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(stack: Stack) -> None:
@@ -111,7 +89,7 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
             "store",
             f"PostgreSQL in {stack.state / 'postgres'}" if postgres else f"SQLite in {stack.state / 'kv.sqlite'}",
         ),
-        ("worker", f"{concurrency} threads, and the beat"),
+        ("worker", f"{counted(concurrency, 'thread')}, and the beat"),
         *_policy_rows(stack.settings.policies),
         ("config", str(stack.config)),
         ("logs", str(stack.state / "logs")),
@@ -133,7 +111,7 @@ def _policy_rows(policies: PoliciesSettings) -> list[tuple[str, str]]:
     if not (policies.personas or policies.signing_key):
         return []
     signed = "messages are signed" if policies.signing_key else "messages are not signed"
-    return [("policies", f"{len(policies.personas)} personas, {signed}")]
+    return [("policies", f"{counted(len(policies.personas), 'persona')}, {signed}")]
 
 
 def _example(program: str, policies: PoliciesSettings) -> str:

@@ -20,6 +20,7 @@ from typing import Final, Self
 
 from kvworker.client.pending_reply import PendingReply
 from kvworker.errors import OperationNotSentError
+from kvworker.wording import counted
 
 #: The least time between two looks for calls whose deadline has passed.
 _LOOK_SECONDS: Final = 0.05
@@ -155,8 +156,8 @@ class CallsInFlight:
         if waiter.is_waiting or seconds <= 0:
             self._withdraw(waiter)
             raise OperationNotSentError(
-                f"this process had {self._limit} calls in flight (facade.max_calls_in_flight) for its whole timeout,"
-                " which is more than the workers answer: make fewer calls at a time, or run more workers"
+                f"this process had {counted(self._limit, 'call')} in flight (facade.max_calls_in_flight) for its whole"
+                " timeout, which is more than the workers answer: make fewer calls at a time, or run more workers"
             )
         return Turn(self, seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvworker.errors.base import KVStoreError, rebuild_error
+from kvworker.wording import counted, noun
 
 
 class OperationRefusedError(KVStoreError):
@@ -136,8 +137,8 @@ class NamespaceQuotaExceededError(QuotaExceededError):
 
     def __str__(self) -> str:
         return (
-            f"namespace {self.namespace!r} uses {self.used_bytes} of its quota of {self.quota_bytes} bytes;"
-            f" {self.requested_bytes} more do not fit"
+            f"namespace {self.namespace!r} uses {self.used_bytes} of its quota of {counted(self.quota_bytes, 'byte')};"
+            f" {self.requested_bytes} more {noun(self.requested_bytes, 'does', 'do')} not fit"
         )
 
 
@@ -152,8 +153,8 @@ class GlobalQuotaExceededError(QuotaExceededError):
 
     def __str__(self) -> str:
         return (
-            f"the store uses {self.used_bytes} of its global quota of {self.quota_bytes} bytes;"
-            f" {self.requested_bytes} more do not fit"
+            f"the store uses {self.used_bytes} of its global quota of {counted(self.quota_bytes, 'byte')};"
+            f" {self.requested_bytes} more {noun(self.requested_bytes, 'does', 'do')} not fit"
         )
 
 
@@ -173,15 +174,16 @@ class LimitExceededError(QuotaExceededError):
 
     def __str__(self) -> str:
         if self.counted == "namespaces":
-            return (
-                f"the store has {self.count} of at most {self.limit} namespaces; clear some, or raise namespace_limit"
-            )
+            limit = counted(self.limit, "namespace")
+            return f"the store has {self.count} of at most {limit}; clear some, or raise namespace_limit"
         if self.counted == "records":
+            limit = counted(self.limit, "operation record")
             return (
-                f"namespace {self.namespace!r} keeps {self.count} of at most {self.limit} operation records; wait until"
-                " the oldest are past their retention, or raise namespace_record_limit or the namespace's own quota"
+                f"namespace {self.namespace!r} keeps {self.count} of at most {limit}; wait until the oldest are past"
+                " their retention, or raise namespace_record_limit or the namespace's own quota"
             )
+        limit = counted(self.limit, "entry", "entries")
         return (
-            f"namespace {self.namespace!r} has {self.count} of at most {self.limit} entries; delete some, or raise"
+            f"namespace {self.namespace!r} has {self.count} of at most {limit}; delete some, or raise"
             " namespace_entry_limit or the namespace's own quota"
         )

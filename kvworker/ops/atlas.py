@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import ConfigurationError
+from kvworker.wording import counted
 
 _PAGE_ROWS = 500
 _ENTRIES = sa.table(
@@ -104,7 +105,9 @@ def check_room(store: KeyValueStore, contents: list[NamespaceContent]) -> None:
     total = store.usage()
     size_bytes = sum(content.size_bytes for content in contents)
     if total.quota_bytes is not None and total.used_bytes + size_bytes > total.quota_bytes:
-        lines.append(f"the entries have {size_bytes} bytes, and the global quota is {total.quota_bytes}; raise it")
+        lines.append(
+            f"the entries have {counted(size_bytes, 'byte')}, and the global quota is {total.quota_bytes}; raise it"
+        )
     if lines:
         raise ConfigurationError("\n".join(lines))
 
@@ -113,15 +116,11 @@ def _lack_of(store: KeyValueStore, content: NamespaceContent) -> str:
     usage = store.usage(content.namespace)
     name = repr(content.namespace)
     if usage.quota_bytes is not None and usage.used_bytes + content.size_bytes > usage.quota_bytes:
-        wanted = usage.used_bytes + content.size_bytes
-        return (
-            f"namespace {name} needs {wanted} bytes, and its quota is {usage.quota_bytes}; `kvworker quota` raises it"
-        )
+        wanted = counted(usage.used_bytes + content.size_bytes, "byte")
+        return f"namespace {name} needs {wanted}, and its quota is {usage.quota_bytes}; `kvworker quota` raises it"
     if usage.entry_limit is not None and usage.entry_count + content.entries > usage.entry_limit:
-        wanted = usage.entry_count + content.entries
-        return (
-            f"namespace {name} needs {wanted} entries, and its limit is {usage.entry_limit}; `kvworker quota` raises it"
-        )
+        wanted = counted(usage.entry_count + content.entries, "entry", "entries")
+        return f"namespace {name} needs {wanted}, and its limit is {usage.entry_limit}; `kvworker quota` raises it"
     return ""
 
 

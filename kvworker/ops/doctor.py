@@ -13,7 +13,7 @@ from celery import Celery
 from redis import Redis
 from redis.exceptions import RedisError
 
-from kvworker.adapters import KeyValueStoreAdapter
+from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters
 from kvworker.adapters.providers import adapter_of, adapters_in_use
 from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.adapters.sql.schema import SCHEMA_VERSION
@@ -23,16 +23,18 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.certificates import check_certificates
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
-from kvworker.ops.fleet import ask_workers
+from kvworker.ops.fleet import Fleet, ask_workers
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.config_file import find_file
 from kvworker.settings.urls import speaks_redis
+from kvworker.wording import counted, noun
 
 #: The database's clock decides expiry and the result server's clock decides deadlines. Beat's messages expire by the
 #: machines' own clocks, so all of them must agree.
 MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
 
 _MIN_WORKER_TIMEOUT_SECONDS = 5.0
+_SILENCE_FIX = "it is frozen, or busy in a pool such as solo; look at its log, and end it if it hangs"
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ def check_deployment(config: Path | None, names: tuple[str, ...] = ()) -> Iterat
 
     Args:
         config: The configuration file; None checks the defaults and the environment.
-        names: The checks of ``CHECKS`` to run; all of them if empty.
+        names: The checks of ``CHECKS`` to run; all of them if empty. ``config`` alone runs none of them.
 
     Returns:
-        One finding for each check, as soon as it is known.
+        One finding for each check, as soon as it is known. The configuration's always comes first.
     """
     try:
         settings = Settings.load(config)
@@ -135,7 +137,10 @@ def _database(settings: Settings) -> str:
             # The database answered. The schema check reports this error.
             pass
         except KVStoreError as error:
-            raise CheckError(f"{name}: {error}", f"start it, or correct tools.kv_store.adapters.{name}") from error
+            is_known = name in available_kv_store_adapters()
+            wrong = f"adapters.{name}" if is_known else "default_adapter, or install that adapter's package"
+            fix = ("start it, or " if is_known else "") + f"correct tools.kv_store.{wrong}"
+            raise CheckError(f"{name}: {error}", fix) from error
     _check_providers(settings)
     return ", ".join(names)
 
@@ -217,13 +222,25 @@ def _worker(settings: Settings) -> str:
 
 def _each_worker(settings: Settings) -> Iterator[Finding]:
     """Report each worker by its name: another one may have answered the probe."""
-    for worker in ask_workers(settings):
+    fleet = ask_workers(settings)
+    for worker in fleet.answers:
         if worker.problem:
             detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
             fix = "start its database, or correct its tools.kv_store.adapters; it then continues on its own"
             yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         else:
             yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")
+    if fleet.silent_count:
+        yield Finding("worker", ok=False, detail=_silence(fleet), fix=_SILENCE_FIX)
+
+
+def _silence(fleet: Fleet) -> str:
+    workers = counted(fleet.silent_count, "worker is", "workers are")
+    names = ", ".join(fleet.silent_names)
+    which = names if len(fleet.silent_names) <= fleet.silent_count else f"among {names}"
+    return f"{workers} connected to the broker and {noun(fleet.silent_count, 'does', 'do')} not answer: {which}".rstrip(
+        ": "
+    )
 
 
 def _difference_seconds(clock: Callable[[], float]) -> float:

@@ -13,6 +13,7 @@ from typing import IO, Any
 from kvworker.errors import InvalidRequestError
 from kvworker.model import GetResult, escaped_json
 from kvworker.tools import check_arguments, find_tool
+from kvworker.wording import did_you_mean
 
 _CHUNK_BYTES = 1 << 20
 _FIELDS = ("namespace", "key", "value", "ttl_seconds")
@@ -34,7 +35,8 @@ def parse_line(line: bytes) -> dict[str, Any]:
     is_quota = "quota_bytes" in data
     fields = _QUOTA_FIELDS if is_quota else _FIELDS
     if unknown := [name for name in data if name not in fields]:
-        raise InvalidRequestError(f"unknown field {unknown[0]!r}; the fields are {', '.join(fields)}")
+        hint = f"{did_you_mean(unknown[0], fields)} the fields are {', '.join(fields)}".lstrip()
+        raise InvalidRequestError(f"unknown field {unknown[0]!r}; {hint}")
     return check_arguments(find_tool("kv_set_quota" if is_quota else "kv_set"), data)
 
 

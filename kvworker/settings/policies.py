@@ -18,6 +18,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from kvworker.settings.base import Block
 from kvworker.settings.personas import AT_LEAST_ONE, Personas, PersonasFile, PersonasFileSetting, path_in
 from kvworker.settings.problems import problem, refuse, translated
+from kvworker.wording import did_you_mean
 
 MIN_SIGNING_KEY_BYTES = 16
 
@@ -115,7 +116,9 @@ class PoliciesSettings(Block):
     @model_validator(mode="after")
     def _check_default_persona(self) -> Self:
         if self.default_persona is not None and self.default_persona not in self.personas:
-            known = f"the personas are {', '.join(sorted(self.personas))}" if self.personas else "there are no personas"
+            names = ", ".join(sorted(self.personas))
+            hint = did_you_mean(self.default_persona, self.personas)
+            known = f"{hint} the personas are {names}".lstrip() if names else "there are no personas"
             refuse([f"{_PATH}.default_persona: no persona is named {self.default_persona!r}; {known}"])
         return self
 

@@ -6,7 +6,6 @@ another message or path than pydantic's use ``problem``, ``problem_at`` and ``re
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, get_args
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from kvworker.errors import ConfigurationError
 from kvworker.settings.yaml_file import is_old_number
+from kvworker.wording import did_you_mean
 
 _SECRET_WORDS = ("url", "dsn", "backend", "password", "passwd", "secret", "token", "credential")
 _NOT_A_MAPPING = ("dict_type", "model_type", "model_attributes_type")
@@ -126,8 +126,8 @@ def _known_keys(model: type[BaseModel] | None, location: _Location) -> str:
     block = _model_at(model, location[:-1])
     if block is None:
         return "remove it or correct its spelling"
-    close = difflib.get_close_matches(str(location[-1]), block.model_fields, n=1)
-    return (f"did you mean {close[0]}? " if close else "") + f"known here: {', '.join(block.model_fields)}"
+    hint = did_you_mean(str(location[-1]), block.model_fields)
+    return f"{hint} known here: {', '.join(block.model_fields)}".lstrip()
 
 
 def _model_at(model: type[BaseModel] | None, location: _Location) -> type[BaseModel] | None:

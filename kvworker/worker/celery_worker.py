@@ -102,8 +102,12 @@ class QuietWorker(Worker):
 
     def stats(self) -> dict[str, Any]:
         """Return what ``celery inspect stats`` shows, and whether this worker can serve."""
-        queue_name = self.app.runtime.settings.queue.queue_name
-        return {**super().stats(), STATS_KEY: {"queue": queue_name, "problem": self.readiness.problem}}
+        state = {
+            "queue": self.app.runtime.settings.queue.queue_name,
+            "queues": list(self.app.amqp.queues.consume_from),
+            "problem": self.readiness.problem,
+        }
+        return {**super().stats(), STATS_KEY: state}
 
 
 @with_own_property_locks

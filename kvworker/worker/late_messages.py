@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from kvworker.errors import OperationExpiredError, OperationTimeoutError
 from kvworker.messaging import wire
 from kvworker.messaging.clock import ServerClock
+from kvworker.wording import noun
 from kvworker.worker.unacked import UnackedRecord
 
 logger = get_logger(__name__)
@@ -166,7 +167,8 @@ class LateMessages:
     def _log(self, count: int) -> None:
         self._unlogged += count
         if time.monotonic() >= self._log_at:
-            logger.warning("%d messages waited in the queue for too long and are dropped", self._unlogged)
+            messages = noun(self._unlogged, "message")
+            logger.warning("dropped %d %s that waited in the queue for too long", self._unlogged, messages)
             self._unlogged, self._log_at = 0, time.monotonic() + _LOG_SECONDS
 
 

@@ -11,6 +11,7 @@ from celery.utils.log import get_task_logger
 
 from kvworker.errors import KVStoreError
 from kvworker.model import escaped
+from kvworker.wording import counted
 
 if TYPE_CHECKING:
     from kvworker.messaging.wire import Request
@@ -75,4 +76,4 @@ def _each_name(request: Request) -> Iterator[str]:
     if operations := arguments.get("operations"):
         more = ", ..." if len(operations) > _MAX_KEYS else ""
         shown = ", ".join(repr(operation["key"]) for operation in operations[:_MAX_KEYS])
-        yield f"{len(operations)} keys: {shown}{more}"
+        yield f"{counted(len(operations), 'key')}: {shown}{more}"

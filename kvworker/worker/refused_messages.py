@@ -25,7 +25,7 @@ def refuse_message(consumer: Any, message: Any, problem: str, error: Exception |
     """
     name, task_id = _identity(message)
     purpose, size = f"for {name}" if name else "without a task", len(message.body or "")
-    logger.error("a malformed message %s is refused: %s (id %s, %d bytes)", purpose, problem, task_id, size)
+    logger.error("a malformed message %s is refused: %s (id %s, size in bytes: %d)", purpose, problem, task_id, size)
     if not message.acknowledged:
         message.reject_log_error(logger, consumer.connection_errors)
     signals.task_rejected.send(sender=consumer, message=message, exc=error)

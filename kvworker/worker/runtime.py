@@ -34,6 +34,7 @@ from kvworker.retries import BACKOFF
 from kvworker.settings import Settings
 from kvworker.tools import STEP_TOOLS, Tool
 from kvworker.tools.policy import Policy
+from kvworker.wording import counted
 from kvworker.worker.execution import apply_many, execute
 from kvworker.worker.operation_log import is_logging, log_error, log_success
 
@@ -241,8 +242,9 @@ class Runtime:
     def _bound_redeliveries(self, task_id: str, request: Request) -> None:
         limit = self.settings.queue.max_redeliveries
         if self._count_redelivery(task_id) > limit and not self._was_applied(request):
-            logger.error("%s given up after %d redeliveries: %s", task_id, limit, request.tool.name)
-            raise RedeliveryLimitError(request.operation_id, f"{limit} redeliveries")
+            count = counted(limit, "redelivery", "redeliveries")
+            logger.error("%s given up after %s: %s", task_id, count, request.tool.name)
+            raise RedeliveryLimitError(request.operation_id, count)
 
     def _count_redelivery(self, task_id: str) -> int:
         """Count in the result backend's Redis, which every worker can read."""

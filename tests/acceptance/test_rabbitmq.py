@@ -253,3 +253,16 @@ def test_a_frozen_broker(store: KeyValueStore, worker_node: WorkerNode, rabbit_n
         rabbit_node.kill("SIGCONT")
     assert store.increment("n", "c", timeout=60, idempotency_key="frozen").value == 1
     assert store.get("n", "c", timeout=20).value == 1
+
+
+def test_doctor_counts_a_frozen_worker_beside_one_that_answers(
+    settings: Settings, worker_node: WorkerNode, other_worker: WorkerNode
+) -> None:
+    other_worker.start()
+    assert other_worker.ready()
+    wait_until(lambda: all(finding.ok for finding in run_checks(settings, ("worker",))), what="both workers answering")
+    other_worker.kill("SIGSTOP")
+    # RabbitMQ may hand the probe to the frozen one, so its finding may be a failure too.
+    *_, last = run_checks(settings, ("worker",))
+    assert (last.ok, last.detail) == (False, "1 worker is connected to the broker and does not answer")
+    assert worker_node.status == "running"

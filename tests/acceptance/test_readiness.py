@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -170,6 +171,24 @@ def test_doctor_asks_every_worker_and_names_each(
     (failed,) = _failed_workers(settings, "broken")
     assert "it consumes nothing" in failed.detail
     assert "tools.kv_store.adapters" in failed.fix
+    assert worker_node.status == "running"
+
+
+def test_doctor_names_a_frozen_worker_at_once_beside_one_that_answers(
+    store: KeyValueStore, settings: Settings, worker_node: WorkerNode, other_worker: WorkerNode
+) -> None:
+    other_worker.start()
+    assert other_worker.ready()
+    wait_until(lambda: all(finding.ok for finding in _workers(settings)), what="both workers answering")
+    other_worker.kill("SIGSTOP")
+    *_, last = run_checks(settings, ("worker",))
+    assert not last.ok
+    assert re.fullmatch(r"1 worker is connected to the broker and does not answer: other@\S+", last.detail)
+    assert "frozen" in last.fix
+    other_worker.kill("SIGCONT")
+    wait_until(lambda: len(_workers(settings)) == 2, what="both workers answering again")
+    other_worker.kill()
+    wait_until(lambda: all(finding.ok for finding in run_checks(settings, ("worker",))), what="the one that is left")
     assert worker_node.status == "running"
 
 

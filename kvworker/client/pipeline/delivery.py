@@ -19,6 +19,7 @@ from kvworker.errors import (
     ReadTooLargeError,
 )
 from kvworker.model import BatchResult
+from kvworker.wording import counted
 
 #: The result of a message, or its error.
 Answer: TypeAlias = Any
@@ -130,7 +131,7 @@ class Delivery:
 
     def _distribute(self, batches: NamespaceBatches, batch: Batch, results: Sequence[object]) -> None:
         if len(results) != len(batch.handles):
-            detail = f"{len(results)} results for {len(batch.handles)} operations"
+            detail = f"{counted(len(results), 'result')} for {counted(len(batch.handles), 'operation')}"
             self._fail_batch(batches, batch, OperationFailedError(self._idempotency_key, detail))
             return
         for handle, result in zip(batch.handles, results, strict=True):

@@ -96,6 +96,9 @@ def test_namespaces_shows_usage_against_quota(filled: Path, capsys: pytest.Captu
 def test_sweep_deletes_expired_entries(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(output(capsys, "sweep", "--json")) == {"deleted_rows": 1, "freed_bytes": 1}
     assert output(capsys, "sweep") == "deleted 0 expired entries, 0 bytes\n"
+    with open_adapter(Settings.load(filled)) as adapter:
+        adapter.set("plain", "c", 3, ttl_seconds=1e-6)
+    assert output(capsys, "sweep") == "deleted 1 expired entry, 1 byte\n"
 
 
 def test_recompute_shows_and_corrects_a_drift(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +124,28 @@ def test_export_writes_live_entries_as_lines(filled: Path, capsys: pytest.Captur
     output(capsys, "export", str(target), "--namespace", "plain")
     assert target.read_text() == '{"namespace":"plain","key":"b","value":[1,2]}\n'
     assert not target.with_name("out.jsonl.part").exists()
+
+
+def test_export_of_an_unknown_namespace_keeps_the_file_and_says_so(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = filled.parent / "out.jsonl"
+    output(capsys, "export", str(target), "--namespace", "plain")
+    exported = target.read_text()
+    assert run("export", str(target), "--namespace", "plane") == 1
+    assert capsys.readouterr().err == "Error: the store has no namespace 'plane', so nothing was exported\n"
+    assert target.read_text() == exported
+
+
+def test_export_of_a_namespace_that_is_empty_now_writes_an_empty_file(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_adapter(Settings.load(filled)) as adapter:
+        adapter.delete("plain", "b")
+        adapter.delete("plain", "c")
+    target = filled.parent / "out.jsonl"
+    output(capsys, "export", str(target), "--namespace", "plain")
+    assert target.read_text() == ""
 
 
 def test_export_reads_page_after_page(filled: Path) -> None:

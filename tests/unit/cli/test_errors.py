@@ -88,6 +88,26 @@ def test_doctor_says_what_to_fix_and_shows_no_password(tmp_path: Path, capsys: p
     assert PASSWORD not in captured.out + captured.err
 
 
+def test_doctor_checks_the_configuration_alone_if_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    valid = tmp_path / "kvworker.yaml"
+    valid.write_text("queue: {broker_url: 'redis://127.0.0.1:1/0'}")
+    assert run("doctor", "--check", "config", "--json", "--config", str(valid)) == 0
+    assert [check["name"] for check in json.loads(capsys.readouterr().out)["checks"]] == ["config"]
+    valid.write_text("queue: {brokr_url: x}")
+    assert run("doctor", "--check", "config", "--config", str(valid)) == 1
+
+
+def test_doctor_suggests_the_adapter_that_a_mistyped_name_may_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "kvworker.yaml"
+    config.write_text("tools: {kv_store: {default_adapter: postgress}}")
+    assert run("doctor", "--check", "database", "--json", "--config", str(config)) == 1
+    failed = json.loads(capsys.readouterr().out)["checks"][1]
+    assert "is named 'postgress'; did you mean postgres? available: postgres, sqlite" in failed["detail"]
+    assert failed["fix"] == "correct tools.kv_store.default_adapter, or install that adapter's package"
+
+
 def test_doctor_reports_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path, queue={"broker_url": "http://x"}, facade={"timeout_seconds": -1})
     assert run("doctor", "--config", config) == 1

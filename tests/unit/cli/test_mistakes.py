@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvworker.cli import main
-from kvworker.cli.up import _interruptible
+from kvworker.cli.signals import interruptible
 from kvworker.settings.config_file import UP_CONFIG
 
 
@@ -48,9 +48,19 @@ def test_a_stopped_local_stack_is_named(
     assert "is the broker running? (`kvworker up` starts a local one)" in message
 
 
-def test_up_restores_the_signal_handlers_of_its_process() -> None:
+def test_a_command_keeps_running_below_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_restores_the_signal_handlers_of_its_process() -> None:
     """A program that runs the command in its own process still ends by Ctrl-C afterwards."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(KeyboardInterrupt), _interruptible():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
