@@ -53,10 +53,13 @@ def _exit_code(arguments: Sequence[str]) -> int:
         _discard_output()
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except (click.Abort, KeyboardInterrupt) as error:
-        # click replaces the exception.
-        cause = error.__cause__ or error
-        return _SIGNALLED + (cause.number if isinstance(cause, SignalInterrupt) else signal.SIGINT)
+        return _code_after_signal(error)
     return code if isinstance(code, int) else 0
+
+
+def _code_after_signal(error: BaseException) -> int:
+    cause = error.__cause__ or error  # click replaces the exception
+    return _SIGNALLED + (cause.number if isinstance(cause, SignalInterrupt) else signal.SIGINT)
 
 
 def _fail(reason: str) -> int:
