@@ -1,26 +1,45 @@
-"""Celery's command line with kvworker's application: ``python -P -m kvworker.ops.celery_main worker``.
+"""Celery's worker and beat with kvworker's application: ``python -P -m kvworker.ops.celery_main worker``.
 
 ``-P`` keeps the working directory off the path until ``kvworker`` is imported, so a file there cannot hide the package.
+The two commands are Celery's own. ``celery`` itself would first import all its commands and every installed plugin,
+which takes a fifth of a worker's start. A broken plugin would end it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Final
 
-from celery.__main__ import main as celery_main
+import click
+from celery import maybe_patch_concurrency
 
 #: Celery imports it by this name. The package is imported by now, so Python does not search for it again.
 APPLICATION: Final = "kvworker.ops.bundled_app:app"
 
 
 def main() -> None:
-    """Run Celery with this process's arguments, and exit with Celery's exit code."""
+    """Run Celery's worker or beat with this process's arguments, and exit with its exit code."""
     # A user's adapter may be a module in the working directory. It comes last, so that it hides nothing.
     sys.path.append(str(Path.cwd()))
-    sys.argv[1:1] = ["-A", APPLICATION]
-    celery_main()
+    # A pool of green threads patches the standard library, which must come before what uses it.
+    maybe_patch_concurrency()
+    from celery.bin.base import CLIContext  # noqa: PLC0415 - after the patch
+    from celery.bin.beat import beat  # noqa: PLC0415
+    from celery.bin.worker import worker  # noqa: PLC0415
+
+    @click.group(commands={"worker": worker, "beat": beat})
+    @click.option("--quiet", is_flag=True)
+    @click.pass_context
+    def celery(context: click.Context, /, *, quiet: bool) -> None:
+        from kvworker.ops.bundled_app import app  # noqa: PLC0415
+
+        context.obj = CLIContext(app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None, quiet=quiet)
+        # What `--detach` passes on to Celery's own command line.
+        sys.argv[1:1] = ["-A", APPLICATION]
+
+    celery(auto_envvar_prefix="CELERY", prog_name="celery")
 
 
 if __name__ == "__main__":

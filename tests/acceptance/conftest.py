@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +18,7 @@ from pytest_celery import (
 
 from kvworker import KeyValueStore, Settings
 from kvworker.messaging.celery_app import make_celery
-from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, running
+from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, running
 from tests.support.roles import WorkerRole, worker_role
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,8 +134,8 @@ def start_worker(tmp_path: Path, kv_config: Path) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def beat(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[ProcessNode]:
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "-s", "schedule", "--pidfile="]
-    node = ProcessNode("beat", command, directory=tmp_path, environ=kv_environ)
+    arguments = ["beat", "-l", "INFO", "-s", "schedule", "--pidfile="]
+    node = CeleryNode("beat", arguments, directory=tmp_path, environ=kv_environ)
     node.start()
     yield node
     node.teardown()

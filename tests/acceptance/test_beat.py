@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import psycopg
 import pytest
 
 from kvworker import KeyValueStore
-from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 
 @pytest.fixture
@@ -30,8 +29,8 @@ def config_overrides() -> dict[str, Any]:
 
 def _beat(directory: Path, environ: Mapping[str, str], name: str) -> ProcessNode:
     schedule = str(directory / f"{name}-schedule")
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "-s", schedule, "--pidfile="]
-    node = ProcessNode(name, command, directory=directory, environ=environ)
+    arguments = ["beat", "-l", "INFO", "-s", schedule, "--pidfile="]
+    node = CeleryNode(name, arguments, directory=directory, environ=environ)
     node.start()
     return node
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from kvworker import KeyValueStore, Settings
 from kvworker.adapters.sql.migrations import migrate
 from tests.chaos.database import Database
 from tests.chaos.needs import Needs, disk_of, postgres_for
-from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, wait_until
 from tests.support.replication import ReplicatedPostgres
 from tests.support.roles import WorkerRole
 from tests.support.servers import PostgresServer
@@ -148,8 +147,8 @@ class Cluster:
         """Make a beat that is not started yet."""
         name = f"beat-{number}"
         schedule = str(self.directory / f"{name}-schedule")
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-l", "INFO", "-s", schedule, "--pidfile="]
-        return ProcessNode(name, command, directory=self.directory, environ=self._environ())
+        arguments = ["beat", "-l", "INFO", "-s", schedule, "--pidfile="]
+        return CeleryNode(name, arguments, directory=self.directory, environ=self._environ())
 
     @contextmanager
     def store(self) -> Iterator[KeyValueStore]:

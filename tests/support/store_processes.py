@@ -1,8 +1,7 @@
-"""The work of the processes in the concurrency tests. It must be importable, because they are spawned."""
+"""The work of the processes in the concurrency tests. It must be importable, because they import it."""
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.errors import LimitExceededError, QuotaExceededError, VersionConflictError
 from kvworker.model import Action, IncrementResult, Operation, Step
 from kvworker.testing.apply_many import apply_all, make_operation
+from tests.support.forked import context
 
 PROCESSES = 8
 
@@ -25,7 +25,6 @@ _start: Barrier
 
 @contextmanager
 def running_processes() -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("spawn")
     start = context.Barrier(PROCESSES)
     with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_set_up, initargs=(start,)) as pool:
         yield pool
