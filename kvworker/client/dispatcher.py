@@ -48,6 +48,7 @@ class Dispatcher:
             on_reconnect=self._resend,
             on_recheck=self._recheck,
             clock=self.clock,
+            on_refused=_refuse_all,
         )
         self.in_flight = CallsInFlight(settings.facade.max_calls_in_flight)
         self._coalescer = Coalescer(self._send_coalesced)
@@ -88,6 +89,10 @@ class Dispatcher:
         provider = self._policy.provider_of(persona) or ""
         reply = PendingReply(tool, arguments.get("idempotency_key", task_id), message, provider)
         self._replies.register(task_id, reply)
+        if self._replies.refusal:
+            # Its result could not be read.
+            reply.refuse_answer(self._replies.refusal)
+            return reply
         may_coalesce = may_coalesce and self._coalesces
         reply.is_held = may_coalesce and is_coalescable(tool, arguments) and self._coalescer.hold(reply)
         if not reply.is_held:
@@ -176,6 +181,13 @@ class Dispatcher:
         """Stop the threads and close the connections."""
         self._publisher.close()
         self._replies.close()
+
+
+def _refuse_all(replies: list[PendingReply | GroupReply], reason: str) -> None:
+    # The calls of a coalesced message are among them individually.
+    for reply in replies:
+        if isinstance(reply, PendingReply):
+            reply.refuse_answer(reason)
 
 
 def _unanswered(replies: list[PendingReply | GroupReply]) -> list[Message]:

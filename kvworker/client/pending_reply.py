@@ -10,6 +10,7 @@ from celery import states
 
 from kvworker.client.transport.message import Message
 from kvworker.errors import (
+    RESULTS_REFUSED,
     KVStoreError,
     OperationExpiredError,
     OperationFailedError,
@@ -69,8 +70,15 @@ class PendingReply:
     def refuse(self) -> None:
         """End the call with an error, because the broker refuses this program's login, unless it has a copy."""
         if self.message.abandon():
-            with contextlib.suppress(InvalidStateError):  # it has ended already
-                self.future.set_exception(QueueUnavailableError(self.operation_id, self.message.last_problem))
+            self._fail(QueueUnavailableError(self.operation_id, self.message.last_problem))
+
+    def refuse_answer(self, reason: str) -> None:
+        """End the call with an error, because the results' server refuses this program's login or rights."""
+        detail = RESULTS_REFUSED + reason
+        if self.message.abandon():
+            self._fail(QueueUnavailableError(self.operation_id, detail))
+        else:
+            self._fail(OperationTimeoutError(self.operation_id, detail, not self.tool.writes))
 
     def note_interruption(self, error: BaseException) -> None:
         """Give an exception that ends a wait, such as KeyboardInterrupt or a cancellation, the operation's id.
@@ -93,6 +101,10 @@ class PendingReply:
     def remaining_seconds(self) -> float:
         """Seconds until the message's deadline; 0 once it has passed."""
         return self.message.remaining_seconds()
+
+    def _fail(self, error: KVStoreError) -> None:
+        with contextlib.suppress(InvalidStateError):  # it has ended already
+            self.future.set_exception(error)
 
     def _failure(self, meta: dict[str, Any]) -> KVStoreError:
         failure = meta["result"]

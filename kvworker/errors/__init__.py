@@ -52,6 +52,7 @@ from kvworker.errors.deployment import (
 )
 from kvworker.errors.queue import (
     LOGIN_REFUSED,
+    RESULTS_REFUSED,
     NestedCallError,
     OperationExpiredError,
     OperationFailedError,
@@ -87,6 +88,7 @@ from kvworker.errors.requests import (
 
 __all__ = [
     "LOGIN_REFUSED",
+    "RESULTS_REFUSED",
     "BatchRefusedError",
     "ConfigurationError",
     "CounterOverflowError",

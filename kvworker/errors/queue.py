@@ -12,6 +12,12 @@ _MAX_SHOWN_FAILURES: Final = 3
 
 #: How the detail of a ``QueueUnavailableError`` starts if trying again would not help.
 LOGIN_REFUSED: Final = "login refused: "
+#: How the detail of an error starts if no answer can be read until an operator changes something.
+RESULTS_REFUSED: Final = "results refused: "
+
+_REFUSED_ANSWER: Final = (
+    "the results' server refused this program: correct user, password or rights of queue.result_backend"
+)
 
 
 class PipelineError(KVStoreError):
@@ -67,7 +73,7 @@ class _OperationError(QueueError):
 
 
 class QueueUnavailableError(_OperationError):
-    """No broker accepted the message within the timeout, so the operation was not applied."""
+    """No broker accepted the message, or the results' server refuses this program. The operation was not applied."""
 
     @property
     def reason(self) -> str:  # type: ignore[override]
@@ -77,6 +83,8 @@ class QueueUnavailableError(_OperationError):
                 "the broker refused the login, so it was not applied; correct user, password or virtual host in"
                 " queue.broker_url"
             )
+        if self.detail.startswith(RESULTS_REFUSED):
+            return f"it was not sent, so it was not applied; {_REFUSED_ANSWER}"
         return (
             "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
             " (`kvworker up` starts a local one)"
@@ -91,7 +99,7 @@ class OperationNotSentError(QueueError):
 
 
 class OperationTimeoutError(_OperationError, UnknownOutcomeError):
-    """No result arrived within the timeout; whether the operation was applied is unknown.
+    """No result arrived within the timeout, or none can be read; whether the operation was applied is unknown.
 
     Call again with ``idempotency_key=error.operation_id`` to have it applied exactly once. A read changes nothing, so
     you can simply call again.
@@ -106,12 +114,14 @@ class OperationTimeoutError(_OperationError, UnknownOutcomeError):
     @property
     def reason(self) -> str:  # type: ignore[override]
         """What is unknown, and what to do."""
+        missing, remedy = "no result within the timeout", "is a worker running? run `kvworker doctor`"
+        if self.detail.startswith(RESULTS_REFUSED):
+            missing, remedy = "its result cannot be read", _REFUSED_ANSWER
         if self._is_read:
-            return "no result within the timeout (is a worker running? run `kvworker doctor`); you can call again"
+            return f"{missing} ({remedy}); you can call again"
         return (
-            "no result within the timeout, so whether it was applied is unknown (is a worker running? run"
-            " `kvworker doctor`); call again with idempotency_key set to the operation id to have it applied exactly"
-            " once"
+            f"{missing}, so whether it was applied is unknown ({remedy}); call again with idempotency_key set to the"
+            " operation id to have it applied exactly once"
         )
 
 

@@ -85,6 +85,46 @@ def test_a_wrong_password_of_the_broker_is_told_at_once(
     assert "wrong-password" not in str(caught.value)
 
 
+@pytest.mark.parametrize("call", [increment, increment_in_many_threads, increment_in_a_pipeline])
+def test_a_wrong_password_of_the_results_is_told_at_once(
+    node: ValkeyNode, call: Callable[[KeyValueStore], object]
+) -> None:
+    """The broker has another login, and takes messages. Once the refusal is known, nothing is sent any more."""
+    wrong = node.url.replace("redis://", "redis://nobody:wrong-password@")
+    with KeyValueStore(configuration(node.url, wrong)) as store, finishes_within(_SOON_SECONDS):
+        with pytest.raises(KVStoreError) as first:
+            store.increment("n", "k", timeout=_TIMEOUT_SECONDS)
+        sent = queue_length(node)
+        # The first call's message races with the refusal.
+        assert isinstance(first.value, OperationTimeoutError if sent else QueueUnavailableError)
+        assert ("whether it was applied is unknown" if sent else "it was not applied") in str(first.value)
+        with pytest.raises(KVStoreError) as later:
+            call(store)
+        assert queue_length(node) == sent
+    for error in (first.value, later.value):
+        assert "correct user, password or rights of queue.result_backend" in str(error)
+        assert "wrong-password" not in str(error)
+
+
+def test_a_right_of_the_results_that_is_taken_away_and_given_back(node: ValkeyNode) -> None:
+    with (
+        node.client() as client,
+        KeyValueStore(configuration(node.url, node.url.replace("://", "://app:app@"))) as store,
+    ):
+        client.execute_command("ACL", "SETUSER", "app", "on", ">app", "~*", "&*", "+@all", "-psubscribe")
+        with finishes_within(_SOON_SECONDS), pytest.raises(KVStoreError, match="NoPermissionError"):
+            store.get("n", "k", timeout=_TIMEOUT_SECONDS)
+        client.execute_command("ACL", "SETUSER", "app", "+psubscribe")
+        wait_until(lambda: is_sent_again(store), what="calls being sent again")
+
+
+def is_sent_again(store: KeyValueStore) -> bool:
+    """Call without a worker: a refusal comes at once, and a timeout shows that the message was sent."""
+    with pytest.raises(KVStoreError) as caught:
+        store.get("n", "k", timeout=1)
+    return "no result within the timeout" in str(caught.value)
+
+
 def test_a_coroutine_is_told_of_a_wrong_password_too(node: ValkeyNode) -> None:
     wrong = node.url.replace("redis://", "redis://nobody:wrong@")
 
@@ -106,9 +146,13 @@ def test_a_read_that_timed_out_may_just_be_called_again(store: KeyValueStore) ->
     assert "idempotency_key" in str(write.value)
 
 
-def is_queued(node: ValkeyNode) -> bool:
+def queue_length(node: ValkeyNode) -> int:
     with node.client() as client:
-        return bool(client.llen("kv"))
+        return int(client.llen("kv"))
+
+
+def is_queued(node: ValkeyNode) -> bool:
+    return queue_length(node) > 0
 
 
 def interrupt_once_queued(node: ValkeyNode) -> None:

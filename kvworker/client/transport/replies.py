@@ -29,8 +29,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from tenacity import RetryCallState, Retrying, sleep_using_event, stop_when_event_set
 
+from kvworker.client.transport.message import refused_login
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.redis_connections import TRUSTED_IDLE_SECONDS, RedisConnection, connect, limit, timed_out
+from kvworker.model import escaped
 from kvworker.retries import BACKOFF
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,11 @@ class ReplyReader(Generic[_Reply]):
         on_reconnect: Called with the replies still awaited after a lost connection was replaced.
         on_recheck: Called once a second with the replies still awaited.
         clock: The clock to compare with the server's.
+        on_refused: Called with the replies still awaited and the reason, each time that the server refuses this
+            program's login or rights.
+
+    Attributes:
+        refusal: Why the server refuses this program; "" while it does not.
     """
 
     def __init__(
@@ -72,10 +79,13 @@ class ReplyReader(Generic[_Reply]):
         on_reconnect: Callable[[list[_Reply]], None],
         on_recheck: Callable[[list[_Reply]], None],
         clock: ServerClock,
+        on_refused: Callable[[list[_Reply], str], None] | None = None,
     ) -> None:
         self._backend = backend
         self._on_reconnect = on_reconnect
         self._on_recheck = on_recheck
+        self._on_refused = on_refused
+        self.refusal = ""
         self._clock = clock
         self._pattern = _text(backend.get_key_for_task(task_id_prefix)) + "*"
         # Weak: a reply whose caller gave up, or dropped its PendingResult, disappears from here.
@@ -139,8 +149,6 @@ class ReplyReader(Generic[_Reply]):
             if self._closed.is_set():
                 break
             with attempt, self._subscribed() as connection:
-                # From now on no result is missed. Results stored before are read here.
-                self._read_stored()
                 self._clock.compare()
                 if next(connections):
                     self._on_reconnect(self._still_awaited())
@@ -154,13 +162,29 @@ class ReplyReader(Generic[_Reply]):
         # Protocol 3 would deliver published results between other replies, through callbacks.
         self._connection = connection = pool.connection_class(**{**pool.connection_kwargs, "protocol": 2})
         try:
-            connect(connection)
-            connection.send_command("PSUBSCRIBE", self._pattern, check_health=False)
-            connection.read_response()
+            with self._noting_refusal():
+                connect(connection)
+                connection.send_command("PSUBSCRIBE", self._pattern, check_health=False)
+                connection.read_response()
+                # From now on no result is missed. Results stored before are read here.
+                self._read_stored()
             limit(connection, RECHECK_SECONDS)
             yield connection
         finally:
             connection.disconnect()
+
+    @contextlib.contextmanager
+    def _noting_refusal(self) -> Iterator[None]:
+        """End the wait of every caller if the server refuses this program. Waiting would not help them."""
+        try:
+            yield
+        except RedisError as error:
+            if refused_login(error):
+                self.refusal = f"{type(error).__name__}: {escaped(str(error))}"
+                if self._on_refused:
+                    self._on_refused(self._still_awaited(), self.refusal)
+            raise
+        self.refusal = ""
 
     def _read(self, connection: RedisConnection) -> None:
         recheck_at, has_received = time.monotonic() + RECHECK_SECONDS, True
