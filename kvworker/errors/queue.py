@@ -92,10 +92,13 @@ class QueueUnavailableError(_OperationError):
 
 
 class OperationNotSentError(QueueError):
-    """An operation was not sent, so it was not applied: its pipeline ended first, or too many calls were in flight."""
+    """An operation was not sent: its pipeline ended first, or too many calls were in flight.
+
+    This attempt applied nothing. An earlier one with the same idempotency key may have been applied.
+    """
 
     def __str__(self) -> str:
-        return f"the operation was not sent, so it was not applied: {', '.join(map(str, self.args))}"
+        return f"this attempt was not sent, so it applied nothing: {', '.join(map(str, self.args))}"
 
 
 class OperationTimeoutError(_OperationError, UnknownOutcomeError):

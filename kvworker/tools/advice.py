@@ -83,7 +83,7 @@ def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
     if not tool.writes:
         # A read changes nothing, even if its outcome is unknown, and it has no operation id.
         changed, advice = _NOTHING, _AGAIN_LATER if changed == _UNKNOWN else advice
-        if isinstance(error, errors.OperationTimeoutError):
+        if isinstance(error, errors.OperationTimeoutError) and not error.detail.startswith(errors.RESULTS_REFUSED):
             facts["message"] = "no result within the timeout"
     elif advice is _AGAIN_WITH_ID and not getattr(error, "operation_id", ""):
         advice = _ADVICE[KVStoreError][1]

@@ -49,12 +49,27 @@ def test_a_process_sends_no_more_calls_than_it_may_have_in_flight(
     with KeyValueStore(with_limit(settings, 3)) as store:
         pending = [store.submit("kv_get", GET, timeout=60) for _ in range(3)]
         for call in (store.submit, store.call):
-            with pytest.raises(OperationNotSentError, match="not applied"):
+            with pytest.raises(OperationNotSentError, match="applied nothing"):
                 call("kv_get", GET, timeout=0.2)
         assert broker.llen("kv") == 3
         request.getfixturevalue("worker_node")
         assert [each.result().found for each in pending] == [False] * 3
         assert store.get("n", "k", timeout=60).found is False
+
+
+def test_a_repeated_write_that_is_not_sent_does_not_deny_that_an_earlier_attempt_was_applied(
+    settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    keyed = {**GET, "idempotency_key": "once"}
+    with KeyValueStore(with_limit(settings, 1)) as store:
+        first = store.submit("kv_increment", keyed, timeout=60)
+        with pytest.raises(OperationNotSentError) as caught:
+            store.call("kv_increment", keyed, timeout=0.2)
+        assert str(caught.value).startswith("this attempt was not sent, so it applied nothing")
+        request.getfixturevalue("worker_node")
+        assert first.result().value == 1
+        repeated = store.call("kv_increment", keyed, timeout=60)
+    assert (repeated["value"], repeated["replayed"]) == (1, True)
 
 
 def test_an_event_loop_with_many_calls_sends_no_more_either(settings: Settings, broker: Redis) -> None:

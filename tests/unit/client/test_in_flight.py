@@ -44,7 +44,9 @@ def test_a_call_beyond_the_limit_waits_for_an_answer() -> None:
 def test_a_call_whose_turn_does_not_come_says_that_nothing_was_sent_and_takes_no_turn_later() -> None:
     calls = CallsInFlight(1)
     first = send(calls)
-    with pytest.raises(OperationNotSentError, match=r"not sent, so it was not applied.*facade.max_calls_in_flight"):
+    with pytest.raises(
+        OperationNotSentError, match=r"this attempt was not sent, so it applied nothing.*facade.max_calls_in_flight"
+    ):
         send(calls, timeout=0.01)
     first.future.set_result({})
     assert send(calls)
