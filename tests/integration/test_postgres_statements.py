@@ -8,10 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
-from kvworker.adapters.sql.statements import load_statements
 from kvworker.testing.apply_many import make_operation
 
 
@@ -71,10 +69,6 @@ def test_large_values_are_not_read_together(adapter: KeyValueStoreAdapter) -> No
     assert (large, larger) == (None, None)
     assert missing is not None
     assert adapter.apply_many([make_operation("get", "large")]) != [None]
-
-
-def test_psycopg_parses_each_statement_once() -> None:
-    assert max(map(len, load_statements("kvworker.adapters.postgres").values())) <= MAX_CACHED_STATEMENT_LENGTH
 
 
 def test_a_replay_reads_its_record_in_a_second_one(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:

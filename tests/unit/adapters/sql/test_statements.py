@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH, MAX_CACHED_STATEMENT_PARAMS
 
 import kvworker.adapters
 from kvworker.adapters.sql import statements, write
@@ -39,6 +40,13 @@ def test_every_statement_is_used(dialect: str) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_statement_that_the_code_uses_exists(dialect: str) -> None:
     assert quoted_names("sql", dialect) & set(get_args(StatementName)) <= statements_of(dialect)
+
+
+def test_psycopg_keeps_every_statement_parsed() -> None:
+    """It parses a longer statement, or one with more parameters, on every call. That takes longer than to run it."""
+    for name, text in load_statements("kvworker.adapters.postgres").items():
+        assert len(text) <= MAX_CACHED_STATEMENT_LENGTH, f"{name} has {len(text)} characters; shorten it"
+        assert len(set(re.findall(r"%\((\w+)\)s", text))) <= MAX_CACHED_STATEMENT_PARAMS, name
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

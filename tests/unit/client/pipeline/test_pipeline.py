@@ -186,7 +186,9 @@ class TestHandles:
             _ = 1 / 0
         assert store.shapes == [("kv_batch", "m", 1000)]
         assert sent[7].result().value == 7
-        with pytest.raises(OperationNotSentError, match="applied nothing: the pipeline's with block was left by an error"):
+        with pytest.raises(
+            OperationNotSentError, match="applied nothing: the pipeline's with block was left by an error"
+        ):
             handle.result()
 
     def test_a_pipeline_that_has_ended_says_so(self, store: CountingStore) -> None:
