@@ -21,8 +21,8 @@ class CheckedMessage(Message):
     This class records the problem instead, as an error for which a consumer refuses the message.
     """
 
-    def __init__(self, *, body: Any, max_bytes: int | None = None, **parts: Any) -> None:
-        problem = problem_of_content(parts.get("headers") or {}, parts.get("content_encoding"))
+    def __init__(self, *, body: Any, max_bytes: int | None = None, problem: str | None = None, **parts: Any) -> None:
+        problem = problem or problem_of_content(parts.get("headers") or {}, parts.get("content_encoding"))
         if max_bytes is not None and len(body or "") > max_bytes:
             problem = f"it has {len(body)} bytes, more than queue.max_message_bytes"
         if problem is not None:

@@ -25,6 +25,7 @@ from kvworker.messaging.wire import STATS_KEY
 from kvworker.worker.consumer import RobustConsumer
 from kvworker.worker.prefork import PreforkPool
 from kvworker.worker.readiness import Readiness
+from kvworker.worker.remote_control import RobustControl
 from kvworker.worker.runtime import Runtime
 from kvworker.worker.strategy import CheckedTask
 from kvworker.worker.unacked import UnackedRecord
@@ -119,6 +120,7 @@ class WorkerApplication(Application):
     """
 
     amqp_cls = WorkerAMQP
+    control_cls = RobustControl
     log_cls = EscapedLogging
     task_cls = CheckedTask
     runtime: Runtime

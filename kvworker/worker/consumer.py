@@ -8,12 +8,16 @@ from typing import Any, Final
 
 from celery import signals
 from celery.exceptions import NotRegistered
+from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
 
 from kvworker.messaging.checked_message import RefusedContentError
+from kvworker.messaging.envelope import is_name
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from kvworker.worker.late_messages import LateMessages
 from kvworker.worker.refused_messages import refuse_message
+
+logger = get_logger(__name__)
 
 #: kombu's options for the pauses between attempts to connect. Celery's default pauses grow by 2 s up to 30 s.
 _CONNECT_PAUSES: Final = {
@@ -71,6 +75,35 @@ class RobustConsumer(Consumer):
                 queues.select_add(queues[name])
             for name in withheld if self.task_consumer else ():
                 self.add_task_queue(name)
+
+    def add_task_queue(self, queue: Any, *arguments: Any, **options: Any) -> None:
+        """Consume from one more queue. If a control command names one that this worker cannot, log it.
+
+        Fault in Celery 5.7.0: whatever that raises ends the worker. RabbitMQ closes the channel if the queue exists
+        with other arguments, so the worker connects again without it. Not reported upstream.
+        """
+        queues = self.app.amqp.queues
+        if not is_name(queue):
+            logger.error("a remote-control command names a queue by what is no name")
+            return
+        is_ours = queue in queues
+        try:
+            super().add_task_queue(queue, *arguments, **options)
+        except self.connection_errors:
+            raise
+        except Exception as error:
+            if is_ours:
+                raise
+            logger.error("the queue %s of a remote-control command cannot be used: %s", queue, type(error).__name__)  # noqa: TRY400
+            queues.deselect(queue)
+            queues.pop(queue, None)
+            if isinstance(error, self.channel_errors):
+                raise ConnectionResetError("the broker closed the channel") from None
+
+    def cancel_task_queue(self, queue: Any) -> None:
+        """Stop consuming from a queue that a control command names."""
+        if is_name(queue):
+            super().cancel_task_queue(queue)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and retry for as long as it takes, with short pauses."""

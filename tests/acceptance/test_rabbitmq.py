@@ -2,100 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal as signals
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import amqp
 import psutil
 import pytest
 import yaml
 from amqp.exceptions import NotFound
-from celery import chain
+from celery import Celery, chain
 from kombu import Connection
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
 from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
 from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import POOLS, ROOT, StartWorker
+from tests.acceptance.test_hostile_messages import VALUE, check_answers, peak_megabytes, send_with_another_program
 from tests.acceptance.test_readiness import take_no_call_while_locked_out
 from tests.acceptance.test_timeouts import within
 from tests.support.database import kill_in_the_middle_of_an_increment
 from tests.support.elapsed import finishes_within
-from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
+from tests.support.hostile_amqp import REFUSED, RUN, publish
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
+from tests.support.rabbitmq import RabbitNode, server_script
 from tests.support.roles import WorkerRole
-from tests.support.servers import free_port
 from tests.support.tls import make_authority, tls_before_port
 
-
-def _server_script() -> str | None:
-    # Debian's wrapper in PATH switches to another user; the script that it wraps runs as any user.
-    debian = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-    return debian if Path(debian).exists() else shutil.which("rabbitmq-server")
-
-
 pytestmark = [
-    pytest.mark.skipif(_server_script() is None, reason="no rabbitmq-server is installed on this machine"),
+    pytest.mark.skipif(server_script() is None, reason="no rabbitmq-server is installed on this machine"),
     pytest.mark.timeout(300),
 ]
-
-
-class RabbitNode(ProcessNode):
-    """A RabbitMQ server on loopback, with its own node name, ports and data directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port, distribution, self.epmd_port = (free_port() for _ in range(3))
-        environ = {
-            "HOME": str(directory),
-            "RABBITMQ_NODENAME": f"kvworker{self.port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(distribution),
-            "ERL_EPMD_PORT": str(self.epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(directory / "log"),
-            "RABBITMQ_PID_FILE": str(directory / "pid"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
-            "RABBITMQ_CONFIG_FILE": str(directory / "no-config"),
-            "RABBITMQ_CONF_ENV_FILE": str(directory / "no-environment"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        }
-        super().__init__("rabbitmq", [_server_script() or ""], directory=directory, environ=environ)
-        self.celeryconfig = {"url": self.url, "host_url": self.url}
-
-    @property
-    def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
-
-    def ready(self) -> bool:
-        wait_until(self._answers, timeout_seconds=90, what="RabbitMQ's start")
-        return True
-
-    def kill(self, signal: str | int = "SIGKILL") -> None:
-        number = signals.Signals[str(signal)]
-        family = self.children()  # The server is a child of its start script.
-        for child in family:
-            child.send_signal(number)
-        super().kill(signal)
-        if number is signals.SIGKILL:
-            psutil.wait_procs(family, timeout=20)
-
-    def teardown(self) -> None:
-        super().teardown()
-        port = str(self.epmd_port)
-        subprocess.run(["epmd", "-port", port, "-kill"], env={**os.environ, "ERL_EPMD_PORT": port}, check=False)
-
-    def _answers(self) -> bool:
-        try:
-            with Connection(self.url, connect_timeout=1) as connection:
-                connection.ensure_connection(max_retries=0)
-        except Exception:  # noqa: BLE001 - a starting broker refuses in many ways
-            return False
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +127,49 @@ def test_a_worker_whose_database_goes_away_takes_no_call_until_it_is_back(
     store: KeyValueStore, worker_node: WorkerNode, start_worker: StartWorker, role: WorkerRole
 ) -> None:
     take_no_call_while_locked_out(store, worker_node, start_worker({"url": role.url}, POOLS[1]), role)
+
+
+@pytest.mark.parametrize("config_overrides", [{"queue": {"max_message_bytes": 1_000_000}}], ids=["small-messages"])
+def test_someone_who_reaches_the_broker_ends_no_worker_and_finds_nothing_in_its_log(
+    store: KeyValueStore, worker_node: WorkerNode, rabbit_node: RabbitNode, valkey_node: ValkeyNode
+) -> None:
+    store.set("n", "k", VALUE, timeout=60)
+    before = peak_megabytes(worker_node)
+    with amqp.Connection(f"127.0.0.1:{rabbit_node.port}", confirm_publish=True) as connection:
+        channel = connection.channel()
+        channel.exchange_declare("any", "fanout", durable=True, auto_delete=False)
+        channel.queue_bind("kv", "any")
+        for number, (what, message) in enumerate(REFUSED.items(), start=1):
+            publish(channel, message)
+            check_answers(store, what)
+            wait_until(partial(has_errors, worker_node, number), what=what)
+        for what, message in RUN.items():
+            publish(channel, message)
+            check_answers(store, what)
+    if psutil.LINUX:
+        assert peak_megabytes(worker_node) < before + 50
+    with Celery("stranger", broker=rabbit_node.url, backend=valkey_node.url, set_as_current=False) as stranger:
+        send_with_another_program(stranger, store)
+        wait_until(lambda: stranger.control.ping(timeout=1.0), what="an answer to a control command")
+        assert "Connection to broker lost" not in worker_node.logs()
+        # RabbitMQ closes the channel on which someone declares a queue with this name.
+        stranger.control.add_consumer("amq.kv")
+        wait_until(lambda: "amq.kv of a remote-control command cannot be used" in worker_node.logs(), what="a refusal")
+        check_answers(store, "a queue that cannot be declared")
+    assert worker_node.stop() == 0
+    assert messages_in(rabbit_node, "kv") == 0
+    logs = worker_node.logs()
+    assert "Traceback" not in logs
+    assert VALUE not in logs
+
+
+def has_errors(worker_node: WorkerNode, number: int) -> bool:
+    return worker_node.logs().count("ERROR") == number
+
+
+def messages_in(rabbit_node: RabbitNode, queue: str) -> int:
+    with Connection(rabbit_node.url) as connection, connection.channel() as channel:
+        return int(channel.queue_declare(queue, passive=True).message_count)
 
 
 def test_an_expired_message(store: KeyValueStore, request: pytest.FixtureRequest) -> None:
