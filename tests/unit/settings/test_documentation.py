@@ -36,6 +36,8 @@ BLOCKS: dict[str, type[BaseModel]] = {
     "policies": PoliciesSettings,
     "policies.personas.NAME": PersonaSettings,
 }
+#: Ten years, which the page names once, and bounds beyond any use.
+NOT_SHOWN = (315_360_000, 2**40, 2**62)
 DESCRIBED_IN_WORDS = {
     "reuse_conversation_store": "true without a `url`, else false",
     "result_backend": "the broker's",
@@ -61,10 +63,43 @@ def expected(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
             yield prefix + name, DESCRIBED_IN_WORDS.get(name, shown(field.default))
 
 
-def documented(heading: str) -> dict[str, str]:
+def rows(heading: str) -> list[tuple[str, str, str]]:
+    """Return the key, the unit and the default of each row of a block's table."""
     section = TEXT.split(f"\n## `{heading}`\n", 1)[1].split("\n## ", 1)[0]
-    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| .+ \|$", section, re.MULTILINE)
-    return {name: default for name, unit, default in rows if unit.strip()}
+    found = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| .+ \|$", section, re.MULTILINE)
+    return [(name, unit, default) for name, unit, default in found if unit.strip()]
+
+
+def documented(heading: str) -> dict[str, str]:
+    return {name: default for name, _, default in rows(heading)}
+
+
+def documented_units(heading: str) -> dict[str, str]:
+    return {name: unit for name, unit, _ in rows(heading)}
+
+
+def ranges(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each key that is a number, and what its unit says about its range."""
+    for name, field in model.model_fields.items():
+        if field.annotation is PoolSettings:
+            yield from ranges(PoolSettings, f"{name}.")
+        elif field.annotation in {int, float} or field.annotation == int | None:
+            found = {key: getattr(each, key) for each in field.metadata for key in ("ge", "le") if hasattr(each, key)}
+            yield prefix + name, range_text(found.get("ge", 1), found.get("le", 2**62))
+
+
+def range_text(least: float, most: float) -> str:
+    if most in NOT_SHOWN:
+        return "" if least == 1 else f"at least {least}"
+    return f"at most {most}" if least == 1 else f"{least} to {most}"
+
+
+def test_every_range() -> None:
+    for heading, model in BLOCKS.items():
+        units = documented_units(heading)
+        for name, text in ranges(model):
+            if name in units:
+                assert units[name].partition(", ")[2] == text, f"{heading}.{name}"
 
 
 def test_every_key_and_its_default() -> None:
