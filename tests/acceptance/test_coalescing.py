@@ -86,6 +86,8 @@ def test_many_callers_need_few_messages(store: KeyValueStore, worker_node: Worke
         counts = list(threads.map(lambda _: store.increment("n", "counter", timeout=30).value, range(CALLS)))
     assert sorted(counts) == list(range(1, CALLS + 1))
     assert messages_of(broker) < CALLS
+    lines = "Task kvworker.kv_increment["
+    wait_until(lambda: worker_node.logs().count(lines) == CALLS, what="a line of the log for each call")
     wait_until(lambda: not list(broker.scan_iter("celery-task-meta-*")), what="results forgotten")
 
 
