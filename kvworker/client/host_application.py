@@ -6,6 +6,7 @@ application has another backend object, so the group would never hear of its res
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery import Celery, _state
@@ -54,7 +55,8 @@ def _broker_of(app: Celery) -> tuple[Any, ...]:
         transport = str(connection.transport_cls).removeprefix("py")
         port, place = _DEFAULTS.get(transport, (0, ""))
         virtual_host = str(connection.virtual_host or "").strip("/")
-        return transport, _host(connection.hostname), connection.port or port, virtual_host or place
+        primary = _primary_name(connection.transport_options)
+        return transport, _host(connection.hostname), connection.port or port, virtual_host or place, primary
 
 
 def _results_of(app: Celery) -> tuple[Any, ...]:
@@ -62,8 +64,18 @@ def _results_of(app: Celery) -> tuple[Any, ...]:
     if not isinstance(backend, RedisBackend):
         raise TypeError("no Redis")
     parameters = backend.connparams
-    place = _host(parameters.get("host", "")), parameters.get("port"), parameters.get("path")
-    return *place, int(parameters.get("db") or 0), backend.get_key_for_task("id")
+    # Celery's backend for Sentinel has a list of hosts, and ours the first.
+    server = parameters["hosts"][0] if "hosts" in parameters else parameters
+    place = _host(server.get("host", "")), server.get("port"), server.get("path")
+    primary = _primary_name(backend._transport_options)
+    return *place, int(parameters.get("db") or 0), backend.get_key_for_task("id"), primary
+
+
+def _primary_name(options: Mapping[str, Any]) -> str | None:
+    """Return the name of the primary that Sentinel is asked for: kombu's own option, or a part of ours."""
+    ours = options.get("connection_parameters", {}).get("sentinel")
+    name: str | None = ours.master_name if ours else options.get("master_name")
+    return name
 
 
 def _host(name: str) -> str:

@@ -14,7 +14,7 @@ from celery.app.amqp import AMQP
 from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.transport import pyamqp
-from kombu.transport.redis import Transport
+from kombu.transport.redis import SentinelTransport, Transport
 from kombu.utils.collections import HashedSeq
 
 from kvworker.fork_safety import with_own_property_locks
@@ -39,9 +39,10 @@ class BrokerConnection(Connection):
     redis_transport: type[Transport] = RedisTransport
 
     def get_transport_cls(self) -> Any:
-        """Return the transport class; ours replace kombu's, but not subclasses such as Sentinel's."""
+        """Return the transport class, which is ours for Redis, with or without Sentinel, and for RabbitMQ."""
         transport = super().get_transport_cls()
-        return self.redis_transport if transport is Transport else _AMQP_TRANSPORTS.get(transport, transport)
+        is_redis = transport in {Transport, SentinelTransport}
+        return self.redis_transport if is_redis else _AMQP_TRANSPORTS.get(transport, transport)
 
     def __eqhash__(self) -> HashedSeq:
         """Return the key of this connection's pool: kombu shares pools between all applications of a process."""

@@ -17,8 +17,10 @@ from kvworker.messaging import wire
 from kvworker.messaging.application import Application
 from kvworker.messaging.certificates import sign_everything
 from kvworker.messaging.result_backend import use_result_backend
+from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.retries import MAX_PAUSE_SECONDS
 from kvworker.settings import Settings
+from kvworker.settings.sentinel_urls import first_sentinel_url, sentinel_address
 from kvworker.settings.url_parameters import (
     REDIS_CONNECTION_PARAMETERS,
     TLS_PARAMETERS,
@@ -49,7 +51,7 @@ def configure(app: Application, settings: Settings) -> None:
     queue = settings.queue
     app.conf.update(
         broker_url=_kombu_url(queue.broker_url),
-        result_backend=queue.result_backend,
+        result_backend=_without_sentinels(queue.result_backend),
         **_wire_settings(settings),
         **_queue_settings(settings),
         **_worker_settings(settings),
@@ -125,6 +127,7 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
         "result_backend_transport_options": {
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
+            "connection_parameters": _result_parameters(settings.queue.result_backend),
             # Celery's own waits, such as a user's AsyncResult.get, give up within seconds if the server is away.
             "retry_policy": {
                 "max_retries": 4,
@@ -148,8 +151,24 @@ def _kombu_url(url: str) -> str:
     if _is_amqps(url):
         return without_parameters(url, TLS_PARAMETERS)
     if redis_connection_parameters(url):
-        return without_parameters(url, REDIS_CONNECTION_PARAMETERS)
-    return url
+        url = without_parameters(url, REDIS_CONNECTION_PARAMETERS)
+    return _without_sentinels(url)
+
+
+def _without_sentinels(url: str) -> str:
+    """Leave one host of several Sentinels: connections get all of them as an option."""
+    return first_sentinel_url(url) if sentinel_address(url) else url
+
+
+def _sentinel_parameters(url: str) -> dict[str, Any]:
+    """Return the arguments with which a connection finds the primary; none if the URL names no Sentinel."""
+    address = sentinel_address(url)
+    return {"sentinel": address} if address else {}
+
+
+def _result_parameters(url: str) -> dict[str, Any]:
+    found = _sentinel_parameters(url)
+    return {**found, "connection_class": PrimaryConnection} if found else {}
 
 
 def _limits(settings: Settings) -> dict[str, Any]:
@@ -191,7 +210,10 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "socket_keepalive": True,
-        "connection_parameters": redis_connection_parameters(settings.queue.broker_url),
+        "connection_parameters": {
+            **redis_connection_parameters(settings.queue.broker_url),
+            **_sentinel_parameters(settings.queue.broker_url),
+        },
         # A worker waits for messages without a timeout. kombu looks this often whether an answer is overdue, on a
         # connection that the network has lost without a word. Its default of 25 s finds out after up to 51 s.
         "health_check_interval": max(_LEAST_CHECK_SECONDS, timeout),

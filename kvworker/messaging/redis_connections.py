@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kvworker.fork_safety import ForkAware, watch_forks
@@ -164,7 +164,7 @@ def exchange(connection: RedisConnection, packed: Sequence[bytes], replies: int)
 
     Raises:
         redis.exceptions.ResponseError: The server refused a command. All replies are read, so the connection can
-            still be used.
+            still be used. It is closed if the server is a replica now: the next one may find the primary.
         redis.exceptions.RedisError: Any other failure. The connection is closed.
     """
     refusal: ResponseError | None = None
@@ -176,6 +176,8 @@ def exchange(connection: RedisConnection, packed: Sequence[bytes], replies: int)
         except ResponseError as error:
             refusal = refusal or error
     if refusal is not None:
+        if isinstance(refusal, ReadOnlyError):
+            connection.disconnect()
         raise refusal
     return received
 

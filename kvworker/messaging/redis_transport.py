@@ -18,12 +18,14 @@ from typing import Any
 from kombu.transport.redis import Channel, Transport
 from kombu.transport.virtual import Message
 from kombu.utils.encoding import bytes_to_str
+from redis import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.checked_message import CheckedMessage
 from kvworker.messaging.envelope import problem_of_item, problem_of_json, problem_of_message
+from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.settings.blocks import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ class RedisChannel(Channel):
 
     Attributes:
         connection_parameters: A transport option: more arguments for redis-py's connections, with their types. kombu
-            hands a URL's parameters to its own ``Connection``, which fails, or leaves them text.
+            hands a URL's parameters to its own ``Connection``, which fails, or leaves them text. With ``sentinel``
+            among them, connections are to the primary that is named there.
         max_message_bytes: A transport option: the size beyond which a message is dropped, before it is decoded.
     """
 
@@ -50,6 +53,11 @@ class RedisChannel(Channel):
     connection_parameters: Mapping[str, Any] = MappingProxyType({})
     max_message_bytes = MAX_MESSAGE_BYTES
     _pool_client: Any = None
+
+    @property
+    def connection_class(self) -> type[Connection]:
+        """The class of connections, except those with TLS or to a Unix socket."""
+        return PrimaryConnection if "sentinel" in self.connection_parameters else Connection
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         """Report a closed channel as a lost connection.

@@ -25,6 +25,7 @@ from redis.exceptions import ResponseError
 
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.redis_connections import RedisConnectionPool, exchange, server_time
+from kvworker.settings.sentinel_urls import SENTINEL_SCHEME
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def use_result_backend(app: Celery) -> None:
         app: An application of ours.
     """
     path = f"{__name__}:{ResultBackend.__name__}"
-    app.loader.override_backends = dict.fromkeys(("redis", "rediss"), path)
+    app.loader.override_backends = dict.fromkeys(("redis", "rediss", SENTINEL_SCHEME), path)
 
 
 @with_own_property_locks
@@ -52,6 +53,9 @@ class ResultBackend(RedisBackend):
         """The connections that results are stored on, made like those of the backend's own client."""
         pool = self.client.connection_pool
         return RedisConnectionPool(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        return {**super()._params_from_url(url, defaults), **self._transport_options.get("connection_parameters", {})}
 
     def server_time(self) -> float:
         """Ask the results' server for its clock, in seconds since the epoch.

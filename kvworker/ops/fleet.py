@@ -60,7 +60,9 @@ def ask_workers(settings: Settings) -> Fleet:
 
 
 def _ask(app: Celery, seconds: float) -> dict[str, Any]:
-    return app.control.inspect(timeout=seconds).stats() or {}
+    # A connection of the process's pool may be one that the broker has closed.
+    with app.connection_for_write() as connection:
+        return app.control.inspect(timeout=seconds, connection=connection).stats() or {}
 
 
 def _fleet(app: Celery, settings: Settings, stats: Mapping[str, Any]) -> Fleet:

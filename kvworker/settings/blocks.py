@@ -42,7 +42,8 @@ class QueueSettings(Block):
     broker_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         description="redis://, rediss:// (TLS), redis+socket://path (a relative path starts at the working directory),"
-        " amqp://, amqps:// or pyamqp://. valkey:// and valkeys:// mean redis:// and rediss://.",
+        " sentinel://host:26379,host:26379/0?master_name=NAME, amqp://, amqps:// or pyamqp://. valkey:// and valkeys://"
+        " mean redis:// and rediss://.",
     )
     result_backend: str = Field(
         default="",

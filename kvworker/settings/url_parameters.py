@@ -68,12 +68,16 @@ TLS_PARAMETERS: _Parsers = {
     "ssl_keyfile": _file,
 }
 
+#: Parameters that say which primary to ask the Sentinels for, and how.
+SENTINEL_PARAMETERS: _Parsers = dict.fromkeys(("master_name", "sentinel_username", "sentinel_password"), _text)
+
 _REDIS: _Parsers = {"protocol": _protocol, "client_name": _text, "credential_provider": _text}
 _AMQP: _Parsers = {"heartbeat": _whole_number, "login_method": _text}
 
 _QUEUE: Mapping[str, _Parsers] = {
     "redis": _REDIS,
     "rediss": {**_REDIS, **TLS_PARAMETERS, "ssl_check_hostname": _one_of("true", "false"), "ssl_password": _text},
+    "sentinel": {**_REDIS, **SENTINEL_PARAMETERS},
     "redis+socket": {**_REDIS, "virtual_host": _whole_number, "username": _text, "password": _text},
     "amqp": _AMQP,
     "pyamqp": _AMQP,
@@ -110,6 +114,10 @@ def check_queue_parameters(scheme: str, url: str) -> None:
         ValueError: One is unknown, or its value is impossible. Its value is not shown.
     """
     if any(name.startswith("ssl_") for name, _ in _given(url)) and "ssl_cert_reqs" not in _QUEUE[scheme]:
+        if scheme == "sentinel":
+            raise ValueError(
+                "its ssl_ parameters need TLS, which is not supported with sentinel://; use a tunnel, or rediss://"
+            )
         raise ValueError("its ssl_ parameters need TLS: write rediss:// or amqps://")
     _parsed(url, _QUEUE[scheme])
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from kvworker.settings.sentinel_urls import SENTINEL_SCHEME, normalized_sentinel_url
 from kvworker.settings.url_parameters import check_queue_parameters, sqlite_url_problem, tls_parameters
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", SENTINEL_SCHEME)
 _TLS_SCHEMES = ("rediss", "amqps")
 BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps", "pyamqp")
 
@@ -38,7 +39,7 @@ def redacted_url(url: str) -> str:
 
 
 def queue_url(url: str, schemes: tuple[str, ...]) -> str:
-    """Normalize a URL for kombu: Valkey's schemes become Redis's, and a socket's path becomes absolute.
+    """Normalize a URL: Valkey's schemes become Redis's, a socket's path absolute, and a list of Sentinels has commas.
 
     Raises:
         ValueError: The scheme is not one of ``schemes``, or the rest is invalid. The message does not contain the
@@ -50,11 +51,13 @@ def queue_url(url: str, schemes: tuple[str, ...]) -> str:
         raise ValueError(f"it should be a URL that starts with {_listed(schemes)}")
     if re.search(r"\s", rest):
         raise ValueError("it should not hold white space; write a space as %20")
-    if scheme != "redis+socket":
+    if scheme not in {"redis+socket", SENTINEL_SCHEME}:
         _check_address(scheme, rest)
     check_queue_parameters(scheme, f"{scheme}://{rest}")
     if scheme == "redis+socket":
         return f"{scheme}://{_absolute_socket(rest)}"
+    if scheme == SENTINEL_SCHEME:
+        return normalized_sentinel_url(rest)
     return _with_verification(scheme, f"{scheme}://{rest}")
 
 

@@ -102,13 +102,17 @@ class QuietWorker(Worker):
         runtime.on_unavailable = self.readiness.report_failure
 
     def stats(self) -> dict[str, Any]:
-        """Return what ``celery inspect stats`` shows, and whether this worker can serve."""
+        """Return what ``celery inspect stats`` shows, without passwords, and whether this worker can serve."""
         state = {
             "queue": self.app.runtime.settings.queue.queue_name,
             "queues": list(self.app.amqp.queues.consume_from),
             "problem": self.readiness.problem,
         }
-        return {**super().stats(), STATS_KEY: state}
+        stats = super().stats()
+        if isinstance(broker := stats.get("broker"), dict):
+            # Celery removes one password, and the options may hold others.
+            stats["broker"] = {name: shown for name, shown in broker.items() if name != "transport_options"}
+        return {**stats, STATS_KEY: state}
 
 
 @with_own_property_locks

@@ -28,7 +28,7 @@ from kombu.transport import virtual
 from kombu.transport.redis import QoS
 from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kvworker.fork_safety import with_own_property_locks
@@ -111,6 +111,8 @@ class PipelinedConnection:
                 self._connection.read_response()
             except ResponseError as error:
                 logger.error("the broker refuses to record or to acknowledge a message: %s", error)  # noqa: TRY400
+                if isinstance(error, ReadOnlyError):  # a replica now; the next connection may find the primary
+                    self._drop()
             except _LOST_CONNECTION:
                 self._drop()
 

@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 from kvworker import KeyValueStore, Settings
+from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.doctor import run_checks
 from kvworker.ops.local.servers import embedded_valkey
 from tests.support.processes import ValkeyNode, WorkerNode
@@ -57,4 +58,6 @@ def test_a_redis_urls_parameters_reach_every_connection(
     assert not unnamed
     protocols = {client["resp"] for client in server[1].client_list() if client["cmd"] in {"brpop", "lpush"}}
     assert protocols == {parameterized_url.partition("protocol=")[2][0]}
-    assert PASSWORD not in worker_node.logs() + repr(settings) + repr(store) + str(findings)
+    stats = make_celery(settings).control.inspect(timeout=10, limit=1).stats()
+    assert next(iter(stats.values()))["broker"]["transport"] == "redis"
+    assert PASSWORD not in worker_node.logs() + repr(settings) + repr(store) + str(findings) + str(stats)
