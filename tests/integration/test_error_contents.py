@@ -216,25 +216,28 @@ PROVOKED: Mapping[type[KVStoreError], Provoke] = {
 
 
 @pytest.fixture
-def on_servers(valkey_url: str, sqlite_url: str, postgres_url: str) -> Mapping[type[KVStoreError], Provoke]:
-    """Return the errors that need a Valkey server or a file."""
+def on_servers(request: pytest.FixtureRequest) -> Mapping[type[KVStoreError], Provoke]:
+    """Return the errors that need a server or a file, which is made when one is provoked."""
+
+    def url(server: str) -> str:
+        return str(request.getfixturevalue(f"{server}_url"))
 
     def unanswered(_: InlineKeyValueStore) -> None:
-        with KeyValueStore(Settings.from_mapping({"queue": {"broker_url": valkey_url}})) as store:
+        with KeyValueStore(Settings.from_mapping({"queue": {"broker_url": url("valkey")}})) as store:
             store.set("n", "k", VALUE, timeout=2.0)
 
     def refused_by_a_constraint(_: InlineKeyValueStore) -> None:
-        with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        with psycopg.connect(url("postgres").replace("+psycopg", ""), autocommit=True) as connection:
             connection.execute("ALTER TABLE kv_entries ADD CONSTRAINT mine CHECK (length(value) < 9)")
-        write_to(over(postgres_url))
+        write_to(over(url("postgres")))
 
     return {
         KVStoreError: refused_by_a_constraint,
-        UnsupportedMessageError: lambda _: in_a_worker({"v": 9}, valkey_url=valkey_url),
-        OperationExpiredError: lambda _: in_a_worker({"deadline": 1.0}, valkey_url=valkey_url),
-        RedeliveryLimitError: lambda _: in_a_worker({}, valkey_url=valkey_url, redeliveries=2),
+        UnsupportedMessageError: lambda _: in_a_worker({"v": 9}, valkey_url=url("valkey")),
+        OperationExpiredError: lambda _: in_a_worker({"deadline": 1.0}, valkey_url=url("valkey")),
+        RedeliveryLimitError: lambda _: in_a_worker({}, valkey_url=url("valkey"), redeliveries=2),
         OperationTimeoutError: unanswered,
-        SchemaError: lambda _: write_to(over(sqlite_url, "sqlite", migrate_on_start=False)),
+        SchemaError: lambda _: write_to(over(url("sqlite"), "sqlite", migrate_on_start=False)),
     }
 
 

