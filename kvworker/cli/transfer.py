@@ -175,6 +175,6 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
         shown = ", ".join(map(str, report.repeated[:_SHOWN_ERRORS])) + (
             ", ..." * (len(report.repeated) > _SHOWN_ERRORS)
         )
-        click.echo(f"keys of earlier lines are written again, and the last line counts; see line {shown}", err=True)
+        click.echo(f"these lines write a key of an earlier line again, and the last one counts: {shown}", err=True)
     if report.replayed and not report.applied:
         click.echo("this file was imported before, so no line was applied; use --again to apply it again", err=True)

@@ -89,7 +89,7 @@ def test_an_import_warns_of_repeated_keys(up: Up, home: Path) -> None:
     text = "".join(f'{{"namespace":"twice","key":"k","value":{i}}}\n' for i in range(3))
     done = kvworker("import", "-", cwd=home, stdin=text)
     assert done.returncode == 0
-    assert "write the key of an earlier line, and the last one counts: 2, 3" in done.stderr
+    assert "write a key of an earlier line again, and the last one counts: 2, 3" in done.stderr
 
 
 def test_an_import_reports_bad_lines_and_continues(up: Up, home: Path) -> None:
