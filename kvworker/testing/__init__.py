@@ -9,6 +9,9 @@ adapters that it makes within a test use the same store, which is empty when the
         @pytest.fixture
         def make_adapter(self, tmp_path):
             return lambda **config: MyAdapter({"directory": tmp_path, **config})
+
+An adapter need not limit the numbers of entries, operation records and namespaces. One that does passes
+``LimitConformance`` too.
 """
 
 from pkgutil import iter_modules
@@ -18,7 +21,8 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 # Assertions are rewritten only in modules that are imported after that.
+from kvworker.testing.limits import LimitConformance  # noqa: E402
 from kvworker.testing.suite import AdapterConformance  # noqa: E402
 from kvworker.testing.support import AdapterFactory, eventually  # noqa: E402
 
-__all__ = ["AdapterConformance", "AdapterFactory", "eventually"]
+__all__ = ["AdapterConformance", "AdapterFactory", "LimitConformance", "eventually"]

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
-from kvworker.testing import AdapterConformance, AdapterFactory
+from kvworker.testing import AdapterConformance, AdapterFactory, LimitConformance
 from tests.support.adapters import adapters_over
 
 
-class TestSqliteFile(AdapterConformance):
+class TestSqliteFile(AdapterConformance, LimitConformance):
     @pytest.fixture
     def make_adapter(self, sqlite_url: str) -> Iterator[AdapterFactory]:
         with adapters_over("sqlite", {"url": sqlite_url, "migrate_on_start": True}) as factory:
