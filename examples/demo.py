@@ -40,7 +40,9 @@ def run_demo(state: Path, packages: tuple[str, ...]) -> int:
     config = state / "kvworker.yaml"
     environ = {**os.environ, "KVWORKER_CONFIG": str(config)}
     up = _python("kvworker", "up", "--state", str(state), "--config", str(BASE_CONFIG))
-    worker = _python("celery", "-A", "examples.pipeline", "worker", "-Q", "pipeline", "-c", "2", "-l", "WARNING")
+    worker = _python(
+        "celery", "-A", "examples.pipeline", "worker", "-n", "pipeline@%h", "-Q", "pipeline", "-c", "2", "-l", "WARNING"
+    )
     click.echo("Starting the embedded stack and the pipeline's worker ...")
     with running_child(_child("kvworker-up", up, state, environ)) as stack:
         stack.wait_until(lambda: _answers(config), START_SECONDS)

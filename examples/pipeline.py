@@ -10,7 +10,7 @@ three things through kvworker:
 
 Set ``KVWORKER_CONFIG`` to the configuration of a running kvworker, and start the pipeline's worker::
 
-    celery -A examples.pipeline worker -Q pipeline
+    celery -A examples.pipeline worker -n pipeline@%h -Q pipeline
 """
 
 from __future__ import annotations
