@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 
 from kvworker.errors import KVStoreError
 from kvworker.model import escaped
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvworker.messaging.wire import Request
     from kvworker.tools import Tool
 
-logger: logging.Logger = get_task_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 #: A batch may have 1000 keys, which nobody reads in a line.
 _MAX_KEYS: Final = 8

@@ -12,7 +12,7 @@ from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 from typing import TYPE_CHECKING, Final
 
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 
 from kvworker.adapters import create_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
@@ -22,7 +22,7 @@ from kvworker.settings.adapters import SqlAdapterSettings
 if TYPE_CHECKING:
     from kvworker.settings import Settings
 
-logger = get_task_logger(__name__)
+logger = get_logger(__name__)
 
 #: The pause between two checks while the adapters work, unless an operation fails.
 CHECK_SECONDS: Final = 15.0

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from celery import signals
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 
 from kvworker.errors import InvalidRequestError
 from kvworker.messaging.envelope import is_name
 
-logger = get_task_logger(__name__)
+logger = get_logger(__name__)
 
 
 def refuse_message(consumer: Any, message: Any, problem: str, error: Exception | None = None) -> None:

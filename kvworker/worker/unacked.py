@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from celery.concurrency.thread import TaskPool as ThreadPool
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.transport import virtual
 from kombu.transport.redis import QoS
@@ -35,7 +35,7 @@ from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.redis_connections import RedisConnection, connect, is_open, server_time
 
-logger = get_task_logger(__name__)
+logger = get_logger(__name__)
 
 #: The share of the visibility timeout after which the records of waiting messages are renewed.
 _RENEWED_SHARE: Final = 0.25

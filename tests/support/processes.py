@@ -165,6 +165,11 @@ class WorkerNode(CeleryNode):
         wait_until(lambda: "ready." in self.logs() or self.status == "exited", what="the worker's start")
         return self.status == "running"
 
+    def teardown(self) -> None:
+        """Kill the worker. None of its lines may be that of a task where there was none."""
+        super().teardown()
+        assert "???[???]" not in self.logs()
+
 
 class ValkeyNode(ProcessNode):
     """A Valkey server that keeps its port and its data across restarts."""
