@@ -19,6 +19,7 @@ from kvworker.adapters.providers import Adapters
 from kvworker.adapters.sql.recorded_refusals import attempt
 from kvworker.errors import (
     ConfigurationError,
+    InvalidRequestError,
     KVStoreError,
     OperationExpiredError,
     OperationTimeoutError,
@@ -80,6 +81,11 @@ class Runtime:
             KVStoreError: The operation was refused, was too late, or failed.
         """
         began, request = time.monotonic(), None
+        if task_request.id is None:
+            raise InvalidRequestError(
+                f"{tool.name} does not run inside another task, as in a map, a starmap or chunks: make a group of"
+                " signatures, or call kv_batch"
+            )
         try:
             request = self._admitted(tool, parents, payload, task_request.id)
             result = self._run(task_request, request)
