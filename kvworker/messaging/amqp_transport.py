@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from amqp import spec
+from amqp.abstract_channel import AbstractChannel
 from amqp.method_framing import frame_handler
 from amqp.serialization import decode_properties_basic
 from kombu.transport import pyamqp
@@ -20,6 +21,12 @@ from kvworker.messaging.checked_message import CheckedMessage
 from kvworker.messaging.envelope import MAX_DEPTH
 from kvworker.model import depth_of
 
+#: Seconds between heartbeats of a worker's connection. RabbitMQ advises 5 to 20; fewer take a busy process for dead.
+HEARTBEAT_SECONDS: Final = 10
+#: How long to wait for RabbitMQ's answer: as long as a connection may be without a heartbeat.
+_ANSWER_SECONDS: Final = 2 * HEARTBEAT_SECONDS
+#: The same for the answer to the end of a channel or a connection, which nothing depends on.
+_CLOSE_SECONDS: Final = 2.0
 #: The frame with a message's properties, and where they begin in it.
 _HEADER_FRAME: Final = 2
 _PROPERTIES_AT: Final = 12
@@ -49,7 +56,19 @@ class AmqpMessage(pyamqp.Message, CheckedMessage):
             super().reject(requeue)
 
 
-class AmqpChannel(pyamqp.Channel):
+class _BoundedWait(AbstractChannel):
+    """A channel, or a connection as its own channel 0, that does not wait forever for an answer.
+
+    py-amqp would: for the confirm of a worker's own message, the declaration of a queue, or the end of a connection.
+    """
+
+    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:  # noqa: FBT001, FBT002 - py-amqp's signature
+        """Wait for one of these methods, and raise TimeoutError after a while without any answer."""
+        limit = _CLOSE_SECONDS if self.is_closing else _ANSWER_SECONDS
+        return super().wait(method, callback, timeout or limit, returns_tuple)
+
+
+class AmqpChannel(_BoundedWait, pyamqp.Channel):
     """A channel that receives checked messages."""
 
     Message = AmqpMessage
@@ -65,7 +84,7 @@ class AmqpChannel(pyamqp.Channel):
             return super().dispatch_method(method_sig, _without_address(payload), content)
 
 
-class AmqpConnection(pyamqp.Connection):
+class AmqpConnection(_BoundedWait, pyamqp.Connection):
     """A connection with our channels, which survives any message."""
 
     Channel = AmqpChannel

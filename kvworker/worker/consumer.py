@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any, Final
 
 from celery import signals
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
 
+from kvworker.messaging.amqp_transport import HEARTBEAT_SECONDS
 from kvworker.messaging.checked_message import RefusedContentError
 from kvworker.messaging.envelope import is_name
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
@@ -44,8 +46,14 @@ class RobustConsumer(Consumer):
 
         default_steps = tuple(step for step in Consumer.Blueprint.default_steps if "DelayedDelivery" not in str(step))
 
+    amqheartbeat: float
+
     def start(self) -> None:
         """Consume until the worker stops, while its adapters work."""
+        if self.amqheartbeat and not isinstance(self.pool, SoloPool):
+            # Celery's 120 s find a silently lost connection after minutes. The pool solo runs its tasks where the
+            # heartbeats are sent, so a long one would cost the connection.
+            self.amqheartbeat = HEARTBEAT_SECONDS
         self._withheld: list[str] = []
         self.follow_readiness()
         self.controller.readiness.watch(partial(self.call_soon, self.follow_readiness))

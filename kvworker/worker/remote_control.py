@@ -6,7 +6,9 @@ from typing import Any
 
 from celery.app.control import Control, Mailbox
 from celery.utils.log import get_logger
+from kombu import Queue
 from kombu.pidbox import Node
+from kombu.utils.uuid import uuid
 
 logger = get_logger(__name__)
 
@@ -40,12 +42,31 @@ class RobustNode(Node):
 
 
 class RobustMailbox(Mailbox):
-    """The mailbox whose messages our node handles."""
+    """The mailbox whose messages our node handles.
+
+    Attributes:
+        has_unique_queues: Whether each connection's queue has a name of its own.
+    """
 
     node_cls = RobustNode
+    has_unique_queues = False
+
+    def get_queue(self, hostname: str) -> Queue:
+        """Return the queue of a worker's commands.
+
+        Fault in kombu 5.7.0: the name is that of the worker alone. If the network loses the connection silently, the
+        worker connects again before RabbitMQ notices, and RabbitMQ refuses the name that the old connection still
+        holds. That ends the worker. Not reported upstream.
+        """
+        return super().get_queue(f"{hostname}.{uuid()}" if self.has_unique_queues else hostname)
 
 
 class RobustControl(Control):
     """Celery's control commands with our mailbox."""
 
     Mailbox = RobustMailbox
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(app)
+        # Redis holds no name for a connection, and would keep each name that a worker ever used.
+        self.mailbox.has_unique_queues = app.conf.broker_url.startswith("amqp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import yaml
 from amqp.exceptions import NotFound
 from celery import Celery, chain
 from kombu import Connection
+from kombu.exceptions import OperationalError
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
 from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
+from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import POOLS, ROOT, StartWorker
 from tests.acceptance.test_hostile_messages import VALUE, check_answers, peak_megabytes, send_with_another_program
@@ -25,9 +28,10 @@ from tests.acceptance.test_timeouts import within
 from tests.support.database import kill_in_the_middle_of_an_increment
 from tests.support.elapsed import finishes_within
 from tests.support.hostile_amqp import REFUSED, RUN, publish
-from tests.support.processes import ValkeyNode, WorkerNode, wait_until
+from tests.support.processes import ValkeyNode, WorkerNode, running, wait_until
 from tests.support.rabbitmq import RabbitNode, server_script
 from tests.support.roles import WorkerRole
+from tests.support.silent_proxy import silent_proxy
 from tests.support.tls import make_authority, tls_before_port
 
 pytestmark = [
@@ -111,16 +115,39 @@ def test_tls(tls_urls: dict[str, str], kv_config: Path, tmp_path: Path) -> None:
         (finding,) = run_checks(Settings.from_mapping(data), ("broker",))
         assert not finding.ok
         assert "certificate verify failed" in finding.detail
-    data["queue"]["broker_url"] = tls_urls["good"]
-    kv_config.write_text(yaml.safe_dump(data))
-    worker = WorkerNode(tmp_path, {"KVWORKER_CONFIG": str(kv_config), "PYTHONPATH": str(ROOT)}, ["--pool=solo"])
-    worker.start()
-    try:
-        with KeyValueStore(Settings.load(kv_config)) as store:
-            assert store.increment("n", "over-tls", timeout=30).value == 1
-            assert store.get("n", "over-tls").value == 1
-    finally:
-        worker.teardown()
+    with worker_at(tls_urls["good"], kv_config) as config, KeyValueStore(Settings.load(config)) as store:
+        assert store.increment("n", "over-tls", timeout=30).value == 1
+        assert store.get("n", "over-tls").value == 1
+
+
+@contextmanager
+def worker_at(broker_url: str, kv_config: Path, pool: str = "solo") -> Iterator[Path]:
+    """Run a worker that reaches the broker by another URL, and return its configuration."""
+    data = yaml.safe_load(kv_config.read_text())
+    data["queue"]["broker_url"] = broker_url
+    config = kv_config.with_name("other-url.yaml")
+    config.write_text(yaml.safe_dump(data))
+    environ = {"KVWORKER_CONFIG": str(config), "PYTHONPATH": str(ROOT)}
+    with running(WorkerNode(config.parent, environ, [f"--pool={pool}", "--concurrency=2"], name="other-url")):
+        yield config
+
+
+def test_a_network_that_loses_the_workers_connection_silently(
+    store: KeyValueStore, rabbit_node: RabbitNode, kv_config: Path
+) -> None:
+    """With Celery's own heartbeat a worker notices after minutes, and with py-amqp's own waits a sender never."""
+    with silent_proxy(("127.0.0.1", rabbit_node.port)) as proxy:
+        url = rabbit_node.url.replace(str(rabbit_node.port), str(proxy.port))
+        with worker_at(url, kv_config, "threads") as config, make_celery(Settings.load(config)) as app:
+            send = partial(app.send_task, "kvworker.kv_get", kwargs={"namespace": "n", "key": "c"}, retry=False)
+            send()
+            store.set("n", "c", 0, timeout=60)
+            proxy.silence()
+            with finishes_within(75):
+                pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=200)
+                with pytest.raises(OperationalError, match="timed out"):
+                    send()
+                assert pending.result().value == 1
 
 
 def test_a_worker_whose_database_goes_away_takes_no_call_until_it_is_back(
