@@ -41,6 +41,27 @@ class _TaskLines(TaskFormatter, EscapedLines):
 _FORMATTERS: Final[Mapping[type, type]] = {ColorFormatter: _WorkerLines, TaskFormatter: _TaskLines}
 
 
+class ErrorsByType(logging.Filter):
+    """Names the type of an error without its text and its traceback.
+
+    Celery logs the error of a chord whose task failed. That task may be the host program's, and its error may quote
+    what nobody else should read.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the errors in a record, and let it pass."""
+        if record.exc_info:
+            record.exc_info = None
+            arguments = record.args if isinstance(record.args, tuple) else ()
+            record.args = tuple(_type_of(each) if isinstance(each, BaseException) else each for each in arguments)
+        return True
+
+
+def _type_of(error: BaseException) -> str:
+    cause = error.__cause__
+    return type(error).__name__ if cause is None else f"{type(error).__name__} from {_type_of(cause)}"
+
+
 class EscapedLogging(Logging):
     """Celery's logging of one application, with our formatters in place of Celery's."""
 

@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.apps.worker import Worker
+from celery.backends import base as base_backend
+from celery.backends import redis as redis_backend
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool
 from celery.platforms import EX_FAILURE
@@ -19,7 +21,7 @@ from kvworker.errors import KVStoreError
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
 from kvworker.messaging.celery_app import configure
-from kvworker.messaging.log_lines import EscapedLogging
+from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
 from kvworker.messaging.wire import STATS_KEY
 from kvworker.worker.consumer import RobustConsumer
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 
 logger = get_logger(__name__)
+_errors_by_type = ErrorsByType()
 
 
 class WorkerChannel(RedisChannel):
@@ -138,6 +141,8 @@ def make_worker_application(settings: Settings) -> WorkerApplication:
     app.Worker = app.subclass_with_self(QuietWorker)
     app.conf.worker_consumer = f"{RobustConsumer.__module__}:{RobustConsumer.__name__}"
     app.runtime = Runtime(app, settings)
+    for backend in (base_backend, redis_backend):
+        get_logger(backend.__name__).addFilter(_errors_by_type)
     worker_init.connect(partial(_share_with_children, settings), weak=False, dispatch_uid="kvworker.share")
     # A pool of child processes uses the adapters in its children, any other pool in the main process.
     for ending in (worker_process_shutdown, worker_shutdown):

@@ -141,7 +141,8 @@ class RobustConsumer(Consumer):
 
     def on_unknown_task(self, _body: Any, message: Any, exc: Exception) -> None:
         """Refuse a message for a task that this worker does not know. Celery would log its headers and its body."""
-        refuse_message(self, message, "this worker has no such task", NotRegistered(*exc.args))
+        problem = "this worker has no such task; one that follows an operation must name its own queue"
+        refuse_message(self, message, problem, NotRegistered(*exc.args))
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=exc.args[0], id=message.headers.get("id"))
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:

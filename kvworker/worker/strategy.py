@@ -9,6 +9,7 @@ from celery import Celery, Task
 from celery.utils.log import get_logger
 from celery.worker.strategy import default
 
+from kvworker.errors import InvalidRequestError
 from kvworker.messaging.wire import described
 from kvworker.model import MAX_KEY_BYTES
 from kvworker.tools import TOOLS, Tool
@@ -76,5 +77,7 @@ class CheckedTask(Task):
     abstract = True
     Strategy = staticmethod(refusing_malformed)
     Request = f"{OperationRequest.__module__}:{OperationRequest.__name__}"
+    #: The sender's fault, so Celery logs it without a traceback.
+    throws = (InvalidRequestError,)
     #: Whether the task's own code logs how it ended.
     logs_itself = False

@@ -14,6 +14,9 @@ from celery.utils import uuid
 
 from tests.support.processes import wait_until
 
+#: In the text of an error that a task of the host program raises.
+CARD_NUMBER: Final = "4111 1111 1111 1111"
+
 
 class MakesSignature(Protocol):
     def __call__(self, tool: str, arguments: Mapping[str, Any]) -> Signature: ...
@@ -175,6 +178,7 @@ CANVASES: Final[dict[str, Canvas]] = {
     "chain of the | operator": lambda w: (w.own("shout", "x") | w.keep() | w.count()).delay(),
     "chain with an immutable task": lambda w: (w.count() | w.own("shout", "x", immutable=True)).apply_async(),
     "chain as JSON": _from_json,
+    "chain without a queue": lambda w: (w.count() | w.own("shout", "x", immutable=True).set(queue=None)).apply_async(),
     "chain that fails": lambda w: chain(w.fail(), w.own("shout"), w.keep()).apply_async(),
     "chain whose own task fails": lambda w: chain(w.own("on_error"), w.keep()).apply_async(),
     "chain that keeps a result": lambda w: (w.count() | w.keep()).apply_async(),
@@ -193,6 +197,9 @@ CANVASES: Final[dict[str, Canvas]] = {
     ).apply_async(),
     "chord in a chord": lambda w: chord([chord([w.op("kv_get", "c")] * 2, w.own("shout"))], w.keep()).apply_async(),
     "chord whose header fails": lambda w: chord([w.fail(), w.own("shout", "x")], w.keep()).apply_async(),
+    "chord whose own task fails": lambda w: chord(
+        [w.own("refuse", CARD_NUMBER), w.count().set(countdown=0.5)], w.keep()
+    ).apply_async(),
     "chord whose body fails": lambda w: chord([w.own("shout", "x")], w.fail()).apply_async(),
     "chord with an ignored result": lambda w: chord([w.own("shout", "x"), w.count()], w.silent(w.keep())).apply_async(),
     "link": lambda w: w.count().apply_async(link=w.own("shout", "x", immutable=True)),

@@ -78,13 +78,12 @@ class Sent:
 
     def is_done(self) -> bool:
         """Tell whether every task but those without a result has stored it."""
-        return sum(self._stored(task_id) is None for task_id in self.task_ids()) == self.without_result
+        return list(self.stored().values()).count(None) == self.without_result
 
     def records(self) -> list[Record]:
         """Collect a record of each task."""
-        names, task_ids = Names(self.known), self.task_ids()
-        names.shared(task_ids)
-        stored = {task_id: self._stored(task_id) for task_id in task_ids}
+        names, stored = Names(self.known), self.stored()
+        names.shared(list(stored))
         groups = {task_id: each["group_id"] for task_id, each in stored.items() if each and "group_id" in each}
         for each in stored.values():
             # The last task of a group to end sends the body of its chord, and any may be the last.
@@ -95,17 +94,16 @@ class Sent:
             for task_id, each in stored.items()
         ]
 
-    def task_ids(self) -> list[str]:
-        """Return the ids of the tasks, those of the result in front."""
-        found = list(dict.fromkeys([*_tasks_in(self.result.as_tuple()), *self.noted]))
-        for task_id in found:
-            for child in (self._stored(task_id) or {}).get("children") or ():
-                found += [each for each in _tasks_in(child) if each not in found]
+    def stored(self) -> dict[str, Record | None]:
+        """Read the stored result of each task, by its id; those that the canvas waits for are in front."""
+        waiting = list(dict.fromkeys([*_tasks_in(self.result.as_tuple()), *self.noted]))
+        found: dict[str, Record | None] = {}
+        for task_id in waiting:
+            text: Any = self.redis.get(f"celery-task-meta-{task_id}")
+            found[task_id] = record = None if text is None else json.loads(text)
+            for child in (record or {}).get("children") or ():
+                waiting += [each for each in _tasks_in(child) if each not in waiting]
         return found
-
-    def _stored(self, task_id: str) -> Record | None:
-        text = self.redis.get(f"celery-task-meta-{task_id}")
-        return None if text is None else json.loads(text)
 
 
 def told_by(app: Celery, task_id: str) -> Record:

@@ -120,6 +120,15 @@ def _send_the_callback(records: list[Record]) -> None:
     callback["told"] |= {**common, **seen, "state": "FAILURE", "traceback": traceback}
 
 
+def _lose_the_queue(records: list[Record]) -> None:
+    last = records[0]
+    error = {"exc_type": "NotRegistered", "exc_message": ["host.shout"], "exc_module": "celery.exceptions"}
+    moments = {"traceback": None, "children": None, "date_done": "a moment ago"}
+    last["stored"] = {"status": "FAILURE", "result": error, "task_id": last["id"], **moments}
+    told = {"state": "FAILURE", "result": ["NotRegistered", "'host.shout'", ["host.shout"]]}
+    last["told"] = {**dict.fromkeys(last["told"]), **moments, **told, "answers": [True, False, True]}
+
+
 DIFFERENCES: Final = (
     Difference(
         reason="A worker of another release must know how to read the message.",
@@ -152,6 +161,12 @@ DIFFERENCES: Final = (
         documented="`map`, `starmap` and `chunks` fail with an `InvalidRequestError`",
         canvases=frozenset(MAPS),
         change=_refuse_a_map,
+    ),
+    Difference(
+        reason="The worker of operations does not know the host program's routes.",
+        documented="Name the queue, or the task fails as `NotRegistered`",
+        canvases=frozenset({"chain without a queue"}),
+        change=_lose_the_queue,
     ),
     Difference(
         reason="Celery can only call a function that the failed task's worker has imported.",

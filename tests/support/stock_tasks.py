@@ -40,6 +40,11 @@ def shout(*texts: Any) -> str:
     return text.upper() if isinstance(text, str) else f"a {type(text).__name__}"
 
 
+@app.task(name="host.refuse")
+def refuse(text: str) -> None:
+    raise ValueError(text)
+
+
 @app.task(name="host.on_failed_id")
 def on_failed_id(task_id: str) -> str:
     """Return what an error callback of the old form got."""

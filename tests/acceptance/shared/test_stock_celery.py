@@ -22,7 +22,7 @@ from redis import Redis
 from kvworker import InvalidValueTypeError, KeyValueStore, Settings
 from kvworker.messaging.celery_app import make_celery
 from tests.acceptance.conftest import ROOT, write_config
-from tests.support.canvases import ALL, Canvas, World
+from tests.support.canvases import ALL, CARD_NUMBER, Canvas, World
 from tests.support.outcomes import Names, Sent, told_by
 from tests.support.processes import ProcessNode, ValkeyNode, WorkerNode, wait_until
 from tests.support.servers import PostgresServer
@@ -62,6 +62,9 @@ def pool(
         wait_until(lambda: "ready." in stock.logs() or stock.status == "exited", what="the stock worker's start")
         assert stock.status == "running", stock.logs()
         yield pool
+        # An error is an answer to the caller, and no fault of the worker.
+        assert "Traceback" not in ours.logs()
+        assert CARD_NUMBER not in ours.logs()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +164,7 @@ def test_results_answer_as_those_of_stock_celery(pool: str, send_stock: Send, se
 def test_an_application_of_kvworkers_reads_the_same(send_ours: Send, settings: Settings) -> None:
     sent = send_ours("two readers", ALL["chain that fails"])
     with make_celery(settings) as own_app:
-        for task_id in sent.task_ids():
+        for task_id in sent.stored():
             assert told_by(own_app, task_id) == told_by(sent.app, task_id)
 
 

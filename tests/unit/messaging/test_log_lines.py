@@ -11,7 +11,7 @@ from celery import Celery
 from celery.app.log import TaskFormatter
 from celery.utils.log import ColorFormatter
 
-from kvworker.messaging.log_lines import EscapedLogging
+from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 
 _FORGED = "x\n[2026-01-01 00:00:00,000: ERROR/MainProcess] forged\x1b[2J"
 
@@ -66,3 +66,15 @@ def test_colours_stay(out: io.StringIO) -> None:
     assert out.getvalue().startswith("\x1b[")
     assert r"\x1b[2J" in out.getvalue()
     assert "\x1b[2J" not in out.getvalue()
+
+
+def test_an_error_is_named_by_its_type_and_those_of_its_causes(logger: logging.Logger, out: io.StringIO) -> None:
+    logger.addFilter(ErrorsByType())
+    try:
+        try:
+            fail()
+        except ValueError as cause:
+            raise KeyError(str(cause)) from cause
+    except KeyError as error:
+        logger.error("Chord %r raised: %r", "id", error, exc_info=True)
+    assert out.getvalue() == "ERROR Chord 'id' raised: 'KeyError from ValueError'\n"
