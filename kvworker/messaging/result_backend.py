@@ -24,7 +24,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
 from kvworker.fork_safety import with_own_property_locks
-from kvworker.messaging.redis_connections import RedisConnectionPool, exchange, server_time
+from kvworker.messaging.redis_connections import RedisConnection, RedisConnectionPool, exchange, server_time
 from kvworker.settings.sentinel_urls import SENTINEL_SCHEME
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,20 @@ class ResultBackend(RedisBackend):
     @cached_property
     def connections(self) -> RedisConnectionPool:
         """The connections that results are stored on, made like those of the backend's own client."""
-        pool = self.client.connection_pool
-        return RedisConnectionPool(lambda: pool.connection_class(**pool.connection_kwargs), max_idle=_MAX_IDLE)
+        return RedisConnectionPool(self._new_connection, max_idle=_MAX_IDLE)
+
+    def check_login(self) -> None:
+        """Connect to the results' server, and disconnect.
+
+        Raises:
+            redis.exceptions.AuthenticationError: The server refuses user or password.
+            redis.exceptions.RedisError: The server cannot be reached.
+        """
+        connection = self._new_connection()
+        try:
+            connection.connect()
+        finally:
+            connection.disconnect()
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         return {**super()._params_from_url(url, defaults), **self._transport_options.get("connection_parameters", {})}
@@ -118,6 +130,10 @@ class ResultBackend(RedisBackend):
             meta = None
         is_result = isinstance(meta, dict) and isinstance(meta.get("status"), str) and "result" in meta
         return meta if is_result else {"status": states.PENDING, "result": None}
+
+    def _new_connection(self) -> RedisConnection:
+        pool = self.client.connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any

@@ -226,7 +226,7 @@ def _each_worker(settings: Settings) -> Iterator[Finding]:
     for worker in fleet.answers:
         if worker.problem:
             detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
-            fix = "start its database, or correct its tools.kv_store.adapters; it then continues on its own"
+            fix = "start its database, or correct its tools.kv_store.adapters or what it names; it then continues"
             yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         else:
             yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")

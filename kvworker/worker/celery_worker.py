@@ -96,7 +96,7 @@ class QuietWorker(Worker):
         runtime: Runtime = self.app.runtime
         for choice in runtime.settings.choices:
             logger.warning("%s", choice)
-        self.readiness = Readiness(runtime.settings)
+        self.readiness = Readiness(runtime.settings, self.app.backend.check_login)
         try:
             self.readiness.check_at_start()
         except KVStoreError as error:

@@ -1,6 +1,7 @@
-"""Whether a worker can serve: it consumes only while its own adapters work.
+"""Whether a worker can serve: it consumes only while its own adapters work, and it may store results.
 
-A worker that took messages while its database is away would fail the calls that a healthy worker could answer.
+A worker that took messages while its database is away would fail the calls that a healthy worker could answer. One
+whose login the results' server refuses would apply operations, and leave their callers without an answer.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import TYPE_CHECKING, Final
 
 from celery.utils.log import get_logger
+from redis.exceptions import AuthenticationError, RedisError
 
 from kvworker.adapters import create_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
-from kvworker.errors import KVStoreError, StoreUnavailableError
+from kvworker.errors import ConfigurationError, KVStoreError, StoreUnavailableError
 from kvworker.settings.adapters import SqlAdapterSettings
 
 if TYPE_CHECKING:
@@ -52,13 +54,18 @@ def check_adapters(settings: Settings, *, may_migrate: bool = True) -> None:
 class Readiness:
     """What the main process of a worker knows about its adapters. A thread keeps it up to date.
 
+    Args:
+        settings: The settings of the adapters.
+        check_results: Logs in to the results' server; raises redis-py's errors.
+
     Attributes:
         problem: Why an operation would fail here, without a password; "" while the adapters work.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, check_results: Callable[[], object]) -> None:
         self.problem = ""
         self._settings = settings
+        self._check_results = check_results
         self._was_ready = False
         # Children of the pool inherit the pipe, so that they can report a failure to the main process.
         self._reader, self._writer = os.pipe()
@@ -118,8 +125,20 @@ class Readiness:
         return self._set("")
 
     def _check_adapters(self) -> None:
+        self._check_login()
         check_adapters(self._settings, may_migrate=not self._was_ready)
         self._was_ready = True
+
+    def _check_login(self) -> None:
+        """Check that the results' server admits this worker. While it is away, results wait in the worker."""
+        try:
+            self._check_results()
+        except AuthenticationError as error:
+            raise ConfigurationError(
+                f"the results' server refuses the login: correct user and password of queue.result_backend ({error})"
+            ) from error
+        except (RedisError, OSError):
+            return
 
     def _set(self, problem: str) -> bool:
         before, self.problem = self.problem, problem

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import make_url
 
 from kvworker import KeyValueStore, Settings
 from kvworker.ops.doctor import Finding, run_checks
 from tests.acceptance.conftest import POOLS, StartWorker
 from tests.support.command_line import clean_environ
-from tests.support.processes import WorkerNode, wait_until
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 from tests.support.roles import WorkerRole
 from tests.support.servers import PostgresServer, free_port
 
@@ -76,6 +77,33 @@ def test_a_worker_that_can_never_serve_ends_with_one_line(
     assert WRONG not in node.logs()
     assert worker_node.status == "running"
     calls_succeed(store)
+
+
+def test_a_worker_whose_login_the_results_refuse_takes_no_call(
+    store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode, valkey_node: ValkeyNode, kv_config: Path
+) -> None:
+    """It would apply operations, and their callers would wait for nothing. At the start it ends, and later it waits."""
+    data = yaml.safe_load(kv_config.read_text())
+    data["queue"]["result_backend"] = valkey_node.url.replace("redis://", f"redis://app:{WRONG}@")
+    kv_config.write_text(yaml.safe_dump(data))
+    with valkey_node.client() as client:
+        client.execute_command("ACL", "SETUSER", "app", "on", ">another", "~*", "&*", "+@all")
+        other_worker.start()
+        wait_until(lambda: other_worker.exit_code is not None, what="the worker's end")
+        (line,) = [line for line in other_worker.logs().splitlines() if "CRITICAL" in line]
+        assert "this worker cannot serve: the results' server refuses the login" in line
+        assert "correct user and password of queue.result_backend" in line
+        assert "Traceback" not in other_worker.logs()
+        client.execute_command("ACL", "SETUSER", "app", f">{WRONG}")
+        other_worker.start()
+        assert other_worker.ready()
+        client.execute_command("ACL", "SETUSER", "app", f"<{WRONG}")
+        wait_until(lambda: STOPPED in other_worker.logs(), what="the worker stopping")
+        calls_succeed(store)
+        client.execute_command("ACL", "SETUSER", "app", f">{WRONG}")
+        wait_until(lambda: RESUMED in other_worker.logs(), what="the worker's recovery")
+    assert WRONG not in other_worker.logs()
+    assert worker_node.status == "running"
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=str)

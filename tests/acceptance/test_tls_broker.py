@@ -102,7 +102,8 @@ def test_a_refused_connection_is_reported_in_time_without_a_secret(
     worker.start()
     try:
         shown = errors_shown_to_a_caller(Settings.load(kv_config), reason)
-        wait_until(lambda: "Cannot connect to redis" in worker.logs(), what="the worker's error")
+        error = "this worker cannot serve" if case == "password" else "Cannot connect to redis"
+        wait_until(lambda: error in worker.logs(), what="the worker's error")
         assert reason in worker.logs()
         check_no_secret(worker.logs(), *shown)
     finally:
