@@ -14,8 +14,9 @@ from mcp import Client
 
 from kvworker import KeyValueStore
 from tests.support.command_line import clean_environ
+from tests.support.forked import ForkedProcess, forked_server
 from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, close_session, open_session, post
-from tests.support.mcp_session import fail, run_within, server_command, use, use_every_tool, write_config
+from tests.support.mcp_session import fail, run_within, server_arguments, use, use_every_tool, write_config
 from tests.support.processes import ProcessNode, running, wait_until
 
 ANNOUNCEMENT = "MCP server at "
@@ -25,8 +26,11 @@ class HttpServer(ProcessNode):
     """``kvworker mcp --transport http`` on a free port."""
 
     def __init__(self, directory: Path, config: Path, *options: str) -> None:
-        command = server_command(config, "--transport", "http", "--port", "0", *options)
-        super().__init__("mcp", command, directory=directory, environ=clean_environ())
+        arguments = server_arguments(config, "--transport", "http", "--port", "0", *options)
+        super().__init__("mcp", arguments, directory=directory, environ=clean_environ())
+
+    def _launch(self) -> ForkedProcess:
+        return forked_server(self._command, self._directory, self._environ, self._log_path)
 
     def ready(self) -> bool:
         wait_until(lambda: "\n" in self.logs() or self.status == "exited", what="the server's start")

@@ -24,6 +24,7 @@ from kvworker.ops import celery_main
 _PRELOADED: Final = [
     "tests.support.forked",
     "kvworker.cli.group",
+    "kvworker.integrations.mcp.serving",
     "celery.bin.worker",
     "celery.bin.beat",
     "celery.concurrency.prefork",
@@ -94,6 +95,12 @@ def forked_celery(arguments: Sequence[str], directory: Path, environ: Mapping[st
     """Start Celery's worker or beat, which append what they print to a log."""
     argv = ["celery", *arguments]
     return ForkedProcess(celery_main.main, argv, directory, environ, (Path(os.devnull), log, log))
+
+
+def forked_server(arguments: Sequence[str], directory: Path, environ: Mapping[str, str], log: Path) -> ForkedProcess:
+    """Start a command of ``kvworker`` that appends what it prints to a log."""
+    argv = ["kvworker", *arguments]
+    return ForkedProcess(cli.main, argv, directory, environ, (Path(os.devnull), log, log))
 
 
 def forked_command(

@@ -18,8 +18,12 @@ from kvworker.tools import TOOLS
 T = TypeVar("T")
 
 
+def server_arguments(config: Path, *options: str) -> list[str]:
+    return ["mcp", "--config", str(config), *options]
+
+
 def server_command(config: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "kvworker", "mcp", "--config", str(config), *options]
+    return [sys.executable, "-m", "kvworker", *server_arguments(config, *options)]
 
 
 def write_config(directory: Path, **blocks: object) -> Path:
