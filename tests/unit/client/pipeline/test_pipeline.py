@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -429,24 +430,31 @@ def outcome_of(outcome: Callable[[], Any]) -> tuple[Any, ...]:
     return type(result), *(getattr(result, name, None) for name in ("found", "value", "deleted")), has_ttl
 
 
-@given(WORK, st.sampled_from([1, 3, 1000]), st.sampled_from([4, 1000]))
-@settings(max_examples=150, deadline=None)
-def test_a_pipeline_gives_the_same_as_single_calls(
-    work: list[tuple[str, str, tuple[str, dict[str, Any]]]], most_steps: int, most_bytes: int
-) -> None:
-    with pytest.MonkeyPatch.context() as patch, CountingStore() as store, InlineKeyValueStore() as other:
-        patch.setattr(batches, "MAX_BATCH_STEPS", most_steps)
-        patch.setattr(batches, "MAX_COLLECTED_BYTES", most_bytes)
-        with store.pipeline(raise_on_error=False) as p:
-            handles = [getattr(p, method)(name, key, **options) for name, key, (method, options) in work]
-        for handle, (name, key, (method, options)) in zip(handles, work, strict=True):
-            expected = outcome_of(lambda m=method, n=name, k=key, o=options: getattr(other, m)(n, k, **o))  # type: ignore[misc]
-            assert outcome_of(handle.result) == expected
-        for name in "mn":
-            entries = [
-                [(e.key, e.value) for e in s.list_keys(name, include_values=True).entries] for s in (store, other)
-            ]
-            assert entries[0] == entries[1]
+def test_a_pipeline_gives_the_same_as_single_calls() -> None:
+    numbers = itertools.count()
+    with CountingStore() as store, InlineKeyValueStore() as other:
+
+        @given(WORK, st.sampled_from([1, 3, 1000]), st.sampled_from([4, 1000]))
+        @settings(max_examples=150, deadline=None)
+        def compare(work: list[tuple[str, str, tuple[str, dict[str, Any]]]], most_steps: int, most_bytes: int) -> None:
+            # Each example has namespaces of its own: making a store takes longer.
+            number = next(numbers)
+            calls = [(f"{name} {number}", key, method, options) for name, key, (method, options) in work]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(batches, "MAX_BATCH_STEPS", most_steps)
+                patch.setattr(batches, "MAX_COLLECTED_BYTES", most_bytes)
+                with store.pipeline(raise_on_error=False) as p:
+                    handles = [getattr(p, method)(name, key, **options) for name, key, method, options in calls]
+            for handle, (name, key, method, options) in zip(handles, calls, strict=True):
+                expected = outcome_of(lambda m=method, n=name, k=key, o=options: getattr(other, m)(n, k, **o))  # type: ignore[misc]
+                assert outcome_of(handle.result) == expected
+            for name in (f"m {number}", f"n {number}"):
+                entries = [
+                    [(e.key, e.value) for e in s.list_keys(name, include_values=True).entries] for s in (store, other)
+                ]
+                assert entries[0] == entries[1]
+
+        compare()
 
 
 def test_a_pipeline_has_the_facades_docstrings() -> None:
