@@ -186,6 +186,8 @@ def test_an_unacknowledged_message_is_delivered_again_after_a_fail_over(
         for worker in workers:
             worker.teardown()
         old.kill()
+        # The statement would otherwise go on without its worker.
+        blocker.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         blocker.rollback()
     wait_until(lambda: servers.primary() is not old, timeout_seconds=60, what="the fail-over")
     workers[1].start()
