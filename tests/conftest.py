@@ -22,6 +22,7 @@ LONGEST = (
     "acceptance/test_up.py",
     "acceptance/test_faults.py",
     "acceptance/test_rabbitmq.py",
+    "acceptance/test_sentinel.py",
     "acceptance/test_timeouts.py",
     "conformance/test_stateful.py",
     "conformance/test_postgres.py",
