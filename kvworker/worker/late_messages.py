@@ -33,6 +33,9 @@ _LATE_SECONDS: Final = 1.0
 _OVERLOAD_SECONDS: Final = 10.0
 #: The most messages that one command drops from a queue.
 _MOST_AT_ONCE: Final = 100
+#: How long to collect dropped messages before their results are stored together. The event loop's own ``call_soon`` may
+#: wait for seconds, until something else happens.
+_COLLECT_SECONDS: Final = 0.05
 #: The pause after the results could not be stored.
 _RETRY_SECONDS: Final = 1.0
 #: The shortest interval between two log lines.
@@ -46,7 +49,6 @@ class _Late(NamedTuple):
     task_id: str
     task_name: str
     operation_id: str
-    message: Any = None
 
     def result(self) -> tuple[str, Any]:
         """Return the state and the result to store for its caller."""
@@ -97,11 +99,14 @@ class LateMessages:
         # Without overload, the pool asks the database whether another message has applied the operation.
         if not (is_overloaded or (is_late and not operation_id)):
             return False
-        self._dropped.append(_Late(message.headers["id"], message.headers["task"], operation_id, message))
+        # This comes before its result is stored, so that the broker hands out the next one. If this worker dies in
+        # between, the caller's wait ends with its timeout.
+        message.ack_log_error(logger, self._consumer.connection_errors)
+        self._dropped.append(_Late(message.headers["id"], message.headers["task"], operation_id))
         if isinstance(getattr(message.channel, "qos", None), UnackedRecord):
             self._channel = message.channel
         if self._consumer.hub:
-            self._schedule()
+            self._schedule(_COLLECT_SECONDS)
         else:
             self._run()
         return True
@@ -116,10 +121,10 @@ class LateMessages:
             return True
         return False
 
-    def _schedule(self) -> None:
+    def _schedule(self, seconds: float) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._consumer.hub.call_soon(self._run)
+            self._consumer.timer.call_after(seconds, self._run)
 
     def _run(self) -> None:
         """Answer the dropped messages, and drop more from the queue. An event loop does other work in between."""
@@ -127,22 +132,19 @@ class LateMessages:
         while self._dropped and self._answer():
             self._drop_more()
             if self._dropped and self._consumer.hub:
-                self._schedule()
+                self._schedule(0)
                 return
 
     def _answer(self) -> bool:
-        """Store the results of the dropped messages, then acknowledge them. False if that must be tried again."""
+        """Store the results of the dropped messages. False if that must be tried again."""
         dropped = self._dropped
         try:
             self._app.backend.store_many({late.task_id: late.result() for late in dropped})
         except (RedisError, OSError) as error:
             logger.warning("the results of %d late messages cannot be stored: %s", len(dropped), type(error).__name__)
-            self._consumer.timer.call_after(_RETRY_SECONDS, self._run)
+            self._schedule(_RETRY_SECONDS)
             return False
         self._dropped = []
-        for late in dropped:
-            if late.message is not None:
-                late.message.ack_log_error(logger, self._consumer.connection_errors)
         self._log(len(dropped))
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from sqlalchemy import create_engine
 from kvworker import AsyncKeyValueStore, ConfigurationError, KeyValueStore, Settings
 from kvworker.adapters.sql.migrations import migrate
 from kvworker.cli import main
-from kvworker.errors import PolicyDeniedError
+from kvworker.errors import OperationExpiredError, PolicyDeniedError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.signing import sign_payload
-from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
+from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK, WAITING, waiting_header
 from kvworker.ops.doctor import run_checks
 from tests.support.policy_matrix import ALLOWED, DENIED, NAMESPACES, PERSONAS, Cell
 from tests.support.processes import WorkerNode, wait_until
@@ -53,6 +54,7 @@ def test_policies(kv_config: Path, settings: Settings, worker_node: WorkerNode, 
     with KeyValueStore(settings, "operator") as store:
         the_matrix_by_hand(app, store)
         what_is_not_signed(app)
+        a_strangers_message_with_the_id_of_a_call(app, store)
         a_copy_of_a_message(app, store)
         a_chain(store)
         the_provider_of_a_persona(app, store)
@@ -99,6 +101,22 @@ def what_is_not_signed(app: Celery) -> None:
         error = failure(app.send_task("kvworker.kv_set", kwargs=kwargs, queue="kv"))
         assert isinstance(error, PolicyDeniedError)
         assert "policies.signing_key" in str(error)
+
+
+def a_strangers_message_with_the_id_of_a_call(app: Celery, store: KeyValueStore) -> None:
+    """As the page about security says: it is answered, and changes nothing else."""
+    late = {WAITING: waiting_header(time.time() - 60, 10, "")}
+    for headers, answer in (({}, PolicyDeniedError), (late, OperationExpiredError)):
+        payload: dict[str, Any] = {"namespace": "n", "key": answer.__name__, "value": 1, "persona": "operator"}
+        send = partial(app.send_task, "kvworker.kv_set", queue="kv", task_id=f"call-{answer.__name__}")
+        assert isinstance(failure(send(kwargs=payload, headers=headers)), answer)
+        assert not store.get("n", answer.__name__).found
+        send(kwargs=sign_payload(KEY, "kvworker.kv_set", payload))
+        wait_until(partial(is_stored, store, answer.__name__), what="the call itself applied")
+
+
+def is_stored(store: KeyValueStore, key: str) -> bool:
+    return store.get("n", key).found
 
 
 def a_copy_of_a_message(app: Celery, store: KeyValueStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.doctor import run_checks
 from tests.acceptance.conftest import POOLS, ROOT, StartWorker
 from tests.acceptance.test_hostile_messages import VALUE, check_answers, peak_megabytes, send_with_another_program
+from tests.acceptance.test_overload import LATE_CALLS, LATE_SECONDS
 from tests.acceptance.test_readiness import take_no_call_while_locked_out
 from tests.acceptance.test_timeouts import within
 from tests.support.database import kill_in_the_middle_of_an_increment
@@ -199,13 +201,24 @@ def messages_in(rabbit_node: RabbitNode, queue: str) -> int:
         return int(channel.queue_declare(queue, passive=True).message_count)
 
 
-def test_an_expired_message(store: KeyValueStore, request: pytest.FixtureRequest) -> None:
-    pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=1.0)
-    wait_until(lambda: pending._reply.message.copies == 1 and pending._reply.remaining_seconds() == 0)
-    request.getfixturevalue("worker_node")
-    with pytest.raises(OperationExpiredError):
-        pending.result(timeout=20)
+def test_late_messages_never_reach_the_pool_and_are_dropped_without_pauses(
+    store: KeyValueStore, rabbit_node: RabbitNode, request: pytest.FixtureRequest
+) -> None:
+    call = {"namespace": "n", "key": "c"}
+    late = [store.submit("kv_increment", call, timeout=LATE_SECONDS) for _ in range(LATE_CALLS)]
+    live = store.submit("kv_set", {"namespace": "n", "key": "l", "value": 1}, timeout=120)
+    late_until = time.monotonic() + LATE_SECONDS
+    wait_until(lambda: messages_in(rabbit_node, "kv") == LATE_CALLS + 1 and time.monotonic() > late_until)
+    worker: WorkerNode = request.getfixturevalue("worker_node")
+    with finishes_within(10):
+        wait_until(lambda: messages_in(rabbit_node, "kv") == 0, what="the late messages dropped")
+    for pending in late:
+        with pytest.raises(OperationExpiredError):
+            pending.result(timeout=60)
+    assert live.result().value == 1
     assert not store.get("n", "c").found
+    assert "dropped" in worker.logs()
+    assert "kv_increment[" not in worker.logs(), "late messages reached the pool"
 
 
 def test_a_worker_killed_in_the_middle(

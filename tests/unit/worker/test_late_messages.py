@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +21,24 @@ class Backend:
 
     def __init__(self) -> None:
         self.stored: dict[str, tuple[str, Any]] = {}
+        self.is_away = False
 
     server_time = staticmethod(time.time)
 
     def store_many(self, results: dict[str, tuple[str, Any]]) -> None:
+        if self.is_away:
+            raise ConnectionError
         self.stored |= results
+
+
+class Timer:
+    """Keeps what a worker does later."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def call_after(self, _seconds: float, call: Callable[[], None]) -> None:
+        self.waiting.append(call)
 
 
 def message(waited: float, task: str = GET_TASK, operation_id: str = "", **headers: Any) -> Any:
@@ -47,7 +61,7 @@ def backend() -> Backend:
 
 def late_messages_of(backend: Backend, serializer: str) -> LateMessages:
     app = SimpleNamespace(backend=backend, conf=SimpleNamespace(task_serializer=serializer))
-    return LateMessages(SimpleNamespace(app=app, hub=None, connection_errors=()))
+    return LateMessages(SimpleNamespace(app=app, hub=None, connection_errors=(), timer=Timer()))
 
 
 @pytest.fixture
@@ -66,6 +80,27 @@ def test_a_late_message_is_answered_and_acknowledged(late: LateMessages, backend
     state, error = backend.stored["id"]
     assert (state, type(error), error.args[0]) == (states.FAILURE, OperationExpiredError, "id")
     assert dropped.acknowledged
+
+
+def test_in_an_event_loop_many_messages_are_acknowledged_at_once_and_answered_together(backend: Backend) -> None:
+    late = late_messages_of(backend, "json")
+    late._consumer.hub = "an event loop"
+    dropped = [message(11, id=f"id-{number}") for number in range(3)]
+    assert all(late.drop(each) for each in dropped)
+    assert all(each.acknowledged for each in dropped)
+    assert not backend.stored
+    (run,) = late._consumer.timer.waiting
+    run()
+    assert set(backend.stored) == {"id-0", "id-1", "id-2"}
+
+
+def test_results_that_cannot_be_stored_are_stored_later(late: LateMessages, backend: Backend) -> None:
+    backend.is_away = True
+    assert late.drop(message(11))
+    backend.is_away = False
+    (retry,) = late._consumer.timer.waiting
+    retry()
+    assert "id" in backend.stored
 
 
 def test_with_certificates_a_header_that_nobody_has_verified_answers_no_call(backend: Backend) -> None:
