@@ -1,8 +1,7 @@
-"""A complete adapter in one file. It keeps its entries in the memory of one process; a forked child gets a copy.
+"""A complete adapter to copy. It keeps its entries in the memory of one process; a forked child gets a copy.
 
-Copy it to write your own. It passes the conformance suite (see tests/conformance/test_memory.py). After
-``register_kv_store_adapter("memory", make_adapter)`` a configuration file can name it. The planner decides what steps
-do to entries, and operation records keep results as text; both are pure Python, without SQL.
+It passes the conformance suite. After ``register_kv_store_adapter("memory", make_adapter)`` a configuration file can
+name it. The planner decides what steps do to entries, and operation records keep results as text, both without SQL.
 """
 
 # ruff: noqa: D102 - the contract documents the methods.
@@ -59,8 +58,8 @@ class MemoryAdapter(StepAdapter):
             entry = self._store.entries.get(namespace, {}).get(key, Entry())
         if not entry.is_live(now):
             return model.GetResult(*name, found=False)
-        state, context = (entry.text, entry.expires_at, entry.version), ResultContext(now, replayed=False)
-        return operation_records.found_result(name, state, context)
+        state = entry.text, entry.expires_at, entry.version
+        return operation_records.found_result(name, state, ResultContext(now, replayed=False))
 
     def apply_step(self, namespace: str, step: model.Step, operation_id: str | None) -> model.StepResult:
         record = self._apply(make_write(step.action, namespace, operation_id, steps=(step,)))
@@ -71,14 +70,7 @@ class MemoryAdapter(StepAdapter):
     ) -> model.BatchResult:
         checked = model.check_steps(steps)
         write = make_write("batch", namespace, operation_id, steps=checked, atomic=model.check_flag("atomic", atomic))
-        if any(step.action != "get" for step in checked):
-            record = self._apply(write)
-        else:
-            now = time.time()
-            with self._store.lock:
-                _, answer = self._change(write, now)
-            record = Record(write.fingerprint, answer, now, replayed=False)
-        return operation_records.batch_result(namespace, checked, record, partial(self._read_again, write))
+        return operation_records.batch_result(namespace, checked, self._apply(write), partial(self._read_again, write))
 
     def clear(self, namespace: str, *, operation_id: str | None = None) -> model.ClearResult:
         record = self._apply(make_write("clear", namespace, operation_id))
@@ -108,8 +100,7 @@ class MemoryAdapter(StepAdapter):
             live = [key for key, entry in entries.items() if entry.is_live(now)]
             keys, next_cursor = _page(live, prefix, limit, cursor)
             for key in keys:
-                entry = entries[key]
-                read_bytes += entry.size_bytes
+                read_bytes += (entry := entries[key]).size_bytes
                 if with_values and listed and read_bytes > model.MAX_READ_BYTES:
                     next_cursor = listed[-1].key
                     break
@@ -166,25 +157,23 @@ class MemoryAdapter(StepAdapter):
         """Keep the store: other adapters share it."""
 
     def _apply(self, write: Write) -> Record:
-        """Apply a write and record its result, or return the record of the same operation."""
+        """Apply a write and record its result, or return the record of the same operation. Reads have no record."""
         name, now = (write.namespace, write.operation_id), time.time()
+        only_reads = write.action == "batch" and all(step.action == "get" for step in write.steps)
         with self._store.lock:
-            if name in self._store.records:
+            if name in self._store.records and not only_reads:
                 record, _ = self._store.records[name]
                 if record.fingerprint != write.fingerprint:
                     raise errors.IdempotencyConflictError(*name)
                 return replace(record, now=now, replayed=True)
             result, answer = self._change(write, now)
             record = Record(write.fingerprint, result, now, replayed=False)
-            self._store.records[name] = record, now + self._limits.retention_seconds
+            if not only_reads:
+                self._store.records[name] = record, now + self._limits.retention_seconds
             return replace(record, result=answer)
 
     def _change(self, write: Write, now: float) -> tuple[str, str]:
-        """Change entries or a quota. A refused write changes nothing.
-
-        Returns:
-            The result for the record, and the same with what a batch read for the caller.
-        """
+        """Change entries or a quota, unless it is refused; return the result for the record and for the caller."""
         if write.action == "clear":
             removed = self._store.entries.pop(write.namespace, {}).values()
             result = f"{sum(entry.is_live(now) for entry in removed)} {sum(entry.size_bytes for entry in removed)}"
@@ -204,7 +193,7 @@ class MemoryAdapter(StepAdapter):
         for key in plan.removed:
             entries.pop(key, None)
         if write.action != "batch":
-            return str(plan.outcomes[0]), str(plan.outcomes[0])
+            return (str(plan.outcomes[0]),) * 2
         batch = (write.namespace, write.steps, plan.outcomes)
         return operation_records.batch_record(*batch), operation_records.batch_answer(*batch)
 
@@ -237,11 +226,8 @@ class MemoryAdapter(StepAdapter):
 
 def make_adapter(config: Mapping[str, Any], store: MemoryStore | None = None) -> MemoryAdapter:
     """Make an adapter from its configuration block, which may set the two quotas and the retention of records."""
-    limits = Limits(
-        config.get("namespace_quota_bytes", 1_048_576),
-        config.get("global_quota_bytes"),
-        config.get("operation_retention_seconds", 86_400.0),
-    )
+    quotas = config.get("namespace_quota_bytes", 1_048_576), config.get("global_quota_bytes")
+    limits = Limits(*quotas, config.get("operation_retention_seconds", 86_400.0))
     return MemoryAdapter(store or MemoryStore(), limits)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import getsource
 
 import pytest
 
+from examples import memory_adapter
 from examples.memory_adapter import MemoryStore, make_adapter
 from kvworker.adapters import register_kv_store_adapter, registry
 from kvworker.testing import AdapterConformance, AdapterFactory
@@ -20,3 +22,9 @@ class TestMemory(AdapterConformance):
         register_kv_store_adapter("memory", lambda config: make_adapter(config, store))
         with adapters_over("memory", {}) as factory:
             yield factory
+
+
+def test_it_fits_into_one_reading() -> None:
+    """docs/how-to/write-an-adapter.md promises it."""
+    source = getsource(memory_adapter)
+    assert len(source.splitlines()) <= 250
