@@ -43,7 +43,7 @@ class Turn:
     If ``reply`` is set and unanswered at the end, the call counts further, until its answer or its deadline.
 
     Attributes:
-        seconds: What is left of the call's timeout.
+        seconds: The rest of the call's timeout.
         reply: The call's reply, once it is sent.
     """
 
@@ -99,7 +99,7 @@ class CallsInFlight:
         """Await a turn, like ``turn``."""
         if self._enter_now():
             return Turn(self, timeout_seconds)
-        # asyncio.wait_for and wrap_future take ten times as long. Of many calls at once, each delays every other.
+        # asyncio.wait_for and wrap_future take ten times as long. Calls that are under way together delay each other.
         loop = asyncio.get_running_loop()
         give_up_at, woken = time.monotonic() + timeout_seconds, loop.create_future()
         waiter = self._wait_in_line(timeout_seconds, partial(_wake, loop, woken))

@@ -1,9 +1,9 @@
 """kombu's AMQP transport with checked messages, as subclasses that only our own applications use.
 
 Anyone who reaches RabbitMQ can send properties, headers and a routing key that it delivers and py-amqp cannot decode.
-py-amqp then raises in a worker's main process, before anything can refuse the message. That worker ends, and so does
-the next one that RabbitMQ hands the message to. So the unreadable part is replaced by a mark, for which a consumer
-refuses the message.
+py-amqp then raises in a worker's main process, before anything can refuse the message. The worker ends, and so does the
+next one that RabbitMQ hands the message to. So the unreadable part is replaced by a mark, for which a consumer refuses
+the message.
 """
 
 from __future__ import annotations

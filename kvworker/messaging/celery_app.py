@@ -205,7 +205,7 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         "unacked_index_key": "kvworker.unacked_index",
         "unacked_mutex_key": "kvworker.unacked_mutex",
         # A worker or a broker that is killed while it restores messages leaves this lock behind. kombu lets it stand
-        # for 300 s, in which nobody restores anything. Two workers that restore at once do no harm.
+        # for 300 s, in which no process restores anything. Two workers that restore at once do no harm.
         "unacked_mutex_expire": 5,
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,

@@ -1,6 +1,6 @@
 """Connections to the primary that Sentinel watches. They follow it after a fail-over.
 
-Each connection asks a Sentinel for the primary when it connects. That suffices if the old primary is dead, but a frozen
+Each connection asks a Sentinel for the primary when it connects. This suffices if the old primary is dead. But a frozen
 one keeps its connections, and one that was demoted keeps them for seconds, in which it accepts writes that are then
 lost. So while a process has such connections, a thread asks at each event and once a second, and ends those to any
 other server. Everything that uses a connection then sees a lost one, which it survives anyway.

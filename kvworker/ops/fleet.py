@@ -48,7 +48,7 @@ def ask_workers(settings: Settings) -> Fleet:
     Workers of an older release, and those of other stores and programs on the same broker, are not in the answers.
 
     Returns:
-        What they answered; nothing if ``queue.remote_control`` is off. Where messages are signed with certificates,
+        Their answers; nothing if ``queue.remote_control`` is off. Where messages are signed with certificates,
         silent workers are not counted on Redis: other programs' workers there do not answer either.
     """
     if not settings.queue.remote_control:

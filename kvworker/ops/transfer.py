@@ -219,7 +219,7 @@ class Importer:
                 self._count_line(replayed=result.replayed)
 
     def _set_alone(self, batch: _Batch, place: int, refusal: KVStoreError) -> None:
-        """Write a line that its batch refused again by itself: the batch would repeat its refusal forever."""
+        """Write a line again, apart from the batch that refused it: the batch would repeat its refusal forever."""
         number, operation = batch.numbers[place], batch.operations[place]
         if any(later["key"] == operation["key"] for later in batch.operations[place + 1 :]):
             self._fail(number, refusal)

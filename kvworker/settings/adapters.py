@@ -108,7 +108,7 @@ with warnings.catch_warnings():
             default=None,
             description="PostgreSQL schema of the tables, which `kvworker migrate` creates. Default: the user's search"
             " path."
-            " Beside another program's table kv_entries, as ATLAS has, it must be one of its own.",
+            " Beside another program's table kv_entries, as ATLAS has, it must be a schema of its own.",
         )
         prepare_threshold: int | None = Field(
             default=1,

@@ -24,7 +24,7 @@ CONVERSATION_URL = ("conversation_store", "url")
 #: Where ATLAS's file has the same.
 OTHER_CONVERSATION_URL = ("conversation_database", "url")
 
-#: Each variable and the setting that it is the fallback for. Of several for one setting, the first one wins.
+#: Each variable and the setting that it is the fallback for. If several are for one setting, the first one wins.
 FALLBACKS: dict[str, tuple[str, ...]] = {
     SIGNING_KEY_VARIABLE: ("policies", "signing_key"),
     URL_VARIABLE: _URL,

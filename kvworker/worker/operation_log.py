@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = get_logger(__name__)
 
-#: A batch may have 1000 keys, which nobody reads in a line.
+#: A batch may have 1000 keys, too many to read in a line.
 _MAX_KEYS: Final = 8
 
 

@@ -33,7 +33,7 @@ RECHECK_SECONDS: Final = 0.5
 
 
 def check_adapters(settings: Settings, *, may_migrate: bool = True) -> None:
-    """Check that every adapter in use can run operations, on connections of its own, which it closes.
+    """Check that every adapter in use can run operations, on its own connections, which it closes.
 
     Args:
         settings: The settings of the adapters.

@@ -20,8 +20,8 @@ def refuse_message(consumer: Any, message: Any, problem: str, error: Exception |
     Args:
         consumer: The worker's consumer.
         message: The ``kombu.Message``.
-        problem: What is wrong with it. It must not quote the message, which may hold a secret.
-        error: What a waiting caller gets. By default an ``InvalidRequestError`` with the problem.
+        problem: The problem with it. It must not quote the message, which may hold a secret.
+        error: The error that a waiting caller gets. By default an ``InvalidRequestError`` with the problem.
     """
     name, task_id = _identity(message)
     purpose, size = f"for {name}" if name else "without a task", len(message.body or "")

@@ -45,7 +45,7 @@ class RobustMailbox(Mailbox):
     """The mailbox whose messages our node handles.
 
     Attributes:
-        has_unique_queues: Whether each connection's queue has a name of its own.
+        has_unique_queues: Whether each connection's queue has its own name.
     """
 
     node_cls = RobustNode
@@ -56,7 +56,7 @@ class RobustMailbox(Mailbox):
 
         Fault in kombu 5.7.0: the name is that of the worker alone. If the network loses the connection silently, the
         worker connects again before RabbitMQ notices, and RabbitMQ refuses the name that the old connection still
-        holds. That ends the worker. Not reported upstream.
+        holds. Such an error ends the worker. Not reported upstream.
         """
         return super().get_queue(f"{hostname}.{uuid()}" if self.has_unique_queues else hostname)
 

@@ -14,7 +14,7 @@ _REFUSALS = (InvalidRequestError, OperationExpiredError, OperationRefusedError, 
 
 
 class OperationRequest(Request):
-    """A request whose refusals monitors see as events of their own type, ``task-refused``, without a traceback.
+    """A request whose refusals monitors see as events of a separate type, ``task-refused``, without a traceback.
 
     Flower then shows the state REFUSED, and counts no failure.
     """

@@ -24,7 +24,7 @@ from tests.support.roles import WorkerRole, worker_role
 ROOT = Path(__file__).resolve().parents[2]
 POOLS = [["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]]
 
-#: Starts a worker with a PostgreSQL adapter of its own, and the same broker as the others.
+#: Starts a worker with its own PostgreSQL adapter, and the same broker as the others.
 StartWorker: TypeAlias = Callable[..., WorkerNode]
 
 

@@ -77,7 +77,7 @@ def store(config: Path) -> Iterator[KeyValueStore]:
 
 
 class Writer:
-    """Increments a counter of its own, each time with another operation id."""
+    """Increments its own counter, each time with another operation id."""
 
     def __init__(self, store: KeyValueStore, key: str, stop: threading.Event) -> None:
         self.key = key

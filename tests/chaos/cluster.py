@@ -70,7 +70,7 @@ class Cluster:
         self.config = directory / "kvworker.yaml"
         self.workers: list[WorkerNode] = []
         self.beats: list[ProcessNode] = []
-        #: The last worker's role in the database, if it has one of its own.
+        #: The last worker's role in the database, if it has its own.
         self.role: WorkerRole | None = None
         self._pids: dict[str, int] = {}
         self._old_logs: dict[str, int] = {}

@@ -27,12 +27,12 @@ class Needs:
     beats: int = 0
     #: The error of the last worker's clock.
     clock_off_seconds: int = 0
-    #: Whether the last worker uses the database as a role of its own, which can be locked out.
+    #: True if the last worker has its own role in the database, which can be locked out.
     own_role: bool = False
     #: The size of PostgreSQL's file system; 0 for the normal one.
     disk_mb: int = 0
 
-    #: Whether PostgreSQL has a synchronous standby.
+    #: True if PostgreSQL has a synchronous standby.
     has_standby: bool = False
 
     @property

@@ -30,7 +30,7 @@ def database(postgres_url: str) -> str:
 
 
 def test_the_adapter_works_without_prepared_statements(port: int, database: str, postgres_url: str) -> None:
-    """It also does so under settings of the database that it can change only on a connection of its own."""
+    """It also does so under settings of the database that it can change only on its own connection."""
     with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
         for setting in ("array_nulls = off", "extra_float_digits = -15", "client_encoding = LATIN1"):
             connection.execute(f"ALTER DATABASE {database} SET {setting}")

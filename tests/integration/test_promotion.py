@@ -23,7 +23,7 @@ WRITERS = 4
 
 
 class Writer:
-    """Increments a counter of its own, and repeats each increment until it is acknowledged."""
+    """Increments its own counter, and repeats each increment until it is acknowledged."""
 
     def __init__(self, adapter: KeyValueStoreAdapter, number: int, stop: threading.Event) -> None:
         self.key = f"counter-{number}"

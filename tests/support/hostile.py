@@ -40,7 +40,7 @@ def _with_tags(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return tagged | st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 
 
-#: Any JSON, and above all what kombu takes for a type of its own.
+#: Any JSON, and above all what kombu takes for one of its types.
 json_values: Final = st.recursive(_leaves, _with_tags, max_leaves=8) | _deep
 
 

@@ -1,4 +1,4 @@
-"""A database user of its own for one worker, which can be locked out while other workers go on."""
+"""A separate database user for one worker, which can be locked out while other workers go on."""
 
 from __future__ import annotations
 

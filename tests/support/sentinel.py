@@ -22,7 +22,7 @@ REDIS_SENTINEL: Final = shutil.which("redis-sentinel")
 MASTER_NAME: Final = "kv-primary"
 PASSWORD: Final = "the,brokers;password"  # noqa: S105 - of servers that tests start
 SENTINEL_PASSWORD: Final = "the-sentinels-password"  # noqa: S105 - of servers that tests start
-#: How long a server does not answer before Sentinel replaces it.
+#: Sentinel replaces a server that has not answered for this long.
 DOWN_SECONDS: Final = 2.0
 
 

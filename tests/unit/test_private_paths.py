@@ -1,4 +1,4 @@
-"""Every path that kvworker trusts because of its place has the same check: nobody else may have written it."""
+"""Every path that kvworker trusts because of its place has the same check: no other user may have written it."""
 
 from __future__ import annotations
 

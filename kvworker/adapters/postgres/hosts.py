@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-#: How long a host that failed comes last. After that, a new connection may take ``connect_timeout`` longer, if the
-#: host still does not answer.
+#: For this long, a host that failed comes last. After that, a new connection may take ``connect_timeout`` longer, if
+#: the host still does not answer.
 _AVOIDED_SECONDS: Final = 60.0
 
 Host: TypeAlias = tuple[str, str]
@@ -53,7 +53,7 @@ def _is_same(host: Host, connected: Host) -> bool:
 
 
 def _hosts_of(arguments: Mapping[str, Any]) -> list[Host]:
-    """Return the hosts with their ports; none if libpq finds them in another way, or in an order of its own."""
+    """Return the hosts with their ports; none if libpq finds them in another way, or in its own order."""
     if "hostaddr" in arguments or arguments.get("load_balance_hosts", "disable") != "disable":
         return []
     hosts, ports = (str(arguments.get(name, "")).split(",") for name in ("host", "port"))

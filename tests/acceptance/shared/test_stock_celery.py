@@ -43,7 +43,7 @@ def pool(
     valkey_node: ValkeyNode,
     postgres_server: PostgresServer,
 ) -> Iterator[str]:
-    """A pool of which both kinds of workers run: kvworker's own, and a stock one with a database of its own."""
+    """A pool of which both kinds of workers run: kvworker's own, and a stock one with its own database."""
     pool, directory = str(request.param), tmp_path_factory.mktemp("workers")
     options = [f"--pool={pool}", "--concurrency=2", "result.extended=true"]
     database = postgres_server.create_database()

@@ -89,7 +89,7 @@ def _refuse_foreign_table(connection: Connection) -> None:
     if "previous_bytes" in {column["name"] for column in tables.get_columns(entries.name)}:
         return
     is_sqlite = connection.dialect.name == "sqlite"
-    place = "another file" if is_sqlite else "a schema of its own (tools.kv_store.adapters.postgres.schema)"
+    place = "another file" if is_sqlite else "its own schema (tools.kv_store.adapters.postgres.schema)"
     raise SchemaError(
         f"the database holds another program's table {entries.name}, as the key-value store of ATLAS has; give kvworker"
         f" {place}, and copy the entries with `kvworker import --from-atlas URL`"

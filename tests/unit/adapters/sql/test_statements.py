@@ -43,7 +43,7 @@ def test_every_statement_that_the_code_uses_exists(dialect: str) -> None:
 
 
 def test_psycopg_keeps_every_statement_parsed() -> None:
-    """It parses a longer statement, or one with more parameters, on every call. That takes longer than to run it."""
+    """It parses a longer statement, or one with more parameters, on every call. Parsing takes longer than running."""
     for name, text in load_statements("kvworker.adapters.postgres").items():
         assert len(text) <= MAX_CACHED_STATEMENT_LENGTH, f"{name} has {len(text)} characters; shorten it"
         assert len(set(re.findall(r"%\((\w+)\)s", text))) <= MAX_CACHED_STATEMENT_PARAMS, name
