@@ -24,6 +24,7 @@ LONGEST = (
     "acceptance/test_rabbitmq.py",
     "acceptance/test_sentinel.py",
     "acceptance/test_timeouts.py",
+    "acceptance/shared/test_stock_celery.py",
     "conformance/test_stateful.py",
     "conformance/test_postgres.py",
     "integration/test_roles.py",

@@ -42,18 +42,18 @@ _FORMATTERS: Final[Mapping[type, type]] = {ColorFormatter: _WorkerLines, TaskFor
 
 
 class ErrorsByType(logging.Filter):
-    """Names the type of an error without its text and its traceback.
+    """Replaces an error in a record's arguments by its type, and drops its traceback.
 
     Celery logs the error of a chord whose task failed. That task may be the host program's, and its error may quote
     what nobody else should read.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the errors in a record, and let it pass."""
-        if record.exc_info:
-            record.exc_info = None
-            arguments = record.args if isinstance(record.args, tuple) else ()
+        """Change the record if an error is among its arguments, and let it pass."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if any(isinstance(each, BaseException) for each in arguments):
             record.args = tuple(_type_of(each) if isinstance(each, BaseException) else each for each in arguments)
+            record.exc_info = None
         return True
 
 

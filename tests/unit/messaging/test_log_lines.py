@@ -78,3 +78,18 @@ def test_an_error_is_named_by_its_type_and_those_of_its_causes(logger: logging.L
     except KeyError as error:
         logger.error("Chord %r raised: %r", "id", error, exc_info=True)
     assert out.getvalue() == "ERROR Chord 'id' raised: 'KeyError from ValueError'\n"
+
+
+def test_a_record_without_an_error_in_its_arguments_keeps_its_traceback(
+    logger: logging.Logger, out: io.StringIO
+) -> None:
+    logger.addFilter(ErrorsByType())
+    try:
+        fail()
+    except ValueError:
+        logger.warning("Failed operation %s. Retrying %s more times.", "_set", 3, exc_info=True)
+    first, second, *_ = out.getvalue().splitlines()
+    assert (first, second) == (
+        "WARNING Failed operation _set. Retrying 3 more times.",
+        "  Traceback (most recent call last):",
+    )
