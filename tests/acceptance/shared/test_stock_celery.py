@@ -72,6 +72,9 @@ def host_app(valkey_node: ValkeyNode) -> Iterator[Celery]:
     """The host program's application, which is Celery's current one."""
     with Celery("host", broker=valkey_node.url, backend=valkey_node.url) as app:
         yield app
+        # A result that is collected later would unsubscribe, from a server that is gone by then.
+        app.backend.result_consumer.stop()
+        app.backend.result_consumer._pubsub = None
 
 
 @pytest.fixture
