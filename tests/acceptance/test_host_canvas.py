@@ -31,6 +31,9 @@ def user_app(valkey_node: ValkeyNode) -> Iterator[Celery]:
     app = Celery("user", broker=url, backend=url)
     app.conf.task_default_queue = "user"
     yield app
+    # A result that is collected later would unsubscribe, and wait for a server that is gone.
+    app.backend.result_consumer.stop()
+    app.backend.result_consumer._pubsub = None
     app.close()
 
 
