@@ -49,7 +49,7 @@ def test_a_message_that_waits_is_not_delivered_again(
     assert sorted(each.get(timeout=90)["value"] for each in waiting) == [1, 2, 3, 4]
     assert broker.keys("kvworker.redelivered.*") == [], "a wait was counted as a lost worker"
     received = [node.logs().count("kvworker.kv_increment[") for node in (worker_node, other_worker)]
-    assert sum(received) == 8, "each message is received and succeeds once"
+    assert sum(received) == 4, "each message is received once"
 
 
 def test_a_waiting_message_of_a_lost_worker_goes_to_another(
