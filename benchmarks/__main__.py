@@ -85,22 +85,21 @@ def environment() -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Make fewer calls and rounds, for a first look, and write nothing.")
+@click.option("--quick", is_flag=True, help="Make fewer calls, for a first look, and write nothing.")
 @click.option(
-    "--rounds", type=click.IntRange(min=1), help="Measure each figure this many times [default: 7, with --quick 3]."
+    "--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Measure each figure this many times."
 )
 @click.option(
     "--only",
     type=click.Choice(["store", "upkeep", "facade", "overload", "memory"]),
     help="Measure one part, and write nothing.",
 )
-def main(rounds: int | None, only: str | None, *, quick: bool) -> None:
+def main(rounds: int, only: str | None, *, quick: bool) -> None:
     """Measure kvworker against its floors, and write benchmarks/results.json."""
-    rounds = rounds or (3 if quick else 7)
     rows: list[Row] = []
-    with console.status("measuring ...") as status:
+    with console.status("measuring ..."):
         for row in measure(rounds, quick=quick, only=only):
-            status.update(f"measured {row['name']}")
+            console.print(f"{row['name']}: {row['median']:,.2f} {row['unit']}, ratio {row['ratio']:.2f}")
             rows.append(row)
     console.print(table_of(rows))
     for note in NOTES:
