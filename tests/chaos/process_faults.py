@@ -36,10 +36,12 @@ def kill_child(context: FaultContext) -> None:
     children = worker.children()
     victim = context.rng.choice(children)
     victim.kill()
-    wait_until(
-        lambda: len(worker.children()) == len(children) and victim.pid not in {c.pid for c in worker.children()},
-        what="a new child of the pool",
-    )
+
+    def is_replaced() -> bool:
+        alive = worker.children()
+        return len(alive) == len(children) and victim not in alive
+
+    wait_until(is_replaced, what="a new child of the pool")
     assert worker.status == "running"
 
 

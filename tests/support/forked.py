@@ -127,6 +127,7 @@ def _run(
     os.environ.update(environ)
     os.chdir(directory)
     sys.argv = argv
+    multiprocessing.current_process().name = "MainProcess"  # as logs name it elsewhere
     try:
         main()
     finally:
