@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import pickle
 import uuid
@@ -188,7 +189,11 @@ def check_copied_write(settings: Settings, store: KeyValueStore, broker: Redis) 
 def answer(settings: Settings, broker: Redis, task: str, body: bytes) -> Any:
     task_id = uuid.uuid4().hex
     push(broker, {"headers": {"task": task, "id": task_id}, "content-type": "application/data", "body": body})
-    return make_celery(settings).AsyncResult(task_id).get(timeout=20, propagate=False)
+    with make_celery(settings) as app:
+        result = app.AsyncResult(task_id).get(timeout=20, propagate=False)
+    # A result that is collected later would unsubscribe, from a server that is gone by then.
+    gc.collect()
+    return result
 
 
 def check_unsigned_remote_control(settings: Settings, worker: WorkerNode) -> None:
