@@ -129,11 +129,15 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
         total = sum(usage.entry_count for usage in usages if usage.namespace is not None)
         with interruptible(), _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
+            count = 0
             for name, quota_bytes in quotas.items():
                 target.write(format_quota(name, quota_bytes))
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
                 progress.advance(bar)
+                count += 1
+    if str(file) != "-":
+        click.echo(f"exported {counted(count, 'entry', 'entries')}", err=True)
 
 
 def _progress(amount: ProgressColumn) -> Progress:
