@@ -57,7 +57,14 @@ class PrimaryConnection(_Connection):
 
     def _connect(self) -> Any:
         self.host, self.port = self._primary.find()
-        connected = super()._connect()
+        try:
+            connected = super()._connect()
+        except (ValueError, OverflowError) as error:
+            self._primary.doubt()
+            raise RedisConnectionError(f"Sentinel names an address that cannot be one: {error}") from error
+        except (RedisError, OSError):
+            self._primary.doubt()
+            raise
         self._primary.follow(self)
         return connected
 
@@ -72,6 +79,7 @@ class PrimaryConnection(_Connection):
             return super().read_response(*arguments, **options)
         except _NO_PRIMARY as error:
             self.disconnect()
+            self._primary.doubt()
             raise RedisConnectionError(f"{self.host}:{self.port} is a replica now; asking Sentinel again") from error
 
 
@@ -107,11 +115,19 @@ class _Primary(ForkAware):
             except RedisError as error:
                 problems.append(error)
                 continue
+            except Exception as error:  # noqa: BLE001 - redis-py trusts what a server answers
+                problems.append(RedisConnectionError(f"a malformed answer ({type(error).__name__})"))
+                continue
             if found is not None:
                 self._prefer(client)
                 self._learn(found)
                 return found
         raise self._failure(problems)
+
+    def doubt(self) -> None:
+        """Ask the Sentinel that named the primary last: it may be wrong, and another may know better."""
+        first, *others = self._sentinels
+        self._sentinels = [*others, first]
 
     def follow(self, connection: PrimaryConnection) -> None:
         """End this connection, once it is connected, when the primary is another server."""
@@ -147,7 +163,7 @@ class _Primary(ForkAware):
                 events = self._sentinels[0].pubsub()
                 events.subscribe(*_EVENTS)
             events.get_message(timeout=_ASK_SECONDS)
-        except RedisError:
+        except Exception:  # noqa: BLE001 - redis-py trusts what a server answers
             time.sleep(_ASK_SECONDS)
             return None
         return events

@@ -24,7 +24,12 @@ def main() -> None:
     # A user's adapter may be a module in the working directory. It comes last, so that it hides nothing.
     sys.path.append(str(Path.cwd()))
     # A pool of green threads patches the standard library, which must come before what uses it.
-    maybe_patch_concurrency()
+    try:
+        maybe_patch_concurrency()
+    except IndexError:
+        pass  # `-P` without a name, which click reports
+    except ImportError as error:
+        sys.exit(f"Error: the pool cannot be used ({error}); install the package that it needs")
     from celery.bin.base import CLIContext  # noqa: PLC0415 - after the patch
     from celery.bin.beat import beat  # noqa: PLC0415
     from celery.bin.worker import worker  # noqa: PLC0415

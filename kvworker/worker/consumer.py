@@ -27,6 +27,8 @@ _CONNECT_PAUSES: Final = {
     "interval_step": 2 * FIRST_PAUSE_SECONDS,
     "interval_max": MAX_PAUSE_SECONDS,
 }
+#: Brokers close the connection if a control command names another.
+_EXCHANGE_TYPES: Final = (None, "direct", "topic", "fanout", "headers")
 
 
 class RobustConsumer(Consumer):
@@ -91,22 +93,22 @@ class RobustConsumer(Consumer):
         with other arguments, so the worker connects again without it. Not reported upstream.
         """
         queues = self.app.amqp.queues
-        if not is_name(queue):
-            logger.error("a remote-control command names a queue by what is no name")
+        exchange_type = arguments[1] if len(arguments) > 1 else None
+        if not is_name(queue) or exchange_type not in _EXCHANGE_TYPES:
+            logger.error("a remote-control command names a queue, or the type of its exchange, by what is no name")
             return
         is_ours = queue in queues
         try:
             super().add_task_queue(queue, *arguments, **options)
-        except self.connection_errors:
-            raise
         except Exception as error:
             if is_ours:
                 raise
             logger.error("the queue %s of a remote-control command cannot be used: %s", queue, type(error).__name__)  # noqa: TRY400
+            # A queue that stays selected is declared again after each new connection, and may end that as well.
             queues.deselect(queue)
             queues.pop(queue, None)
-            if isinstance(error, self.channel_errors):
-                raise ConnectionResetError("the broker closed the channel") from None
+            if isinstance(error, (*self.connection_errors, *self.channel_errors)):
+                raise ConnectionResetError("the broker closed the connection or the channel") from None
 
     def cancel_task_queue(self, queue: Any) -> None:
         """Stop consuming from a queue that a control command names."""

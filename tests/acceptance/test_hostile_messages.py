@@ -139,6 +139,7 @@ def publish_control_messages(broker: Redis, store: KeyValueStore, settings: Sett
     hostile += [item({"method": "revoke", "arguments": arguments}) for arguments in ([VALUE], {VALUE: 1})]
     hostile += [
         item({"method": "add_consumer", "arguments": {"queue": 5}}),
+        item({"method": "add_consumer", "arguments": {"queue": "q", "exchange": "x", "exchange_type": VALUE}}),
         item({"method": "ping", "reply_to": VALUE}),
     ]
     for data in hostile:

@@ -137,6 +137,9 @@ REFUSED: Final[dict[str, HostileMessage]] = {
     "an answer to text": _command({"method": "ping", "reply_to": "the-secret"}),
     "an answer to a durable exchange": _command({"method": "ping", "reply_to": {"exchange": "kv", "routing_key": "x"}}),
     "a queue that is a number": _command({"method": "add_consumer", "arguments": {"queue": 5}}),
+    "an exchange of an unknown type": _command(
+        {"method": "add_consumer", "arguments": {"queue": "q", "exchange": "x", "exchange_type": "the-secret"}}
+    ),
     "an exchange that is a list": _command({"method": "add_consumer", "arguments": {"queue": "q", "exchange": ["x"]}}),
 }
 #: Messages that look strange, and are run.

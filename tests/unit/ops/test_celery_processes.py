@@ -66,3 +66,14 @@ def test_an_installation_starts_from_any_directory(tmp_path: Path) -> None:
     if "No module named 'kvworker'" in done.stderr:
         pytest.skip("kvworker is not installed here, only importable from its own directory")
     assert "Start the beat periodic task scheduler." in done.stdout, done.stderr
+
+
+def test_a_pool_whose_package_is_missing_is_one_line(tmp_path: Path) -> None:
+    command = celery_command("worker", ["--pool=eventlet"])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=celery_environment(None), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: the pool cannot be used (No module named 'eventlet'); install the package that it needs\n",
+    )
