@@ -159,8 +159,9 @@ def exhaust_connections(context: FaultContext) -> None:
     """Occupy all of PostgreSQL's connections, including those of the workers."""
     with ExitStack() as connections:
         first = connections.enter_context(context.cluster.admin_connection())
-        _occupy_all(context.cluster, first, connections)
+        # Workers that notice it at once consume nothing from then on, and are refused in silence.
         before = _refused_workers(context.cluster)
+        _occupy_all(context.cluster, first, connections)
         context.pause(0.5, 2.5)
         wait_until(lambda: _refused_workers(context.cluster) > before, what="a worker that got no connection")
 
