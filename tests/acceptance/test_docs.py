@@ -45,7 +45,8 @@ def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> No
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.support.reader", str(document), json.dumps(replacements)],
         cwd=home,
-        env=clean_environ({"PATH": activated_path(), **ENVIRON}),
+        # A pytest that a document runs closes its temporary root to other users, such as that of a test's PostgreSQL.
+        env=clean_environ({"PATH": activated_path(), "PYTEST_DEBUG_TEMPROOT": str(home), **ENVIRON}),
         capture_output=True,
         text=True,
         timeout=120,
