@@ -56,14 +56,14 @@ class PrimaryConnection(_Connection):
         self._primary = _primaries.get(sentinel) or _primaries.setdefault(sentinel, _Primary(sentinel))
 
     def _connect(self) -> Any:
-        self.host, self.port = self._primary.find()
+        (self.host, self.port), self._named_by = self._primary.find()
         try:
             connected = super()._connect()
         except (ValueError, OverflowError) as error:
-            self._primary.doubt()
+            self._primary.doubt(self._named_by)
             raise RedisConnectionError(f"Sentinel names an address that cannot be one: {error}") from error
         except (RedisError, OSError):
-            self._primary.doubt()
+            self._primary.doubt(self._named_by)
             raise
         self._primary.follow(self)
         return connected
@@ -79,7 +79,7 @@ class PrimaryConnection(_Connection):
             return super().read_response(*arguments, **options)
         except _NO_PRIMARY as error:
             self.disconnect()
-            self._primary.doubt()
+            self._primary.doubt(self._named_by)
             raise RedisConnectionError(f"{self.host}:{self.port} is a replica now; asking Sentinel again") from error
 
 
@@ -101,8 +101,11 @@ class _Primary(ForkAware):
         # redis-py types its methods for synchronous and asynchronous clients at once.
         self._sentinels: list[Any] = [self._client(host, port) for host, port in self._sentinel.hosts]
 
-    def find(self) -> _Host:
+    def find(self) -> tuple[_Host, Any]:
         """Ask the Sentinels, one after the other, and end the connections to any other server.
+
+        Returns:
+            The primary, and the client of the Sentinel that named it.
 
         Raises:
             redis.exceptions.ConnectionError: No Sentinel answers, or none knows the primary.
@@ -121,13 +124,15 @@ class _Primary(ForkAware):
             if found is not None:
                 self._prefer(client)
                 self._learn(found)
-                return found
+                return found, client
         raise self._failure(problems)
 
-    def doubt(self) -> None:
-        """Ask the Sentinel that named the primary last: it may be wrong, and another may know better."""
+    def doubt(self, client: Any) -> None:
+        """Ask this Sentinel last from now on: it may name a wrong server, and another may know better."""
         first, *others = self._sentinels
-        self._sentinels = [*others, first]
+        # Connections that fail together must not put it back in front.
+        if first is client:
+            self._sentinels = [*others, first]
 
     def follow(self, connection: PrimaryConnection) -> None:
         """End this connection, once it is connected, when the primary is another server."""

@@ -45,3 +45,14 @@ def test_after_a_lie_another_sentinel_is_asked(lie: bytes, valkey_server: Valkey
         connection.send_command("PING")
         assert connection.read_response() in {b"PONG", "PONG"}
         connection.disconnect()
+
+
+def test_connections_that_fail_together_doubt_a_sentinel_once() -> None:
+    lie, truth = address(b"127.0.0.1", b"1"), address(b"127.0.0.1", b"2")
+    with lying_sentinel(lie) as liar, lying_sentinel(truth) as honest:
+        primary = PrimaryConnection(sentinel=SentinelAddress((liar.host, honest.host), "m"))._primary
+        named, client = primary.find()
+        assert named == ("127.0.0.1", 1)
+        for _ in range(2):
+            primary.doubt(client)
+        assert primary.find()[0] == ("127.0.0.1", 2)
