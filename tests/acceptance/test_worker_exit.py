@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from kvworker import KeyValueStore
-from tests.support.processes import WorkerNode, wait_until
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 #: Less than the 30 s that a child waits if the worker never reads its result.
 SOON_SECONDS = 15.0
@@ -18,11 +18,12 @@ def worker_arguments() -> list[str]:
 
 
 def test_a_child_starts_an_operation_after_its_worker_was_stopped(
-    store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode
+    store: KeyValueStore, worker_node: WorkerNode, other_worker: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     store.set("n", "c", 10, timeout=20)
-    # The caller may have the result before the worker knows that its child is free.
-    wait_until(lambda: "succeeded in" in worker_node.logs(), what="the end of the first operation")
+    # The caller has the result, and the child has logged it, before the main process knows that its child is free.
+    with valkey_node.client() as broker:
+        wait_until(lambda: broker.hlen("kvworker.unacked") == 0, what="the end of the first operation")
     main, (child,) = psutil.Process(worker_node.pid), worker_node.children()
     child.suspend()
     pending = store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=60)
