@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_a_worker_that_is_stopped(tmp_path: Path, config: Path, database: Path, 
         assert value_in_copy(database) == value
     finally:
         node.teardown()
+
+
+def test_a_store_that_is_closed_beside_another_connection(config: Path, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("SELECT 1 FROM kv_entries").fetchall()
+        with InlineKeyValueStore(Settings.load(config)) as store:
+            store.set("n", "k", 1)
+        assert value_in_copy(database) == 1, "two processes that end at once are each other's last connection"
 
 
 def test_an_inline_store_that_a_program_never_closes(tmp_path: Path, config: Path, database: Path) -> None:

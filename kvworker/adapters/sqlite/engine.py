@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from kvworker.adapters.sql.configuration import path_of
 from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import SqliteSettings
 
-_WAL_RETRY_SECONDS: Final = 0.01
+_RETRY_SECONDS: Final = 0.01
 
 
 def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
@@ -46,6 +47,11 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
             _use_wal(connection, settings.busy_timeout_seconds)
         # An acknowledged write must survive a power failure; with NORMAL the last writes could be lost.
         connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "close")
+    def _copy_log(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        if not in_memory:
+            _copy_log_to_file(connection, settings.busy_timeout_seconds)
 
     if in_memory:
         from kvworker.adapters.sql.migrations import migrate  # noqa: PLC0415 - Alembic takes long to import
@@ -98,6 +104,18 @@ def _use_wal(connection: sqlite3.Connection, timeout_seconds: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
-            time.sleep(_WAL_RETRY_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         else:
             return
+
+
+def _copy_log_to_file(connection: sqlite3.Connection, timeout_seconds: float) -> None:
+    """Copy what was committed into the database's file before a connection closes.
+
+    SQLite does this itself when the last connection closes, but not when the last two close at once.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    # A connection that is given up may be in a transaction. The log then keeps what was committed.
+    with suppress(sqlite3.Error):
+        while connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] and time.monotonic() < deadline:
+            time.sleep(_RETRY_SECONDS)
