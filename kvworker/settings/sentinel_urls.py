@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from kvworker.settings.hosts import PERCENT_ENCODE, check_host, check_port
 from kvworker.settings.url_parameters import SENTINEL_PARAMETERS, without_parameters
 
 SENTINEL_SCHEME: Final = "sentinel"
-_DEFAULT_PORT: Final = 26379
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s\[\]:@/?#,;]+)(:(?P<port>[0-9]{1,5}))?")
+_DEFAULT_PORT: Final = "26379"
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s\[\]:@/?#,;]+)(:(?P<port>[0-9]+))?")
 #: kombu and Celery separate complete URLs by a semicolon.
 _NEXT_URL = re.compile(rf";{SENTINEL_SCHEME}://", re.IGNORECASE)
 
@@ -56,8 +57,7 @@ def normalized_sentinel_url(rest: str) -> str:
     database = "".join(databases) or "0"
     if not re.fullmatch(r"[0-9]{1,9}", database):
         raise ValueError("its path should be the number of a Redis database, as in sentinel://host:26379/0")
-    if "master_name" not in dict(parse_qsl(query)):
-        raise ValueError("add ?master_name=NAME, the name that the Sentinels' configuration gives the primary")
+    _check_parameters(query)
     return (
         f"{SENTINEL_SCHEME}://{_normalized_login(''.join(logins))}{','.join(dict.fromkeys(hosts))}/{database}?{query}"
     )
@@ -86,18 +86,27 @@ def first_sentinel_url(url: str) -> str:
 
 def _normalized_host(host: str) -> str:
     found = _HOST.fullmatch(host)
-    port = int(found["port"] or _DEFAULT_PORT) if found else 0
-    if found is None or not 0 < port < 65536:
-        raise ValueError(
-            "each Sentinel should be host:port, separated by commas; in a user name or password, write : / ? # @"
-            " percent-encoded"
-        )
+    if found is None:
+        raise ValueError(f"each Sentinel should be host:port, separated by commas; {PERCENT_ENCODE}")
+    port = found["port"] or _DEFAULT_PORT
+    check_port(port)
+    check_host(found["name"].strip("[]"))
     return f"{found['name']}:{port}"
+
+
+def _check_parameters(query: str) -> None:
+    if _NEXT_URL.search(query):
+        raise ValueError("give its parameters once, after the last Sentinel")
+    master_name = dict(parse_qsl(query)).get("master_name")
+    if master_name is None:
+        raise ValueError("add ?master_name=NAME, the name that the Sentinels' configuration gives the primary")
+    if not master_name.isprintable():
+        raise ValueError("its master_name should hold no control characters")
 
 
 def _normalized_login(login: str) -> str:
     if "/" in login or "@" in login[:-1]:
-        raise ValueError("in a user name or password, write : / ? # @ percent-encoded")
+        raise ValueError(PERCENT_ENCODE)
     # Both separate hosts: here, and for kombu.
     return login.replace(",", "%2C").replace(";", "%3B")
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from kvworker.settings.hosts import PERCENT_ENCODE, check_host, check_port
 from kvworker.settings.sentinel_urls import SENTINEL_SCHEME, normalized_sentinel_url
 from kvworker.settings.url_parameters import check_queue_parameters, sqlite_url_problem, tls_parameters
 
@@ -87,16 +88,19 @@ def _absolute_socket(rest: str) -> str:
 
 
 def _check_address(scheme: str, rest: str) -> None:
+    unreadable = ValueError(f"its host and port cannot be read; {PERCENT_ENCODE}")
     try:
         parts = urlsplit(f"{scheme}://{rest}")
-        port, path = parts.port, parts.path.strip("/")
     except ValueError:
-        raise ValueError(
-            "its host and port cannot be read; in a user name or password, write : / ? # @ percent-encoded"
-        ) from None
-    if port == 0:
-        raise ValueError("its port should be between 1 and 65535")
-    if scheme in REDIS_SCHEMES and path and not re.fullmatch(r"[0-9]{1,9}", path):
+        raise unreadable from None
+    address = parts.netloc.rpartition("@")[2]
+    port = address.rpartition("]")[2].partition(":")[2]
+    if "@" in parts.path or not (port.isdecimal() or not port):
+        raise unreadable
+    if port:
+        check_port(port)
+    check_host(parts.hostname or "")
+    if scheme in REDIS_SCHEMES and not re.fullmatch(r"[0-9]{0,9}", parts.path.strip("/")):
         raise ValueError(f"its path should be the number of a Redis database, as in {scheme}://host:6379/0")
 
 
