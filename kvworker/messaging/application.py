@@ -1,16 +1,19 @@
 """The Celery application class of clients and workers, and the connections that it makes.
 
 Everything that differs from stock Celery and kombu hangs on this class: its connections select our Redis transport,
-and its cached properties have locks that a forked child replaces. Other applications in the process see none of it.
+and its cached properties have locks that a forked child replaces. Other applications in the process see none of it,
+and what the environment says about a host program's own Celery application changes nothing here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from celery import Celery
 from celery.app.amqp import AMQP
+from celery.app.utils import Settings as CelerySettings
+from celery.loaders.app import AppLoader
 from kombu import Connection
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.transport import pyamqp
@@ -21,6 +24,14 @@ from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.amqp_transport import AmqpTlsTransport, AmqpTransport
 from kvworker.messaging.redis_transport import RedisTransport
 
+#: Celery's variables of the environment that would replace a setting, and the setting that counts instead.
+_IGNORED_VARIABLES: Final[Mapping[str, str]] = {
+    "CELERY_BROKER_URL": "queue.broker_url",
+    "CELERY_BROKER_READ_URL": "queue.broker_url",
+    "CELERY_BROKER_WRITE_URL": "queue.broker_url",
+    "CELERY_RESULT_BACKEND": "queue.result_backend",
+    "CELERY_CONFIG_MODULE": "the configuration file",
+}
 #: Our transports for RabbitMQ, by kombu's.
 _AMQP_TRANSPORTS: Final[Mapping[type, type]] = {
     pyamqp.Transport: AmqpTransport,
@@ -74,8 +85,61 @@ class BrokerAMQP(AMQP):
     Connection = BrokerConnection
 
 
+def ignored_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a notice for each variable that a stock Celery application would obey, and ours does not.
+
+    Args:
+        environ: The environment variables. ``celery -A tasks -b URL`` sets one of them.
+    """
+    for name, setting in _IGNORED_VARIABLES.items():
+        if environ.get(name):
+            yield f"{name} is ignored: {setting} decides"
+
+
+class OwnConfiguration(CelerySettings):
+    """Celery's configuration, without the variables of the environment that Celery prefers to it."""
+
+    @property
+    def broker_url(self) -> Any:
+        """The broker that the application was given, whatever ``CELERY_BROKER_URL`` says."""
+        return self.first("broker_url")
+
+    @property
+    def broker_read_url(self) -> Any:
+        """The same broker, whatever ``CELERY_BROKER_READ_URL`` says."""
+        return self.broker_url
+
+    @property
+    def broker_write_url(self) -> Any:
+        """The same broker, whatever ``CELERY_BROKER_WRITE_URL`` says."""
+        return self.broker_url
+
+    @property
+    def result_backend(self) -> Any:
+        """The results' server that the application was given, whatever ``CELERY_RESULT_BACKEND`` says."""
+        return self.first("result_backend")
+
+
+class OwnLoader(AppLoader):
+    """Celery's loader, without the module that ``CELERY_CONFIG_MODULE`` names."""
+
+    def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> dict[str, Any]:  # noqa: ARG002 - Celery's
+        """Return no settings: the application is given all of them."""
+        return {}
+
+
 @with_own_property_locks
 class Application(Celery):
     """The Celery application of clients; ``kvworker.worker.celery_worker`` extends it for workers."""
 
     amqp_cls = BrokerAMQP
+    #: Celery would also set up the Django project that ``DJANGO_SETTINGS_MODULE`` names.
+    builtin_fixups: frozenset[str] = frozenset()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Celery gives no way to choose this class, and an ordinary assignment would become a setting.
+        object.__setattr__(self._conf, "__class__", OwnConfiguration)
+
+    def _get_default_loader(self) -> type[AppLoader]:
+        return OwnLoader

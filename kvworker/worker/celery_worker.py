@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from kvworker.adapters import preload_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import KVStoreError
 from kvworker.fork_safety import with_own_property_locks
-from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
+from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection, ignored_variables
 from kvworker.messaging.celery_app import configure
 from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
@@ -94,8 +95,8 @@ class QuietWorker(Worker):
         """
         super().on_start()
         runtime: Runtime = self.app.runtime
-        for choice in runtime.settings.choices:
-            logger.warning("%s", choice)
+        for notice in (*runtime.settings.choices, *ignored_variables(os.environ)):
+            logger.warning("%s", notice)
         self.readiness = Readiness(runtime.settings, self.app.backend.check_login)
         try:
             self.readiness.check_at_start()

@@ -17,7 +17,7 @@ from kombu.transport.redis import Channel, QoS, Transport
 
 from kvworker import Settings
 from kvworker.messaging.amqp_transport import AmqpTlsTransport, AmqpTransport
-from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection
+from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection, ignored_variables
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
 from kvworker.messaging.result_backend import ResultBackend
@@ -119,3 +119,23 @@ def test_a_child_does_not_inherit_a_lock_that_another_thread_held(ours: Any, sto
     assert not child_can_acquire(lambda: inherited.lock), "a fork renews this lock, so ours needs no copy"
     own = next(vars(base)[name] for base in ours.__mro__ if name in vars(base))
     assert child_can_acquire(lambda: own.lock)
+
+
+@pytest.mark.parametrize("worker", [False, True])
+def test_a_host_programs_environment_changes_no_setting(monkeypatch: pytest.MonkeyPatch, worker: bool) -> None:
+    for name in ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESULT_BACKEND"):
+        monkeypatch.setenv(f"CELERY_{name}", "redis://elsewhere/7")
+    monkeypatch.setenv("CELERY_CONFIG_MODULE", "no_such_module")
+    monkeypatch.setenv("CELERY_LOADER", "no_such_module.Loader")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "no_such_module")
+    ours = app("redis://h:1/1", worker=worker)
+    made = (ours.connection_for_read(), ours.connection_for_write(), ours.connection())
+    assert {(connection.hostname, connection.port) for connection in made} == {("h", 1)}
+    assert (ours.conf.broker_url, ours.conf.result_backend) == ("redis://h:1/1", "redis://h/1")
+    assert ours.backend.connparams["host"] == "h"
+    assert not ours.conf.task_always_eager
+
+
+def test_a_notice_names_each_ignored_variable_but_not_its_value() -> None:
+    environ = {"CELERY_BROKER_URL": "redis://:hunter2@h", "CELERY_RESULT_BACKEND": "", "CELERY_LOG_LEVEL": "1"}
+    assert list(ignored_variables(environ)) == ["CELERY_BROKER_URL is ignored: queue.broker_url decides"]
