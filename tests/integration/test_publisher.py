@@ -26,7 +26,7 @@ from kvworker.client.transport.publisher import Publisher
 from kvworker.client.transport.redis import RedisTransport
 from kvworker.errors import KVStoreError
 from kvworker.messaging.celery_app import make_celery
-from kvworker.messaging.redis_connections import _FRESH_SECONDS, RedisConnectionPool, connect, timed_out
+from kvworker.messaging.redis_connections import _FRESH_SECONDS
 from kvworker.messaging.wire import encode_request
 from kvworker.model import EncodedValue
 from tests.support.elapsed import finishes_within
@@ -248,35 +248,6 @@ def test_many_threads_send_each_message_once(publisher: Publisher, client: Redis
     wait_until(lambda: client.llen("kv") == 641, what="all messages")
     ids = {json.loads(item)["headers"]["id"] for item in client.lrange("kv", 0, -1)}
     assert len(ids) == 641
-
-
-def test_a_connection_idle_for_long_is_checked_before_it_is_used(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = app.backend.client.connection_pool
-    pool = RedisConnectionPool(lambda: source.connection_class(**source.connection_kwargs), max_idle=2)
-    link = pool.acquire()
-    pool.give_back(link)
-    assert pool.acquire_ready() is link
-    pool.give_back(link)
-    monkeypatch.setattr("kvworker.messaging.redis_connections.TRUSTED_IDLE_SECONDS", 0.0)
-    assert pool.acquire_ready() is None
-    assert pool.acquire() is link
-    pool.close()
-
-
-def test_the_kernel_ends_a_read_that_takes_too_long(app: Celery, node: ValkeyNode) -> None:
-    pool = app.backend.client.connection_pool
-    link = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": 0.3})
-    connect(link)
-    node.kill("SIGSTOP")
-    try:
-        started = time.monotonic()
-        link.send_command("PING", check_health=False)
-        with finishes_within(1.0), pytest.raises(Exception, match="reading") as caught:
-            link.read_response()
-        assert time.monotonic() - started > 0.2
-        assert timed_out(caught.value)
-    finally:
-        node.kill("SIGCONT")
 
 
 def test_a_queued_or_unacknowledged_message_is_not_lost(publisher: Publisher, client: Redis) -> None:

@@ -9,23 +9,9 @@ from typing import Any
 
 import pytest
 
-from kvworker.errors import (
-    IdempotencyConflictError,
-    KVStoreError,
-    NamespaceQuotaExceededError,
-    OperationExpiredError,
-    OperationFailedError,
-    OperationNotSentError,
-    OperationTimeoutError,
-    QueueUnavailableError,
-    RedeliveryLimitError,
-    SchemaError,
-    StoreUnavailableError,
-    VersionConflictError,
-)
 from tests.chaos.entry_checks import moment_violations
 from tests.chaos.evidence import Entry, Ledger, Moment, Snapshot
-from tests.chaos.history import Answer, Call, History, Outcome, Step, classify, operations_of, seconds_at
+from tests.chaos.history import Answer, Call, History, Outcome, Step, operations_of, seconds_at
 from tests.chaos.verdict import violations
 
 APPLIED, REPLAYED, REFUSED = Outcome.APPLIED, Outcome.REPLAYED, Outcome.REFUSED
@@ -287,29 +273,6 @@ def test_violations_that_an_observer_can_see() -> None:
     assert "more than its quota of 5" in only(list(moment_violations(Moment({"n": Ledger(6, 1, 5)}, {"n": (6, 1)}))))
     assert "differ in one snapshot" in only(list(moment_violations(Moment({}, {}, {"n": (1, 2)}))))
     assert "its entries have 5 in 1" in only(list(moment_violations(Moment({}, {"n": (5, 1)}))))
-
-
-CLASSES: dict[Outcome, tuple[KVStoreError, ...]] = {
-    REFUSED: (
-        NamespaceQuotaExceededError("n", 1, 1, 1),
-        VersionConflictError("n", "k", None, 1),
-        IdempotencyConflictError("n", "id"),
-    ),
-    EXPIRED: (OperationExpiredError("id"),),
-    UNSENT: (QueueUnavailableError("id"), OperationNotSentError("stopped")),
-    UNKNOWN: (
-        OperationTimeoutError("id"),
-        StoreUnavailableError("away"),
-        OperationFailedError("id"),
-        RedeliveryLimitError("id"),
-        SchemaError("any other error"),
-    ),
-}
-
-
-@pytest.mark.parametrize("outcome", CLASSES)
-def test_errors_are_classified(outcome: Outcome) -> None:
-    assert [classify(error) for error in CLASSES[outcome]] == [outcome] * len(CLASSES[outcome])
 
 
 def test_a_history_returns_the_recorded_calls(tmp_path: Path) -> None:

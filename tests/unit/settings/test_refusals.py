@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kvworker.errors import ConfigurationError
-from kvworker.settings import QueueSettings, Settings
+from kvworker.settings import Settings
 
 
 def refusal(data: dict[Any, Any]) -> str:
@@ -183,132 +182,3 @@ def test_every_problem_is_listed_at_once() -> None:
             "maintenance.sweep_budget_seconds",
         ]
     )
-
-
-@pytest.mark.parametrize(
-    ("url", "wanted"),
-    [
-        ("redis://h:6379/3", "redis://h:6379/3"),
-        ("REDIS://h", "redis://h"),
-        ("valkey://:p@h:6379/0", "redis://:p@h:6379/0"),
-        ("valkeys://h/0", "rediss://h/0?ssl_cert_reqs=required"),
-        ("rediss://h?protocol=2", "rediss://h?protocol=2&ssl_cert_reqs=required"),
-        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
-        ("redis+socket:///run/v.sock?virtual_host=2", "redis+socket:///run/v.sock?virtual_host=2"),
-        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
-    ],
-)
-def test_redis_urls_are_normalized_for_kombu(url: str, wanted: str) -> None:
-    queue = QueueSettings(broker_url=url)
-    assert queue.broker_url == wanted
-    assert queue.result_backend == wanted
-
-
-def test_a_relative_socket_starts_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    odd = tmp_path / "a b#c"
-    odd.mkdir()
-    monkeypatch.chdir(odd)
-    url = QueueSettings(broker_url="redis+socket://run/v.sock?virtual_host=1").broker_url
-    assert url == f"redis+socket://{tmp_path}/a%20b%23c/run/v.sock?virtual_host=1"
-
-
-@pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
-def test_rabbitmq_needs_a_redis_for_results(scheme: str) -> None:
-    broker_url = f"{scheme}://u:p@h:5672/vhost"
-    assert refusal({"queue": {"broker_url": broker_url}}).startswith("queue.result_backend: it is required")
-    data = {"queue": {"broker_url": broker_url, "result_backend": "valkey://h/1"}}
-    assert Settings.from_mapping(data).queue.result_backend == "redis://h/1"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "localhost:6379",
-        "redis:/h:hidden@x",
-        "http://u:hidden@h",
-        "redis://u:hidden@h:port/0",
-        "redis://u:hidden@h:99999/0",
-        "redis://u:hidden@h:0/0",
-        "redis://u:hidden@h/zero",
-        "redis://u:hid/den@h/0",
-        "redis://u:hid den@h/0",
-        "redis://[::1/0",
-        "redis+socket:///",
-        "redis+socket:///hidden" + "x" * 120,
-        "sentinel://u:hidden@h",
-        "redis://u:hidden@h?ssl_cert_reqs=required",
-        "rediss://u:hidden@h?ssl_cert_reqs=perhaps",
-        "rediss://u:hidden@h?ssl_ca_certs=/no/such/file",
-    ],
-)
-@pytest.mark.parametrize("key", ["broker_url", "result_backend"])
-def test_an_unusable_queue_url_is_refused_and_not_shown(key: str, url: str) -> None:
-    message = refusal({"queue": {key: url}})
-    assert message.startswith(f"queue.{key}: ")
-    assert "hid" not in message.replace("which", "")
-
-
-def test_results_are_kept_in_redis_only() -> None:
-    assert refusal({"queue": {"result_backend": "amqp://h"}}).startswith("queue.result_backend: it should be a URL")
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("- a\n", "the top level should be a mapping (key: value), not a list"),
-        ("just text", "the top level should be a mapping (key: value), not a str"),
-        ("queue: {broker_url: 'redis://:hidden@h\n", "line 2"),
-        ("queue:\n  a: redis://:hidden@h\n b: 1\n", "line 3, column 2: "),
-        (
-            "policies:\n  signing_key: *S3cretThat",
-            "column 16: found undefined alias (not shown; put it in quotes)",
-        ),
-        ("queue:\n  broker_url: !S3cretThat x", "for the tag (not shown; put it in quotes)"),
-        ("facade: 1\nqueue: {}\nqueue: {}\n", "line 3, column 1: the key 'queue' is given twice; remove one"),
-        ("tools:\n  kv_store: {default_adapter: a, default_adapter: b}", "the key 'default_adapter' is given twice"),
-        ("queue: [\n  password: S3cretThat\n", "expected ',' or ']', but got '<stream end>'"),
-        ("a: !include x", "could not determine a constructor"),
-        ("a: 1\n---\nb: 2\n", "another document"),
-        ("a: 2025-13-45", "put it in quotes"),
-        ("a: " + "[" * 5000, "nested too deeply"),
-        ("a: \x00", "not UTF-8 text"),
-    ],
-)
-def test_bad_yaml_is_located_but_not_quoted(tmp_path: Path, text: str, part: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.load(path, environ={})
-    message = str(caught.value)
-    assert str(path) in message
-    assert part in message
-    assert "hidden" not in message
-    assert "\n" not in message
-
-
-def test_merge_keys_are_not_duplicates(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("base: &b {sender_threads: 2}\nfacade:\n  <<: *b\n  sender_threads: 3\n")
-    assert Settings.load(path, environ={}).facade.sender_threads == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("missing.yaml", "No such file"), (".", "Is a directory"), ("file/below", "Not a directory"), ("a\0b", "null")],
-)
-def test_an_unreadable_file_is_named(tmp_path: Path, name: str, reason: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=rf"^config file: cannot read .*{reason}"):
-        Settings.load(tmp_path / name, environ={})
-
-
-def test_a_missing_file_named_by_the_variable_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"^KVWORKER_CONFIG: cannot read"):
-        Settings.load(environ={"KVWORKER_CONFIG": str(tmp_path / "missing.yaml")})
-
-
-def test_bytes_that_are_not_text(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_bytes(b"a: \xff\xfe\n")
-    with pytest.raises(ConfigurationError, match="not UTF-8 text"):
-        Settings.load(path, environ={})

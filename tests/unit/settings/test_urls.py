@@ -1,16 +1,23 @@
-"""Which hosts, ports and paths a broker's URL may have."""
+"""The URLs of broker and results: which are refused, and what becomes of the others."""
 
 from __future__ import annotations
 
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvworker.errors import ConfigurationError
-from kvworker.settings import Settings
+from kvworker.settings import QueueSettings, Settings
 from kvworker.settings.urls import MAX_SOCKET_PATH_BYTES
+
+
+def refusal(data: dict[Any, Any]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_mapping(data)
+    return str(caught.value)
 
 
 def test_the_kernel_accepts_the_longest_socket_path_and_no_longer_one() -> None:
@@ -38,11 +45,10 @@ def test_the_kernel_accepts_the_longest_socket_path_and_no_longer_one() -> None:
     ],
 )
 def test_an_unusable_address_is_refused_with_its_own_reason(url: str, part: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_mapping({"queue": {"broker_url": url, "result_backend": "redis://h"}})
-    assert str(caught.value).startswith("queue.broker_url: ")
-    assert part in str(caught.value)
-    assert "hid" not in str(caught.value)
+    message = refusal({"queue": {"broker_url": url, "result_backend": "redis://h"}})
+    assert message.startswith("queue.broker_url: ")
+    assert part in message
+    assert "hid" not in message
 
 
 @pytest.mark.parametrize(
@@ -50,3 +56,70 @@ def test_an_unusable_address_is_refused_with_its_own_reason(url: str, part: str)
 )
 def test_an_address_is_taken_as_it_is(url: str) -> None:
     assert Settings.from_mapping({"queue": {"broker_url": url, "result_backend": "redis://h"}}).queue.broker_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis://h:6379/3", "redis://h:6379/3"),
+        ("REDIS://h", "redis://h"),
+        ("valkey://:p@h:6379/0", "redis://:p@h:6379/0"),
+        ("valkeys://h/0", "rediss://h/0?ssl_cert_reqs=required"),
+        ("rediss://h?protocol=2", "rediss://h?protocol=2&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=none", "rediss://h/0?ssl_cert_reqs=none"),
+        ("redis+socket:///run/v.sock?virtual_host=2", "redis+socket:///run/v.sock?virtual_host=2"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+    ],
+)
+def test_redis_urls_are_normalized_for_kombu(url: str, wanted: str) -> None:
+    queue = QueueSettings(broker_url=url)
+    assert queue.broker_url == wanted
+    assert queue.result_backend == wanted
+
+
+def test_a_relative_socket_starts_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = tmp_path / "a b#c"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    url = QueueSettings(broker_url="redis+socket://run/v.sock?virtual_host=1").broker_url
+    assert url == f"redis+socket://{tmp_path}/a%20b%23c/run/v.sock?virtual_host=1"
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps", "pyamqp"])
+def test_rabbitmq_needs_a_redis_for_results(scheme: str) -> None:
+    broker_url = f"{scheme}://u:p@h:5672/vhost"
+    assert refusal({"queue": {"broker_url": broker_url}}).startswith("queue.result_backend: it is required")
+    data = {"queue": {"broker_url": broker_url, "result_backend": "valkey://h/1"}}
+    assert Settings.from_mapping(data).queue.result_backend == "redis://h/1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "redis:/h:hidden@x",
+        "http://u:hidden@h",
+        "redis://u:hidden@h:port/0",
+        "redis://u:hidden@h:99999/0",
+        "redis://u:hidden@h:0/0",
+        "redis://u:hidden@h/zero",
+        "redis://u:hid/den@h/0",
+        "redis://u:hid den@h/0",
+        "redis://[::1/0",
+        "redis+socket:///",
+        "redis+socket:///hidden" + "x" * 120,
+        "sentinel://u:hidden@h",
+        "redis://u:hidden@h?ssl_cert_reqs=required",
+        "rediss://u:hidden@h?ssl_cert_reqs=perhaps",
+        "rediss://u:hidden@h?ssl_ca_certs=/no/such/file",
+    ],
+)
+@pytest.mark.parametrize("key", ["broker_url", "result_backend"])
+def test_an_unusable_queue_url_is_refused_and_not_shown(key: str, url: str) -> None:
+    message = refusal({"queue": {key: url}})
+    assert message.startswith(f"queue.{key}: ")
+    assert "hid" not in message.replace("which", "")
+
+
+def test_results_are_kept_in_redis_only() -> None:
+    assert refusal({"queue": {"result_backend": "amqp://h"}}).startswith("queue.result_backend: it should be a URL")

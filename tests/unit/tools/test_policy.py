@@ -12,8 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kvworker import (
     AsyncKeyValueStore,
@@ -29,7 +27,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.local import stack
 from kvworker.settings import PersonaSettings, Settings
 from kvworker.tools import TOOLS
-from kvworker.tools.policy import Policy, matches
+from kvworker.tools.policy import Policy
 from kvworker.worker.runtime import Runtime
 from tests.support.policy_matrix import ALLOWED, CELLS, DENIED, NAMESPACES, PERSONAS, VISIBLE, Cell
 
@@ -299,35 +297,3 @@ def test_a_local_stack_runs_every_persona_on_its_one_database(tmp_path: Path) ->
     assert made.policies == given.policies.model_copy(
         update={"personas": {"p": PersonaSettings(flags=("x",)), "q": PersonaSettings()}}
     )
-
-
-characters = st.sampled_from("ab.*[]\n")
-
-
-@given(st.text(characters, max_size=8), st.text(characters, max_size=12))
-def test_a_star_matches_any_run_and_all_else_itself(pattern: str, name: str) -> None:
-    expression = ".*".join(re.escape(part) for part in pattern.split("*"))
-    assert matches(pattern, name) is bool(re.fullmatch(expression, name, re.DOTALL))
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "is_match"),
-    [
-        ("team.*", "team.", True),
-        ("team.*", "team", False),
-        ("team.*", "teamx", False),
-        ("team.*", "my.team.a", False),
-        ("*.log", "a.b.log", True),
-        ("a*a", "a", False),
-        ("*", "Any thing\n", True),
-        ("t?am", "team", False),
-        ("[ab]", "a", False),
-        ("Team", "team", False),
-    ],
-)
-def test_patterns(pattern: str, name: str, is_match: bool) -> None:
-    assert matches(pattern, name) is is_match
-
-
-def test_a_pattern_of_many_stars_is_fast() -> None:
-    assert not matches("*a" * 100 + "*b", "a" * 255)

@@ -1,7 +1,7 @@
 -- One statement for each plain operation. A write is a chain of CTEs that each read from the one before. That fixes the
 -- order of locks: entry, operation record, namespace ledger, global ledger (namespace ''). ``change`` says what the
 -- write did: the operation's result, and by how many bytes, entries and operation records the namespace grew. If the
--- operation id is recorded, ``change`` is empty and nothing happens. The fragments in ledgers.sql charge the ledgers.
+-- operation id is recorded, ``change`` is empty and nothing happens. The fragments in charges.sql charge the ledgers.
 --
 -- Each write adds an operation record, which its ledger counts. A write that keeps the entry's size should not need the
 -- ledger, so an entry holds records in reserve: the ledger has counted them in advance. A new entry has one, for its
