@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ LONGEST = (
     "integration/test_concurrency.py",
     "integration/test_publisher.py",
 )
+
+
+def pytest_configure() -> None:
+    """Let an interrupt raise KeyboardInterrupt. A shell starts a background job with interrupts ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
