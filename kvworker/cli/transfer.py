@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
@@ -27,9 +27,10 @@ from kvworker.cli.signals import interruptible
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.atlas import AtlasStore, check_room
 from kvworker.ops.database import open_sql_adapter
-from kvworker.ops.entry_lines import content_id, format_line, format_quota
+from kvworker.ops.entry_lines import check_is_text, content_id, format_line, format_quota, read_lines
 from kvworker.ops.files import replaced_file, rereadable_file
-from kvworker.ops.transfer import Importer, ImportReport
+from kvworker.ops.import_report import ImportReport
+from kvworker.ops.transfer import Importer
 from kvworker.wording import counted
 
 _SHOWN_ERRORS = 20
@@ -80,9 +81,11 @@ def _import_file(
 ) -> ImportReport:
     path = None if str(file) == "-" else file
     with rereadable_file(path) as (source, size_bytes):
+        check_is_text(source)
         import_id = uuid.uuid4().hex if again else content_id(source)
         importer = Importer(store, import_id, timeout=timeout, stop_on_error=stop_on_error)
-        return _run(importer, source, _progress(DownloadColumn()), size_bytes, as_json=as_json)
+        max_bytes = store.settings.queue.max_message_bytes
+        return _run(importer, lambda: read_lines(source, max_bytes), size_bytes, as_json=as_json)
 
 
 def _import_from_atlas(store: KeyValueStore, url: str, timeout: float | None, *, as_json: bool) -> ImportReport:
@@ -91,12 +94,11 @@ def _import_from_atlas(store: KeyValueStore, url: str, timeout: float | None, *,
         check_room(store, contents)
         importer = Importer(store, uuid.uuid4().hex, timeout=timeout, only_absent=True)
         size_bytes = sum(content.size_bytes for content in contents)
-        return _run(importer, atlas.lines(), _progress(DownloadColumn()), size_bytes, as_json=as_json)
+        return _run(importer, atlas.lines, size_bytes, as_json=as_json)
 
 
-def _run(
-    importer: Importer, lines: Iterable[bytes], progress: Progress, size_bytes: int, *, as_json: bool
-) -> ImportReport:
+def _run(importer: Importer, lines: Callable[[], Iterable[bytes]], size_bytes: int, *, as_json: bool) -> ImportReport:
+    progress = _progress(DownloadColumn())
     try:
         with interruptible(), progress:
             bar = progress.add_task("importing", total=size_bytes)
@@ -180,5 +182,5 @@ def _print_report(report: ImportReport, *, as_json: bool) -> None:
             ", ..." * (len(report.repeated) > _SHOWN_ERRORS)
         )
         click.echo(f"these lines write a key of an earlier line again, and the last one counts: {shown}", err=True)
-    if report.replayed and not report.applied:
+    if report.replayed and not report.applied and not report.errors:
         click.echo("this file was imported before, so no line was applied; use --again to apply it again", err=True)

@@ -16,7 +16,8 @@ from kvworker.adapters import create_kv_store_adapter
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import ConfigurationError, SchemaError
 from kvworker.ops.atlas import AtlasStore, check_room
-from kvworker.ops.transfer import Importer, ImportReport
+from kvworker.ops.import_report import ImportReport
+from kvworker.ops.transfer import Importer
 from kvworker.settings import Settings
 
 # As ATLAS creates it; on PostgreSQL the value is jsonb.
@@ -65,7 +66,7 @@ def copy(engine: Engine, store: InlineKeyValueStore) -> ImportReport:
     with closing(AtlasStore(url_of(engine))) as atlas:
         check_room(cast(KeyValueStore, store), atlas.contents())
         importer = Importer(cast(KeyValueStore, store), str(time.time_ns()), timeout=None, only_absent=True)
-        return importer.run(atlas.lines(), lambda _size: None)
+        return importer.run(atlas.lines, lambda _size: None)
 
 
 def test_live_entries_are_copied_with_their_ttls(atlas: Engine) -> None:
