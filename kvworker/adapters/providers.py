@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters, create_kv_store_adapter
+from kvworker.adapters.registry import check_registered
 from kvworker.errors import ConfigurationError
 from kvworker.settings.store import PROVIDER_PREFIX
 from kvworker.wording import did_you_mean
@@ -59,6 +61,25 @@ def adapters_in_use(settings: Settings) -> tuple[str, ...]:
     default = settings.store.default_adapter
     named = {_find_adapter(persona.provider) for persona in settings.policies.personas.values() if persona.provider}
     return (default, *sorted(name for name in named if name and name != default))
+
+
+def unknown_names(settings: Settings) -> Iterator[str]:
+    """Yield a line for each adapter and provider that the settings name and that is not registered in this process.
+
+    Each line starts with the path of the setting. Nothing is opened.
+    """
+    personas = settings.policies.personas.items()
+    providers = {f"policies.personas.{name}.provider": persona.provider for name, persona in personas}
+    try:
+        check_registered(settings.store.default_adapter)
+    except ConfigurationError as error:
+        yield f"tools.kv_store.default_adapter: {error}"
+    for path, provider in providers.items():
+        try:
+            if provider:
+                adapter_of(provider)
+        except ConfigurationError as error:
+            yield f"{path}: {error}"
 
 
 def adapter_of(provider: str) -> str:

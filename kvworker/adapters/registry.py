@@ -67,6 +67,18 @@ def create_kv_store_adapter(name: str, config: Mapping[str, Any]) -> KeyValueSto
     return factory(config)
 
 
+def check_registered(name: str) -> None:
+    """Check that an adapter has this name. Loads and opens nothing.
+
+    Raises:
+        ConfigurationError: No adapter has it.
+    """
+    known = available_kv_store_adapters()
+    if name not in known:
+        hint = f"{did_you_mean(name, known)} available: {', '.join(known)}".lstrip()
+        raise ConfigurationError(f"no key-value store adapter is named {name!r}; {hint}")
+
+
 def preload_kv_store_adapter(name: str) -> None:
     """Import the modules of a bundled adapter, so that processes forked from this one share them."""
     for modules in (_BUNDLED, _DIALECTS):
@@ -79,11 +91,8 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _load_plugin(name: str) -> AdapterFactory:
-    plugin = _plugins().get(name)
-    if plugin is None:
-        known = available_kv_store_adapters()
-        hint = f"{did_you_mean(name, known)} available: {', '.join(known)}".lstrip()
-        raise ConfigurationError(f"no key-value store adapter is named {name!r}; {hint}")
+    check_registered(name)
+    plugin = _plugins()[name]
     try:
         factory: AdapterFactory = plugin.load()
     except Exception as error:

@@ -51,6 +51,7 @@ from kvworker.errors.deployment import (
     extra_needed,
 )
 from kvworker.errors.queue import (
+    BROKER_ANSWERED,
     LOGIN_REFUSED,
     RESULTS_REFUSED,
     NestedCallError,
@@ -87,6 +88,7 @@ from kvworker.errors.requests import (
 )
 
 __all__ = [
+    "BROKER_ANSWERED",
     "LOGIN_REFUSED",
     "RESULTS_REFUSED",
     "BatchRefusedError",

@@ -12,6 +12,8 @@ _MAX_SHOWN_FAILURES: Final = 3
 
 #: How the detail of a ``QueueUnavailableError`` starts if trying again would not help.
 LOGIN_REFUSED: Final = "login refused: "
+#: How the detail of a ``QueueUnavailableError`` starts if the broker runs, and did not take the message.
+BROKER_ANSWERED: Final = "refused: "
 #: How the detail of an error starts if no answer can be read until an operator changes something.
 RESULTS_REFUSED: Final = "results refused: "
 
@@ -85,10 +87,17 @@ class QueueUnavailableError(_OperationError):
             )
         if self.detail.startswith(RESULTS_REFUSED):
             return f"it was not sent, so it was not applied; {_REFUSED_ANSWER}"
-        return (
-            "no broker accepted the message within the timeout, so it was not applied; is the broker running?"
-            " (`kvworker up` starts a local one)"
-        )
+        return "no broker accepted the message within the timeout, so it was not applied"
+
+    def __str__(self) -> str:
+        if self.detail.startswith((LOGIN_REFUSED, RESULTS_REFUSED)):
+            return super().__str__()
+        remedy = "start the broker (`kvworker up` starts a local one), or correct queue.broker_url"
+        if not self.detail:
+            remedy = "is the broker running? (`kvworker up` starts a local one)"
+        if self.detail.startswith(BROKER_ANSWERED):
+            remedy = "the broker runs, so correct queue.broker_url or the broker"
+        return f"{super().__str__()}; {remedy}"
 
 
 class OperationNotSentError(QueueError):

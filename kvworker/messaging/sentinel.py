@@ -24,6 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from kvworker.fork_safety import ForkAware, watch_forks
+from kvworker.messaging.connection_faults import UnknownPrimaryError
 from kvworker.settings.sentinel_urls import SentinelAddress
 
 logger = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ class _Primary(ForkAware):
                     f"the Sentinels at {shown} refuse sentinel_username or sentinel_password of the URL: {problem}"
                 )
         if len(problems) < len(self._sentinel.hosts):
-            return RedisConnectionError(
+            return UnknownPrimaryError(
                 f"the Sentinels at {shown} know no primary named {self._sentinel.master_name!r}; correct master_name"
             )
         return RedisConnectionError(f"none of the Sentinels at {shown} answers: {problems[-1]}")

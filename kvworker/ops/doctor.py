@@ -13,14 +13,15 @@ from celery import Celery
 from redis import Redis
 from redis.exceptions import RedisError
 
-from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters
-from kvworker.adapters.providers import adapter_of, adapters_in_use
+from kvworker.adapters import KeyValueStoreAdapter
+from kvworker.adapters.providers import adapters_in_use, unknown_names
 from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.adapters.sql.schema import SCHEMA_VERSION
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import ConfigurationError, KVStoreError, OperationTimeoutError, PolicyDeniedError, SchemaError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.certificates import check_certificates
+from kvworker.messaging.connection_faults import has_answered, refused_login
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
 from kvworker.ops.fleet import Fleet, ask_workers
@@ -34,6 +35,9 @@ from kvworker.wording import counted, noun
 MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
 
 _MIN_WORKER_TIMEOUT_SECONDS = 5.0
+#: A caller's machine may lack a package with an adapter, which no other check needs.
+_NEED_ADAPTERS: Final = frozenset({"config", "database", "schema", "clocks"})
+_DATABASE_FIX = "start or create it, or correct {}"
 _SILENCE_FIX = "it is frozen, or busy in a pool such as solo; look at its log, and end it if it hangs"
 
 
@@ -74,19 +78,26 @@ def check_deployment(config: Path | None, names: tuple[str, ...] = ()) -> Iterat
             "config", ok=False, detail=str(error), fix="correct it; docs/reference/configuration.md lists every key"
         )
         return
+    if problems := [*unknown_names(settings)] if not names or _NEED_ADAPTERS.intersection(names) else []:
+        fix = "correct it, or install the package with that adapter"
+        yield Finding("config", ok=False, detail="\n".join(problems), fix=fix)
+        yield from run_checks(settings, names, already_failed=("config",))
+        return
     file = find_file(config, os.environ)
     yield Finding("config", ok=True, detail=str(file) if file else "no file: defaults and environment")
     yield from run_checks(settings, names)
 
 
-def run_checks(settings: Settings, names: tuple[str, ...] = ()) -> Iterator[Finding]:
+def run_checks(
+    settings: Settings, names: tuple[str, ...] = (), already_failed: tuple[str, ...] = ()
+) -> Iterator[Finding]:
     """Run the named checks of ``CHECKS``, or all of them, one after the other.
 
     After the check ``worker``, a further finding of this name follows for each worker that answers.
 
-    A check is reported as failed without being run if one that it needs has failed.
+    A check is reported as failed without being run if one that it needs has failed, here or in ``already_failed``.
     """
-    failed = set[str]()
+    failed = set(already_failed)
     for name, check in CHECKS.items():
         if names and name not in names:
             continue
@@ -113,8 +124,8 @@ def _broker(settings: Settings) -> str:
             # The Redis client connects lazily.
             connection.default_channel.client.ping()
     except Exception as error:
-        fix = "start the broker (`kvworker up` starts a local one), or correct queue.broker_url"
-        raise CheckError(f"{shown}: {error}", fix) from error
+        start = "start the broker (`kvworker up` starts a local one)"
+        raise CheckError(f"{shown}: {error}", _queue_fix(error, start, "queue.broker_url")) from error
     return shown
 
 
@@ -123,8 +134,18 @@ def _results(settings: Settings) -> str:
     try:
         _results_client(make_celery(settings)).ping()
     except (RedisError, OSError) as error:
-        raise CheckError(f"{shown}: {error}", "start the result backend, or correct queue.result_backend") from error
+        fix = _queue_fix(error, "start the result backend", "queue.result_backend")
+        raise CheckError(f"{shown}: {error}", fix) from error
     return shown
+
+
+def _queue_fix(error: Exception, start: str, setting: str) -> str:
+    if refused_login(error):
+        parts = "user, password or virtual host" if setting == "queue.broker_url" else "user or password"
+        return f"correct {parts} in {setting}, or the user's rights on the server"
+    if has_answered(error):
+        return f"the server answers, so correct {setting} or the server"
+    return f"{start}, or correct {setting}"
 
 
 def _database(settings: Settings) -> str:
@@ -137,20 +158,15 @@ def _database(settings: Settings) -> str:
             # The database answered. The schema check reports this error.
             pass
         except KVStoreError as error:
-            is_known = name in available_kv_store_adapters()
-            wrong = f"adapters.{name}" if is_known else "default_adapter, or install that adapter's package"
-            fix = ("start it, or " if is_known else "") + f"correct tools.kv_store.{wrong}"
+            setting = f"tools.kv_store.adapters.{name}"
+            is_wrong = isinstance(error, ConfigurationError)
+            fix = (
+                f"do what the message says, in {setting} or on the server"
+                if is_wrong
+                else _DATABASE_FIX.format(setting)
+            )
             raise CheckError(f"{name}: {error}", fix) from error
-    _check_providers(settings)
     return ", ".join(names)
-
-
-def _check_providers(settings: Settings) -> None:
-    for name, persona in settings.policies.personas.items():
-        try:
-            adapter_of(persona.provider or settings.store.default_adapter)
-        except KVStoreError as error:
-            raise CheckError(str(error), f"correct the provider of the persona {name!r} in policies") from error
 
 
 def _query(adapter: KeyValueStoreAdapter) -> None:
@@ -230,6 +246,10 @@ def _each_worker(settings: Settings) -> Iterator[Finding]:
             yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         else:
             yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")
+    for name in fleet.shared_names:
+        detail = f"several workers have the name {name}, so that monitors take them for one"
+        fix = "start each with a name of its own: `kvworker worker -- -n NAME@%h`"
+        yield Finding("worker", ok=False, detail=detail, fix=fix)
     if fleet.silent_count:
         yield Finding("worker", ok=False, detail=_silence(fleet), fix=_SILENCE_FIX)
 
@@ -265,7 +285,8 @@ CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
 }
 
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "schema": ("database",),
-    "clocks": ("results", "database", "schema"),
+    "database": ("config",),
+    "schema": ("config", "database"),
+    "clocks": ("config", "results", "database", "schema"),
     "worker": ("broker", "results"),
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from celery import Celery
 
@@ -17,6 +18,9 @@ from kvworker.settings.urls import speaks_redis
 _COLLECT_SECONDS: Final = 2.0
 #: How long to wait for those that did not answer the first time. A worker on a busy machine can be that slow.
 _SECOND_COLLECT_SECONDS: Final = 5.0
+
+#: The answers of the workers by their names. Several workers may have the same name.
+_Stats: TypeAlias = Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class Fleet:
         answers: The answers of those that serve this store's queue, in order of their names.
         silent_count: How many are connected to the broker and do not answer. On Redis another program's count too.
         silent_names: Names that these may have. Those of workers that were killed may be among them.
+        shared_names: Names that several workers have, at least one of which serves this store's queue.
     """
 
     answers: tuple[WorkerAnswer, ...] = ()
     silent_count: int = 0
     silent_names: tuple[str, ...] = ()
+    shared_names: tuple[str, ...] = ()
 
 
 def ask_workers(settings: Settings) -> Fleet:
@@ -56,31 +62,52 @@ def ask_workers(settings: Settings) -> Fleet:
     app = make_celery(settings)
     stats = _ask(app, _COLLECT_SECONDS)
     fleet = _fleet(app, settings, stats)
-    return _fleet(app, settings, stats | _ask(app, _SECOND_COLLECT_SECONDS)) if fleet.silent_count else fleet
+    if not fleet.silent_count:
+        return fleet
+    again = _ask(app, _SECOND_COLLECT_SECONDS)
+    return _fleet(app, settings, {name: max(stats[name], again[name], key=len) for name in {*stats, *again}})
 
 
-def _ask(app: Celery, seconds: float) -> dict[str, Any]:
+def _ask(app: Celery, seconds: float) -> defaultdict[str, list[Any]]:
+    stats = defaultdict[str, list[Any]](list)
     # A connection of the process's pool may be one that the broker has closed.
     with app.connection_for_write() as connection:
-        return app.control.inspect(timeout=seconds, connection=connection).stats() or {}
+        # Celery's `inspect` keeps one answer for each name.
+        for reply in app.control.broadcast("stats", reply=True, timeout=seconds, connection=connection) or ():
+            for name, answer in reply.items() if isinstance(reply, dict) else ():
+                stats[name].append(answer)
+    return stats
 
 
-def _fleet(app: Celery, settings: Settings, stats: Mapping[str, Any]) -> Fleet:
+def _fleet(app: Celery, settings: Settings, stats: _Stats) -> Fleet:
     queue = settings.queue.queue_name
-    states = {name: answer.get(STATS_KEY) for name, answer in sorted(stats.items()) if isinstance(answer, dict)}
-    ours = {name: state for name, state in states.items() if isinstance(state, dict) and state.get("queue") == queue}
-    answers = tuple(WorkerAnswer(name, str(state.get("problem", ""))) for name, state in ours.items())
+    ours = [
+        (name, state)
+        for name, answers in sorted(stats.items())
+        for state in map(_state, answers)
+        if state.get("queue") == queue
+    ]
+    answers = tuple(WorkerAnswer(name, str(state.get("problem", ""))) for name, state in ours)
+    shared = tuple(dict.fromkeys(name for name, _ in ours if len(stats[name]) > 1))
     if not speaks_redis(settings.queue.broker_url):
         # Each worker of a release before the next one consumes it, as far as is known.
-        consuming = [
-            state for state in ours.values() if not state.get("problem") and queue in state.get("queues", [queue])
-        ]
-        return Fleet(answers, max(0, _consumers(app, queue) - len(consuming)))
+        consuming = [state for _, state in ours if not state.get("problem") and queue in state.get("queues", [queue])]
+        return Fleet(answers, max(0, _consumers(app, queue) - len(consuming)), shared_names=shared)
     if settings.policies.has_certificates:
-        return Fleet(answers)
+        return Fleet(answers, shared_names=shared)
+    return Fleet(answers, *_silent_on_redis(app, stats), shared)
+
+
+def _silent_on_redis(app: Celery, stats: _Stats) -> tuple[int, tuple[str, ...]]:
+    """Return how many workers are silent, and the names that they may have."""
     listeners, names = _listeners(app)
-    silent_count = max(0, listeners - len(stats))
-    return Fleet(answers, silent_count, tuple(sorted(names - set(stats))) if silent_count else ())
+    count = max(0, listeners - sum(map(len, stats.values())))
+    return count, tuple(sorted(names.difference(stats))) if count else ()
+
+
+def _state(answer: Any) -> Mapping[str, Any]:
+    state = answer.get(STATS_KEY) if isinstance(answer, dict) else None
+    return state if isinstance(state, dict) else {}
 
 
 def _consumers(app: Celery, queue: str) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +19,8 @@ from pytest_celery import (
 
 from kvworker import KeyValueStore, Settings
 from kvworker.messaging.celery_app import make_celery
-from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, running
+from kvworker.ops.doctor import run_checks
+from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, running, wait_until
 from tests.support.roles import WorkerRole, worker_role
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +43,28 @@ def write_config(
     path = directory / "kvworker.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
+
+
+def check_workers_of_one_name(settings: Settings, first: WorkerNode, second: WorkerNode) -> None:
+    """The doctor names two workers that share a name, and still counts one of them that is frozen."""
+    second.start()
+    assert second.ready()
+
+    def last_finding(detail: str) -> Callable[[], bool]:
+        def is_last() -> bool:
+            *others, last = run_checks(settings, ("worker",))
+            answered = len([finding for finding in others if finding.ok and "it can serve" in finding.detail])
+            found = re.fullmatch(detail, last.detail) is not None
+            return found and not last.ok and answered == (1 if "frozen" in last.fix else 2) and bool(last.fix)
+
+        return is_last
+
+    wait_until(last_finding(r"several workers have the name worker@\S+, .*"), what="the shared name")
+    second.kill("SIGSTOP")
+    silent = "1 worker is connected to the broker and does not answer"
+    wait_until(last_finding(silent), timeout_seconds=60, what="the silent worker")
+    second.kill("SIGCONT")
+    assert first.status == "running"
 
 
 @pytest.fixture
@@ -101,6 +125,16 @@ def worker_node(tmp_path: Path, kv_environ: Mapping[str, str], worker_arguments:
 def other_worker(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[WorkerNode]:
     """A second worker with another pool, which the test must start."""
     node = WorkerNode(tmp_path, kv_environ, ["--pool=threads", "--concurrency=2"], name="other")
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def namesake(tmp_path: Path, kv_environ: Mapping[str, str]) -> Iterator[WorkerNode]:
+    """A second worker with the name of the first, which the test must start."""
+    directory = tmp_path / "namesake"
+    directory.mkdir()
+    node = WorkerNode(directory, kv_environ, ["--pool=threads", "--concurrency=2"])
     yield node
     node.teardown()
 

@@ -22,7 +22,7 @@ from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
 from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.doctor import run_checks
-from tests.acceptance.conftest import POOLS, ROOT, StartWorker
+from tests.acceptance.conftest import POOLS, ROOT, StartWorker, check_workers_of_one_name
 from tests.acceptance.test_hostile_messages import VALUE, check_answers, peak_megabytes, send_with_another_program
 from tests.acceptance.test_overload import LATE_CALLS, LATE_SECONDS
 from tests.acceptance.test_readiness import take_no_call_while_locked_out
@@ -108,6 +108,9 @@ def test_a_refused_login(rabbit_node: RabbitNode, valkey_node: ValkeyNode, part:
     ):
         store.set("n", "k", 1, timeout=120)
     assert "wrong-password" not in str(caught.value)
+    (finding,) = run_checks(Settings.from_mapping({"queue": queue}), ("broker",))
+    assert finding.fix.startswith("correct user, password or virtual host in queue.broker_url")
+    assert "wrong-password" not in finding.detail
 
 
 def test_tls(tls_urls: dict[str, str], kv_config: Path, tmp_path: Path) -> None:
@@ -290,3 +293,9 @@ def test_doctor_counts_a_frozen_worker_beside_one_that_answers(
     *_, last = run_checks(settings, ("worker",))
     assert (last.ok, last.detail) == (False, "1 worker is connected to the broker and does not answer")
     assert worker_node.status == "running"
+
+
+def test_doctor_names_workers_that_share_a_name(
+    settings: Settings, worker_node: WorkerNode, namesake: WorkerNode
+) -> None:
+    check_workers_of_one_name(settings, worker_node, namesake)

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from kvworker import KeyValueStore, Settings
 from kvworker.ops.doctor import Finding, run_checks
-from tests.acceptance.conftest import POOLS, StartWorker
+from tests.acceptance.conftest import POOLS, StartWorker, check_workers_of_one_name
 from tests.support.command_line import clean_environ
 from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 from tests.support.roles import WorkerRole
@@ -218,6 +218,13 @@ def test_doctor_names_a_frozen_worker_at_once_beside_one_that_answers(
     other_worker.kill()
     wait_until(lambda: all(finding.ok for finding in run_checks(settings, ("worker",))), what="the one that is left")
     assert worker_node.status == "running"
+
+
+def test_doctor_names_workers_that_share_a_name(
+    settings: Settings, worker_node: WorkerNode, namesake: WorkerNode
+) -> None:
+    """Celery keeps one answer for each name, so the second worker counted as a silent one."""
+    check_workers_of_one_name(settings, worker_node, namesake)
 
 
 def _workers(settings: Settings) -> list[Finding]:

@@ -213,6 +213,7 @@ def test_a_url_that_sentinel_refuses(servers: WatchedServers, parameters: dict[s
         store.get("n", "k", timeout=1)
     shown = [str(caught.value), *(finding.detail for finding in findings)]
     assert all(reason in text for text in shown), shown
+    assert "start" not in " ".join([*shown, *(finding.fix for finding in findings)])
     assert not [text for text in shown if PASSWORD in text or "wrong-password" in text]
 
 

@@ -115,6 +115,7 @@ def errors_shown_to_a_caller(settings: Settings, reason: str) -> list[str]:
         store.get("n", "k", timeout=1.5)
     findings = list(run_checks(settings, ("broker", "results")))
     assert [finding.ok for finding in findings] == [False, False]
+    assert not [finding for finding in findings if "start" in finding.fix]
     shown = [str(caught.value), *(finding.detail for finding in findings)]
     assert all(reason in text for text in shown), shown
     return [*shown, repr(caught.value), repr(findings), repr(settings)]

@@ -105,6 +105,7 @@ def test_the_doctor_reports_the_reason(database: Database, kv_config: Path, case
         (finding,) = run_checks(settings, ("database",))
     assert not finding.ok
     assert all(part in finding.detail for part in REFUSALS[case]), finding
+    assert finding.fix == "do what the message says, in tools.kv_store.adapters.postgres or on the server"
     check_no_secret(repr(finding))
 
 

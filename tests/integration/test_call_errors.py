@@ -21,10 +21,13 @@ from kvworker import (
     KVStoreError,
     OperationTimeoutError,
     QueueUnavailableError,
+    Settings,
     UnknownOutcomeError,
 )
+from kvworker.ops.doctor import run_checks
 from tests.support.elapsed import finishes_within
 from tests.support.processes import ValkeyNode, running, wait_until
+from tests.support.servers import free_port
 
 #: Far above the time that a refusal takes on a busy machine, and far below the calls' timeout.
 _SOON_SECONDS = 30
@@ -104,6 +107,76 @@ def test_a_wrong_password_of_the_results_is_told_at_once(
     for error in (first.value, later.value):
         assert "correct user, password or rights of queue.result_backend" in str(error)
         assert "wrong-password" not in str(error)
+
+
+def no_socket(_node: ValkeyNode) -> str:
+    return "redis+socket://no-such-directory/valkey.sock"
+
+
+def no_server(_node: ValkeyNode) -> str:
+    return f"redis://127.0.0.1:{free_port()}/0"
+
+
+def no_sentinel(_node: ValkeyNode) -> str:
+    return f"sentinel://127.0.0.1:{free_port()},127.0.0.1:{free_port()}/0?master_name=kv"
+
+
+def no_database(node: ValkeyNode) -> str:
+    return f"{node.url.removesuffix('/0')}/999"
+
+
+_START = "start the broker (`kvworker up` starts a local one), or correct queue.broker_url"
+
+
+@pytest.mark.parametrize(
+    ("broker", "reason", "remedy", "fix"),
+    [
+        (no_socket, "/no-such-directory/valkey.sock. No such file or directory", _START, _START),
+        (no_server, "Connection refused", _START, _START),
+        (no_sentinel, "none of the Sentinels at 127.0.0.1:", _START, _START),
+        (
+            no_database,
+            "DB index is out of range",
+            "the broker runs, so correct queue.broker_url or the broker",
+            "the server answers, so correct queue.broker_url or the server",
+        ),
+    ],
+    ids=["socket", "port", "sentinels", "database"],
+)
+def test_an_error_asks_nothing_that_its_reason_answers(
+    node: ValkeyNode, broker: Callable[[ValkeyNode], str], reason: str, remedy: str, fix: str
+) -> None:
+    """It asked whether the broker runs, and gave the reason behind that. The doctor said to start a running server."""
+    settings = Settings.from_mapping(configuration(broker(node), node.url))
+    with KeyValueStore(settings) as store, pytest.raises(QueueUnavailableError) as caught:
+        store.get("n", "k", timeout=2)
+    told = str(caught.value)
+    assert reason in told
+    assert told.endswith(f"); {remedy}")
+    assert "?" not in told.partition("it was not applied")[2].replace("?master_name", "")
+    (finding,) = run_checks(settings, ("broker",))
+    assert reason in finding.detail
+    assert finding.fix == fix
+
+
+def test_a_full_broker_is_not_taken_for_one_that_does_not_run(node: ValkeyNode, store: KeyValueStore) -> None:
+    with node.client() as client:
+        client.config_set("maxmemory", "1")
+    with pytest.raises(QueueUnavailableError, match="maxmemory") as caught:
+        store.set("n", "k", 1, timeout=2)
+    assert str(caught.value).endswith("; the broker runs, so correct queue.broker_url or the broker")
+
+
+def test_doctor_says_to_correct_a_login_that_is_refused(node: ValkeyNode) -> None:
+    """It said to start the server that had just refused the login."""
+    wrong = node.url.replace("redis://", "redis://nobody:wrong-password@")
+    findings = list(run_checks(Settings.from_mapping(configuration(wrong)), ("broker", "results")))
+    fixes = {finding.name: finding.fix for finding in findings}
+    assert fixes == {
+        "broker": "correct user, password or virtual host in queue.broker_url, or the user's rights on the server",
+        "results": "correct user or password in queue.result_backend, or the user's rights on the server",
+    }
+    assert not [finding for finding in findings if finding.ok or "wrong-password" in finding.detail]
 
 
 def test_a_right_of_the_results_that_is_taken_away_and_given_back(node: ValkeyNode) -> None:

@@ -17,9 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from kvworker.messaging.wire import WAITING
 
@@ -138,11 +137,6 @@ class Message:
         Each copy is given more time than the one before, since the store may just be slow.
         """
         return self.copies > 0 and time.monotonic() - self._written_at > _DOUBTFUL_SECONDS * self.copies
-
-
-def refused_login(error: BaseException) -> bool:
-    """Return whether the broker refused user, password or rights. Until an operator changes one, it always will."""
-    return isinstance(error, AuthenticationError | NoPermissionError | AccessRefused | NotAllowed)
 
 
 def failed_before_write(error: BaseException | None, already_handled: BaseException | None = None) -> bool:

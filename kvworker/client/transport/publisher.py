@@ -20,9 +20,10 @@ from celery import Celery
 from tenacity import Retrying, retry_if_result
 
 from kvworker.client.transport.kombu import KombuTransport
-from kvworker.client.transport.message import Message, failed_before_write, refused_login
+from kvworker.client.transport.message import Message, failed_before_write
 from kvworker.client.transport.redis import RedisTransport
-from kvworker.errors import LOGIN_REFUSED
+from kvworker.errors import BROKER_ANSWERED, LOGIN_REFUSED
+from kvworker.messaging.connection_faults import has_answered, refused_login
 from kvworker.model import escaped
 from kvworker.retries import BACKOFF
 from kvworker.settings.urls import speaks_redis
@@ -167,7 +168,7 @@ class Publisher:
                 self._transport.publish(connection, message)
         except Exception as error:  # noqa: BLE001 - the caller gets any problem with the error for its timeout
             is_refused = refused_login(error)
-            problem = f"{LOGIN_REFUSED if is_refused else ''}{type(error).__name__}: {escaped(str(error))}"
+            problem = _described(error, already_handled)
             message.record_problem(problem)
             logger.info("sending %s failed: %s", message.description, problem)
             if writing and failed_before_write(error, already_handled):
@@ -179,3 +180,8 @@ class Publisher:
             return is_refused
         self._transport.release(connection)
         return True
+
+
+def _described(error: Exception, already_handled: BaseException | None) -> str:
+    kind = LOGIN_REFUSED if refused_login(error) else BROKER_ANSWERED if has_answered(error, already_handled) else ""
+    return f"{kind}{type(error).__name__}: {escaped(str(error))}"

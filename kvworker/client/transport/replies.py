@@ -29,8 +29,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from tenacity import RetryCallState, Retrying, sleep_using_event, stop_when_event_set
 
-from kvworker.client.transport.message import refused_login
 from kvworker.messaging.clock import ServerClock
+from kvworker.messaging.connection_faults import refused_login
 from kvworker.messaging.redis_connections import TRUSTED_IDLE_SECONDS, RedisConnection, connect, limit, timed_out
 from kvworker.model import escaped
 from kvworker.retries import BACKOFF

@@ -68,7 +68,7 @@ def test_a_missing_broker_is_reported_within_the_timeout(tmp_path: Path, capsys:
     config = write_config(tmp_path, queue={"broker_url": f"redis://user:{PASSWORD}@127.0.0.1:1/0"})
     assert run("get", "n", "k", "--timeout", "0.5", "--config", config) == 1
     captured = capsys.readouterr()
-    assert "is the broker running?" in captured.err
+    assert "Connection refused.); start the broker (`kvworker up` starts a local one), or correct" in captured.err
     assert PASSWORD not in captured.out + captured.err
 
 
@@ -97,15 +97,35 @@ def test_doctor_checks_the_configuration_alone_if_asked_to(tmp_path: Path, capsy
     assert run("doctor", "--check", "config", "--config", str(valid)) == 1
 
 
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        (
+            {"tools": {"kv_store": {"default_adapter": "postgress"}}},
+            "tools.kv_store.default_adapter: no key-value store adapter is named 'postgress'; did you mean postgres?"
+            " available: postgres, sqlite",
+        ),
+        (
+            {"policies": {"personas": {"reader": {"provider": "kv_store_sqlit"}}}},
+            "policies.personas.reader.provider: no provider is named 'kv_store_sqlit'; did you mean sqlite?"
+            " available: kv_store_postgres, kv_store_sqlite",
+        ),
+    ],
+    ids=["adapter", "provider"],
+)
 def test_doctor_suggests_the_adapter_that_a_mistyped_name_may_mean(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], blocks: dict[str, object], told: str
 ) -> None:
-    config = tmp_path / "kvworker.yaml"
-    config.write_text("tools: {kv_store: {default_adapter: postgress}}")
-    assert run("doctor", "--check", "database", "--json", "--config", str(config)) == 1
-    failed = json.loads(capsys.readouterr().out)["checks"][1]
-    assert "is named 'postgress'; did you mean postgres? available: postgres, sqlite" in failed["detail"]
-    assert failed["fix"] == "correct tools.kv_store.default_adapter, or install that adapter's package"
+    """The check of the configuration alone finds it, where no database can be reached. Only those that need it stop."""
+    config = write_config(tmp_path, queue={"broker_url": "redis://127.0.0.1:1/0"}, **blocks)
+    assert run("doctor", "--check", "config", "--json", "--config", config) == 1
+    (failed,) = json.loads(capsys.readouterr().out)["checks"]
+    assert failed["detail"] == told
+    assert failed["fix"] == "correct it, or install the package with that adapter"
+    assert run("doctor", "--check", "database", "--json", "--config", config) == 1
+    assert json.loads(capsys.readouterr().out)["checks"][1]["fix"] == "fix first: config"
+    assert run("doctor", "--check", "broker", "--json", "--config", config) == 1
+    assert [check["ok"] for check in json.loads(capsys.readouterr().out)["checks"]] == [True, False]
 
 
 def test_doctor_reports_an_invalid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_a_stopped_local_stack_is_named(
     UP_CONFIG.write_text("queue: {broker_url: 'redis+socket://.kvworker/valkey.sock'}\n")
     code, message = error_of(["get", "n", "k", "--timeout", "1"], capsys)
     assert code == 1
-    assert "is the broker running? (`kvworker up` starts a local one)" in message
+    assert "No such file or directory.); start the broker (`kvworker up` starts a local one)" in message
 
 
 def test_a_command_keeps_running_below_nohup() -> None:
