@@ -123,12 +123,10 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
     If the store knows no such namespace, it says so, FILE stays as it is, and the exit code is 1.
     """
     with open_sql_adapter(load_settings(config)) as adapter:
-        usages = list(adapter.usage(namespace))
-        quotas = adapter.own_quotas(namespace)
-        is_used = any(usage.entry_count or usage.record_count for usage in usages)
-        if namespace is not None and not is_used and not quotas:
+        if namespace is not None and not adapter.knows(namespace):
             raise click.ClickException(f"the store has no namespace {namespace!r}, so nothing was exported")
-        total = sum(usage.entry_count for usage in usages if usage.namespace is not None)
+        quotas = adapter.own_quotas(namespace)
+        total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
         with interruptible(), _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
             count = 0

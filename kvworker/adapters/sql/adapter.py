@@ -169,6 +169,13 @@ class SqlAdapter(StepAdapter):
         checked = None if namespace is None else check_namespace(namespace)
         return export_entries(self._executor, checked, page_rows)
 
+    def knows(self, namespace: str) -> bool:
+        """Return whether a namespace has entries or its own quota, or had an entry that a recorded operation changed.
+
+        An operation that found nothing, such as a clear of a mistyped namespace, makes it no better known.
+        """
+        return listing.is_known(self._executor, check_namespace(namespace))
+
     def own_quotas(self, namespace: str | None = None) -> dict[str, int]:
         """Return the own quota in bytes of each namespace that has one, or only of the one that is named."""
         return listing.own_quotas(self._executor, None if namespace is None else check_namespace(namespace))

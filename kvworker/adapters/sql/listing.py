@@ -112,6 +112,17 @@ def own_quotas(executor: Executor, namespace: str | None) -> dict[str, int]:
     return {row[0]: row[4] for row in rows if row[4] is not None and namespace in {None, row[0]}}
 
 
+def is_known(executor: Executor, namespace: str) -> bool:
+    """Return whether a namespace has entries or its own quota, or had an entry that a recorded operation changed."""
+    usage = executor.run(lambda connection: _read_ledger(executor, connection, namespace))
+    if usage is None:
+        return False
+    _, entry_count, _, own_quota, _ = usage
+    params = {"namespace": namespace}
+    changed = executor.run(lambda connection: executor.dialect.fetch_one(connection, "has_changed", params))
+    return entry_count > 0 or own_quota is not None or bool(changed[0])
+
+
 def total_usage(executor: Executor, limits: Limits) -> LedgerUsage:
     """Read the usage of the whole store, from all ledgers."""
     row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "sum_ledgers", {}))

@@ -35,6 +35,7 @@ StatementName: TypeAlias = Literal[
     "find_record",
     "found_namespace",
     "get_entry",
+    "has_changed",
     "ledger_usage",
     "list_keys",
     "list_namespaces",

@@ -137,6 +137,15 @@ def test_export_of_an_unknown_namespace_keeps_the_file_and_says_so(
     assert target.read_text() == exported
 
 
+def test_a_clear_of_a_mistyped_namespace_makes_it_no_known_one(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_adapter(Settings.load(filled)) as adapter:
+        adapter.clear("plane")
+    assert run("export", "--namespace", "plane") == 1
+    assert "the store has no namespace 'plane'" in capsys.readouterr().err
+
+
 def test_export_of_a_namespace_that_is_empty_now_writes_an_empty_file(
     filled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,3 +9,11 @@ WHERE (namespace, key) > (:after_namespace, :after_key)
     AND (expires_at IS NULL OR expires_at > (julianday('now') - 2440587.5) * 86400.0)
 ORDER BY namespace, key
 LIMIT :page_rows
+
+-- name: has_changed
+-- Read whether a recorded operation changed an entry of a namespace. The record of one that found none is '' (touch,
+-- persist), 'false' (delete) or '0 0' (clear), and that of a quota is ''.
+SELECT EXISTS (
+    SELECT 1 FROM kv_operations
+    WHERE namespace = :namespace AND fingerprint <> 'refused' AND result NOT IN ('', 'false', '0 0')
+)
