@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 from kvworker.errors import ValueSerializationError
+from kvworker.model.value_faults import ALLOWED_TYPES, describe_fault
 
 _Item_co = TypeVar("_Item_co", covariant=True)
 
@@ -64,18 +65,15 @@ def encode_value(value: object) -> str:
         text = _ENCODER.encode(value)
         text.encode("utf-8")
         if not isinstance(value, str | int | float | None) and json.loads(text) != value:
-            raise ValueSerializationError(
-                f"JSON would change something in this {type(value).__name__};"
-                " use only None, bool, int, float, str, list and dict with string keys"
-            )
+            raise _not_json(value, f"JSON would change something in it; use {ALLOWED_TYPES}")
     except UnicodeEncodeError:
         raise ValueSerializationError("a string in the value holds a lone surrogate, which UTF-8 cannot hold") from None
     except RecursionError:
         raise _too_deep() from None
+    except ValueSerializationError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, ValueSerializationError):
-            raise
-        raise ValueSerializationError(f"the value is not JSON: {error}") from None
+        raise _not_json(value, str(error)) from None
     if text.count("[") + text.count("{") > MAX_VALUE_DEPTH and depth_of(value, MAX_VALUE_DEPTH) > MAX_VALUE_DEPTH:
         raise _too_deep()
     return text
@@ -125,6 +123,10 @@ def depth_of(value: object, limit: int) -> int:
         ]
         deepest += 1
     return deepest
+
+
+def _not_json(value: object, otherwise: str) -> ValueSerializationError:
+    return ValueSerializationError(f"the value is not JSON: {describe_fault(value) or otherwise}")
 
 
 def _too_deep() -> ValueSerializationError:

@@ -7,7 +7,8 @@ another message or path than pydantic's use ``problem``, ``problem_at`` and ``re
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import isfinite
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +26,14 @@ _IN_KEY = "[key]"
 _PROBLEM = "problem"
 #: Error type: the message is a complete line and starts with the path.
 _LINE = "line"
+
+_PLAIN_WORDS = {
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+}
+_TRUTH_VALUES = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 
 _Location = tuple[int | str, ...]
 
@@ -97,11 +106,13 @@ def _reason(details: ErrorDetails, model: type[BaseModel] | None) -> str:
     if kind in _NOT_A_MAPPING:
         shown = f", not a {type(value).__name__}" if isinstance(value, str) else _shown(location, value)
         return f"it should be a mapping (key: value){shown}"
-    return _fix(details["msg"]) + _shown(location, value) + _number_hint(value)
+    return _fix(details["msg"]) + _shown(location, value) + _hint(kind, location, value)
 
 
 def _fix(message: str) -> str:
     text = message.removeprefix("Value error, ").replace("Input should", "it should")
+    for pydantics, plain in _PLAIN_WORDS.items():
+        text = text.replace(pydantics, plain)
     return text[:1].lower() + text[1:]
 
 
@@ -115,11 +126,35 @@ def _shown(location: _Location, value: object) -> str:
     return f", not a {type(value).__name__}"
 
 
-def _number_hint(value: object) -> str:
-    """Say how to write a number. The writer of 060 means 60, and YAML 1.1 reads 48."""
-    if not isinstance(value, str) or not is_old_number(value):
+def _hint(kind: str, location: _Location, value: object) -> str:
+    """Say how to write what YAML reads as another type."""
+    if not _shown(location, value):
         return ""
-    return "; write plain digits, without a leading zero or a colon"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f"; write '{value}' with quotes" if type(value) is int else "; write it with quotes"
+    if not isinstance(value, str):
+        return ""
+    # The writer of 060 means 60, and YAML 1.1 reads 48.
+    if is_old_number(value):
+        return "; write plain digits, without a leading zero or a colon"
+    meant = _meant(kind, value)
+    return f", which is text; write {meant} without quotes" if meant else ""
+
+
+def _meant(kind: str, text: str) -> str:
+    """Return how to write the number or the truth value that a text spells; "" if it spells none."""
+    if kind == "bool_type":
+        return _TRUTH_VALUES.get(text.strip().lower(), "")
+    if kind not in {"int_type", "float_type"}:
+        return ""
+    with suppress(ValueError):
+        return str(int(text))
+    with suppress(ValueError):
+        number = float(text)
+        if number.is_integer():
+            return str(int(number))
+        return str(number) if isfinite(number) and kind == "float_type" else ""
+    return ""
 
 
 def _known_keys(model: type[BaseModel] | None, location: _Location) -> str:

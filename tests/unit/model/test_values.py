@@ -6,7 +6,10 @@ import json
 import math
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
+from types import MappingProxyType
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -75,6 +78,10 @@ def test_known_texts(value: Any, text: str) -> None:
     assert exactly(decode_value(text)) == exactly(value)
 
 
+class Color(Enum):
+    RED = 1
+
+
 def cyclic() -> list[object]:
     value: list[object] = []
     value.append(value)
@@ -117,6 +124,34 @@ def test_values_that_are_not_json_are_refused(value: object) -> None:
     json.dumps(caught.value.args)
 
 
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ((1, 2), "it holds an object of type tuple; pass a list: list(...)"),
+        ({5}, "it holds an object of type set; pass a list: list(...)"),
+        (b"secret", "it holds an object of type bytes; pass text, such as base64"),
+        (datetime(2026, 1, 1), "it holds an object of type datetime; pass text: .isoformat()"),
+        (Decimal(1), "it holds an object of type Decimal; pass text, str(...), or a float"),
+        (uuid4(), "it holds an object of type UUID; pass text: str(...)"),
+        (Color.RED, "it holds an object of type Color; pass its .value"),
+        (MappingProxyType({}), "it holds an object of type mappingproxy; pass a dict: dict(...)"),
+        (object(), "it holds an object of type object; use only None, bool, int, float, str, list and dict"),
+        (math.nan, "it holds NaN or Infinity; pass None or a string instead"),
+        (10**5000, "it holds an integer of thousands of digits; pass it as text"),
+        ({7: "a"}, "a dict in it has a key of type int; JSON's keys are strings: use str(key)"),
+        ({("a", 7): "b"}, "a dict in it has a key of type tuple; JSON's keys are strings: use str(key)"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_an_error_says_what_is_wrong_in_a_value_and_what_to_write(part: object, told: str) -> None:
+    """It said that JSON would change something in this dict, and Python's own errors named no remedy."""
+    for value in (part, [part], {"fine": [1, None, "x", 0.5, True], "a": [{"secret": part}]}):
+        with pytest.raises(ValueSerializationError) as caught:
+            encode_value(value)
+        assert str(caught.value).startswith(f"the value is not JSON: {told}")
+        assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("leaf", [1, [], {}, "x", [[], []]])
 def test_nesting_is_bounded_by_containers(leaf: object) -> None:
     inner = {int: 0, str: 0, dict: 1, list: 2 if leaf else 1}[type(leaf)]
@@ -151,7 +186,7 @@ def test_an_encoded_value_is_encoded_once_and_does_not_show_its_value() -> None:
     assert encoded == EncodedValue({"a": ["secret"]}, '{"a":["secret"]}')
     assert EncodedValue.of(encoded) is encoded
     assert "secret" not in f"{encoded} {encoded!r} {[encoded]}"
-    with pytest.raises(ValueSerializationError, match="EncodedValue is not JSON"):
+    with pytest.raises(ValueSerializationError, match="it holds an object of type EncodedValue; use only None"):
         encode_value([encoded])
 
 

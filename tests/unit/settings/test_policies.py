@@ -95,7 +95,7 @@ _PERSONA = "policies.personas.p"
             f"{_PERSONA}.flag: unknown key; did you mean flags? known here: flags, namespaces, provider",
         ),
         (personas(p={"flags": ACCESS}), f"{_PERSONA}.flags: {_LIST} [{ACCESS}], not '{ACCESS}'"),
-        (personas(p={"flags": [1]}), f"{_PERSONA}.flags.0: it should be a valid string, not 1"),
+        (personas(p={"flags": [1]}), f"{_PERSONA}.flags.0: it should be text, not 1; write '1' with quotes"),
         (personas(p={"flags": [ACCESS, " "]}), f"{_PERSONA}.flags.1: it should not be blank, not ' '"),
         (
             personas(p={"namespaces": ["a"]}),
@@ -116,8 +116,8 @@ _PERSONA = "policies.personas.p"
             f"{_PERSONA}.namespaces.a.*.1: it should be 'read' or 'write', not 'delete'",
         ),
         (personas(p={"namespaces": {" ": []}}), f"{_PERSONA}.namespaces. .[key]: it should not be blank, not ' '"),
-        (personas(p={"provider": 5}), f"{_PERSONA}.provider: it should be a valid string, not 5"),
-        ({"default_persona": 5}, "policies.default_persona: it should be a valid string, not 5"),
+        (personas(p={"provider": 5}), f"{_PERSONA}.provider: it should be text, not 5; write '5' with quotes"),
+        ({"default_persona": 5}, "policies.default_persona: it should be text, not 5; write '5' with quotes"),
         (
             {"default_persona": "q"},
             "policies.default_persona: no persona is named 'q'; there are no personas",
@@ -140,7 +140,7 @@ _PERSONA = "policies.personas.p"
             " known here: default_persona, signing_key, security_key, security_certificate, security_cert_store,"
             " personas_file, personas",
         ),
-        ({"personas_file": 5}, "policies.personas_file: it should be a valid string, not 5"),
+        ({"personas_file": 5}, "policies.personas_file: it should be text, not 5; write '5' with quotes"),
         (
             {"personas_file": "/nowhere/personas.yaml"},
             "policies.personas_file: cannot read '/nowhere/personas.yaml': No such file or directory",

@@ -47,6 +47,26 @@ def postgres(**block: object) -> dict[str, Any]:
             "tools.kv_store.adapters.postgres.operation_retention_seconds:"
             " set maintenance.operation_retention_seconds instead",
         ),
+        (
+            {"facade": {"timeout_seconds": "15"}},
+            "facade.timeout_seconds: it should be a number, not '15', which is text; write 15 without quotes",
+        ),
+        (
+            {"facade": {"timeout_seconds": "1e3"}},
+            "facade.timeout_seconds: it should be a number, not '1e3', which is text; write 1000 without quotes",
+        ),
+        (
+            {"facade": {"sender_threads": "2"}},
+            "facade.sender_threads: it should be an integer, not '2', which is text; write 2 without quotes",
+        ),
+        (
+            {"facade": {"coalesce_calls": "no"}},
+            "facade.coalesce_calls: it should be true or false, not 'no', which is text; write false without quotes",
+        ),
+        ({"facade": {"timeout_seconds": "5s"}}, "facade.timeout_seconds: it should be a number, not '5s'"),
+        ({"facade": {"timeout_seconds": "inf"}}, "facade.timeout_seconds: it should be a number, not 'inf'"),
+        ({"queue": {"queue_name": 7}}, "queue.queue_name: it should be text, not 7; write '7' with quotes"),
+        ({"queue": {"queue_name": True}}, "queue.queue_name: it should be text, not True; write it with quotes"),
     ],
 )
 def test_one_problem_is_one_exact_line(data: dict[str, Any], line: str) -> None:
