@@ -6,6 +6,7 @@ delegate, and print. The package may import ``ops``, ``integrations`` and everyt
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -34,7 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The command line without the program's name; None takes the process's own.
     """
+    _open_closed_streams()
     sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _open_closed_streams() -> None:
+    """Open the standard streams that were closed (``>&-``), or a connection to a server would become one of them.
+
+    To read or write them fails, except for standard error: an error that cannot be told is still an exit code.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - it stays open
 
 
 def _exit_code(arguments: Sequence[str]) -> int:
@@ -51,10 +63,16 @@ def _exit_code(arguments: Sequence[str]) -> int:
         return 1
     except OSError as error:
         _discard_output()
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        return _fail(_reason(error))
     except (click.Abort, KeyboardInterrupt) as error:
         return _code_after_signal(error)
     return code if isinstance(code, int) else 0
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EBADF:
+        return "standard input or output is closed, and this command needs it"
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 
 def _code_after_signal(error: BaseException) -> int:

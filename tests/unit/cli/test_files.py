@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import yaml
 
 from kvworker.cli import main
 from kvworker.ops.database import open_adapter
+from kvworker.ops.entry_lines import parse_line, read_lines
 from kvworker.settings import Settings
 
 _LINE = '{"namespace":"ναμε","key":"key","value":"\\u2028 é 😀"}\n'
@@ -130,3 +132,48 @@ def test_export_writes_own_quotas(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "".join([*quotas, _LINE])
     assert run("export", str(file), "--namespace", "ναμε") == 0
     assert file.read_text(encoding="utf-8") == quotas[1] + _LINE
+
+
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [("export", ">&-"), ("namespaces", ">&-"), ("import -", "<&-"), ("set n k -", "<&-"), ("batch n -", "<&-")],
+)
+def test_a_closed_standard_stream_is_one_line(command: str, closed: str) -> None:
+    line = f"{sys.executable} -m kvworker {command} {closed}"
+    ended = subprocess.run(["/bin/sh", "-c", line], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    expected = "Error: standard input or output is closed, and this command needs it\n"
+    assert (ended.returncode, ended.stderr) == (1, expected)
+
+
+def test_a_command_that_needs_no_standard_stream_works_without_any(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    line = f"{sys.executable} -m kvworker export {file} <&- >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", line], timeout=60, check=False).returncode == 0
+    assert file.read_text(encoding="utf-8") == _LINE
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(gzip.compress(_LINE.encode()), "it is compressed"), (_LINE.encode("utf-16"), "it is UTF-16")],
+    ids=["gzip", "UTF-16"],
+)
+def test_a_file_that_holds_no_lines_is_one_error(
+    content: bytes, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(content)
+    assert run("import", str(file)) == 1
+    error = capsys.readouterr().err
+    assert problem in error
+    assert error.count("\n") == 1
+
+
+def test_lines_with_a_byte_order_mark_and_carriage_returns_are_read() -> None:
+    file = io.BytesIO(b'\xef\xbb\xbf{"namespace":"n","key":"a","value":1}\r\n{"namespace":"n","key":"b","value":2}\r\n')
+    parsed = [parse_line(line, 1000) for line in read_lines(file, 1000)]
+    assert [(line["key"], line["value"].value) for line in parsed] == [("a", 1), ("b", 2)]
+
+
+def test_a_long_line_is_cut_before_it_is_in_memory_and_the_next_one_is_read() -> None:
+    file = io.BytesIO(b"x" * 3_000_000 + b"\nnext\n" + b"y" * 11)
+    assert list(read_lines(file, 10)) == [b"x" * 11, b"next\n", b"y" * 11]
