@@ -238,7 +238,13 @@ def _worker(settings: Settings) -> str:
 
 def _each_worker(settings: Settings) -> Iterator[Finding]:
     """Report each worker by its name: another one may have answered the probe."""
-    fleet = ask_workers(settings)
+    try:
+        fleet = ask_workers(settings)
+    except Exception as error:  # noqa: BLE001 - the client libraries of brokers share no base class
+        detail = f"the workers cannot be asked one by one: {error}"
+        fix = "let this login publish on the broker's channels, or turn queue.remote_control off"
+        yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
+        return
     for worker in fleet.answers:
         if worker.problem:
             detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
