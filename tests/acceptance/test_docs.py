@@ -40,6 +40,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("document", [*filter(read_blocks, DOCUMENTS)], ids=document_id)
 def test_a_reader_gets_what_the_document_shows(document: Path, home: Path) -> None:
+    read_as_a_user(document, home)
+
+
+@pytest.mark.parametrize("name", ["langgraph", "mcp"])
+def test_a_page_shows_the_same_when_it_is_run_again(name: str, home: Path) -> None:
+    """Its snippets met the entries of the first run, and one ended with a traceback."""
+    for _ in range(2):
+        read_as_a_user(ROOT / "docs" / "how-to" / f"{name}.md", home)
+
+
+def read_as_a_user(document: Path, home: Path) -> None:
+    """Run every block of a document in a process of its own, and compare what it prints."""
     ports = {shown: str(free_port()) for shown in SHOWN_PORTS}
     replacements = {**ports, "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
     done = subprocess.run(
