@@ -14,6 +14,7 @@ them. There are two differences:
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -30,6 +31,7 @@ from kvworker.settings.sentinel_urls import SENTINEL_SCHEME
 logger = logging.getLogger(__name__)
 
 _MAX_IDLE = 64
+_CLAIM_POLL_SECONDS = 0.2
 
 
 def use_result_backend(app: Celery) -> None:
@@ -116,6 +118,22 @@ class ResultBackend(RedisBackend):
             redis.exceptions.RedisError: The server cannot be reached, or refuses the command.
         """
         self._store_result(task_id, self.encode_result(error, states.FAILURE), states.FAILURE)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any) -> None:
+        """Count a task as a part of its chord, and send the body after the last part, as Celery does.
+
+        Fault in Celery 5.7.0: the process that counts the last part claims the chord for some seconds, and if it is
+        killed before it has sent the body, the part that is delivered again finds the claim and gives up. Therefore
+        this waits until the claim has ended: the body is sent, or the claim has expired and is taken over. Not reported
+        upstream.
+        """
+        super().on_chord_part_return(request, state, result, propagate, **kwargs)
+        while request.group and _is_redelivered(request) and self._is_claimed(request.group):
+            time.sleep(_CLAIM_POLL_SECONDS)
+            super().on_chord_part_return(request, state, result, propagate, **kwargs)
+
+    def _is_claimed(self, group: str) -> bool:
+        return self.client.get(self.get_key_for_group(group, ".c")) not in {None, b"done"}
 
     def decode_result(self, payload: Any) -> Any:
         """Decode a stored result. One that cannot be decoded counts as missing, so that the real one replaces it.

@@ -19,6 +19,15 @@ class OperationRequest(Request):
     Flower then shows the state REFUSED, and counts no failure.
     """
 
+    def _success_was_stored(self) -> Any:
+        """Return what Celery takes for the end of a task whose process was killed: its stored success.
+
+        Fault in Celery 5.7.0: the process may have been killed before it counted the task as a part of its chord, which
+        then never ends. So a part of a chord is delivered again. The operation is replayed, and the part counted once.
+        Not reported upstream.
+        """
+        return False if self._context.chord else super()._success_was_stored()
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
         """End the task as Celery does, but for the event of a refusal."""
         error = exc_info.exception
