@@ -17,6 +17,8 @@ _AGAIN_WITH_ID: Final = (
 )
 _AGAIN_LATER: Final = "Call {tool} again with the same arguments, a little later. If it keeps failing, tell the user."
 _OPERATOR: Final = "Do not call again: only the operator of the key-value store can fix this. Tell the user."
+#: How the detail of an error starts if no repetition helps until an operator changes something.
+_PERMANENT: Final = (errors.LOGIN_REFUSED, errors.RESULTS_REFUSED)
 
 #: For each class, and for subclasses without an entry: whether a write changed anything, and the next step.
 _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
@@ -79,6 +81,8 @@ def describe(error: KVStoreError, tool: Tool) -> dict[str, Any]:
         "unknown"; and ``next``, the next step as an instruction.
     """
     changed, advice = next(_ADVICE[cls] for cls in type(error).__mro__ if cls in _ADVICE)
+    if isinstance(error, errors.QueueUnavailableError) and error.detail.startswith(_PERMANENT):
+        advice = _OPERATOR
     facts = _facts(error)
     if not tool.writes:
         # A read changes nothing, even if its outcome is unknown, and it has no operation id.

@@ -123,6 +123,16 @@ def test_the_advice_fits_the_error(error: KVStoreError, details: dict[str, objec
     assert advice in told["next"]
 
 
+@pytest.mark.parametrize("refused", [errors.LOGIN_REFUSED, errors.RESULTS_REFUSED])
+def test_a_refused_login_is_left_to_the_operator(refused: str) -> None:
+    """A model was told to call again a little later, which cannot help."""
+    error = errors.QueueUnavailableError("op-1", f"{refused}AuthenticationError: no such user")
+    for tool in ("kv_set", "kv_get"):
+        assert describe(error, TOOLS[tool])["error"]["next"].startswith("Do not call again")
+    away = errors.QueueUnavailableError("op-1", "ConnectionError: Connection refused")
+    assert describe(away, TOOLS["kv_set"])["error"]["next"].startswith("Call kv_set again")
+
+
 def test_a_refused_batch_shows_the_operations_own_error() -> None:
     told = describe(errors.BatchRefusedError(3, "VersionConflictError", ["n", "k", None, 2]), TOOLS["kv_batch"])[
         "error"
