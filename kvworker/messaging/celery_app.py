@@ -16,7 +16,7 @@ from kombu import Exchange, Queue
 from kvworker.messaging import wire
 from kvworker.messaging.application import Application
 from kvworker.messaging.certificates import sign_everything
-from kvworker.messaging.result_backend import use_result_backend
+from kvworker.messaging.result_backend import ResultBackend, use_result_backend
 from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.retries import MAX_PAUSE_SECONDS
 from kvworker.settings import Settings
@@ -57,7 +57,7 @@ def configure(app: Application, settings: Settings) -> None:
         **_worker_settings(settings),
         **_connection_settings(settings),
     )
-    use_result_backend(app)
+    use_result_backend(app, ResultBackend)
 
 
 def _wire_settings(settings: Settings) -> dict[str, Any]:
@@ -109,6 +109,9 @@ def _worker_settings(settings: Settings) -> dict[str, Any]:
         "result_backend_max_sleep_between_retries_ms": int(MAX_PAUSE_SECONDS * 1000),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # By default a worker ends if the broker refuses a command or closes a channel. A server whose memory is full,
+        # or that is a replica, does so for a while.
+        "broker_channel_error_retry": True,
         "timezone": "UTC",
         "enable_utc": True,
     }

@@ -34,15 +34,16 @@ _MAX_IDLE = 64
 _CLAIM_POLL_SECONDS = 0.2
 
 
-def use_result_backend(app: Celery) -> None:
-    """Make an application use this backend for each Redis URL.
+def use_result_backend(app: Celery, backend: type[ResultBackend]) -> None:
+    """Make an application use one of our backends for each Redis URL.
 
     The URL could name the class instead (``module:Class+redis://...``), but Celery would then show its password.
 
     Args:
         app: An application of ours.
+        backend: This class, or a subclass of it.
     """
-    path = f"{__name__}:{ResultBackend.__name__}"
+    path = f"{backend.__module__}:{backend.__name__}"
     app.loader.override_backends = dict.fromkeys(("redis", "rediss", SENTINEL_SCHEME), path)
 
 
@@ -52,21 +53,8 @@ class ResultBackend(RedisBackend):
 
     @cached_property
     def connections(self) -> RedisConnectionPool:
-        """The connections that results are stored on, made like those of the backend's own client."""
-        return RedisConnectionPool(self._new_connection, max_idle=_MAX_IDLE)
-
-    def check_login(self) -> None:
-        """Connect to the results' server, and disconnect.
-
-        Raises:
-            redis.exceptions.AuthenticationError: The server refuses user or password.
-            redis.exceptions.RedisError: The server cannot be reached.
-        """
-        connection = self._new_connection()
-        try:
-            connection.connect()
-        finally:
-            connection.disconnect()
+        """The connections that results are stored on."""
+        return RedisConnectionPool(self.new_connection, max_idle=_MAX_IDLE)
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         return {**super()._params_from_url(url, defaults), **self._transport_options.get("connection_parameters", {})}
@@ -149,7 +137,8 @@ class ResultBackend(RedisBackend):
         is_result = isinstance(meta, dict) and isinstance(meta.get("status"), str) and "result" in meta
         return meta if is_result else {"status": states.PENDING, "result": None}
 
-    def _new_connection(self) -> RedisConnection:
+    def new_connection(self) -> RedisConnection:
+        """Return a connection that is not connected yet, made like those of the backend's own client."""
         pool = self.client.connection_pool
         return pool.connection_class(**pool.connection_kwargs)
 

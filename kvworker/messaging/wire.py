@@ -47,6 +47,8 @@ STATS_KEY: Final = "kvworker"
 APPLY_MANY_TASK: Final = "kvworker.apply_many"
 #: The header that tells how long a message may wait in the queue.
 WAITING: Final = "kvworker"
+#: The beginning of the keys that count a message's redeliveries, on the results' server. Its id follows.
+REDELIVERY_COUNTS: Final = "kvworker.redelivered."
 #: The field of a coalesced message's answer that says that all its calls were too late.
 LATE: Final = "late"
 SIGNATURE: Final = "signature"

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from celery import Celery
-from redis import Redis
 from redis.exceptions import RedisError
 
 from kvworker.adapters import KeyValueStoreAdapter
@@ -22,6 +20,7 @@ from kvworker.errors import ConfigurationError, KVStoreError, OperationTimeoutEr
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.certificates import check_certificates
 from kvworker.messaging.connection_faults import has_answered, refused_login
+from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
 from kvworker.ops.fleet import Fleet, ask_workers
@@ -132,10 +131,12 @@ def _broker(settings: Settings) -> str:
 def _results(settings: Settings) -> str:
     shown = redacted_url(settings.queue.result_backend)
     try:
-        _results_client(make_celery(settings)).ping()
+        refusal = refusal_by_results(make_celery(settings).backend)
     except (RedisError, OSError) as error:
         fix = _queue_fix(error, "start the result backend", "queue.result_backend")
         raise CheckError(f"{shown}: {error}", fix) from error
+    if refusal is not None:
+        raise CheckError(f"{shown}: {refusal.reason}", refusal.advice)
     return shown
 
 
@@ -248,7 +249,8 @@ def _each_worker(settings: Settings) -> Iterator[Finding]:
     for worker in fleet.answers:
         if worker.problem:
             detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
-            fix = "start its database, or correct its tools.kv_store.adapters or what it names; it then continues"
+            fix = "start or correct what it names, or correct its tools.kv_store.adapters or queue.result_backend;"
+            fix += " it then continues"
             yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         else:
             yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")
@@ -273,11 +275,6 @@ def _difference_seconds(clock: Callable[[], float]) -> float:
     before = time.time()
     remote = clock()
     return remote - (before + time.time()) / 2
-
-
-def _results_client(app: Celery) -> Redis:
-    client: Redis = app.backend.client
-    return client
 
 
 #: The checks by name, in the order in which they run. Each gives the detail of its finding, or raises ``CheckError``.

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from kvworker.model import MAX_BATCH_ROWS
 from kvworker.settings.base import Block
-from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, speaks_redis
+from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, server_of, speaks_redis
 
 # Ten years. A longer time is a mistake, and a shorter one can always be added to today's date.
 _MAX_SECONDS = 315_360_000
@@ -93,6 +93,11 @@ class QueueSettings(Block):
         default=True,
         description="Let anyone who reaches the broker query and control workers (`celery inspect`, `celery control`).",
     )
+
+    @property
+    def shares_server(self) -> bool:
+        """Whether queue and results are on one server, whatever their database numbers and users are."""
+        return server_of(self.broker_url) == server_of(self.result_backend)
 
     @field_validator("broker_url")
     @classmethod

@@ -34,6 +34,12 @@ _SECRET_PARAMETER = re.compile(
 )
 
 
+def server_of(url: str) -> str:
+    """Return which server a URL of a broker or of results names: its hosts and ports, or the path of its socket."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] or parts.path
+
+
 def redacted_url(url: str) -> str:
     """Mask every password in a URL, in the user part and in parameters, for logs and messages."""
     return _SECRET_PARAMETER.sub(r"\1***", _USER_INFO.sub(r"://\1:***@", url))

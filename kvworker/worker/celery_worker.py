@@ -11,7 +11,6 @@ from celery.apps.worker import Worker
 from celery.backends import base as base_backend
 from celery.backends import redis as redis_backend
 from celery.concurrency import get_implementation
-from celery.concurrency.prefork import TaskPool
 from celery.platforms import EX_FAILURE
 from celery.signals import worker_init, worker_process_shutdown, worker_shutdown
 from celery.utils.log import get_logger
@@ -24,11 +23,14 @@ from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnec
 from kvworker.messaging.celery_app import configure
 from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
+from kvworker.messaging.result_backend import use_result_backend
+from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.wire import STATS_KEY
 from kvworker.worker.consumer import RobustConsumer
-from kvworker.worker.prefork import PreforkPool
+from kvworker.worker.pools import settling_pool
 from kvworker.worker.readiness import Readiness
 from kvworker.worker.remote_control import RobustControl
+from kvworker.worker.result_storage import WorkerResultBackend
 from kvworker.worker.runtime import Runtime
 from kvworker.worker.strategy import CheckedTask
 from kvworker.worker.unacked import UnackedRecord
@@ -77,10 +79,9 @@ class QuietWorker(Worker):
     readiness: Readiness
 
     def setup_defaults(self, **kwargs: Any) -> None:
-        """Set Celery's defaults, with our prefork pool in place of Celery's."""
+        """Set Celery's defaults, with our pool in place of Celery's."""
         super().setup_defaults(**kwargs)
-        if get_implementation(self.pool_cls) is TaskPool:
-            self.pool_cls = PreforkPool
+        self.pool_cls = settling_pool(get_implementation(self.pool_cls))
 
     def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
         """Return Celery's worker arguments with the traffic between workers turned off."""
@@ -97,7 +98,7 @@ class QuietWorker(Worker):
         runtime: Runtime = self.app.runtime
         for notice in (*runtime.settings.choices, *ignored_variables(os.environ)):
             logger.warning("%s", notice)
-        self.readiness = Readiness(runtime.settings, self.app.backend.check_login)
+        self.readiness = Readiness(runtime.settings, partial(refusal_by_results, self.app.backend))
         try:
             self.readiness.check_at_start()
         except KVStoreError as error:
@@ -138,6 +139,7 @@ def make_worker_application(settings: Settings) -> WorkerApplication:
     """Make the current Celery application for a worker with these settings; it has no tasks of ours yet."""
     app = WorkerApplication("kvworker", set_as_current=False)
     configure(app, settings)
+    use_result_backend(app, WorkerResultBackend)
     app.set_current()
     app.Worker = app.subclass_with_self(QuietWorker)
     app.conf.worker_consumer = f"{RobustConsumer.__module__}:{RobustConsumer.__name__}"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from amqp.exceptions import AccessRefused, PreconditionFailed
 from celery import signals
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import NotRegistered
+from celery.platforms import EX_FAILURE
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
+from redis.exceptions import NoPermissionError
 
 from kvworker.messaging.amqp_transport import HEARTBEAT_SECONDS
 from kvworker.messaging.checked_message import RefusedContentError
@@ -27,6 +31,10 @@ _CONNECT_PAUSES: Final = {
     "interval_step": 2 * FIRST_PAUSE_SECONDS,
     "interval_max": MAX_PAUSE_SECONDS,
 }
+#: The pause after the broker refused what a worker needs in order to consume.
+_REFUSED_PAUSE_SECONDS: Final = 1.0
+#: Refusals that stay until somebody changes something: of rights, and of a queue that exists with other arguments.
+_LASTING_REFUSALS: Final = (AccessRefused, NoPermissionError, PreconditionFailed)
 #: Brokers close the connection if a control command names another.
 _EXCHANGE_TYPES: Final = (None, "direct", "topic", "fanout", "headers")
 
@@ -57,6 +65,7 @@ class RobustConsumer(Consumer):
             # heartbeats are sent, so a long one would cost the connection.
             self.amqheartbeat = HEARTBEAT_SECONDS
         self._withheld: list[str] = []
+        self._was_ready = False
         self.follow_readiness()
         self.controller.readiness.watch(partial(self.call_soon, self.follow_readiness))
         super().start()
@@ -64,7 +73,23 @@ class RobustConsumer(Consumer):
     def on_ready(self) -> None:
         """Follow what became known while there was no connection."""
         super().on_ready()
+        self._was_ready = True
         self.follow_readiness()
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Continue after a lost connection, and pause first if the broker refused what a worker needs.
+
+        Raises:
+            SystemExit: It refused so at the start, and will until somebody changes something.
+        """
+        if not isinstance(exc, self.channel_errors):
+            super().on_connection_error_after_connected(exc)
+        elif isinstance(exc, _LASTING_REFUSALS) and not self._was_ready:
+            logger.critical("this worker cannot serve: the broker refuses what it needs to consume: %s", exc)
+            raise SystemExit(EX_FAILURE)
+        else:
+            logger.error("the broker refuses what this worker needs to consume, trying again: %s", exc)
+            time.sleep(_REFUSED_PAUSE_SECONDS)
 
     def follow_readiness(self) -> None:
         """Consume from the worker's queues if its adapters work, and from none otherwise.

@@ -1,7 +1,7 @@
 """Whether a worker can serve: it consumes only while its own adapters work, and it may store results.
 
 A worker that took messages while its database is away would fail the calls that a healthy worker could answer. One
-whose login the results' server refuses would apply operations, and leave their callers without an answer.
+that the results' server refuses would apply operations, and leave their callers without an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from selectors import EVENT_READ, DefaultSelector
 from typing import TYPE_CHECKING, Final
 
 from celery.utils.log import get_logger
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from kvworker.adapters import create_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
@@ -22,6 +22,7 @@ from kvworker.errors import ConfigurationError, KVStoreError, StoreUnavailableEr
 from kvworker.settings.adapters import SqlAdapterSettings
 
 if TYPE_CHECKING:
+    from kvworker.messaging.result_checks import Refusal
     from kvworker.settings import Settings
 
 logger = get_logger(__name__)
@@ -56,17 +57,19 @@ class Readiness:
 
     Args:
         settings: The settings of the adapters.
-        check_results: Logs in to the results' server; raises redis-py's errors.
+        refusal_by_results: Returns what the results' server refuses; raises redis-py's errors if it is away.
 
     Attributes:
-        problem: Why an operation would fail here, without a password; "" while the adapters work.
+        problem: Why an operation would fail here, without a password; "" while it would not.
     """
 
-    def __init__(self, settings: Settings, check_results: Callable[[], object]) -> None:
+    def __init__(self, settings: Settings, refusal_by_results: Callable[[], Refusal | None]) -> None:
         self.problem = ""
         self._settings = settings
-        self._check_results = check_results
+        self._refusal_by_results = refusal_by_results
         self._was_ready = False
+        # Each message that is consumed then frees memory, so the server would stay full if this worker stopped.
+        self._queue_is_there = settings.queue.shares_server
         # Children of the pool inherit the pipe, so that they can report a failure to the main process.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -125,20 +128,19 @@ class Readiness:
         return self._set("")
 
     def _check_adapters(self) -> None:
-        self._check_login()
+        self._check_results()
         check_adapters(self._settings, may_migrate=not self._was_ready)
         self._was_ready = True
 
-    def _check_login(self) -> None:
-        """Check that the results' server admits this worker. While it is away, results wait in the worker."""
+    def _check_results(self) -> None:
+        """Check that the results' server lets this worker store results. While it is away, they wait in the worker."""
         try:
-            self._check_results()
-        except AuthenticationError as error:
-            raise ConfigurationError(
-                f"the results' server refuses the login: correct user and password of queue.result_backend ({error})"
-            ) from error
+            refusal = self._refusal_by_results()
         except (RedisError, OSError):
             return
+        if refusal is not None and not (refusal.is_full and self._queue_is_there):
+            kind = ConfigurationError if refusal.lasts else StoreUnavailableError
+            raise kind(f"{refusal.reason}: {refusal.advice}")
 
     def _set(self, problem: str) -> bool:
         before, self.problem = self.problem, problem

@@ -29,7 +29,7 @@ from kvworker.errors import (
 )
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.signing import MessageSigner
-from kvworker.messaging.wire import Request, decode_many, decode_request, encode_result
+from kvworker.messaging.wire import REDELIVERY_COUNTS, Request, decode_many, decode_request, encode_result
 from kvworker.model import OperationResult
 from kvworker.retries import BACKOFF
 from kvworker.settings import Settings
@@ -254,9 +254,9 @@ class Runtime:
 
     def _count_redelivery(self, task_id: str) -> int:
         """Count in the result backend's Redis, which every worker can read."""
-        key = f"kvworker.redelivered.{task_id}"
+        key = f"{REDELIVERY_COUNTS}{task_id}"
         try:
-            with self.app.backend.client.pipeline() as pipeline:
+            with self.app.backend.client.pipeline(transaction=False) as pipeline:
                 pipeline.incr(key)
                 pipeline.expire(key, int(self.settings.maintenance.operation_retention_seconds))
                 return int(pipeline.execute()[0])

@@ -153,10 +153,17 @@ class UnackedRecord(QoS):
             self._waiting[delivery_tag] = _seconds_of(message.headers["eta"])
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
-        """Put back the messages of lost workers. kombu calls this at intervals."""
+        """Put back the messages of lost workers. kombu calls this at intervals.
+
+        Fault in kombu 5.7.0: a server whose memory is full, or that became a replica, refuses this, and a worker that
+        starts ends. Not reported upstream.
+        """
         if self._waiting and time.monotonic() >= self._renew_at:
             self._renew()
-        super().restore_visible(*arguments, **options)
+        try:
+            super().restore_visible(*arguments, **options)
+        except ResponseError as error:
+            logger.error("the broker refuses to put back the messages of lost workers: %s", error)  # noqa: TRY400
 
     def _renew(self) -> None:
         """Renew the records of messages that wait for their time. An acknowledged message has none any more."""

@@ -10,11 +10,8 @@ import pytest
 from billiard.pool import Worker as Child
 from celery.concurrency.asynpool import AsynPool, ResultHandler
 from celery.concurrency.prefork import TaskPool
-from celery.concurrency.thread import TaskPool as ThreadPool
 
-from kvworker import Settings
 from kvworker.worker.prefork import PreforkPool, ReleasingPool, ReleasingResultHandler
-from tasks.application import make_worker_app
 
 
 def child_may_exit(handler_class: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -38,17 +35,6 @@ def child_may_exit(handler_class: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
 def test_a_child_does_not_wait_for_a_worker_that_reads_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not child_may_exit(ResultHandler, monkeypatch), "Celery no longer has this fault, so our pool can go"
     assert child_may_exit(ReleasingResultHandler, monkeypatch)
-
-
-@pytest.mark.parametrize(
-    ("given", "used"),
-    [("prefork", PreforkPool), (TaskPool, PreforkPool), (None, PreforkPool), (ThreadPool, ThreadPool)],
-)
-def test_a_worker_of_ours_uses_our_prefork_pool(given: Any, used: Any) -> None:
-    app = make_worker_app(Settings())
-    worker = app.Worker.__new__(app.Worker)
-    worker.setup_defaults(pool=given)
-    assert worker.pool_cls is used
 
 
 def test_celerys_own_pool_is_unchanged() -> None:

@@ -38,7 +38,7 @@ def test_only_the_first_success_may_migrate(tmp_path: Path) -> None:
 
 
 def test_a_problem_and_its_end_are_noticed(file: Path) -> None:
-    readiness, changes = Readiness(make_settings(file), bool), list[str]()
+    readiness, changes = Readiness(make_settings(file), lambda: None), list[str]()
     readiness.check_at_start()
     readiness.watch(lambda: changes.append(readiness.problem))
     try:

@@ -1,0 +1,55 @@
+"""How a worker stores results: what it cannot store goes back to the queue with its message.
+
+Fault in Celery 5.7.0: if the server refuses a result, the worker tries to store that error in its place, which fails as
+well. The message is acknowledged without an answer, or in the pools of threads it is never settled. Not reported
+upstream.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery.exceptions import BackendStoreError, Reject
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError, ResponseError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from kvworker.messaging.result_backend import ResultBackend
+from kvworker.retries import BACKOFF
+
+logger = get_logger(__name__)
+
+#: How often a refused result is stored again before its message goes back: for about two seconds. The worker finds out
+#: meanwhile that it must not consume. A server that is away is tried for longer, ``result_backend_max_retries``.
+_ATTEMPTS: Final = 8
+
+
+class WorkerResultBackend(ResultBackend):
+    """The result backend of workers."""
+
+    def store_result(self, task_id: str, result: Any, state: str, *arguments: Any, **options: Any) -> Any:
+        """Store a result. Its operation may be applied, so no other result can take its place.
+
+        Raises:
+            celery.exceptions.Reject: The server refuses it, or cannot be reached for a while. The message goes back,
+                and whoever receives it next stores what was recorded of its operation.
+        """
+        try:
+            try:
+                return super().store_result(task_id, result, state, *arguments, **options)
+            except ResponseError:
+                self.app.runtime.on_unavailable()
+            again = Retrying(
+                retry=retry_if_exception_type(ResponseError),
+                wait=BACKOFF,
+                stop=stop_after_attempt(_ATTEMPTS),
+                reraise=True,
+            )
+            return again(super().store_result, task_id, result, state, *arguments, **options)
+        except (RedisError, OSError, BackendStoreError) as error:
+            cause = error.__cause__ if isinstance(error, BackendStoreError) else error
+            if not isinstance(cause, RedisError | OSError):
+                raise  # the result itself cannot be stored, and the next worker could not either
+            reason = f"the result of {task_id} cannot be stored, so its message goes back to the queue: {cause}"
+            logger.error("%s", reason)  # noqa: TRY400 - a traceback adds nothing
+            raise Reject(reason, requeue=True) from error
