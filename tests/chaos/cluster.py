@@ -232,7 +232,9 @@ class Cluster:
         return url
 
     def _worker(self, name: str, arguments: tuple[str, ...], environ: Mapping[str, str] | None = None) -> WorkerNode:
-        return WorkerNode(self.directory, {**self._environ(), **(environ or {})}, list(arguments), name=name)
+        worker = WorkerNode(self.directory, {**self._environ(), **(environ or {})}, list(arguments), name=name)
+        worker.can_fork &= not self.needs.own_memory
+        return worker
 
     def _environ(self) -> dict[str, str]:
         return {"KVWORKER_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}

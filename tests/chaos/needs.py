@@ -31,7 +31,8 @@ class Needs:
     own_role: bool = False
     #: The size of PostgreSQL's file system; 0 for the normal one.
     disk_mb: int = 0
-
+    #: True if the workers' memory is measured. A forked worker takes over its parent's memory, page by page.
+    own_memory: bool = False
     #: True if PostgreSQL has a synchronous standby.
     has_standby: bool = False
 

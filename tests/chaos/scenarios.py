@@ -195,7 +195,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "soak",
         "no fault, but 201 namespaces and 8 workers for a long time: memory, connections and files stay flat",
         soak.sample,
-        needs=Needs(workers=(THREADS,) * 8, beats=1),
+        needs=Needs(workers=(THREADS,) * 8, beats=1, own_memory=True),
         expects=(expect.no_call_fails, soak.usage_is_flat),
         pause_seconds=(4.0, 6.0),
         pace=_PATIENT,

@@ -145,11 +145,12 @@ class CeleryNode(ProcessNode):
     def __init__(self, name: str, arguments: list[str], *, directory: Path, environ: Mapping[str, str]) -> None:
         super().__init__(name, celery_command(arguments[0], arguments[1:]), directory=directory, environ=environ)
         self._arguments = arguments
-        # Another path may hold modules that Python imports at its start.
-        self._can_fork = environ.get("PYTHONPATH") == str(ROOT)
+        #: Whether to fork the process from one that has imported the libraries, which saves time. Another path may
+        #: hold modules that Python imports at its start.
+        self.can_fork = environ.get("PYTHONPATH") == str(ROOT)
 
     def _launch(self) -> subprocess.Popen[bytes] | ForkedProcess:
-        if not self._can_fork:
+        if not self.can_fork:
             return super()._launch()
         return forked_celery(self._arguments, self._directory, self._environ, self._log_path)
 
