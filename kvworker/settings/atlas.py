@@ -19,6 +19,7 @@ from kvworker.settings.environment import (
     OTHER_URL_VARIABLE,
     REUSE_VARIABLE,
     URL_VARIABLE,
+    given_as,
     value_at,
     variables_in_use,
 )
@@ -44,7 +45,7 @@ def atlas_choices(
     in_use = variables_in_use(whole, environ)
     for name in (OTHER_URL_VARIABLE, OTHER_REUSE_VARIABLE, CONVERSATION_VARIABLE):
         if name in in_use:
-            yield f"{name} stands in for {'.'.join(FALLBACKS[name])}"
+            yield f"{given_as(name, environ)} stands in for {'.'.join(FALLBACKS[name])}"
     if is_blank(value_at(whole, CONVERSATION_URL)) and not is_blank(value_at(whole, OTHER_CONVERSATION_URL)):
         yield f"{'.'.join(OTHER_CONVERSATION_URL)} stands in for {'.'.join(CONVERSATION_URL)}"
     if store.default_adapter == "postgres":
@@ -64,7 +65,7 @@ def _database_choices(
         if postgres.reuse_conversation_store is None and has_conversation_url:
             yield f"the store uses the database of {_POSTGRES}.url and not the conversation store's"
     elif postgres.reuse_conversation_store:
-        for name in (URL_VARIABLE, OTHER_URL_VARIABLE):
+        for name in (URL_VARIABLE, f"{URL_VARIABLE}_FILE", OTHER_URL_VARIABLE, f"{OTHER_URL_VARIABLE}_FILE"):
             if not is_blank(environ.get(name)):
                 yield f"{name} is ignored: {_POSTGRES}.reuse_conversation_store: true chooses the conversation store's"
 

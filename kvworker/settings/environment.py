@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from kvworker.errors import ConfigurationError
 from kvworker.settings.base import is_blank
 
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
+BROKER_VARIABLE = "KVWORKER_BROKER_URL"
+RESULTS_VARIABLE = "KVWORKER_RESULT_BACKEND"
 URL_VARIABLE = "ATLAS_KV_STORE_URL"
 REUSE_VARIABLE = "ATLAS_KV_REUSE_CONVERSATION"
 #: Other names of the same, which ATLAS reads as well. The documented ones win.
@@ -27,6 +31,8 @@ OTHER_CONVERSATION_URL = ("conversation_database", "url")
 #: Each variable and the setting that it is the fallback for. If several are for one setting, the first one wins.
 FALLBACKS: dict[str, tuple[str, ...]] = {
     SIGNING_KEY_VARIABLE: ("policies", "signing_key"),
+    BROKER_VARIABLE: ("queue", "broker_url"),
+    RESULTS_VARIABLE: ("queue", "result_backend"),
     URL_VARIABLE: _URL,
     REUSE_VARIABLE: _REUSE,
     "ATLAS_KV_NAMESPACE_QUOTA_BYTES": (*_POSTGRES, "namespace_quota_bytes"),
@@ -38,6 +44,16 @@ FALLBACKS: dict[str, tuple[str, ...]] = {
     OTHER_REUSE_VARIABLE: _REUSE,
     CONVERSATION_VARIABLE: CONVERSATION_URL,
 }
+
+#: Variables that may hold a secret. The variable of the same name with ``_FILE`` names a file that holds it instead.
+SECRET_VARIABLES = (
+    SIGNING_KEY_VARIABLE,
+    BROKER_VARIABLE,
+    RESULTS_VARIABLE,
+    URL_VARIABLE,
+    OTHER_URL_VARIABLE,
+    CONVERSATION_VARIABLE,
+)
 
 
 def value_at(data: object, path: Sequence[str]) -> Any:
@@ -57,16 +73,26 @@ def variables_in_use(data: Mapping[Any, Any], environ: Mapping[str, str]) -> dic
 
     A file that names a database, or reuses the conversation store's, has chosen between the two. The variable for the
     other choice does not apply then.
+
+    Raises:
+        ConfigurationError: A file that a variable names cannot be read, or a variable is given both ways.
     """
     reuses = value_at(data, _REUSE) is True
     names_database = not is_blank(value_at(data, _URL))
     decided: set[tuple[str, ...]] = {_URL} if reuses else {_REUSE} if names_database else set()
     in_use: dict[str, str] = {}
     for name, path in FALLBACKS.items():
-        if not is_blank(environ.get(name)) and path not in decided and is_blank(value_at(data, path)):
-            in_use[name] = environ[name].strip()
+        if path in decided or not is_blank(value_at(data, path)):
+            continue
+        if value := _value_of(name, environ):
+            in_use[name] = value
             decided.add(path)
     return in_use
+
+
+def given_as(name: str, environ: Mapping[str, str]) -> str:
+    """Return the name of the variable that gives a value: this one, or the one that names a file."""
+    return name if not is_blank(environ.get(name)) else f"{name}_FILE"
 
 
 def with_fallbacks(data: Mapping[Any, Any], environ: Mapping[str, str]) -> Mapping[Any, Any]:
@@ -84,6 +110,25 @@ def with_fallbacks(data: Mapping[Any, Any], environ: Mapping[str, str]) -> Mappi
     for name, value in read_variables(in_use).items():
         data = _with_value(data, FALLBACKS[name], value)
     return data
+
+
+def _value_of(name: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(name, "").strip()
+    file = environ.get(f"{name}_FILE", "").strip() if name in SECRET_VARIABLES else ""
+    if value and file:
+        raise ConfigurationError(f"{name} and {name}_FILE are both set; unset one of them")
+    return _read_secret(f"{name}_FILE", Path(file)) if file else value
+
+
+def _read_secret(name: str, file: Path) -> str:
+    try:
+        secret = file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{name}: cannot read {str(file)!r}: {reason}") from error
+    if not secret:
+        raise ConfigurationError(f"{name}: the file {str(file)!r} is empty")
+    return secret
 
 
 def with_conversation_database(data: Mapping[Any, Any], whole: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from kvworker.settings.base import Block
 from kvworker.settings.config_file import read_configuration
-from kvworker.settings.environment import FALLBACKS, value_at, variables_in_use
+from kvworker.settings.environment import FALLBACKS, given_as, value_at, variables_in_use
 from kvworker.settings.root import Settings
 from kvworker.settings.urls import redacted_url
 
@@ -48,7 +48,7 @@ def effective_settings(path: Path | None, environ: Mapping[str, str]) -> Effecti
     """
     data, file = read_configuration(path, environ)
     settings = Settings.from_mapping(data, environ=environ, directory=file.parent if file else None)
-    variables = {FALLBACKS[name]: name for name in variables_in_use(data, environ)}
+    variables = {FALLBACKS[name]: given_as(name, environ) for name in variables_in_use(data, environ)}
     values = _masked_values(settings)
     origins = {
         setting: variables.get(setting)

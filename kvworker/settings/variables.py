@@ -19,7 +19,7 @@ from kvworker.settings.adapters import GlobalQuotaBytes, PoolOverflow, PoolSize,
 from kvworker.settings.environment import OTHER_REUSE_VARIABLE, OTHER_URL_VARIABLE, REUSE_VARIABLE, URL_VARIABLE
 from kvworker.settings.policies import check_signing_key
 from kvworker.settings.problems import refuse, translated
-from kvworker.settings.urls import database_url_problem
+from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, database_url_problem, queue_url
 
 _MAX_LENGTH = 50
 _BOOLEANS = {
@@ -32,6 +32,14 @@ def _check_url(text: str) -> str:
     if problem := database_url_problem("postgres", text):
         raise ValueError(problem)
     return text
+
+
+def _check_broker(text: str) -> str:
+    return queue_url(text, BROKER_SCHEMES)
+
+
+def _check_results(text: str) -> str:
+    return queue_url(text, REDIS_SCHEMES)
 
 
 def _boolean(text: str) -> bool:
@@ -59,6 +67,10 @@ class _Variables(BaseSettings):
 
     signing_key: Annotated[str | None, AfterValidator(check_signing_key)] = Field(
         default=None, alias="KVWORKER_SIGNING_KEY"
+    )
+    broker_url: Annotated[str | None, AfterValidator(_check_broker)] = Field(default=None, alias="KVWORKER_BROKER_URL")
+    result_backend: Annotated[str | None, AfterValidator(_check_results)] = Field(
+        default=None, alias="KVWORKER_RESULT_BACKEND"
     )
     url: Annotated[str | None, AfterValidator(_check_url)] = Field(default=None, alias="ATLAS_KV_STORE_URL")
     reuse: Annotated[bool | None, BeforeValidator(_boolean)] = Field(default=None, alias="ATLAS_KV_REUSE_CONVERSATION")

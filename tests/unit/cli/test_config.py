@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kvworker.settings import Settings
-from kvworker.settings.environment import FALLBACKS
+from kvworker.settings.environment import FALLBACKS, SECRET_VARIABLES
 from kvworker.settings.schema import configuration_schema, personas_schema
 from tests.unit.cli.conftest import Kvworker
 
@@ -22,7 +22,7 @@ LONG_SECRET = f"{SECRET}-and-long-enough"
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in FALLBACKS:
+    for name in (*FALLBACKS, *(f"{name}_FILE" for name in SECRET_VARIABLES)):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -72,15 +72,23 @@ def test_no_secret_of_the_file_is_printed(
     [
         ("ATLAS_KV_STORE_URL", f"postgresql://u:{SECRET}@h/d"),
         ("KVWORKER_SIGNING_KEY", LONG_SECRET),
+        ("KVWORKER_BROKER_URL", f"redis://:{SECRET}@h/1"),
+        ("KVWORKER_RESULT_BACKEND", f"redis://:{SECRET}@h/1"),
     ],
 )
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_no_secret_of_the_environment_is_printed(
-    kvworker: Kvworker, monkeypatch: pytest.MonkeyPatch, name: str, text: str, form: tuple[str, ...]
+    kvworker: Kvworker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: str, form: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv(name, text)
     ran = kvworker("config", "show", *form)
     assert name in ran.out
+    assert SECRET not in ran.out + ran.err
+    monkeypatch.delenv(name)
+    (tmp_path / "secret").write_text(text)
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+    ran = kvworker("config", "show", *form)
+    assert f"{name}_FILE" in ran.out
     assert SECRET not in ran.out + ran.err
 
 
