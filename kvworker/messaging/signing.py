@@ -75,8 +75,8 @@ class MessageSigner:
         """
         if self._settings.has_certificates and payload.get(TASK) != tool.task_name:
             raise log_denial(payload.get("persona"), tool.name, payload.get("namespace"), MISNAMED)
-        key = self._settings.signing_key
-        if key and not is_signed(key.get_secret_value(), tool.task_name, payload):
+        keys = [key.get_secret_value() for key in self._settings.accepted_signing_keys]
+        if keys and not any(is_signed(key, tool.task_name, payload) for key in keys):
             raise log_denial(payload.get("persona"), tool.name, payload.get("namespace"), UNSIGNED)
 
 

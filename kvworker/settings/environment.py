@@ -11,6 +11,7 @@ from kvworker.settings.base import is_blank
 
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
+PREVIOUS_KEYS_VARIABLE = "KVWORKER_PREVIOUS_SIGNING_KEYS"
 BROKER_VARIABLE = "KVWORKER_BROKER_URL"
 RESULTS_VARIABLE = "KVWORKER_RESULT_BACKEND"
 URL_VARIABLE = "ATLAS_KV_STORE_URL"
@@ -31,6 +32,7 @@ OTHER_CONVERSATION_URL = ("conversation_database", "url")
 #: Each variable and the setting that it is the fallback for. If several are for one setting, the first one wins.
 FALLBACKS: dict[str, tuple[str, ...]] = {
     SIGNING_KEY_VARIABLE: ("policies", "signing_key"),
+    PREVIOUS_KEYS_VARIABLE: ("policies", "previous_signing_keys"),
     BROKER_VARIABLE: ("queue", "broker_url"),
     RESULTS_VARIABLE: ("queue", "result_backend"),
     URL_VARIABLE: _URL,
@@ -48,6 +50,7 @@ FALLBACKS: dict[str, tuple[str, ...]] = {
 #: Variables that may hold a secret. The variable of the same name with ``_FILE`` names a file that holds it instead.
 SECRET_VARIABLES = (
     SIGNING_KEY_VARIABLE,
+    PREVIOUS_KEYS_VARIABLE,
     BROKER_VARIABLE,
     RESULTS_VARIABLE,
     URL_VARIABLE,

@@ -29,9 +29,10 @@ from kvworker.settings.stray_keys import near_misses, slid_keys
 from kvworker.settings.yaml_file import read_file
 
 
-def _listed(example: str) -> BeforeValidator:
+def listed(example: str) -> BeforeValidator:
+    """Return a validator that refuses a value that is not a list, and shows an example of one."""
+
     def check(value: object) -> object:
-        """Refuse a value that is not a list, and show an example of one."""
         if not isinstance(value, list | tuple):
             raise ValueError(f"it should be a list, such as {example}")  # noqa: TRY004 - pydantic reports only these
         return value
@@ -75,8 +76,8 @@ AT_LEAST_ONE: Final[JsonDict] = {"minProperties": 1}
 _VISIBLE = Field(json_schema_extra={"pattern": r"\S"})
 _Name = Annotated[str, AfterValidator(_not_blank), _VISIBLE]
 # Only the items are strict: YAML gives lists, and they become tuples.
-_Flags = Annotated[tuple[_Name, ...], Field(strict=False), _listed("[type.system.kv_store_access]")]
-_Rights = Annotated[tuple[Literal["read", "write"], ...], Field(strict=False), _listed("[read, write]")]
+_Flags = Annotated[tuple[_Name, ...], Field(strict=False), listed("[type.system.kv_store_access]")]
+_Rights = Annotated[tuple[Literal["read", "write"], ...], Field(strict=False), listed("[read, write]")]
 _Namespaces = Annotated[dict[_Name, _Rights] | None, BeforeValidator(_is_mapping)]
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from kvworker.settings.base import Block
-from kvworker.settings.personas import AT_LEAST_ONE, Personas, PersonasFile, PersonasFileSetting, path_in
+from kvworker.settings.personas import AT_LEAST_ONE, Personas, PersonasFile, PersonasFileSetting, listed, path_in
 from kvworker.settings.problems import problem, refuse, translated
 from kvworker.wording import did_you_mean
 
@@ -70,6 +70,11 @@ class PoliciesSettings(Block):
         description="A secret of at least 16 bytes that callers and workers share. It signs messages; a worker that has"
         " it refuses every operation whose message lacks its signature.",
     )
+    previous_signing_keys: Annotated[tuple[_SigningKey, ...], listed("[the-key-before-this-one]")] = Field(
+        default=(),
+        strict=False,
+        description="Keys whose signatures workers still accept, while callers change to signing_key.",
+    )
     security_key: _File | None = Field(
         default=None,
         description="The private key (RSA, PEM, no password) that signs messages and results by Celery's message"
@@ -90,6 +95,13 @@ class PoliciesSettings(Block):
         description="One block for each persona, by name.",
         json_schema_extra=AT_LEAST_ONE,
     )
+
+    @field_validator("previous_signing_keys")
+    @classmethod
+    def _check_needed(cls, keys: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        if keys and info.data.get("signing_key", "invalid") is None:
+            refuse([f"{_PATH}.previous_signing_keys: they have no effect without {_PATH}.signing_key"])
+        return keys
 
     @field_validator("security_cert_store")
     @classmethod
@@ -129,6 +141,11 @@ class PoliciesSettings(Block):
             return handler(data)
         with translated(_PATH, cls):
             return handler(data)
+
+    @property
+    def accepted_signing_keys(self) -> tuple[SecretStr, ...]:
+        """The keys whose signatures a worker accepts; none if it needs no signature."""
+        return (self.signing_key, *self.previous_signing_keys) if self.signing_key else ()
 
     @property
     def has_certificates(self) -> bool:

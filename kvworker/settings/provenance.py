@@ -110,7 +110,7 @@ def _masked(value: object) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, tuple):
-        return list(value)
+        return [HIDDEN if isinstance(item, SecretStr) else item for item in value]
     return redacted_url(value) if isinstance(value, str) else value
 
 

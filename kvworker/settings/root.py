@@ -228,4 +228,6 @@ def _revealed(value: object) -> Any:
         return value.get_secret_value()
     if isinstance(value, dict):
         return {key: _revealed(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_revealed(item) for item in value)
     return value

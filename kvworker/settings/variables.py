@@ -11,6 +11,7 @@ from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -32,6 +33,10 @@ def _check_url(text: str) -> str:
     if problem := database_url_problem("postgres", text):
         raise ValueError(problem)
     return text
+
+
+def _signing_keys(text: str) -> list[str]:
+    return [check_signing_key(line) for line in text.splitlines() if line.strip()]
 
 
 def _check_broker(text: str) -> str:
@@ -67,6 +72,9 @@ class _Variables(BaseSettings):
 
     signing_key: Annotated[str | None, AfterValidator(check_signing_key)] = Field(
         default=None, alias="KVWORKER_SIGNING_KEY"
+    )
+    previous_signing_keys: Annotated[list[str] | None, NoDecode, BeforeValidator(_signing_keys)] = Field(
+        default=None, alias="KVWORKER_PREVIOUS_SIGNING_KEYS"
     )
     broker_url: Annotated[str | None, AfterValidator(_check_broker)] = Field(default=None, alias="KVWORKER_BROKER_URL")
     result_backend: Annotated[str | None, AfterValidator(_check_results)] = Field(

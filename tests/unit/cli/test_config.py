@@ -53,6 +53,7 @@ SECRETS: list[dict[str, Any]] = [
     {"queue": {"broker_url": f"amqp://u:{SECRET}@h//", "result_backend": f"rediss://u:{SECRET}@h/1"}},
     {"policies": {"signing_key": LONG_SECRET}},
     {"policies": {"signing_key": f"redis://{LONG_SECRET}"}},
+    {"policies": {"signing_key": LONG_SECRET, "previous_signing_keys": [LONG_SECRET]}},
     {"host": {"password": SECRET}, "tools": {"browser": {"token": SECRET}}},
 ]
 

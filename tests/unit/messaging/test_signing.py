@@ -170,6 +170,17 @@ def test_a_worker_with_a_key_refuses_messages_that_it_did_not_sign(
     assert KEY not in f"{caplog.text} {caught.value} {caught.value.args}"
 
 
+def test_a_worker_accepts_a_previous_key_while_callers_change_theirs() -> None:
+    changing = {"signing_key": KEY, "previous_signing_keys": [OTHER_KEY]}
+    settings = Settings.from_mapping({**BASE, "policies": {**changing, "personas": PERSONAS}})
+    signer = MessageSigner(settings.policies)
+    for key in (KEY, OTHER_KEY):
+        signer.authenticate(SET, sign_payload(key, SET.task_name, PAYLOAD))
+    with pytest.raises(PolicyDeniedError, match=r"policies\.signing_key"):
+        signer.authenticate(SET, sign_payload("a-key-of-nobody-here", SET.task_name, PAYLOAD))
+    assert is_signed(KEY, SET.task_name, signer.sign(SET, dict(PAYLOAD))), "it signs with the new one"
+
+
 def test_a_signature_grants_no_rights(runtime: Runtime) -> None:
     arguments = {"namespace": "n", "key": "k", "value": 1}
     with pytest.raises(PolicyDeniedError, match="kv_store_write"):

@@ -50,6 +50,8 @@ DESCRIBED_IN_WORDS = {
 def shown(value: object) -> str:
     if value is None:
         return "none"
+    if value == ():
+        return "`[]`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value:g}`" if isinstance(value, float) and value < 100_000 else f"`{value}`"

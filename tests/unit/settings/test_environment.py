@@ -272,12 +272,14 @@ def test_a_bad_queue_variable_is_named_and_not_shown(name: str) -> None:
 @pytest.mark.parametrize("name", SECRET_VARIABLES)
 def test_a_file_may_hold_the_value_of_each_secret(tmp_path: Path, name: str) -> None:
     file = tmp_path / "secret"
-    values = {"signing_key": "long-enough-a-key", "broker_url": "redis://h/1", "result_backend": "redis://h/2"}
-    value = values.get(FALLBACKS[name][-1], URL)
+    key = "long-enough-a-key"
+    values = {"broker_url": "redis://h/1", "result_backend": "redis://h/2"}
+    value = values.get(FALLBACKS[name][-1], key if "signing" in FALLBACKS[name][-1] else URL)
     file.write_text(f"{value}\n")
-    settings = Settings.from_mapping({}, environ={f"{name}_FILE": str(file)}).to_mapping()
-    assert settings == Settings.from_mapping({}, environ={name: value}).to_mapping()
-    assert settings != Settings().to_mapping()
+    others = {} if name == "KVWORKER_SIGNING_KEY" else {"policies": {"signing_key": key}}
+    settings = Settings.from_mapping(others, environ={f"{name}_FILE": str(file)}).to_mapping()
+    assert settings == Settings.from_mapping(others, environ={name: value}).to_mapping()
+    assert settings != Settings.from_mapping(others).to_mapping()
 
 
 def test_a_variable_and_its_file_contradict_each_other(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ _PERSONA = "policies.personas.p"
         (
             {"persona": {}},
             "policies.persona: unknown key; did you mean personas?"
-            " known here: default_persona, signing_key, security_key, security_certificate, security_cert_store,"
-            " personas_file, personas",
+            " known here: default_persona, signing_key, previous_signing_keys, security_key,"
+            " security_certificate, security_cert_store, personas_file, personas",
         ),
         (personas(), "policies.personas: there is none; name at least one, or leave the key out to allow everything"),
         ({"personas": ["p"]}, "policies.personas: it should be a mapping (key: value), not a list"),
@@ -137,8 +137,8 @@ _PERSONA = "policies.personas.p"
         (
             {"signing-key": SECRET},
             "policies.signing-key: unknown key; did you mean signing_key?"
-            " known here: default_persona, signing_key, security_key, security_certificate, security_cert_store,"
-            " personas_file, personas",
+            " known here: default_persona, signing_key, previous_signing_keys, security_key,"
+            " security_certificate, security_cert_store, personas_file, personas",
         ),
         ({"personas_file": 5}, "policies.personas_file: it should be text, not 5; write '5' with quotes"),
         (
@@ -176,6 +176,30 @@ def test_the_environment_gives_the_key_where_the_file_does_not() -> None:
         assert read.signing_key is not None
         assert read.signing_key.get_secret_value() == key
     assert policies({}, KVWORKER_SIGNING_KEY="  ").signing_key is None
+
+
+def test_previous_keys_come_from_a_list_or_from_lines() -> None:
+    other, third = "another-key-that-is-long", "a-third-key-that-is-long"
+    listed = policies({"signing_key": SECRET, "previous_signing_keys": [other, third]})
+    lines = policies({"signing_key": SECRET}, KVWORKER_PREVIOUS_SIGNING_KEYS=f"\n{other} \n\n{third}\n")
+    assert listed == lines
+    assert [key.get_secret_value() for key in lines.accepted_signing_keys] == [SECRET, other, third]
+    assert policies({}).accepted_signing_keys == ()
+
+
+def test_previous_keys_are_checked_and_not_shown() -> None:
+    line = refusal({"signing_key": SECRET, "previous_signing_keys": [SECRET, SECRET[:15]]})
+    assert line.startswith("policies.previous_signing_keys.1: it should be at least 16 bytes long")
+    line = refusal({"signing_key": SECRET}, KVWORKER_PREVIOUS_SIGNING_KEYS=f"{SECRET}\n{SECRET[:15]}")
+    assert line.startswith("KVWORKER_PREVIOUS_SIGNING_KEYS: it should be at least 16 bytes long")
+    assert SECRET[:15] not in line
+    line = refusal({"previous_signing_keys": [SECRET]})
+    assert line == "policies.previous_signing_keys: they have no effect without policies.signing_key"
+    mapping = {"policies": {"signing_key": "k" * 16, "previous_signing_keys": [SECRET]}}
+    read = Settings.from_mapping(mapping)
+    assert SECRET not in repr(read)
+    assert read.to_mapping()["policies"]["previous_signing_keys"] == (SECRET,)
+    assert Settings.from_mapping(read.to_mapping()) == read
 
 
 def test_an_error_about_a_key_in_the_environment_names_the_variable() -> None:
