@@ -162,8 +162,12 @@ def _share_with_children(settings: Settings, **_: object) -> None:
     """Load what every child of the pool needs into the parent's memory, and exempt it from garbage collection.
 
     A child copies each page that it writes to, and the collector writes to every object that it visits.
+
+    Python collects all objects once those that survived are a quarter of what the last such collection found. The last
+    call here finds few. The exempt objects would count otherwise, and garbage add half to a worker's memory.
     """
     for name in adapters_in_use(settings):
         preload_kv_store_adapter(name)
     gc.collect()
     gc.freeze()
+    gc.collect()
