@@ -63,6 +63,12 @@ class RabbitNode(ProcessNode):
         if number is signals.SIGKILL:
             psutil.wait_procs(family, timeout=20)
 
+    def control(self, *arguments: str) -> None:
+        """Run a command of ``rabbitmqctl`` on this node."""
+        script = Path(server_script() or "").with_name("rabbitmqctl")
+        name = self._environ["RABBITMQ_NODENAME"]
+        subprocess.run([script, "-n", name, *arguments], env=self._environ, check=True, capture_output=True, timeout=60)
+
     def teardown(self) -> None:
         super().teardown()
         port = str(self.epmd_port)
