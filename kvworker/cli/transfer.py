@@ -126,16 +126,22 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
         if namespace is not None and not adapter.knows(namespace):
             raise click.ClickException(f"the store has no namespace {namespace!r}, so nothing was exported")
         quotas = adapter.own_quotas(namespace)
-        total = sum(usage.entry_count for usage in adapter.usage(namespace) if usage.namespace is not None)
+        usages = [usage for usage in adapter.usage(namespace) if usage.namespace is not None]
+        total = sum(usage.entry_count for usage in usages)
         with interruptible(), _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
             count = 0
+            # A quota may be below what its namespace holds. All of that must fit before the quota applies.
+            used = {usage.namespace: usage.used_bytes for usage in usages}
+            lowered = {name: quota_bytes for name, quota_bytes in quotas.items() if quota_bytes < used.get(name, 0)}
             for name, quota_bytes in quotas.items():
-                target.write(format_quota(name, quota_bytes))
+                target.write(format_quota(name, used[name] if name in lowered else quota_bytes))
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
                 progress.advance(bar)
                 count += 1
+            for name, quota_bytes in lowered.items():
+                target.write(format_quota(name, quota_bytes))
     if str(file) != "-":
         click.echo(f"exported {counted(count, 'entry', 'entries')}", err=True)
 

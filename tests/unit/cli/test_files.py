@@ -134,6 +134,16 @@ def test_export_writes_own_quotas(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == quotas[1] + _LINE
 
 
+def test_a_quota_below_what_the_namespace_holds_comes_after_its_entries(tmp_path: Path) -> None:
+    with open_adapter(Settings.load(tmp_path / "kvworker.yaml")) as adapter:
+        adapter.set_quota("ναμε", 5)
+        used = adapter.usage("ναμε")[0].used_bytes
+    file = tmp_path / "out.jsonl"
+    assert run("export", str(file)) == 0
+    first, last = (f'{{"namespace":"ναμε","quota_bytes":{size}}}\n' for size in (used, 5))
+    assert file.read_text(encoding="utf-8") == first + _LINE + last
+
+
 @pytest.mark.parametrize(
     ("command", "closed"),
     [("export", ">&-"), ("namespaces", ">&-"), ("import -", "<&-"), ("set n k -", "<&-"), ("batch n -", "<&-")],
