@@ -105,13 +105,22 @@ class RedisChannel(Channel):
         except (Empty, *self.connection_errors):
             raise
         except ResponseError as error:
-            logger.error("the broker refuses to hand out messages, trying again: %s", error)  # noqa: TRY400
-            time.sleep(_REFUSED_PAUSE_SECONDS)
-            raise RedisConnectionError(str(error)) from None
+            self._report_refusal(error)
+            raise Empty from None
         except Exception as error:  # noqa: BLE001 - each tagged type of kombu's JSON raises its own errors
             # A traceback could show the item.
             logger.error("an item that cannot be decoded is dropped from a queue: %s", type(error).__name__)  # noqa: TRY400
             raise Empty from None
+
+    def _report_refusal(self, error: ResponseError) -> None:
+        """Log that the server hands out no message, and pause.
+
+        Raises:
+            redis.exceptions.ConnectionError: Always, so that the consumer connects again.
+        """
+        logger.error("the broker refuses to hand out messages, trying again: %s", error)
+        time.sleep(_REFUSED_PAUSE_SECONDS)
+        raise RedisConnectionError(str(error)) from None
 
     def _handle_message(self, client: Any, response: Any) -> Any:
         """Empty a published message that cannot be read. kombu then ignores it.

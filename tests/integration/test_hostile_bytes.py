@@ -23,7 +23,7 @@ from kvworker.client.transport.replies import ReplyReader
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
 from kvworker.tools import TOOLS
-from kvworker.worker.celery_worker import WorkerConnection
+from kvworker.worker.taking import WorkerConnection
 from tests.support.hostile import SOUND, items, json_values
 from tests.support.processes import wait_until
 

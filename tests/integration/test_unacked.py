@@ -15,7 +15,7 @@ from redis import Redis
 
 from kvworker import Settings
 from kvworker.messaging.celery_app import make_celery
-from kvworker.worker.celery_worker import WorkerConnection
+from kvworker.worker.taking import WorkerConnection
 from tests.support.processes import wait_until
 
 

@@ -21,7 +21,8 @@ from kvworker.messaging.application import Application, BrokerAMQP, BrokerConnec
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
 from kvworker.messaging.result_backend import ResultBackend
-from kvworker.worker.celery_worker import WorkerApplication, WorkerTransport
+from kvworker.worker.celery_worker import WorkerApplication
+from kvworker.worker.taking import WorkerTransport
 from kvworker.worker.unacked import UnackedRecord
 from tasks.application import make_worker_app
 

@@ -1,0 +1,96 @@
+"""How a worker takes messages from Redis: while there are more, each is taken and recorded in one step.
+
+kombu waits for a message with ``BRPOP`` and records it when the answer was read. A worker that is killed in between,
+which on a busy one takes milliseconds, loses the message. The facades send such a message again, but a canvas does not.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from celery.utils.log import get_logger
+from kombu.transport.redis import Transport
+from redis.exceptions import ResponseError
+
+from kvworker.messaging.application import BrokerConnection
+from kvworker.messaging.redis_transport import RedisChannel, RedisTransport
+from kvworker.worker.unacked import UnackedRecord
+
+logger = get_logger(__name__)
+
+_SCRIPT: Final = Path(__file__).with_name("take.lua").read_text(encoding="utf-8")
+#: How long to do without the script after the server refused it: the user may not run it, or memory is full.
+_REFUSED_SECONDS: Final = 30.0
+
+
+class WorkerChannel(RedisChannel):
+    """A channel that takes messages by a script while its queues hold some, and waits with ``BRPOP`` for the next one.
+
+    Attributes:
+        recorded: The delivery tag of a message that was just taken and recorded; empty once somebody holds it.
+    """
+
+    QoS = UnackedRecord
+    recorded: bytes = b""
+    _found_one = False
+    _asked_script = False
+    _refused_until = 0.0
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._found_one or time.monotonic() < self._refused_until:
+            super()._brpop_start(timeout)
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        names = [(self._q_for_pri(queue, priority), queue) for priority in self.priority_steps for queue in queues]
+        keys = [*(key for key, _ in names), self.unacked_key, self.unacked_index_key]
+        self._in_poll, self._brpop_sent_at = self.client.connection, time.monotonic()
+        self._asked_script = True
+        self.client.connection.send_command(
+            "EVAL",
+            _SCRIPT,
+            len(keys),
+            *(f"{self.global_keyprefix}{key}" for key in keys),
+            self.max_message_bytes,
+            *(queue for _, queue in names),
+        )
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Read the answer to either request, and forget a recorded message that nobody takes over."""
+        self._found_one = False
+        try:
+            self._found_one = bool(super()._brpop_read(**options))
+            return self._found_one
+        finally:
+            self._asked_script = False
+            if self.recorded:
+                self.qos.forget(self.recorded)
+                self.recorded = b""
+
+    def _checked_item(self, answer: Any, **options: Any) -> Any:
+        if answer and len(answer) == len(("queue", "item", "tag")):
+            *answer, self.recorded = answer
+        return super()._checked_item(answer, **options)
+
+    def _report_refusal(self, error: ResponseError) -> None:
+        """Do without the script if the server refuses it; it has taken no message then."""
+        if self._asked_script:
+            logger.warning("the broker refuses to take and record a message in one step: %s", error)
+            self._refused_until = time.monotonic() + _REFUSED_SECONDS
+        else:
+            super()._report_refusal(error)
+
+
+class WorkerTransport(RedisTransport):
+    """The Redis transport of workers."""
+
+    Channel = WorkerChannel
+
+
+class WorkerConnection(BrokerConnection):
+    """A connection to the broker that a worker consumes from."""
+
+    redis_transport: type[Transport] = WorkerTransport
