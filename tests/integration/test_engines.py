@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,9 +66,13 @@ def test_a_process_may_fork_while_its_threads_write(kind: str, url: str) -> None
     stop, written = threading.Event(), []
 
     def write() -> None:
-        # Even a short pause suffices. Without one a child could wait forever, because SQLite's lock is not fair.
-        while not stop.wait(0.001):
+        # The pause is as long as the write. SQLite's lock is not fair: with a short one, and a slow disk, a child that
+        # looks for the lock every 100 ms could find it taken for a minute.
+        seconds = 0.0
+        while not stop.wait(seconds):
+            started = time.monotonic()
             written.append(adapter.increment("namespace", "key").value)
+            seconds = time.monotonic() - started
 
     config: dict[str, Any] = {"url": url, "migrate_on_start": True}
     if kind == "sqlite":
