@@ -39,7 +39,8 @@ class WorkerChannel(RedisChannel):
     _refused_until = 0.0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if not self._found_one or time.monotonic() < self._refused_until:
+        self._asked_script = self._found_one and time.monotonic() >= self._refused_until
+        if not self._asked_script:
             super()._brpop_start(timeout)
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
@@ -48,7 +49,6 @@ class WorkerChannel(RedisChannel):
         names = [(self._q_for_pri(queue, priority), queue) for priority in self.priority_steps for queue in queues]
         keys = [*(key for key, _ in names), self.unacked_key, self.unacked_index_key]
         self._in_poll, self._brpop_sent_at = self.client.connection, time.monotonic()
-        self._asked_script = True
         self.client.connection.send_command(
             "EVAL",
             _SCRIPT,
@@ -65,7 +65,6 @@ class WorkerChannel(RedisChannel):
             self._found_one = bool(super()._brpop_read(**options))
             return self._found_one
         finally:
-            self._asked_script = False
             if self.recorded:
                 self.qos.forget(self.recorded)
                 self.recorded = b""
@@ -76,9 +75,10 @@ class WorkerChannel(RedisChannel):
         return super()._checked_item(answer, **options)
 
     def _report_refusal(self, error: ResponseError) -> None:
-        """Do without the script if the server refuses it; it has taken no message then."""
+        """Do without the script for a while if the server refuses it, which then has handed out no message."""
         if self._asked_script:
-            logger.warning("the broker refuses to take and record a message in one step: %s", error)
+            if not self._refused_until:
+                logger.warning("the broker refuses to take and record a message in one step: %s", error)
             self._refused_until = time.monotonic() + _REFUSED_SECONDS
         else:
             super()._report_refusal(error)
