@@ -23,10 +23,14 @@ logger = get_logger(__name__)
 _SCRIPT: Final = Path(__file__).with_name("take.lua").read_text(encoding="utf-8")
 #: How long to do without the script after the server refused it: the user may not run it, or memory is full.
 _REFUSED_SECONDS: Final = 30.0
+#: After how many messages, at most, to try the script again where it found none: each try is a request more.
+_MOST_SKIPPED: Final = 16
 
 
 class WorkerChannel(RedisChannel):
     """A channel that takes messages by a script while its queues hold some, and waits with ``BRPOP`` for the next one.
+
+    Where messages come one by one, the script finds none each time. It is then tried for one message in 17.
 
     Attributes:
         recorded: The delivery tag of a message that was just taken and recorded; empty once somebody holds it.
@@ -37,10 +41,13 @@ class WorkerChannel(RedisChannel):
     _found_one = False
     _asked_script = False
     _refused_until = 0.0
+    #: For how many messages the script is not tried, and for how many it was not the last time.
+    _to_skip = _skipped = 0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        self._asked_script = self._found_one and time.monotonic() >= self._refused_until
+        self._asked_script = self._found_one and not self._to_skip and time.monotonic() >= self._refused_until
         if not self._asked_script:
+            self._to_skip -= self._found_one and self._to_skip > 0
             super()._brpop_start(timeout)
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
@@ -65,6 +72,9 @@ class WorkerChannel(RedisChannel):
             self._found_one = bool(super()._brpop_read(**options))
             return self._found_one
         finally:
+            if self._asked_script:
+                self._skipped = 0 if self._found_one else min(2 * self._skipped + 1, _MOST_SKIPPED)
+                self._to_skip = self._skipped
             if self.recorded:
                 self.qos.forget(self.recorded)
                 self.recorded = b""
