@@ -68,8 +68,7 @@ def test_a_message_that_kills_its_worker_is_given_up(
         with pytest.raises(RedeliveryLimitError):
             store.get("n", "poison", timeout=60)
         assert store.get("n", "harmless", timeout=20).found is False
-        # The caller sends a copy if it looks for the message just while a worker takes it.
-        assert worker.logs().count("poison taken") in {3, 4}
+        assert worker.logs().count("poison taken") == 3
         assert "given up after 2 redeliveries" in worker.logs()
         with valkey_node.client() as client:
             wait_until(lambda: client.hlen("kvworker.unacked") == 0, what="the poison acknowledged")
