@@ -27,7 +27,14 @@ from kvworker.cli.signals import interruptible
 from kvworker.client.sync import KeyValueStore
 from kvworker.ops.atlas import AtlasStore, check_room
 from kvworker.ops.database import open_sql_adapter
-from kvworker.ops.entry_lines import check_is_text, content_id, format_line, format_quota, read_lines
+from kvworker.ops.entry_lines import (
+    check_is_text,
+    content_id,
+    format_line,
+    format_quota,
+    quotas_around_entries,
+    read_lines,
+)
 from kvworker.ops.files import replaced_file, rereadable_file
 from kvworker.ops.import_report import ImportReport
 from kvworker.ops.transfer import Importer
@@ -125,23 +132,18 @@ def export_command(config: Path | None, file: Path, namespace: str | None) -> No
     with open_sql_adapter(load_settings(config)) as adapter:
         if namespace is not None and not adapter.knows(namespace):
             raise click.ClickException(f"the store has no namespace {namespace!r}, so nothing was exported")
-        quotas = adapter.own_quotas(namespace)
         usages = [usage for usage in adapter.usage(namespace) if usage.namespace is not None]
+        before, after = quotas_around_entries(adapter.own_quotas(namespace), usages)
         total = sum(usage.entry_count for usage in usages)
         with interruptible(), _target(file) as target, _progress(MofNCompleteColumn()) as progress:
             bar = progress.add_task("exporting", total=total)
             count = 0
-            # A quota may be below what its namespace holds. All of that must fit before the quota applies.
-            used = {usage.namespace: usage.used_bytes for usage in usages}
-            lowered = {name: quota_bytes for name, quota_bytes in quotas.items() if quota_bytes < used.get(name, 0)}
-            for name, quota_bytes in quotas.items():
-                target.write(format_quota(name, used[name] if name in lowered else quota_bytes))
+            target.writelines(format_quota(*quota) for quota in before.items())
             for entry in adapter.export_entries(namespace):
                 target.write(format_line(entry))
                 progress.advance(bar)
                 count += 1
-            for name, quota_bytes in lowered.items():
-                target.write(format_quota(name, quota_bytes))
+            target.writelines(format_quota(*quota) for quota in after.items())
     if str(file) != "-":
         click.echo(f"exported {counted(count, 'entry', 'entries')}", err=True)
 

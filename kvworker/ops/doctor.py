@@ -36,7 +36,6 @@ MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
 _MIN_WORKER_TIMEOUT_SECONDS = 5.0
 #: A caller's machine may lack a package with an adapter, which no other check needs.
 _NEED_ADAPTERS: Final = frozenset({"config", "database", "schema", "clocks"})
-_DATABASE_FIX = "start or create it, or correct {}"
 _SILENCE_FIX = "it is frozen, or busy in a pool such as solo; look at its log, and end it if it hangs"
 
 
@@ -160,12 +159,9 @@ def _database(settings: Settings) -> str:
             pass
         except KVStoreError as error:
             setting = f"tools.kv_store.adapters.{name}"
-            is_wrong = isinstance(error, ConfigurationError)
-            fix = (
-                f"do what the message says, in {setting} or on the server"
-                if is_wrong
-                else _DATABASE_FIX.format(setting)
-            )
+            fix = f"start or create it, or correct {setting}"
+            if isinstance(error, ConfigurationError):
+                fix = f"do what the message says, in {setting} or on the server"
             raise CheckError(f"{name}: {error}", fix) from error
     return ", ".join(names)
 

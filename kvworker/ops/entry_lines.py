@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from kvworker.errors import InvalidRequestError
-from kvworker.model import GetResult, escaped_json
+from kvworker.model import GetResult, LedgerUsage, escaped_json
 from kvworker.tools import check_arguments, find_tool
 from kvworker.wording import did_you_mean
 
@@ -115,6 +115,18 @@ def format_line(entry: GetResult) -> str:
 def format_quota(namespace: str, quota_bytes: int) -> str:
     """Format a namespace's own quota as a line, with its newline."""
     return _dump({"namespace": namespace, "quota_bytes": quota_bytes})
+
+
+def quotas_around_entries(
+    quotas: Mapping[str, int], usages: Iterable[LedgerUsage]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the own quotas to write before the entries, and those to write after them, by namespace.
+
+    A quota may be below what its namespace holds. An import then needs room for all of that before the quota applies.
+    """
+    used = {usage.namespace: usage.used_bytes for usage in usages}
+    too_low = {name: quota_bytes for name, quota_bytes in quotas.items() if quota_bytes < used.get(name, 0)}
+    return {**quotas, **{name: used[name] for name in too_low}}, too_low
 
 
 def content_id(file: IO[bytes]) -> str:

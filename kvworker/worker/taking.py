@@ -30,7 +30,8 @@ _MOST_SKIPPED: Final = 16
 class WorkerChannel(RedisChannel):
     """A channel that takes messages by a script while its queues hold some, and waits with ``BRPOP`` for the next one.
 
-    Where messages come one by one, the script finds none each time. It is then tried for one message in 17.
+    A worker that starts, or has put a message back, tries the script first. Where messages come one by one, the script
+    finds none each time. It is then tried for one message in 17.
 
     Attributes:
         recorded: The delivery tag of a message that was just taken and recorded; empty once somebody holds it.
@@ -38,42 +39,41 @@ class WorkerChannel(RedisChannel):
 
     QoS = UnackedRecord
     recorded: bytes = b""
-    _found_one = False
+    _may_hold_some = True
     _asked_script = False
     _refused_until = 0.0
     #: For how many messages the script is not tried, and for how many it was not the last time.
     _to_skip = _skipped = 0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        self._asked_script = self._found_one and not self._to_skip and time.monotonic() >= self._refused_until
+        self._asked_script = self._may_hold_some and not self._to_skip and time.monotonic() >= self._refused_until
         if not self._asked_script:
-            self._to_skip -= self._found_one and self._to_skip > 0
+            self._to_skip -= self._may_hold_some and self._to_skip > 0
             super()._brpop_start(timeout)
-            return
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
-            return
+        elif queues := self._queue_cycle.consume(len(self.active_queues)):
+            self._in_poll, self._brpop_sent_at = self.client.connection, time.monotonic()
+            self.client.connection.send_command("EVAL", _SCRIPT, *self._script_arguments(queues))
+
+    def _script_arguments(self, queues: list[str]) -> list[Any]:
         names = [(self._q_for_pri(queue, priority), queue) for priority in self.priority_steps for queue in queues]
         keys = [*(key for key, _ in names), self.unacked_key, self.unacked_index_key]
-        self._in_poll, self._brpop_sent_at = self.client.connection, time.monotonic()
-        self.client.connection.send_command(
-            "EVAL",
-            _SCRIPT,
-            len(keys),
-            *(f"{self.global_keyprefix}{key}" for key in keys),
-            self.max_message_bytes,
-            *(queue for _, queue in names),
-        )
+        prefixed = [f"{self.global_keyprefix}{key}" for key in keys]
+        return [len(prefixed), *prefixed, self.max_message_bytes, *(queue for _, queue in names)]
+
+    def expect_message(self) -> None:
+        """Try the script at the next request, because a message was put back."""
+        self._may_hold_some, self._to_skip = True, 0
 
     def _brpop_read(self, **options: Any) -> Any:
         """Read the answer to either request, and forget a recorded message that nobody takes over."""
-        self._found_one = False
+        self._may_hold_some = False
         try:
-            self._found_one = bool(super()._brpop_read(**options))
-            return self._found_one
+            found = super()._brpop_read(**options)
+            self._may_hold_some = True
+            return found
         finally:
             if self._asked_script:
-                self._skipped = 0 if self._found_one else min(2 * self._skipped + 1, _MOST_SKIPPED)
+                self._skipped = 0 if self._may_hold_some else min(2 * self._skipped + 1, _MOST_SKIPPED)
                 self._to_skip = self._skipped
             if self.recorded:
                 self.qos.forget(self.recorded)

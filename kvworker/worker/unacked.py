@@ -216,6 +216,7 @@ class UnackedRecord(QoS):
         """
         if requeue:
             super().reject(delivery_tag, requeue=True)
+            self.channel.expect_message()
         else:
             self.ack(delivery_tag)
 

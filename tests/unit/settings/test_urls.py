@@ -5,19 +5,12 @@ from __future__ import annotations
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from kvworker.errors import ConfigurationError
 from kvworker.settings import QueueSettings, Settings
 from kvworker.settings.urls import MAX_SOCKET_PATH_BYTES
-
-
-def refusal(data: dict[Any, Any]) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_mapping(data)
-    return str(caught.value)
+from tests.support.refusals import refusal
 
 
 def test_the_kernel_accepts_the_longest_socket_path_and_no_longer_one() -> None:
