@@ -40,7 +40,8 @@ class Consumer:
     def publish(self, *bodies: str, queue: str = "kv", priority: int = 0) -> None:
         """Publish a message for each body."""
         for body in bodies:
-            self.channel.basic_publish(self.channel.prepare_message(body, priority=priority), "", queue)
+            message = self.channel.prepare_message(body, priority=priority, content_type="text/plain")
+            self.channel.basic_publish(message, "", queue)
 
     def receive(self, count: int) -> list[str]:
         """Receive so many messages, and return the bodies of all that were received so far."""
@@ -150,7 +151,7 @@ def test_an_item_that_is_dropped_leaves_no_record(
 
 
 def test_a_tag_in_a_header_is_not_taken_for_the_messages_own(consumer: Consumer, client: Redis, prefix: str) -> None:
-    message = consumer.channel.prepare_message("odd", headers={"delivery_tag": "stray"})
+    message = consumer.channel.prepare_message("odd", content_type="text/plain", headers={"delivery_tag": "stray"})
     consumer.publish("first")
     consumer.receive(1)
     consumer.channel.basic_publish(message, "", "kv")
