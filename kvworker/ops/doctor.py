@@ -20,13 +20,13 @@ from kvworker.errors import ConfigurationError, KVStoreError, OperationTimeoutEr
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.certificates import check_certificates
 from kvworker.messaging.connection_faults import has_answered, refused_login
+from kvworker.messaging.queue_readiness import check_broker
 from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
 from kvworker.ops.fleet import Fleet, ask_workers
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.config_file import find_file
-from kvworker.settings.urls import speaks_redis
 from kvworker.wording import counted, noun
 
 #: The database's clock decides expiry and the result server's clock decides deadlines. Beat's messages expire by the
@@ -112,15 +112,9 @@ def run_checks(
 
 
 def _broker(settings: Settings) -> str:
-    app = make_celery(settings)
     shown = redacted_url(settings.queue.broker_url)
     try:
-        with app.connection_for_write(heartbeat=0) as connection:
-            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            if not speaks_redis(settings.queue.broker_url):
-                return shown
-            # The Redis client connects lazily.
-            connection.default_channel.client.ping()
+        check_broker(make_celery(settings), settings)
     except Exception as error:
         start = "start the broker (`kvworker up` starts a local one)"
         raise CheckError(f"{shown}: {error}", _queue_fix(error, start, "queue.broker_url")) from error
