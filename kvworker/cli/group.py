@@ -34,6 +34,7 @@ COMMANDS = {
     "config": "kvworker.cli.config:config_command",
     "doctor": "kvworker.cli.doctor:doctor_command",
     "tools": "kvworker.cli.tools:tools_command",
+    "tokens": "kvworker.cli.tokens:tokens_command",
     "mcp": "kvworker.cli.mcp:mcp_command",
 }
 

@@ -86,6 +86,11 @@ class PoliciesSettings(Block):
         validate_default=True,
         description="A directory, or a pattern such as trusted/*.pem, of the certificates that are trusted.",
     )
+    tokens_file: _File | None = Field(
+        default=None,
+        description="The file of the tokens that open the MCP server over HTTP and the dashboard. `kvworker tokens`"
+        " writes it; it holds only hashes.",
+    )
     personas_file: PersonasFileSetting = Field(
         default=None, description="A YAML file with more personas, such as config/personas.yaml."
     )

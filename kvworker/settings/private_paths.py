@@ -40,12 +40,29 @@ def check_private(path: Path, *, instead: str) -> None:
         ConfigurationError: It is not so.
     """
     found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
-        problem = "is a symbolic link; replace it by what it points to"
-    elif found.st_uid not in (_ROOT_UID, os.geteuid()):
-        problem = f"belongs to another user (uid {found.st_uid}); remove it"
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = f"can be written by other users; check its content and run `chmod go-w {path}`"
-    else:
-        return
-    raise ConfigurationError(f"{path} {problem}, or {instead}")
+    problem = "is a symbolic link; replace it by what it points to" if stat.S_ISLNK(found.st_mode) else ""
+    if problem := problem or _owner_problem(path, found):
+        raise ConfigurationError(f"{path} {problem}, or {instead}")
+
+
+def check_owner(path: Path, found: os.stat_result) -> None:
+    """Check that only this user and root own a file or a link to it, and can write to it.
+
+    Args:
+        path: The path, for the error.
+        found: What the system says about the file that was opened, or about the link.
+
+    Raises:
+        ConfigurationError: It is not so.
+    """
+    if problem := _owner_problem(path, found):
+        raise ConfigurationError(f"{path} {problem}")
+
+
+def _owner_problem(path: Path, found: os.stat_result) -> str:
+    if found.st_uid not in (_ROOT_UID, os.geteuid()):
+        return f"belongs to another user (uid {found.st_uid}); remove it"
+    # The mode of a link means nothing.
+    if not stat.S_ISLNK(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"can be written by other users; check its content and run `chmod go-w {path}`"
+    return ""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Self, TypeVar, cast
 
-from kvworker.errors import BatchRefusedError, ConfigurationError, InvalidKeyError, InvalidRequestError, KVStoreError
+from kvworker.access import SEPARATOR, check_namespace_prefix
+from kvworker.errors import BatchRefusedError, InvalidRequestError, KVStoreError
 from kvworker.model import (
     MAX_NAMESPACE_BYTES,
     BatchResult,
@@ -21,12 +22,8 @@ from kvworker.model import (
 )
 from kvworker.tools import Tool
 
-# Ends every prefix and is not allowed inside one, so that no prefix is the beginning of another: "a/" and "ab/" share
-# no namespaces, and "a/b/" cannot exist.
-_SEPARATOR: Final = "/"
 #: The beginning of the prefixes of all sessions.
 SESSION_PREFIX: Final = "mcp-session-"
-_MAX_NAME_BYTES: Final = 100
 
 _Error = TypeVar("_Error", bound=KVStoreError)
 
@@ -45,21 +42,12 @@ class Scope:
         Raises:
             ConfigurationError: The name is blank, too long, or holds the separator.
         """
-        try:
-            check_prefix("the namespace prefix", check_namespace(name), _MAX_NAME_BYTES)
-        except InvalidKeyError as error:
-            raise ConfigurationError(f"a namespace prefix must also be a valid namespace: {error}") from None
-        if _SEPARATOR in name:
-            raise ConfigurationError(
-                f"a namespace prefix must not hold {_SEPARATOR!r}, which the server adds to its end; otherwise one"
-                f" prefix could be the beginning of another: {name!r}"
-            )
-        return cls(name + _SEPARATOR)
+        return cls(check_namespace_prefix(name) + SEPARATOR)
 
     @classmethod
     def of_session(cls, session_id: str) -> Self:
         """Return the scope of a session. The prefix does not reveal the session's id, which is a credential."""
-        return cls(SESSION_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()[:32] + _SEPARATOR)
+        return cls(SESSION_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()[:32] + SEPARATOR)
 
     @classmethod
     def of_process(cls) -> Self:

@@ -1,0 +1,111 @@
+"""Adds tokens to a file and removes them from it. Its readers never see a file that is half written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from kvworker.access.grants import Grant, hash_of, new_token
+from kvworker.access.token_file import TokenFile, is_grant, parse_tokens
+from kvworker.errors import ConfigurationError
+from kvworker.settings.private_paths import check_private
+from kvworker.settings.problems import translated
+
+_HEADER = b"# Access tokens of kvworker, as hashes. Add and remove them with `kvworker tokens`.\n"
+
+
+class TokenStore:
+    """A file of tokens, for the commands that change it. Two of them at a time wait for each other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def grants(self) -> tuple[Grant, ...]:
+        """Return all grants in the file's order, expired ones too.
+
+        Raises:
+            ConfigurationError: The file is missing or wrong.
+        """
+        return TokenFile(self.path).grants()
+
+    def create(
+        self, name: str, *, persona: str | None, namespace_prefix: str | None, expires_at: datetime | None
+    ) -> str:
+        """Add a new token and return it. It cannot be shown again.
+
+        Raises:
+            ConfigurationError: The name is taken or invalid, or so is the prefix, or the file is wrong.
+        """
+        token = new_token()
+        with translated("the token", Grant):
+            grant = Grant.model_validate(
+                {
+                    "name": name,
+                    "persona": persona,
+                    "namespace_prefix": namespace_prefix,
+                    "expires_at": expires_at,
+                    "token_sha256": hash_of(token),
+                }
+            )
+        with self._locked():
+            text = self._text()
+            if any(other.name == name for other in parse_tokens(self.path, text).values()):
+                raise ConfigurationError(
+                    f"{self.path} has a token named {name!r}; revoke it first, or use another name"
+                )
+            line = grant.model_dump_json(exclude_none=True).encode()
+            self._replace([*(text or _HEADER).splitlines(), line])
+        return token
+
+    def revoke(self, name: str) -> None:
+        """Remove a token. Servers that read the file refuse it from then on.
+
+        Raises:
+            ConfigurationError: There is no such token, or the file is wrong.
+        """
+        with self._locked():
+            text = self._text()
+            names = [grant.name for grant in parse_tokens(self.path, text).values()]
+            if name not in names:
+                raise ConfigurationError(
+                    f"{self.path} has no token named {name!r}; it has {', '.join(names) or 'none'}"
+                )
+            order = iter(names)
+            self._replace([line for line in text.splitlines() if not is_grant(line) or next(order) != name])
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other commands from changing the file. The lock is its directory's, since the file is replaced."""
+        directory = self.path.parent
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _text(self) -> bytes:
+        try:
+            check_private(self.path, instead="name another file")
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _replace(self, lines: list[bytes]) -> None:
+        descriptor, name = tempfile.mkstemp(prefix=".kvworker-", suffix=".part", dir=self.path.parent)
+        unfinished = Path(name)
+        try:
+            # mkstemp has made it readable for its owner alone.
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+                file.write(b"".join(line + b"\n" for line in lines))
+                file.flush()
+                os.fsync(descriptor)
+            unfinished.replace(self.path)
+        finally:
+            unfinished.unlink(missing_ok=True)
