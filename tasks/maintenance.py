@@ -14,8 +14,10 @@ from celery.utils.log import get_task_logger
 from kvworker.adapters import KeyValueStoreAdapter
 from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import InvalidRequestError, StoreUnavailableError
+from kvworker.messaging.observer import Event
 from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK
 from kvworker.model import check_namespace, shown_name
+from kvworker.worker.reporting import reporting_maintenance
 from kvworker.worker.runtime import Runtime, runtime_of
 
 logger = get_task_logger(__name__)
@@ -36,9 +38,11 @@ def sweep_expired(task: Task, adapter: str | None = None) -> dict[str, Any]:
     """
     runtime = runtime_of(task)
     limits = runtime.settings.maintenance
-    report = _adapter(runtime, task, adapter).sweep_expired(
-        batch_rows=limits.sweep_batch_rows, budget_seconds=limits.sweep_budget_seconds
-    )
+    with reporting_maintenance(runtime.observer, "sweep") as run:
+        report = _adapter(runtime, task, adapter).sweep_expired(
+            batch_rows=limits.sweep_batch_rows, budget_seconds=limits.sweep_budget_seconds
+        )
+        run.rows, run.complete = report.deleted_rows, report.complete
     logger.info("sweep: %s", report)
     return report.to_dict()
 
@@ -47,9 +51,11 @@ def prune_operations(task: Task, adapter: str | None = None) -> dict[str, Any]:
     """Delete operation records past their retention. Arguments, result and errors are those of ``sweep_expired``."""
     runtime = runtime_of(task)
     limits = runtime.settings.maintenance
-    report = _adapter(runtime, task, adapter).prune_operations(
-        batch_rows=limits.prune_batch_rows, budget_seconds=limits.prune_budget_seconds
-    )
+    with reporting_maintenance(runtime.observer, "prune") as run:
+        report = _adapter(runtime, task, adapter).prune_operations(
+            batch_rows=limits.prune_batch_rows, budget_seconds=limits.prune_budget_seconds
+        )
+        run.rows, run.complete = report.deleted_rows, report.complete
     logger.info("prune: %s", report)
     return report.to_dict()
 
@@ -71,8 +77,13 @@ def recompute_ledgers(task: Task, after: str | None = None, adapter: str | None 
     runtime = runtime_of(task)
     if after is not None:
         check_namespace(after)
-    chosen = _adapter(runtime, task, adapter, is_first=after is None)
-    report = chosen.recompute_ledgers(after=after, budget_seconds=runtime.settings.maintenance.recompute_budget_seconds)
+    budget_seconds = runtime.settings.maintenance.recompute_budget_seconds
+    with reporting_maintenance(runtime.observer, "recompute") as run:
+        chosen = _adapter(runtime, task, adapter, is_first=after is None)
+        report = chosen.recompute_ledgers(after=after, budget_seconds=budget_seconds)
+        run.rows, run.complete = report.checked_namespaces, report.complete
+    if report.drifts:
+        runtime.observer.happened(Event.DRIFT, len(report.drifts))
     for drift in report.drifts:
         logger.warning("ledger was wrong and is corrected: %s", drift)
     if report.next_after is not None:

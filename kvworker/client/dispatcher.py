@@ -22,7 +22,8 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.message_size import check_message_size
 from kvworker.messaging.signing import MessageSigner
-from kvworker.messaging.wire import described, encode_request, waiting_header
+from kvworker.messaging.waiting import waiting_header
+from kvworker.messaging.wire import described, encode_request
 from kvworker.model import new_operation_id
 from kvworker.settings import Settings
 from kvworker.tools import Tool

@@ -7,8 +7,7 @@ made by hand needs only the arguments::
     app.send_task("kvworker.kv_set", kwargs={"namespace": "session", "key": "token", "value": "t"}, queue="kv")
 
 The facade also adds the header ``kvworker``, by which a worker finds out that a message is too late without decoding
-its body: ``deadline``; ``half_time``, when half of the timeout has passed; and ``operation_id``, if it is not the task
-id of a message that was never sent before.
+its body. ``kvworker.messaging.waiting`` describes it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ BATCH_TASK: Final = "kvworker.kv_batch"
 SWEEP_TASK: Final = "kvworker.sweep_expired"
 RECOMPUTE_TASK: Final = "kvworker.recompute_ledgers"
 PRUNE_TASK: Final = "kvworker.prune_operations"
-#: The part of ``celery inspect stats`` that tells whether a worker can serve: ``queue``, and ``problem`` or "".
+#: The part of ``celery inspect stats`` that is ours; ``QuietWorker.status`` in ``kvworker.worker.celery_worker`` tells
+#: what it holds.
 STATS_KEY: Final = "kvworker"
 #: One message that holds the coalesced calls of several callers.
 APPLY_MANY_TASK: Final = "kvworker.apply_many"
@@ -155,18 +155,6 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
     operation_id = checked.pop("idempotency_key", task_id)
     persona = check_persona(payload.get("persona")) or ""
     return Request(tool, checked, operation_id, _check_deadline(payload.get("deadline")), persona)
-
-
-def waiting_header(deadline: float, timeout_seconds: float, operation_id: str = "") -> dict[str, Any]:
-    """Make the header that tells a worker how long a message may wait.
-
-    Args:
-        deadline: When the operation may no longer start, in seconds since the epoch.
-        timeout_seconds: The time between the call and the deadline.
-        operation_id: The caller's idempotency key of a write: another message may have applied it.
-    """
-    header = {"deadline": deadline, "half_time": deadline - timeout_seconds / 2}
-    return {**header, "operation_id": operation_id} if operation_id else header
 
 
 def encode_many(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Any]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from billiard.process import current_process
 from celery.apps.worker import Worker
 from celery.backends import base as base_backend
 from celery.backends import redis as redis_backend
 from celery.concurrency import get_implementation
 from celery.platforms import EX_FAILURE
-from celery.signals import worker_init, worker_process_shutdown, worker_shutdown
+from celery.signals import worker_init, worker_process_init, worker_process_shutdown, worker_shutdown
 from celery.utils.log import get_logger
+from celery.worker import state
 
+from kvworker.__version__ import __version__
 from kvworker.adapters import preload_kv_store_adapter
 from kvworker.adapters.providers import adapters_in_use
 from kvworker.errors import KVStoreError
@@ -33,6 +37,7 @@ from kvworker.worker.result_storage import WorkerResultBackend
 from kvworker.worker.runtime import Runtime
 from kvworker.worker.strategy import CheckedTask
 from kvworker.worker.taking import WorkerConnection
+from kvworker.worker.totals import Totals
 
 if TYPE_CHECKING:
     from kvworker.settings import Settings
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 _errors_by_type = ErrorsByType()
+#: Celery's options for pools whose modules have other names.
+_POOL_NAMES: Final = {"thread": "threads"}
 
 
 class WorkerAMQP(BrokerAMQP):
@@ -58,6 +65,8 @@ class QuietWorker(Worker):
     pool_cls: Any
     task_events: bool
     readiness: Readiness
+    totals: Totals
+    started_at: float
 
     def setup_defaults(self, **kwargs: Any) -> None:
         """Set Celery's defaults, with our pool in place of Celery's."""
@@ -77,6 +86,9 @@ class QuietWorker(Worker):
         """
         super().on_start()
         runtime: Runtime = self.app.runtime
+        self.started_at = time.time()
+        self.totals = runtime.observer = Totals()
+        worker_process_init.connect(partial(_use_own_slot, self.totals), weak=False, dispatch_uid="kvworker.totals")
         for notice in (*runtime.settings.choices, *ignored_variables(os.environ)):
             logger.warning("%s", notice)
         self.readiness = Readiness(runtime.settings, partial(refusal_by_results, self.app.backend))
@@ -88,17 +100,46 @@ class QuietWorker(Worker):
         runtime.on_unavailable = self.readiness.report_failure
 
     def stats(self) -> dict[str, Any]:
-        """Return what ``celery inspect stats`` shows, without passwords, and whether this worker can serve."""
-        state = {
-            "queue": self.app.runtime.settings.queue.queue_name,
-            "queues": list(self.app.amqp.queues.consume_from),
-            "problem": self.readiness.problem,
-        }
+        """Return what ``celery inspect stats`` shows, without passwords, and ``status`` under ``wire.STATS_KEY``."""
         stats = super().stats()
         if isinstance(broker := stats.get("broker"), dict):
             # Celery removes one password, and the options may hold others.
             stats["broker"] = {name: shown for name, shown in broker.items() if name != "transport_options"}
-        return {**stats, STATS_KEY: state}
+        return {**stats, STATS_KEY: self.status()}
+
+    def status(self) -> dict[str, Any]:
+        """Return this worker's state as JSON-able data. Any thread of the main process may call it.
+
+        Returns:
+            ``queue``: the queue of the operations.
+
+            ``queues``: the queues that it consumes from now.
+
+            ``problem``: why it consumes nothing; "" if it can serve.
+
+            ``version``: the version of kvworker.
+
+            ``pool`` and ``concurrency``: the kind of its pool, and the number of slots that the pool has now.
+
+            ``started_at``: when it started, in seconds since the epoch by its machine's clock.
+
+            ``active`` and ``reserved``: how many tasks run, and how many messages it holds, those that run included.
+
+            ``totals``: what it has done since it started; see ``Totals.report``.
+        """
+        kind = self.pool_cls.__module__.rpartition(".")[-1]
+        return {
+            "queue": self.app.runtime.settings.queue.queue_name,
+            "queues": list(self.app.amqp.queues.consume_from),
+            "problem": self.readiness.problem,
+            "version": __version__,
+            "pool": _POOL_NAMES.get(kind, kind),
+            "concurrency": self.pool.num_processes,
+            "started_at": self.started_at,
+            "active": len(state.active_requests),
+            "reserved": len(state.reserved_requests),
+            "totals": self.totals.report(),
+        }
 
 
 @with_own_property_locks
@@ -132,6 +173,14 @@ def make_worker_application(settings: Settings) -> WorkerApplication:
     for ending in (worker_process_shutdown, worker_shutdown):
         ending.connect(partial(_close_adapters, app.runtime), weak=False, dispatch_uid="kvworker.close")
     return app
+
+
+def _use_own_slot(totals: Totals, **_: object) -> None:
+    """Count separately in a child of the pool. A child that replaces another one has its index.
+
+    The pool solo calls this in the main process, which has no index.
+    """
+    totals.use_slot(1 + getattr(current_process(), "index", -1))
 
 
 def _close_adapters(runtime: Runtime, **_: object) -> None:

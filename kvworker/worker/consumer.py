@@ -19,6 +19,7 @@ from redis.exceptions import NoPermissionError
 from kvworker.messaging.amqp_transport import HEARTBEAT_SECONDS
 from kvworker.messaging.checked_message import RefusedContentError
 from kvworker.messaging.envelope import is_name
+from kvworker.messaging.observer import Event
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from kvworker.worker.late_messages import LateMessages
 from kvworker.worker.refused_messages import refuse_message
@@ -82,7 +83,9 @@ class RobustConsumer(Consumer):
         Raises:
             SystemExit: It refused so at the start, and will until somebody changes something.
         """
-        if not isinstance(exc, self.channel_errors):
+        is_refusal = isinstance(exc, self.channel_errors)
+        self.app.runtime.observer.happened(Event.BROKER_REFUSED if is_refusal else Event.BROKER_LOST)
+        if not is_refusal:
             super().on_connection_error_after_connected(exc)
         elif isinstance(exc, _LASTING_REFUSALS) and not self._was_ready:
             logger.critical("this worker cannot serve: the broker refuses what it needs to consume: %s", exc)

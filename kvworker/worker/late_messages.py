@@ -21,6 +21,8 @@ from redis.exceptions import RedisError
 from kvworker.errors import OperationExpiredError, OperationTimeoutError
 from kvworker.messaging import wire
 from kvworker.messaging.clock import ServerClock
+from kvworker.messaging.observer import Event
+from kvworker.messaging.waiting import has_times
 from kvworker.wording import noun
 from kvworker.worker.unacked import UnackedRecord
 
@@ -145,6 +147,7 @@ class LateMessages:
             self._schedule(_RETRY_SECONDS)
             return False
         self._dropped = []
+        self._app.runtime.observer.happened(Event.LATE_DROPPED, len(dropped))
         self._log(len(dropped))
         return True
 
@@ -182,8 +185,6 @@ def _waiting_of(message: Any) -> dict[str, Any] | None:
 
 
 def _is_sound(headers: Any, waiting: Any) -> bool:
-    if not isinstance(waiting, dict) or not all(isinstance(headers.get(name), str) for name in ("id", "task")):
+    if not has_times(waiting) or not all(isinstance(headers.get(name), str) for name in ("id", "task")):
         return False
-    times = [waiting.get(name) for name in ("deadline", "half_time")]
-    are_numbers = all(isinstance(moment, int | float) for moment in times)
-    return are_numbers and isinstance(waiting.get("operation_id", ""), str)
+    return isinstance(waiting.get("operation_id", ""), str)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils.log import get_logger
 
-from kvworker.errors import KVStoreError
 from kvworker.model import escaped
 from kvworker.wording import counted
 
 if TYPE_CHECKING:
+    from kvworker.messaging.observer import OperationReport
     from kvworker.messaging.wire import Request
-    from kvworker.tools import Tool
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -46,23 +44,18 @@ def is_logging() -> bool:
     return logger.isEnabledFor(logging.INFO)
 
 
-def log_success(request: Request, task_id: str, began: float) -> None:
-    """Log an operation that was applied; ``began`` is its start by the monotonic clock."""
-    seconds = time.monotonic() - began
-    logger.info(
-        "Task %s[%s] succeeded in %.4fs: %s", request.tool.task_name, escaped(task_id), seconds, _names(request)
-    )
+def log_operation(report: OperationReport) -> None:
+    """Log an operation that has ended."""
+    task, names = f"{report.tool.task_name}[{escaped(report.task_id)}]", _names(report.request)
+    if report.error is None:
+        logger.info("Task %s succeeded in %.4fs: %s", task, report.seconds, names)
+    else:
+        names = f"{names}: " if report.request else ""
+        logger.info("Task %s raised %s: %s%s", task, type(report.error).__name__, names, escaped(str(report.error)))
 
 
-def log_error(tool: Tool, request: Request | None, task_id: str, error: KVStoreError) -> None:
-    """Log an operation that raised an error. ``request`` is None if the message was not admitted."""
-    names = f"{_names(request)}: " if request else ""
-    shown = f"{type(error).__name__}: {names}{escaped(str(error))}"
-    logger.info("Task %s[%s] raised %s", tool.task_name, escaped(task_id), shown)
-
-
-def _names(request: Request) -> str:
-    return ", ".join(_each_name(request)) or "the whole store"
+def _names(request: Request | None) -> str:
+    return ", ".join(_each_name(request)) or "the whole store" if request else ""
 
 
 def _each_name(request: Request) -> Iterator[str]:

@@ -10,6 +10,7 @@ from celery.utils.log import get_logger
 
 from kvworker.errors import InvalidRequestError
 from kvworker.messaging.envelope import is_name
+from kvworker.messaging.observer import Event
 
 logger = get_logger(__name__)
 
@@ -26,6 +27,7 @@ def refuse_message(consumer: Any, message: Any, problem: str, error: Exception |
     name, task_id = _identity(message)
     purpose, size = f"for {name}" if name else "without a task", len(message.body or "")
     logger.error("a malformed message %s is refused: %s (id %s, size in bytes: %d)", purpose, problem, task_id, size)
+    consumer.app.runtime.observer.happened(Event.MALFORMED_REFUSED)
     if not message.acknowledged:
         message.reject_log_error(logger, consumer.connection_errors)
     signals.task_rejected.send(sender=consumer, message=message, exc=error)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
 from kvworker.errors import InvalidRequestError, OperationExpiredError, OperationRefusedError, PolicyDeniedError
+from kvworker.messaging.observer import Event
 
 #: Answers to a caller, not faults of the worker.
 _REFUSALS = (InvalidRequestError, OperationExpiredError, OperationRefusedError, PolicyDeniedError)
@@ -33,6 +35,8 @@ class OperationRequest(Request):
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
+        if isinstance(error, WorkerLostError):
+            self.app.runtime.observer.happened(Event.PROCESS_LOST)
         is_refusal = isinstance(error, _REFUSALS)
         outcome = super().on_failure(exc_info, send_failed_event and not is_refusal, return_ok)
         if is_refusal and send_failed_event:

@@ -14,6 +14,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import RedisError, ResponseError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from kvworker.messaging.observer import Event
 from kvworker.messaging.result_backend import ResultBackend
 from kvworker.retries import BACKOFF
 
@@ -51,5 +52,6 @@ class WorkerResultBackend(ResultBackend):
             if not isinstance(cause, RedisError | OSError):
                 raise  # the result itself cannot be stored, and the next worker could not either
             reason = f"the result of {task_id} cannot be stored, so its message goes back to the queue: {cause}"
+            self.app.runtime.observer.happened(Event.RESULT_NOT_STORED)
             logger.error("%s", reason)  # noqa: TRY400 - a traceback adds nothing
             raise Reject(reason, requeue=True) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +27,7 @@ from kvworker.errors import (
     StoreUnavailableError,
 )
 from kvworker.messaging.clock import ServerClock
+from kvworker.messaging.observer import Event, Observer
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.wire import REDELIVERY_COUNTS, Request, decode_many, decode_request, encode_result
 from kvworker.model import OperationResult
@@ -37,7 +37,7 @@ from kvworker.tools import STEP_TOOLS, Tool
 from kvworker.tools.policy import Policy
 from kvworker.wording import counted
 from kvworker.worker.execution import apply_many, execute
-from kvworker.worker.operation_log import is_logging, log_error, log_success
+from kvworker.worker.reporting import TaskReporter
 
 logger = get_task_logger(__name__)
 
@@ -52,13 +52,15 @@ class Runtime:
         settings: Its settings.
         adapters: The adapters of this process.
         on_unavailable: Called when an operation failed because its adapter cannot serve.
+        observer: Is told how each operation ended, and what else happened in this process.
     """
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
+    def __init__(self, app: Celery, settings: Settings, observer: Observer | None = None) -> None:
         self.app = app
         self.settings = settings
         self.adapters = Adapters(settings)
         self.on_unavailable: Callable[[], object] = int
+        self.observer = observer or Observer()
         self._policy = Policy(settings.policies)
         self._signer = MessageSigner(settings.policies)
         self._clock = ServerClock(app.backend.server_time)
@@ -80,35 +82,35 @@ class Runtime:
         Raises:
             KVStoreError: The operation was refused, was too late, or failed.
         """
-        began, request = time.monotonic(), None
         if task_request.id is None:
             raise InvalidRequestError(
                 f"{tool.name} does not run inside another task, as in a map, a starmap or chunks: make a group of"
                 " signatures, or call kv_batch"
             )
+        reporter, request = self._reporter(task_request), None
         try:
             request = self._admitted(tool, parents, payload, task_request.id)
-            result = self._run(task_request, request)
-        except KVStoreError as error:
-            if is_logging():
-                log_error(tool, request, task_request.id, error)
+            result = self._run(task_request.id, request, redelivered=reporter.is_redelivered)
+        except Exception as error:
+            reporter.failed(tool, request, error)
             raise
-        if is_logging():
-            log_success(request, task_request.id, began)
-        return result
+        reporter.succeeded(request, result)
+        return encode_result(result)
 
-    def _run(self, task_request: Any, request: Request) -> dict[str, Any]:
+    def _reporter(self, task_request: Any) -> TaskReporter:
+        return TaskReporter(task_request, self.observer, self._clock)
+
+    def _run(self, task_id: str, request: Request, *, redelivered: bool) -> OperationResult:
         tool = request.tool
-        redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
         if redelivered:
-            self._bound_redeliveries(task_request.id, request)
+            self._bound_redeliveries(task_id, request)
         try:
             if self._is_late(request):
                 self._refuse_late(request, redelivered=redelivered)
-            with attempt(task_request.id, partial(self._check_in_time, request)):
-                return encode_result(self._execute(request))
+            with attempt(task_id, partial(self._check_in_time, request)):
+                return self._execute(request)
         except (ConfigurationError, SchemaError) as error:
-            self.on_unavailable()
+            self._note_failure()
             # Not the caller's fault: the worker's operator should see it.
             logger.error("%s failed: %s", tool.name, error)  # noqa: TRY400 - a traceback adds nothing
             if redelivered and tool.writes:
@@ -133,23 +135,32 @@ class Runtime:
         Returns:
             A dict whose ``results`` holds results by the calls' task ids.
         """
-        began = time.monotonic()
-        is_redelivered = (task_request.delivery_info or {}).get("redelivered")
-        requests = {} if is_redelivered else self._coalesced_requests(payload)
-        results: dict[str, Any] = {}
+        reporter = self._reporter(task_request)
+        calls = decode_many(payload)
+        requests = {} if reporter.is_redelivered else self._coalesced_requests(calls)
+        results: dict[str, OperationResult] = {}
         for adapter, task_ids in self._by_adapter(requests).items():
-            with suppress(KVStoreError):
+            try:
                 applied = apply_many(adapter, [requests[task_id] for task_id in task_ids])
+            except StoreUnavailableError:
+                self.observer.happened(Event.DATABASE_FAILED)
+            except KVStoreError:
+                continue
+            else:
                 done = zip(task_ids, applied, strict=True)
-                results |= {task_id: encode_result(result) for task_id, result in done if result is not None}
-        for task_id in results if is_logging() else ():
-            log_success(requests[task_id], task_id, began)
-        return {"results": results}
+                results |= {task_id: result for task_id, result in done if result is not None}
+        reporter.applied_many(len(calls), requests, results)
+        return {"results": {task_id: encode_result(result) for task_id, result in results.items()}}
 
-    def _coalesced_requests(self, payload: dict[str, Any]) -> dict[str, Request]:
-        """Return the operations of a coalesced message that can be applied together, by their task ids."""
+    def _note_failure(self) -> None:
+        """Count a failure of the database, and have the adapters checked."""
+        self.observer.happened(Event.DATABASE_FAILED)
+        self.on_unavailable()
+
+    def _coalesced_requests(self, calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Request]:
+        """Return the calls of a coalesced message that can be applied together, by their task ids."""
         requests: dict[str, Request] = {}
-        for task_id, (tool, call) in decode_many(payload).items():
+        for task_id, (tool, call) in calls.items():
             with suppress(KVStoreError):
                 request = self._admitted(tool, (), call, task_id)
                 if tool.name in _SINGLE_KEY_TOOLS and not self._is_late(request):
@@ -179,7 +190,7 @@ class Runtime:
         try:
             return self._execute_once(request)
         except StoreUnavailableError as error:
-            self.on_unavailable()
+            self._note_failure()
             return self._retry(request, error, give_up_at)
 
     def _execute_once(self, request: Request) -> OperationResult:
@@ -202,6 +213,7 @@ class Runtime:
         def log(state: RetryCallState) -> None:
             """Log the failure and the pause before the next attempt."""
             error = state.outcome.exception() if state.outcome else None
+            self.observer.happened(Event.RETRIED)
             logger.warning("%s: %s; trying again in %.2f s", request.tool.name, error, state.upcoming_sleep)
 
         retrying = Retrying(

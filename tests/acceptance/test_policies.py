@@ -19,7 +19,8 @@ from kvworker.cli import main
 from kvworker.errors import OperationExpiredError, PolicyDeniedError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.signing import sign_payload
-from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK, WAITING, waiting_header
+from kvworker.messaging.waiting import waiting_header
+from kvworker.messaging.wire import PRUNE_TASK, RECOMPUTE_TASK, SWEEP_TASK, WAITING
 from kvworker.ops.doctor import run_checks
 from tests.support.policy_matrix import ALLOWED, DENIED, NAMESPACES, PERSONAS, Cell
 from tests.support.processes import WorkerNode, wait_until

@@ -32,7 +32,7 @@ class Message:
 
     Attributes:
         give_up_at: The deadline, by the monotonic clock.
-        waiting_header: Tells a worker how long the message may wait; see ``kvworker.messaging.wire``.
+        waiting_header: Tells a worker how long the message may wait; see ``kvworker.messaging.waiting``.
         last_problem: The last failure to send it, for the caller's error.
         copies: The number of copies that the broker may have. More than 1 after an attempt with an unknown outcome, or
             after the message was sent again.

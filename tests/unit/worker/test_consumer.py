@@ -11,6 +11,7 @@ import pytest
 from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer
 
+from kvworker.messaging.observer import Observer
 from kvworker.worker.consumer import RobustConsumer
 
 
@@ -41,7 +42,8 @@ def consumer(cls: Any = RobustConsumer) -> Any:
     backend = SimpleNamespace(
         mark_as_failure=lambda *_, **__: None, store_failure_once=lambda *_: None, server_time=lambda: 0.0
     )
-    app = SimpleNamespace(backend=backend, conf=SimpleNamespace(task_serializer="json"))
+    conf, runtime = SimpleNamespace(task_serializer="json"), SimpleNamespace(observer=Observer())
+    app = SimpleNamespace(backend=backend, conf=conf, runtime=runtime)
     vars(made).update(app=app, connection_errors=(OSError,), event_dispatcher=None)
     return made
 

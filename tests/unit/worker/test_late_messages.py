@@ -11,7 +11,9 @@ import pytest
 from celery import states
 
 from kvworker.errors import OperationExpiredError, OperationTimeoutError
-from kvworker.messaging.wire import APPLY_MANY_TASK, GET_TASK, SET_TASK, WAITING, waiting_header
+from kvworker.messaging.observer import Observer
+from kvworker.messaging.waiting import waiting_header
+from kvworker.messaging.wire import APPLY_MANY_TASK, GET_TASK, SET_TASK, WAITING
 from kvworker.worker import late_messages
 from kvworker.worker.late_messages import LateMessages
 
@@ -60,7 +62,8 @@ def backend() -> Backend:
 
 
 def late_messages_of(backend: Backend, serializer: str) -> LateMessages:
-    app = SimpleNamespace(backend=backend, conf=SimpleNamespace(task_serializer=serializer))
+    conf, runtime = SimpleNamespace(task_serializer=serializer), SimpleNamespace(observer=Observer())
+    app = SimpleNamespace(backend=backend, conf=conf, runtime=runtime)
     return LateMessages(SimpleNamespace(app=app, hub=None, connection_errors=(), timer=Timer()))
 
 
