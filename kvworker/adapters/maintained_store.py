@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
-from kvworker.model import LedgerUsage, PruneReport, RecomputeReport, SweepReport
+from kvworker.model import LedgerUsage, PruneReport, RecomputeReport, SweepReport, VerifyReport
 
 
 class MaintainedStore(ABC):
@@ -69,6 +70,21 @@ class MaintainedStore(ABC):
             SchemaError, ConfigurationError: it cannot serve until somebody changes something.
         """
         self.usage("kvworker")
+
+    def verify(self, on_progress: Callable[[int], None] = lambda _checked_entries: None) -> VerifyReport | None:  # noqa: ARG002
+        """Check in one snapshot, without changing anything, that what the backend holds is consistent.
+
+        Args:
+            on_progress: Called now and then with the number of entries that were checked so far.
+
+        Returns:
+            What was found; None if the backend has no such check.
+
+        Raises:
+            SchemaError: it has no schema, or the schema of another version.
+            StoreUnavailableError: it cannot be read to the end.
+        """
+        return None
 
     def clock(self) -> float | None:
         """Return the clock that decides expiry, in seconds since 1970; None if the backend cannot tell."""

@@ -29,6 +29,7 @@ COMMANDS = {
     "namespaces": "kvworker.cli.database:namespaces_command",
     "sweep": "kvworker.cli.database:sweep_command",
     "recompute": "kvworker.cli.database:recompute_command",
+    "verify": "kvworker.cli.verify:verify_command",
     "import": "kvworker.cli.transfer:import_command",
     "export": "kvworker.cli.transfer:export_command",
     "config": "kvworker.cli.config:config_command",

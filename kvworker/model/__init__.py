@@ -21,7 +21,9 @@ from kvworker.model.reports import (
     LedgerDrift,
     PruneReport,
     RecomputeReport,
+    StoreProblem,
     SweepReport,
+    VerifyReport,
 )
 from kvworker.model.results import (
     STEP_RESULTS,
@@ -74,6 +76,7 @@ from kvworker.model.values import (
     decode_value,
     depth_of,
     encode_value,
+    is_canonical,
 )
 
 __all__ = [
@@ -115,8 +118,10 @@ __all__ = [
     "SetResult",
     "Step",
     "StepResult",
+    "StoreProblem",
     "SweepReport",
     "TouchResult",
+    "VerifyReport",
     "check_count",
     "check_cursor",
     "check_flag",
@@ -136,6 +141,7 @@ __all__ = [
     "escaped",
     "escaped_json",
     "escaped_lines",
+    "is_canonical",
     "new_operation_id",
     "shown_name",
 ]

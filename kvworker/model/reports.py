@@ -68,3 +68,29 @@ class RecomputeReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-able data."""
         return {**asdict(self), "drifts": [asdict(drift) for drift in self.drifts], "complete": self.complete}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreProblem:
+    """Something that ``verify`` found wrong. ``detail`` says what, without any value.
+
+    Attributes:
+        check: What is wrong: ``schema``, ``entry``, ``record``, ``ledger``, ``shares``, ``quota`` or ``totals``.
+        namespace: The namespace that it is in, or None for the whole store.
+        detail: What was found, and what should be there.
+    """
+
+    check: str
+    namespace: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What ``verify`` read, and the first problems that it found. ``problem_count`` counts all of them."""
+
+    namespaces: int
+    entries: int
+    records: int
+    problem_count: int = 0
+    problems: tuple[StoreProblem, ...] = field(default=())

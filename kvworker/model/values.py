@@ -112,6 +112,14 @@ class EncodedValue:
         return type(self)(decode_value(self.text), self.text)
 
 
+def is_canonical(text: str) -> bool:
+    """Return whether ``encode_value`` can have made this text."""
+    try:
+        return encode_value(decode_value(text)) == text
+    except (ValueError, RecursionError, ValueSerializationError):
+        return False
+
+
 def depth_of(value: object, limit: int) -> int:
     """Count the levels of lists and objects in a value. Stop counting at ``limit + 1``."""
     deepest, level = 0, [value]

@@ -14,7 +14,8 @@ from kvworker.settings.problems import problem, problem_at
 # Three weeks: both databases keep timeouts as milliseconds in 32 bits, and SQLite reads a longer one as none.
 TimeoutSeconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
 # Ten years: PostgreSQL's timestamps have an end.
-_RetentionSeconds = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False)]
+MAX_RETENTION_SECONDS = 315_360_000
+_RetentionSeconds = Annotated[float, Field(gt=0, le=MAX_RETENTION_SECONDS, allow_inf_nan=False)]
 # A plain name needs no quotes in the options of a connection.
 _SchemaName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 QuotaBytes = Annotated[int, Field(gt=0, le=2**62)]

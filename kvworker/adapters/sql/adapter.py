@@ -15,6 +15,7 @@ from kvworker.adapters.sql.operation_records import ResultContext, batch_result,
 from kvworker.adapters.sql.reads import export_entries, read_entry, read_steps, read_steps_again
 from kvworker.adapters.sql.recorded_refusals import is_refusal
 from kvworker.adapters.sql.signals import SIGNALS, NamespaceMissingError
+from kvworker.adapters.sql.verification import OnProgress, Verification
 from kvworker.adapters.sql.write import Limits, Record, Write, make_write
 from kvworker.adapters.sql.writer import Writer
 from kvworker.adapters.step_adapter import StepAdapter
@@ -33,7 +34,9 @@ from kvworker.model import (
     RecomputeReport,
     Step,
     StepResult,
+    StoreProblem,
     SweepReport,
+    VerifyReport,
     check_flag,
     check_key,
     check_namespace,
@@ -179,6 +182,16 @@ class SqlAdapter(StepAdapter):
     def own_quotas(self, namespace: str | None = None) -> dict[str, int]:
         """Return the own quota in bytes of each namespace that has one, or only of the one that is named."""
         return listing.own_quotas(self._executor, None if namespace is None else check_namespace(namespace))
+
+    def verify(self, on_progress: OnProgress = lambda _checked_entries: None) -> VerifyReport:
+        """Check in one snapshot that the tables agree with each other."""
+        self._executor.inspect(lambda _connection: None)
+        differences = self._executor.schema_differences()
+        if differences:
+            # Statements that read the rows may fail.
+            problems = tuple(StoreProblem("schema", None, difference) for difference in differences)
+            return VerifyReport(0, 0, 0, len(problems), problems)
+        return self._executor.inspect(lambda connection: Verification(self._dialect, connection, on_progress).run())
 
     def migrate(self) -> None:
         self._executor.migrate()

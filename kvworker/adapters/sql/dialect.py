@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from sqlalchemy import Engine
@@ -107,6 +107,17 @@ class Dialect(ABC):
     @abstractmethod
     def transaction(self, connection: Any) -> AbstractContextManager[object]:
         """Run the statements of a ``with`` block as one transaction; an exception rolls it back."""
+
+    @contextmanager
+    def snapshot(self, connection: Any) -> Iterator[None]:
+        """Let all statements of a ``with`` block read the same moment; none may change anything."""
+        self.run(connection, "begin_snapshot", {})
+        try:
+            yield
+        finally:
+            # If the connection broke, that is the error to raise, not the failure to end the transaction.
+            with suppress(*self.driver_errors):
+                connection.rollback()
 
     @abstractmethod
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:

@@ -58,6 +58,28 @@ class Executor:
 
         return self._run_with_retries(attempt, operation_id)
 
+    def inspect(self, work: Callable[[Any], _Result]) -> _Result:
+        """Return the result of ``work`` as ``run`` does, without migrating the database on first use."""
+
+        def attempt() -> _Result:
+            """Run the work on a schema that this program knows."""
+            self._check_version()
+            return self.engine.use(work)
+
+        return self._run_with_retries(attempt)
+
+    def schema_differences(self) -> list[str]:
+        """Say how the database's schema differs from what the migrations make."""
+
+        def read() -> list[str]:
+            """Compare them on a connection of SQLAlchemy's."""
+            from kvworker.adapters.sql.migrations.differences import find_differences  # noqa: PLC0415 - as above
+
+            with self.engine.get().connect() as connection:
+                return find_differences(connection)
+
+        return self._run_with_retries(read)
+
     def migrate(self) -> None:
         """Create or update the schema."""
         self._run_with_retries(self._migrate)
@@ -91,13 +113,16 @@ class Executor:
     def _check_schema(self) -> None:
         if self._migrate_on_start and not self._check_schema_at:
             self._migrate()
+        self._check_version()
+        self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
+
+    def _check_version(self) -> None:
         version = self._read_version()
         if version != SCHEMA_VERSION:
             raise SchemaError(
                 f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
                 " run `kvworker migrate` with the newest version of the program"
             )
-        self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
 
     def _run_with_retries(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
         # Tenacity comes in only after a failure: a success, which is the hot path, pays nothing for it.

@@ -201,11 +201,11 @@ def _namespaces(executor: Executor, after: str | None) -> Iterator[str]:
 
 
 def _recompute(executor: Executor, connection: Any, namespace: str) -> LedgerDrift | None:
-    dialect, params = executor.dialect, {"namespace": namespace}
+    dialect, params, added = executor.dialect, {"namespace": namespace}, 0
     with dialect.transaction(connection):
         recorded = dialect.lock_ledger(connection, namespace)
         if recorded is None:
-            dialect.run(connection, "create_ledger", params)
+            added = int(dialect.fetch_one(connection, "create_ledger", params) is not None)
             recorded = dialect.lock_ledger(connection, namespace) or Ledger(0, 0, 0)
         summed = dialect.fetch_one(connection, "sum_entries", {**params, "most_records": _MOST_RECORDS})
         used_bytes, entry_count, record_count = summed
@@ -213,9 +213,12 @@ def _recompute(executor: Executor, connection: Any, namespace: str) -> LedgerDri
             record_count = max(record_count, recorded.record_count)
         actual = recorded._replace(used_bytes=used_bytes, entry_count=entry_count, record_count=record_count)
         if actual.entry_count == actual.record_count == 0:
-            dialect.run(connection, "remove_ledger", params)
+            added -= dialect.fetch_one(connection, "remove_ledger", params) is not None
         if recorded != actual:
             dialect.run(connection, "correct_ledger", {**params, **actual._asdict()})
+        if added:
+            # Last, as a founded namespace does: all of them are counted in one row.
+            dialect.run(connection, "add_namespaces", {"added": added})
     return _drift(namespace, recorded, actual)
 
 

@@ -35,7 +35,7 @@ REFUSALS: Final = (
     BatchRefusedError,
 )
 #: Stands in place of an applied operation's fingerprint.
-_REFUSED: Final = "refused"
+REFUSED: Final = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def attempt(name: str, check: Callable[[], None] = lambda: None) -> Iterator[Non
 
 def is_refusal(record: Record) -> bool:
     """Return whether a record holds only refusals."""
-    return record.fingerprint == _REFUSED
+    return record.fingerprint == REFUSED
 
 
 def check_attempt() -> None:

@@ -21,7 +21,9 @@ _COMMENT_OR_INDENT = re.compile(r"^(--.*\n?|[ ]+)", re.MULTILINE)
 #: The statements of all dialects. The type checker refuses any other name, and a test compares these with the files.
 StatementName: TypeAlias = Literal[
     # Both dialects
+    "add_namespaces",
     "all_usage",
+    "begin_snapshot",
     "correct_ledger",
     "correct_namespaces",
     "count_namespaces",
@@ -53,6 +55,10 @@ StatementName: TypeAlias = Literal[
     "sum_entries",
     "sum_ledgers",
     "sweep_batch",
+    "verify_entries",
+    "verify_global_ledger",
+    "verify_ledgers",
+    "verify_records",
     "withdraw_refusals",
     # Only PostgreSQL
     "begin",

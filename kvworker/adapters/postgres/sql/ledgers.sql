@@ -25,8 +25,8 @@ WHERE namespace = %(namespace)s AND slot = 0 FOR UPDATE
 WITH gone AS (
     DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot > 0 RETURNING used_bytes, entry_count, record_count
 ), total AS (
-    SELECT sum(used_bytes)::bigint AS used_bytes, sum(entry_count)::bigint AS entry_count,
-        sum(record_count)::bigint AS record_count
+    SELECT coalesce(sum(used_bytes), 0)::bigint AS used_bytes, coalesce(sum(entry_count), 0)::bigint AS entry_count,
+        coalesce(sum(record_count), 0)::bigint AS record_count, count(*) AS rows
     FROM gone
 )
 UPDATE kv_ledgers l SET
@@ -37,7 +37,8 @@ UPDATE kv_ledgers l SET
     lent_entries = 0,
     lent_records = 0
 FROM total t
-WHERE l.namespace = %(namespace)s AND l.slot = 0 AND t.used_bytes IS NOT NULL
+WHERE l.namespace = %(namespace)s AND l.slot = 0
+    AND (t.rows > 0 OR l.lent_bytes <> 0 OR l.lent_entries <> 0 OR l.lent_records <> 0)
 RETURNING l.used_bytes, l.entry_count, l.record_count
 
 -- name: lock_free_shares
@@ -87,9 +88,10 @@ UPDATE kv_ledgers SET
 WHERE namespace = %(namespace)s AND slot = 0
 
 -- name: create_ledger
--- Create an empty ledger if it does not exist, so that it can be locked. Counts no namespace: a recompute does.
+-- Create an empty ledger if it does not exist, so that it can be locked. Counts no namespace.
 INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes)
 VALUES (%(namespace)s, 0, 0, NULL) ON CONFLICT DO NOTHING
+RETURNING 1
 
 -- name: found_namespace
 -- Create an empty ledger if it does not exist, and count it as a namespace. All namespaces are counted in one row, so
@@ -125,6 +127,10 @@ SELECT total FROM kv_totals WHERE name = 'namespaces'
 -- name: lock_namespaces
 -- Let those who found namespaces wait.
 SELECT total FROM kv_totals WHERE name = 'namespaces' FOR UPDATE
+
+-- name: add_namespaces
+-- Correct the number of namespaces by those whose ledgers this transaction made or removed.
+UPDATE kv_totals SET total = total + %(added)s::bigint, total_limit = NULL WHERE name = 'namespaces'
 
 -- name: correct_namespaces
 -- Set the number of namespaces to that of the ledgers. The row must be locked, so that no namespace is counted twice.
@@ -170,6 +176,7 @@ WHERE namespace = %(namespace)s AND slot = 0
 -- name: remove_ledger
 -- Remove the ledger of a namespace without entries and operation records, unless it keeps the namespace's own quota.
 DELETE FROM kv_ledgers WHERE namespace = %(namespace)s AND slot = 0 AND quota_bytes IS NULL
+RETURNING 1
 
 -- name: lock_ledgers
 -- Keep writers off all ledgers. Those that wait here see the result of this transaction.

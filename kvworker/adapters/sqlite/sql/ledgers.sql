@@ -61,6 +61,10 @@ SELECT total FROM kv_totals WHERE name = 'namespaces'
 -- Does nothing: the transaction already excludes other writers.
 SELECT 1
 
+-- name: add_namespaces
+-- Correct the number of namespaces by those whose ledgers this transaction made or removed.
+UPDATE kv_totals SET total = total + :added, total_limit = NULL WHERE name = 'namespaces'
+
 -- name: correct_namespaces
 -- Set the number of namespaces to that of the ledgers.
 INSERT INTO kv_totals (name, total) SELECT 'namespaces', count(*) FROM kv_ledgers WHERE namespace <> ''
@@ -102,6 +106,7 @@ WHERE namespace = :namespace
 -- name: remove_ledger
 -- Remove the ledger of a namespace without entries and operation records, unless it keeps the namespace's own quota.
 DELETE FROM kv_ledgers WHERE namespace = :namespace AND quota_bytes IS NULL
+RETURNING 1
 
 -- name: lock_ledgers
 -- Does nothing: the transaction already excludes other writers.

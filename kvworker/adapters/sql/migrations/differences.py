@@ -1,0 +1,71 @@
+"""Compares a database's schema with the one that the migrations make. What it has in addition is not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Connection, Table, inspect, text
+
+from kvworker.adapters.sql.schema import metadata
+
+#: A build of an index that failed leaves one that no statement uses, but every write maintains.
+_INVALID_INDEXES: Final = text(
+    "SELECT indexrelid::regclass::text, indrelid::regclass::text FROM pg_index"
+    " WHERE NOT indisvalid AND indrelid = to_regclass(:name)"
+)
+
+
+def find_differences(connection: Connection) -> list[str]:
+    """Say what the tables lack, and what is otherwise than the migrations make it."""
+    context = MigrationContext.configure(connection, opts={"include_object": _is_compared, "compare_type": True})
+    differences = [
+        _describe(*change)
+        for changes in compare_metadata(context, metadata)
+        # Changes of one column come as a list.
+        for change in (changes if isinstance(changes, list) else [changes])
+    ]
+    for table in metadata.sorted_tables:
+        if inspect(connection).has_table(table.name):
+            differences += _constraint_differences(connection, table)
+            differences += _index_differences(connection, table)
+    return differences
+
+
+def _is_compared(_item: Any, _name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:  # noqa: FBT001
+    """Leave out what is not ours, and indexes: where tables are partitioned, these have other names."""
+    return kind != "index" and (not reflected or counterpart is not None)
+
+
+def _describe(kind: str, *details: Any) -> str:
+    verb, _, what = kind.partition("_")
+    if verb == "add":
+        item = details[-1]
+        table = getattr(item, "table", None)
+        place = "" if table is None else f" of {table.name}"
+        return f"the {what} {item.name}{place} is missing"
+    _, table_name, column, *_ = details
+    return f"the {what} of the column {column} of {table_name} is another one"
+
+
+def _constraint_differences(connection: Connection, table: Table) -> Iterator[str]:
+    found = inspect(connection)
+    key = found.get_pk_constraint(table.name)["constrained_columns"]
+    if sorted(key) != sorted(column.name for column in table.primary_key):
+        yield f"the primary key of {table.name} is missing, or is another one"
+    checks = {check["name"] for check in found.get_check_constraints(table.name)}
+    for constraint in table.constraints:
+        if isinstance(constraint, CheckConstraint) and constraint.name not in checks:
+            yield f"the check {constraint.name} of {table.name} is missing"
+
+
+def _index_differences(connection: Connection, table: Table) -> Iterator[str]:
+    found = [index["column_names"] for index in inspect(connection).get_indexes(table.name)]
+    for index in table.indexes:
+        if [column.name for column in index.columns] not in found:
+            yield f"the index {index.name} of {table.name} is missing"
+    if connection.dialect.name == "postgresql":
+        for index, name in connection.execute(_INVALID_INDEXES, {"name": table.name}):
+            yield f"the index {index} of {name} is invalid"

@@ -1,0 +1,70 @@
+"""Tells whether an operation record can be one that a write made. ``operation_records`` says what it holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final
+
+from kvworker.adapters.sql.recorded_refusals import REFUSED
+from kvworker.errors import rebuild_error
+from kvworker.settings.adapters import MAX_RETENTION_SECONDS
+
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
+_NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?"
+#: A written entry with its counter's value, expiry and version, each where there is one; the two numbers of a clear.
+_WRITTEN: Final = re.compile(rf"(?:{_NUMBER})?(?: ?{_NUMBER})? ?(?:v[0-9]+)?")
+_DELETED: Final = frozenset({"true", "false"})
+#: A record's clock is read before its transaction ends, and ours may be of another moment.
+_TOLERANCE_SECONDS: Final = 3600.0
+
+
+def record_fault(fingerprint: object, result: object, remaining_seconds: float) -> str:
+    """Return what is wrong with a record, or an empty string.
+
+    Args:
+        fingerprint: The fingerprint as stored.
+        result: The result as stored.
+        remaining_seconds: The time until the record expires.
+    """
+    if not isinstance(fingerprint, str) or not isinstance(result, str):
+        return "its fingerprint or its result is not text"
+    if not math.isfinite(remaining_seconds) or remaining_seconds > MAX_RETENTION_SECONDS + _TOLERANCE_SECONDS:
+        return "it expires later than any retention allows, so no prune removes it"
+    if fingerprint == REFUSED:
+        return "" if _holds_refusals(result) else "it does not hold refusals, as its fingerprint says"
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        return "its fingerprint is none"
+    return "" if _is_result(result) else "its result has no known form"
+
+
+def _is_result(result: str) -> bool:
+    if not result.startswith("["):
+        return _is_step_result(result)
+    items = _decoded(result)
+    return isinstance(items, list) and all(_is_item(item) for item in items)
+
+
+def _is_item(item: Any) -> bool:
+    if isinstance(item, dict):
+        return {"error", "shared", "args"} <= item.keys()
+    return item is None or (isinstance(item, str) and (_is_step_result(item) or isinstance(_decoded(item), list)))
+
+
+def _is_step_result(result: str) -> bool:
+    return result in _DELETED or _WRITTEN.fullmatch(result) is not None
+
+
+def _holds_refusals(result: str) -> bool:
+    lines = [_decoded(line) for line in result.splitlines()]
+    return bool(lines) and all(
+        isinstance(line, list) and len(line) == 3 and rebuild_error(str(line[1]), line[2]) is not None for line in lines
+    )
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
