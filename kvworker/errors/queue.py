@@ -113,8 +113,9 @@ class OperationNotSentError(QueueError):
 class OperationTimeoutError(_OperationError, UnknownOutcomeError):
     """No result arrived within the timeout, or none can be read; whether the operation was applied is unknown.
 
-    Call again with ``idempotency_key=error.operation_id`` to have it applied exactly once. A read changes nothing, so
-    you can simply call again.
+    Call again with ``idempotency_key=error.operation_id`` to have it applied exactly once. Do so before the store
+    forgets the id: an id that you did not choose is kept for ``maintenance.generated_id_retention_seconds``, an hour by
+    default. A read changes nothing, so you can simply call again.
     """
 
     def __init__(self, operation_id: str, detail: str = "", is_read: bool = False) -> None:  # noqa: FBT001, FBT002 - args rebuild it
@@ -132,8 +133,8 @@ class OperationTimeoutError(_OperationError, UnknownOutcomeError):
         if self._is_read:
             return f"{missing} ({remedy}); you can call again"
         return (
-            f"{missing}, so whether it was applied is unknown ({remedy}); call again with idempotency_key set to the"
-            " operation id to have it applied exactly once"
+            f"{missing}, so whether it was applied is unknown ({remedy}); call again soon, within an hour by default,"
+            " with idempotency_key set to the operation id to have it applied exactly once"
         )
 
 

@@ -21,7 +21,14 @@ from typing import Any, Final
 from kombu.utils.json import register_type
 
 from kvworker.errors import InvalidRequestError, OperationFailedError, UnsupportedMessageError
-from kvworker.model import MAX_NAMESPACE_BYTES, EncodedValue, OperationResult, decode_value, shown_name
+from kvworker.model import (
+    MAX_NAMESPACE_BYTES,
+    EncodedValue,
+    GeneratedOperationId,
+    OperationResult,
+    decode_value,
+    shown_name,
+)
 from kvworker.tools import TOOLS, Tool, check_arguments
 
 PAYLOAD_VERSION: Final = 1
@@ -73,7 +80,8 @@ class Request:
     Attributes:
         tool: The tool to run.
         arguments: The tool's arguments, checked.
-        operation_id: The idempotency key: the caller's, or else the task id.
+        operation_id: The idempotency key: the caller's, or else the task id. If the message has a deadline, the latter
+            is a ``GeneratedOperationId``, since no copy of the message is applied much later.
         deadline: When it may no longer start, in seconds since the epoch; None for no deadline.
         persona: The caller's persona, or "" for a call without one.
     """
@@ -152,9 +160,10 @@ def decode_request(tool: Tool, parents: tuple[Any, ...], payload: Mapping[str, A
             raise InvalidRequestError(f"{tool.name} takes keyword arguments only (make its signature immutable)")
         arguments["value"] = _as_recorded(parents[0])
     checked = check_arguments(tool, arguments)
-    operation_id = checked.pop("idempotency_key", task_id)
+    deadline = _check_deadline(payload.get("deadline"))
+    operation_id = checked.pop("idempotency_key", task_id if deadline is None else GeneratedOperationId(task_id))
     persona = check_persona(payload.get("persona")) or ""
-    return Request(tool, checked, operation_id, _check_deadline(payload.get("deadline")), persona)
+    return Request(tool, checked, operation_id, deadline, persona)
 
 
 def encode_many(calls: Mapping[str, tuple[Tool, dict[str, Any]]]) -> dict[str, Any]:

@@ -66,13 +66,23 @@ def check_prefix(name: str, prefix: object, max_bytes: int) -> str:
     return _check_text(name, prefix, max_bytes)
 
 
-def new_operation_id() -> str:
+class GeneratedOperationId(str):
+    """An operation id that no caller chose.
+
+    Its record only has to outlive redeliveries of the message and the caller's next attempt, so it is kept for a
+    shorter time.
+    """
+
+    __slots__ = ()
+
+
+def new_operation_id() -> GeneratedOperationId:
     """Return a fresh UUIDv7. Its ids are ordered by time, so consecutive ids share index pages."""
     milliseconds = (time.time_ns() // 1_000_000) & 0xFFFF_FFFF_FFFF
     random_bits = int.from_bytes(os.urandom(10)) & ~((0xF << 76) | (3 << 62))
     version_and_variant = (7 << 76) | (2 << 62)
     digits = f"{(milliseconds << 80) | version_and_variant | random_bits:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return GeneratedOperationId(f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}")
 
 
 def _check_name(argument: str, name: object, max_bytes: int) -> str:

@@ -72,6 +72,8 @@ class SqlAdapterSettings(Block):
     pool: PoolSettings = Field(default=PoolSettings(), description="The connection pool of one worker process.")
     #: The file sets it as ``maintenance.operation_retention_seconds``.
     operation_retention_seconds: SkipJsonSchema[_RetentionSeconds] = 86_400.0
+    #: The file sets it as ``maintenance.generated_id_retention_seconds``. It is cut to the other retention.
+    generated_id_retention_seconds: SkipJsonSchema[_RetentionSeconds] = 3_600.0
     migrate_on_start: bool = Field(
         default=False,
         description="Create or update the schema on first use, which suits a single machine, instead of by"
@@ -88,11 +90,11 @@ class SqlAdapterSettings(Block):
         """Operation records that a namespace may keep."""
         return self.namespace_record_limit or min(2**40, max(1_000_000, self.namespace_quota_bytes * 4))
 
-    @field_validator("operation_retention_seconds", mode="before")
+    @field_validator("operation_retention_seconds", "generated_id_retention_seconds", mode="before")
     @classmethod
     def _refuse_in_file(cls, value: object, info: ValidationInfo) -> object:
         if info.context is not None:
-            raise problem("set maintenance.operation_retention_seconds instead")
+            raise problem(f"set maintenance.{info.field_name} instead")
         return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -10,6 +11,9 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from kvworker.model import MAX_BATCH_ROWS
 from kvworker.settings.base import Block
 from kvworker.settings.urls import BROKER_SCHEMES, REDIS_SCHEMES, queue_url, server_of, speaks_redis
+
+#: Long enough for a caller to call again after an unknown outcome.
+_GENERATED_ID_RETENTION_SECONDS = 3600
 
 # Ten years. A longer time is a mistake, and a shorter one can always be added to today's date.
 _MAX_SECONDS = 315_360_000
@@ -166,6 +170,12 @@ class MaintenanceSettings(Block):
         description="Seconds for which an operation id is remembered, so that its write is applied only once. At least"
         " twice queue.visibility_timeout_seconds x (queue.max_redeliveries + 1).",
     )
+    generated_id_retention_seconds: _WholeSeconds | None = Field(
+        default=None,
+        description="The same for an operation id that no caller chose, if the call has a timeout. At least twice as"
+        " long as messages are delivered again or calls take, and as long as results are kept. Default: an hour, or"
+        " longer where these rules demand it.",
+    )
 
 
 def rule_problems(
@@ -178,7 +188,24 @@ def rule_problems(
         yield from _facade_problems(facade, queue)
     if maintenance:
         yield from _budget_problems(maintenance, queue)
-        yield from _retention_problems(maintenance.operation_retention_seconds, queue, facade)
+        for name in ("operation_retention_seconds", "generated_id_retention_seconds"):
+            retention_seconds = getattr(maintenance, name)
+            if retention_seconds is not None:
+                yield from _retention_problems(name, retention_seconds, queue, facade)
+        yield from _generated_id_problems(maintenance, queue)
+
+
+def generated_id_retention(queue: QueueSettings, facade: FacadeSettings, maintenance: MaintenanceSettings) -> int:
+    """Return for how many seconds an operation id is remembered that no caller chose."""
+    if maintenance.generated_id_retention_seconds is not None:
+        return maintenance.generated_id_retention_seconds
+    needed = max(
+        _GENERATED_ID_RETENTION_SECONDS,
+        _message_lifetime(queue) * 2,
+        math.ceil(facade.timeout_seconds * 2),
+        queue.result_expires_seconds,
+    )
+    return min(needed, maintenance.operation_retention_seconds)
 
 
 def _queue_problems(queue: QueueSettings) -> Iterator[str]:
@@ -220,23 +247,45 @@ def _budget_problems(maintenance: MaintenanceSettings, queue: QueueSettings | No
             yield _too_long(path, budget_seconds, queue.visibility_timeout_seconds)
 
 
+def _message_lifetime(queue: QueueSettings) -> int:
+    return queue.visibility_timeout_seconds * (queue.max_redeliveries + 1)
+
+
 def _retention_problems(
-    retention_seconds: int, queue: QueueSettings | None, facade: FacadeSettings | None
+    name: str, retention_seconds: int, queue: QueueSettings | None, facade: FacadeSettings | None
 ) -> Iterator[str]:
     """Yield a line if a message could outlive the record that keeps it from being applied twice."""
     if queue:
-        lifetime_seconds = queue.visibility_timeout_seconds * (queue.max_redeliveries + 1)
+        lifetime_seconds = _message_lifetime(queue)
         if lifetime_seconds * 2 > retention_seconds:
             yield (
-                "maintenance.operation_retention_seconds: it should be at least"
+                f"maintenance.{name}: it should be at least"
                 f" {lifetime_seconds * 2}, not {retention_seconds}: twice queue.visibility_timeout_seconds"
                 f" ({queue.visibility_timeout_seconds}) x (queue.max_redeliveries ({queue.max_redeliveries}) + 1);"
                 " a message must not be delivered again after the record of its write is gone"
             )
     if facade and facade.timeout_seconds * 2 > retention_seconds:
         yield (
-            "facade.timeout_seconds: it should be at most half of maintenance.operation_retention_seconds"
+            f"facade.timeout_seconds: it should be at most half of maintenance.{name}"
             f" ({retention_seconds}), not {facade.timeout_seconds:g}"
+        )
+
+
+def _generated_id_problems(maintenance: MaintenanceSettings, queue: QueueSettings | None) -> Iterator[str]:
+    """Yield a line if a caller could get an unknown outcome whose operation id is forgotten, or a shorter one."""
+    retention_seconds = maintenance.generated_id_retention_seconds
+    if retention_seconds is None:
+        return
+    if retention_seconds > maintenance.operation_retention_seconds:
+        yield (
+            "maintenance.generated_id_retention_seconds: it should be at most maintenance.operation_retention_seconds"
+            f" ({maintenance.operation_retention_seconds}), not {retention_seconds}"
+        )
+    if queue and queue.result_expires_seconds > retention_seconds:
+        yield (
+            "maintenance.generated_id_retention_seconds: it should be at least queue.result_expires_seconds"
+            f" ({queue.result_expires_seconds}), not {retention_seconds}; a caller may learn that late that it must"
+            " call again"
         )
 
 

@@ -28,6 +28,7 @@ from kvworker.settings.blocks import (
     FacadeSettings,
     MaintenanceSettings,
     QueueSettings,
+    generated_id_retention,
     rule_problems,
 )
 from kvworker.settings.config_file import read_configuration
@@ -170,7 +171,17 @@ class Settings(Block):
     @cached_property
     def store(self) -> Store:
         """The adapters, with the settings that they need from other blocks."""
-        return Store(self.kv_store, self.conversation_store.url, self.maintenance.operation_retention_seconds)
+        return Store(
+            self.kv_store,
+            self.conversation_store.url,
+            self.maintenance.operation_retention_seconds,
+            self.generated_id_retention_seconds,
+        )
+
+    @property
+    def generated_id_retention_seconds(self) -> int:
+        """Seconds for which an operation id is remembered that no caller chose."""
+        return generated_id_retention(self.queue, self.facade, self.maintenance)
 
     def to_mapping(self, *, reveal_secrets: bool = True) -> dict[str, Any]:
         """Return the configuration in the file's layout, with the defaults.
@@ -179,7 +190,7 @@ class Settings(Block):
             reveal_secrets: Return secrets as plain text. If false, each ``SecretStr`` stays one, but the queue's URLs
                 still contain their passwords.
         """
-        unset = {"operation_retention_seconds"}
+        unset = {"operation_retention_seconds", "generated_id_retention_seconds"}
         adapters = {"postgres": unset, "sqlite": unset}
         mapping = self.model_dump(exclude={"tools": {"kv_store": {"adapters": adapters}}, "policies": True})
         mapping["policies"] = self.policies.to_mapping()

@@ -85,6 +85,7 @@ class Store:
     block: KvStoreSettings
     conversation_store_url: SecretStr | None
     operation_retention_seconds: int
+    generated_id_retention_seconds: int
 
     @property
     def default_adapter(self) -> str:
@@ -122,6 +123,7 @@ class Store:
         config["url"] = self._conversation_url(name) if reuse else _own_url(name, settings)
         config["reuse_conversation_store"] = reuse
         config["operation_retention_seconds"] = self.operation_retention_seconds
+        config["generated_id_retention_seconds"] = self.generated_id_retention_seconds
         return name, config
 
     def __repr__(self) -> str:

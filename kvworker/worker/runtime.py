@@ -64,6 +64,7 @@ class Runtime:
         self._policy = Policy(settings.policies)
         self._signer = MessageSigner(settings.policies)
         self._clock = ServerClock(app.backend.server_time)
+        self._longest_generated_seconds = settings.generated_id_retention_seconds / 2
 
     def run_operation(
         self, task_request: Any, tool: Tool, parents: tuple[Any, ...], payload: dict[str, Any]
@@ -178,7 +179,15 @@ class Runtime:
         """Return the operation of a message after checking that it is authentic and allowed."""
         self._signer.authenticate(tool, payload)
         request = decode_request(tool, parents, payload, task_id=task_id)
-        return replace(request, persona=self._policy.admit(request.persona, tool, request.arguments))
+        persona = self._policy.admit(request.persona, tool, request.arguments)
+        return replace(request, persona=persona, operation_id=self._retained_id(request))
+
+    def _retained_id(self, request: Request) -> str:
+        """Return the operation id, as one of the caller's if its record must be kept for longer than generated ones."""
+        operation_id = request.operation_id
+        if request.deadline is None or request.deadline - self._clock.now() <= self._longest_generated_seconds:
+            return operation_id
+        return str(operation_id)
 
     def _adapter(self, request: Request) -> KeyValueStoreAdapter:
         return self.adapters.of(self._policy.provider_of(request.persona))

@@ -60,6 +60,7 @@ class SqlAdapter(StepAdapter):
             settings.entry_limit,
             settings.record_limit,
             settings.namespace_limit,
+            min(settings.generated_id_retention_seconds, settings.operation_retention_seconds),
         )
         self._writer = Writer(self._executor, self._limits)
 

@@ -172,7 +172,7 @@ def common_params(write: Write, limits: Limits) -> dict[str, Any]:
         "global_limit": limits.global_bytes,
         "entry_limit": limits.entries,
         "record_limit": limits.records,
-        "retention_seconds": limits.retention_seconds,
+        "retention_seconds": limits.retention_of(write),
     }
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from kvworker.model import Step, check_namespace, check_operation_id, new_operation_id
+from kvworker.model import GeneratedOperationId, Step, check_namespace, check_operation_id, new_operation_id
 
 #: The plain actions' names in fingerprints. Records keep fingerprints, so these must never change.
 _FINGERPRINT_NAMES: Final = {"set": "set_entry", "delete": "delete_entry", "increment": "increment_entry"}
@@ -27,13 +27,14 @@ class Write:
 
     ``action`` is a step's action, ``batch``, ``clear`` or ``set_quota``. In a batch that is not ``atomic``, steps are
     refused individually. ``purged`` names the quotas for which expired entries and records were purged already, so
-    that a refusal by them is final.
+    that a refusal by them is final. ``is_generated`` says that no caller chose the operation id.
     """
 
     action: str
     namespace: str
     operation_id: str
     fingerprint: str
+    is_generated: bool = False
     steps: tuple[Step, ...] = ()
     atomic: bool = True
     quota_bytes: int | None = None
@@ -60,6 +61,7 @@ class Limits:
     """The quotas in bytes, how long operation records are kept, and how many rows there may be.
 
     Every write sends them to the database. ``entries`` and ``records`` are those of a namespace.
+    ``generated_retention_seconds`` is the retention of records whose operation id no caller chose.
     """
 
     namespace_bytes: int
@@ -68,10 +70,15 @@ class Limits:
     entries: int = _MAX_LIMIT
     records: int = _MAX_LIMIT
     namespaces: int = _MAX_LIMIT
+    generated_retention_seconds: float = 3600.0
 
     def factor(self, own_quota: int | None) -> int:
         """Return how many times the limits of entries and records a namespace with its own quota has."""
         return min(_MAX_LIMIT_FACTOR, max(1, (own_quota or 0) // self.namespace_bytes))
+
+    def retention_of(self, write: Write) -> float:
+        """Return for how many seconds the record of a write is kept."""
+        return self.generated_retention_seconds if write.is_generated else self.retention_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +97,15 @@ def make_write(action: str, namespace: str, operation_id: str | None, **fields: 
     Raises:
         InvalidKeyError, InvalidRequestError: the namespace or the operation id is invalid.
     """
-    checked_id = new_operation_id() if operation_id is None else check_operation_id(operation_id)
-    return Write(action, check_namespace(namespace), checked_id, _fingerprint(action, **fields), **fields)
+    given = new_operation_id() if operation_id is None else operation_id
+    return Write(
+        action,
+        check_namespace(namespace),
+        check_operation_id(given),
+        _fingerprint(action, **fields),
+        isinstance(given, GeneratedOperationId),
+        **fields,
+    )
 
 
 def _fingerprint(

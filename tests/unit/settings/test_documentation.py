@@ -43,6 +43,7 @@ DESCRIBED_IN_WORDS = {
     "result_backend": "the broker's",
     "flags": "none",
     "namespaces": "every namespace",
+    "generated_id_retention_seconds": "an hour, or longer where the rules demand it",
     "provider": "the default adapter",
 }
 
@@ -61,7 +62,10 @@ def expected(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
     for name, field in model.model_fields.items():
         if field.annotation is PoolSettings:
             yield from expected(PoolSettings, f"{name}.")
-        elif model is MaintenanceSettings or name != "operation_retention_seconds":
+        elif model is MaintenanceSettings or name not in {
+            "operation_retention_seconds",
+            "generated_id_retention_seconds",
+        }:
             yield prefix + name, DESCRIBED_IN_WORDS.get(name, shown(field.default))
 
 

@@ -127,6 +127,26 @@ def test_one_problem_is_one_exact_line(data: dict[str, Any], line: str) -> None:
             "maintenance.operation_retention_seconds: it should be at least 720, not 719",
             "record of its write",
         ),
+        (
+            {"maintenance": {"generated_id_retention_seconds": 719}, "queue": {"result_expires_seconds": 60}},
+            "maintenance.generated_id_retention_seconds: it should be at least 720, not 719",
+            "record of its write",
+        ),
+        (
+            {"maintenance": {"generated_id_retention_seconds": 3599}},
+            "maintenance.generated_id_retention_seconds: it should be at least queue.result_expires_seconds (3600)",
+            "not 3599",
+        ),
+        (
+            {"maintenance": {"generated_id_retention_seconds": 90_000}},
+            "maintenance.generated_id_retention_seconds: it should be at most maintenance.operation_retention_seconds",
+            "(86400), not 90000",
+        ),
+        (
+            {"maintenance": {"generated_id_retention_seconds": 3600}, "facade": {"timeout_seconds": 1801}},
+            "facade.timeout_seconds: it should be at most half of maintenance.generated_id_retention_seconds (3600)",
+            "not 1801",
+        ),
     ],
 )
 def test_one_problem_names_path_value_and_fix(data: dict[str, Any], start: str, part: str) -> None:

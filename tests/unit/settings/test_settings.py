@@ -166,6 +166,22 @@ def test_retention_reaches_the_bundled_adapters() -> None:
     store = Settings.from_mapping(data).store
     assert store.adapter_config()[1]["operation_retention_seconds"] == 7200
     assert store.adapter_config("sqlite")[1]["operation_retention_seconds"] == 7200
+    assert store.adapter_config()[1]["generated_id_retention_seconds"] == 3600
+
+
+@pytest.mark.parametrize(
+    ("data", "seconds"),
+    [
+        ({}, 3600),
+        ({"queue": {"visibility_timeout_seconds": 600}}, 7200),
+        ({"queue": {"result_expires_seconds": 4000}}, 4000),
+        ({"facade": {"timeout_seconds": 2000.2}, "queue": {"result_expires_seconds": 3000}}, 4001),
+        ({"maintenance": {"operation_retention_seconds": 1000}}, 1000),
+        ({"maintenance": {"generated_id_retention_seconds": 5000}}, 5000),
+    ],
+)
+def test_a_generated_id_is_remembered_for_an_hour_or_as_long_as_it_must(data: dict[str, Any], seconds: int) -> None:
+    assert Settings.from_mapping(data).generated_id_retention_seconds == seconds
 
 
 @pytest.mark.parametrize(
