@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from kvworker.cli.options import config_option, config_path, load_settings
 from kvworker.messaging.certificates import check_certificates
 from kvworker.ops.celery_processes import become_celery, with_schedule
+from kvworker.settings.environment import METRICS_VARIABLE
+from kvworker.settings.hosts import listen_addresses
 
-_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_PASS_ON: Final[dict[str, Any]] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def _check_listen(_context: click.Context, _option: click.Parameter, where: str | None) -> str | None:
+    try:
+        if where is not None:
+            listen_addresses(where)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return where
 
 
 @click.command("worker", context_settings=_PASS_ON)
 @config_option
+@click.option(
+    "--metrics-listen",
+    metavar="[HOST:]PORT",
+    callback=_check_listen,
+    help="Serve the worker's metrics for Prometheus, such as 9808, or 9808-9815 for several workers on one machine.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")
-def worker_command(config: Path | None, arguments: tuple[str, ...]) -> None:
+def worker_command(config: Path | None, metrics_listen: str | None, arguments: tuple[str, ...]) -> None:
     """Run a Celery worker for the store.
 
     It passes all options that follow on to Celery.
 
     A worker runs operations (queue kv) and maintenance (queue kv.maintenance); choose queues with `-Q`.
     """
-    _run("worker", config, arguments)
+    _run("worker", config, arguments, {METRICS_VARIABLE: metrics_listen} if metrics_listen else {})
 
 
 @click.command("beat", context_settings=_PASS_ON)
@@ -41,13 +59,13 @@ def beat_command(config: Path | None, state: Path | None, arguments: tuple[str, 
 
     It sends the sweep, recompute and prune tasks when they are due.
     """
-    _run("beat", config, with_schedule(arguments, state))
+    _run("beat", config, with_schedule(arguments, state), {})
 
 
-def _run(name: str, config: Path | None, arguments: Sequence[str]) -> None:
+def _run(name: str, config: Path | None, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
     # Report wrong settings here, in one line. Celery would show a traceback.
     check_certificates(load_settings(config).policies)
     path = config_path(config)
     if path is None:
         click.echo("found no configuration file, so the defaults apply; name a file with --config", err=True)
-    become_celery(name, arguments, path)
+    become_celery(name, arguments, path, variables)

@@ -1,11 +1,11 @@
-"""Histograms with fixed buckets: what a worker counts durations and sizes in, and what is read from the counts."""
+"""Histograms with fixed buckets, in which a worker counts durations and sizes, and their quantiles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-#: The upper bounds of the buckets of a duration, in seconds. One more bucket holds what is longer.
+#: The upper bounds of the buckets of a duration, in seconds. One more bucket holds longer ones.
 SECONDS_BOUNDS: Final = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075),
     *(0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),

@@ -1,4 +1,4 @@
-"""What a worker reports: how each operation ended, and what else happened.
+"""The seam between a worker and those who count or trace its work.
 
 An ``Observer`` is told after the fact, in the thread that did the work. It must be quick, and may not raise.
 ``kvworker.worker.totals`` counts what it is told. ``kvworker.client`` reports calls to a ``CallObserver``.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Event(StrEnum):
-    """What is counted beside operations. The value is its name in reports; metrics add their prefix and ``_total``."""
+    """An event that is counted beside operations. Its value is its name in reports and, with a prefix, in metrics."""
 
     REDELIVERED = "redeliveries"
     RETRIED = "retries"

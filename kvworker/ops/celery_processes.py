@@ -6,7 +6,7 @@ import os
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -46,16 +46,20 @@ def celery_environment(config: Path | None) -> dict[str, str]:
     return environment
 
 
-def become_celery(name: str, arguments: Sequence[str], config: Path | None) -> NoReturn:
+def become_celery(
+    name: str, arguments: Sequence[str], config: Path | None, variables: Mapping[str, str] | None = None
+) -> NoReturn:
     """Replace this process by Celery's worker or beat.
 
     Args:
         name: Celery's command, ``worker`` or ``beat``.
         arguments: Celery's options for that command.
         config: The configuration file; None uses the defaults and the environment.
+        variables: Variables of the environment that it gets beside this process's.
     """
     command = celery_command(name, arguments)
-    os.execve(command[0], command, celery_environment(config))  # noqa: S606 - our own interpreter
+    environment = {**celery_environment(config), **(variables or {})}
+    os.execve(command[0], command, environment)  # noqa: S606 - our own interpreter
 
 
 def with_schedule(arguments: Sequence[str], directory: Path | None) -> Sequence[str]:

@@ -10,6 +10,8 @@ from kvworker.errors import ConfigurationError
 from kvworker.settings.base import is_blank
 
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
+#: Where a worker serves its metrics. It is of each process, so it is no setting of the file, which all processes share.
+METRICS_VARIABLE = "KVWORKER_METRICS_LISTEN"
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 PREVIOUS_KEYS_VARIABLE = "KVWORKER_PREVIOUS_SIGNING_KEYS"
 BROKER_VARIABLE = "KVWORKER_BROKER_URL"

@@ -1,8 +1,15 @@
-"""Checks the host and the port of a broker, so that a mistake is told when the configuration is loaded."""
+"""Checks hosts and ports, of servers and of what kvworker itself listens on, before they are used."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+#: Where to listen if only ports are given.
+LOOPBACK: Final = "127.0.0.1"
+_LISTEN: Final = re.compile(
+    r"(?:(?P<host>[^\s:\[\]]+|\[[^\s\[\]]+\]):)?(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?"
+)
 
 PERCENT_ENCODE: Final = "in a user name or password, write : / ? # @ percent-encoded"
 
@@ -29,3 +36,28 @@ def check_host(host: str) -> None:
         raise ValueError(
             "its host name is not valid: the parts between its dots should have 1 to 63 characters each"
         ) from None
+
+
+def listen_addresses(text: str) -> tuple[str, range]:
+    """Parse where to listen: ``HOST:PORT``, ``PORT`` for this machine alone, or with a range ``FIRST-LAST`` of ports.
+
+    Args:
+        text: Such as ``127.0.0.1:9808``, ``[::1]:9808`` or ``9808-9815``. The first free port is to be used.
+
+    Returns:
+        The host, and the ports.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    match = _LISTEN.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("it should be HOST:PORT, PORT or HOST:FIRST-LAST, such as 127.0.0.1:9808")
+    first, last = match["first"], match["last"] or match["first"]
+    check_port(first)
+    check_port(last)
+    if int(last) < int(first):
+        raise ValueError("its last port should not be below its first one")
+    host = (match["host"] or LOOPBACK).strip("[]")
+    check_host(host)
+    return host, range(int(first), int(last) + 1)

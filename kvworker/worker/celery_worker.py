@@ -29,7 +29,9 @@ from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 from kvworker.messaging.result_backend import use_result_backend
 from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.wire import STATS_KEY
+from kvworker.settings.environment import METRICS_VARIABLE
 from kvworker.worker.consumer import RobustConsumer
+from kvworker.worker.metrics_endpoint import MetricsEndpoint
 from kvworker.worker.pools import settling_pool
 from kvworker.worker.readiness import Readiness
 from kvworker.worker.remote_control import RobustControl
@@ -62,11 +64,15 @@ class QuietWorker(Worker):
     Flower's control panel still work: they cause traffic only when they ask. Flower's lists need the events.
     """
 
+    pool: Any
     pool_cls: Any
+    concurrency: int
+    hostname: str
     task_events: bool
     readiness: Readiness
     totals: Totals
     started_at: float
+    metrics: MetricsEndpoint | None = None
 
     def setup_defaults(self, **kwargs: Any) -> None:
         """Set Celery's defaults, with our pool in place of Celery's."""
@@ -93,6 +99,8 @@ class QuietWorker(Worker):
             logger.warning("%s", notice)
         self.readiness = Readiness(runtime.settings, partial(refusal_by_results, self.app.backend))
         try:
+            if where := os.environ.get(METRICS_VARIABLE, "").strip():
+                self.metrics = MetricsEndpoint(where, self.hostname, self.status)
             self.readiness.check_at_start()
         except KVStoreError as error:
             logger.critical("this worker cannot serve: %s", error)
@@ -134,12 +142,18 @@ class QuietWorker(Worker):
             "problem": self.readiness.problem,
             "version": __version__,
             "pool": _POOL_NAMES.get(kind, kind),
-            "concurrency": self.pool.num_processes,
+            "concurrency": self._slots(),
             "started_at": self.started_at,
             "active": len(state.active_requests),
             "reserved": len(state.reserved_requests),
             "totals": self.totals.report(),
         }
+
+    def _slots(self) -> int:
+        try:
+            return int(self.pool.num_processes)
+        except AttributeError:  # the pool has not started yet
+            return int(self.concurrency)
 
 
 @with_own_property_locks

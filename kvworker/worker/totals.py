@@ -1,4 +1,4 @@
-"""What a worker has done since it started, over all its processes and threads.
+"""Counts a worker's work since it started, over all its processes and threads.
 
 The totals lie in memory that the worker's main process shares with the children of its pool. Each process adds to a
 slot of its own, without a system call, and the main process adds the slots up when it is asked. So nothing is lost

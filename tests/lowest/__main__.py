@@ -51,7 +51,7 @@ class Stage:
 
 STAGES = (
     Stage(
-        ("embedded", "signing"),
+        ("embedded", "metrics", "signing"),
         (
             "tests/unit",
             "--ignore=tests/unit/integrations",
