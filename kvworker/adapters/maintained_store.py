@@ -6,7 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
 
-from kvworker.model import LedgerUsage, PruneReport, RecomputeReport, SweepReport, VerifyReport
+from kvworker.model import (
+    DatabaseConnections,
+    ExpiryReport,
+    LedgerUsage,
+    PruneReport,
+    RecomputeReport,
+    SweepReport,
+    TableSize,
+    UsagePage,
+    UsageQuery,
+    VerifyReport,
+)
 
 
 class MaintainedStore(ABC):
@@ -101,6 +112,27 @@ class MaintainedStore(ABC):
             return ledgers[-1]
         used_bytes = sum(ledger.used_bytes for ledger in ledgers)
         return LedgerUsage(None, used_bytes, sum(ledger.entry_count for ledger in ledgers), None)
+
+    def rank_usage(self, query: UsageQuery) -> UsagePage:
+        """Return a page of namespaces' ledgers in an order. The default reads every ledger.
+
+        Raises:
+            InvalidKeyError: The query's search is not part of a name.
+            InvalidRequestError: The query is invalid.
+        """
+        return query.checked().page_of(self.usage())
+
+    def expiry_report(self) -> ExpiryReport | None:
+        """Count the entries that have expired and those that will; None if the backend cannot tell."""
+        return None
+
+    def table_sizes(self) -> tuple[TableSize, ...] | None:
+        """Return the size of each table; None if the backend cannot tell."""
+        return None
+
+    def database_connections(self) -> DatabaseConnections | None:
+        """Count the connections to the database; None if the backend cannot tell, or has none."""
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": "kvworker.cli.verify:verify_command",
     "import": "kvworker.cli.transfer:import_command",
     "export": "kvworker.cli.transfer:export_command",
+    "stats": "kvworker.cli.stats:stats_command",
     "config": "kvworker.cli.config:config_command",
     "doctor": "kvworker.cli.doctor:doctor_command",
     "tools": "kvworker.cli.tools:tools_command",

@@ -7,6 +7,7 @@ and what the environment says about a host program's own Celery application chan
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from kombu.utils.collections import HashedSeq
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.amqp_transport import AmqpTlsTransport, AmqpTransport
 from kvworker.messaging.redis_transport import RedisTransport
+from kvworker.messaging.wire import WAITING
 
 #: Celery's variables of the environment that would replace a setting, and the setting that counts instead.
 _IGNORED_VARIABLES: Final[Mapping[str, str]] = {
@@ -80,9 +82,15 @@ class _BrokerConnectionPool(ConnectionPool):
 
 @with_own_property_locks
 class BrokerAMQP(AMQP):
-    """Celery's messaging with our connections."""
+    """Celery's messaging with our connections, whose messages tell when they were sent."""
 
     Connection = BrokerConnection
+
+    def as_task_v2(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a task's message. Its header tells monitors how long it has waited."""
+        message = super().as_task_v2(*args, **kwargs)
+        message.headers[WAITING] = {"sent": time.time()}
+        return message
 
 
 def ignored_variables(environ: Mapping[str, str]) -> Iterator[str]:

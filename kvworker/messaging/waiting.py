@@ -2,15 +2,20 @@
 
 It holds ``deadline``; ``half_time``, when half of the timeout has passed; and ``operation_id``, if it is not the task
 id of a message that was never sent before. Times are in seconds since the epoch.
+
+A message without a timeout, such as one of a chain or of beat, has ``sent`` instead: the time at which it was sent, by
+its sender's clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 #: A message that says it has waited for longer does not tell the truth.
 _MAX_WAIT_SECONDS = 86_400.0
+#: A larger number is no time, and may be too large for arithmetic.
+_END_OF_TIME = 2**40
 
 
 def waiting_header(deadline: float, timeout_seconds: float, operation_id: str = "") -> dict[str, Any]:
@@ -29,7 +34,12 @@ def has_times(header: object) -> bool:
     """Tell whether a message's header holds the two times. It may come from anyone."""
     if not isinstance(header, Mapping):
         return False
-    return all(isinstance(header.get(name), int | float) for name in ("deadline", "half_time"))
+    return all(is_time(header.get(name)) for name in ("deadline", "half_time"))
+
+
+def is_time(value: object) -> TypeGuard[float]:
+    """Tell whether this is a time in seconds since the epoch, as far as that can be told."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _END_OF_TIME
 
 
 def waited_seconds(header: Any, now: float) -> float | None:
@@ -42,5 +52,4 @@ def waited_seconds(header: Any, now: float) -> float | None:
     if not has_times(header):
         return None
     seconds = now - (2 * header["half_time"] - header["deadline"])
-    # False for NaN as well.
     return max(0.0, seconds) if abs(seconds) <= _MAX_WAIT_SECONDS else None

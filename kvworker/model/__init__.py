@@ -17,6 +17,17 @@ from kvworker.model.identifiers import (
     check_prefix,
     new_operation_id,
 )
+from kvworker.model.inspection import (
+    EXPIRY_RANGES,
+    MOST_COUNTED,
+    DatabaseConnections,
+    ExpiringEntries,
+    ExpiryReport,
+    TableSize,
+    UsageOrder,
+    UsagePage,
+    UsageQuery,
+)
 from kvworker.model.quoting import escaped, escaped_json, escaped_lines, shown_name
 from kvworker.model.reports import (
     LedgerDrift,
@@ -82,6 +93,7 @@ from kvworker.model.values import (
 
 __all__ = [
     "DEFAULT_PAGE_ROWS",
+    "EXPIRY_RANGES",
     "INT64_MAX",
     "INT64_MIN",
     "MAX_BATCH_ROWS",
@@ -94,13 +106,17 @@ __all__ = [
     "MAX_READ_BYTES",
     "MAX_TTL_SECONDS",
     "MAX_VALUE_DEPTH",
+    "MOST_COUNTED",
     "STEP_RESULTS",
     "Action",
     "BatchResult",
     "ClearResult",
+    "DatabaseConnections",
     "DecodedValue",
     "DeleteResult",
     "EncodedValue",
+    "ExpiringEntries",
+    "ExpiryReport",
     "GeneratedOperationId",
     "GetResult",
     "IncrementResult",
@@ -122,7 +138,11 @@ __all__ = [
     "StepResult",
     "StoreProblem",
     "SweepReport",
+    "TableSize",
     "TouchResult",
+    "UsageOrder",
+    "UsagePage",
+    "UsageQuery",
     "VerifyReport",
     "check_count",
     "check_cursor",

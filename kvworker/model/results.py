@@ -164,6 +164,13 @@ class LedgerUsage(Result):
     namespace_count: int | None = field(default=None, compare=False)
     namespace_limit: int | None = field(default=None, compare=False)
 
+    @property
+    def fullness(self) -> float:
+        """The largest share of a limit that is used: of the bytes, the entries or the operation records."""
+        limits = ((self.used_bytes, self.quota_bytes), (self.entry_count, self.entry_limit))
+        records = (self.record_count, self.record_limit)
+        return max((used / limit for used, limit in (*limits, records) if limit), default=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class NamespaceList(Result):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from celery import Celery
 
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.wire import STATS_KEY
-from kvworker.settings import Settings
+from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
 #: How long to collect answers: the number of workers is not known.
 _COLLECT_SECONDS: Final = 2.0
 #: How long to wait for those that did not answer the first time. A worker on a busy machine can be that slow.
 _SECOND_COLLECT_SECONDS: Final = 5.0
+#: The longest version or pool that a worker's answer may name.
+_MAX_TEXT: Final = 100
+#: Celery's names of pools, by the last part of their modules, where both differ.
+_POOL_NAMES: Final[Mapping[str, str]] = {"thread": "threads"}
 
 #: The answers of the workers by their names. Several workers may have the same name.
 _Stats: TypeAlias = Mapping[str, list[Any]]
@@ -25,10 +29,43 @@ _Stats: TypeAlias = Mapping[str, list[Any]]
 
 @dataclass(frozen=True)
 class WorkerAnswer:
-    """A worker's answer: its name, and why it consumes nothing; "" if it can serve."""
+    """What a worker answered. Anyone who reaches the broker may have written it.
+
+    Attributes:
+        name: Its name.
+        problem: Why it consumes nothing; "" if it can serve.
+        version: Its version of kvworker; "" for a worker of 0.1, which does not tell.
+        pool: Celery's name of its pool.
+        concurrency: How many operations it runs at a time.
+        uptime_seconds: How long it has run.
+        active: How many operations it runs now; None if it does not tell.
+        state: All that it said about itself as a worker of this store.
+    """
 
     name: str
     problem: str
+    version: str = ""
+    pool: str = ""
+    concurrency: int = 0
+    uptime_seconds: float = 0.0
+    active: int | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, stats: Any) -> WorkerAnswer:
+        """Make it from the answer to ``stats``, whose parts may be missing or of any type."""
+        state, pool = _mapping(stats, STATS_KEY), _mapping(stats, "pool")
+        module = str(pool.get("implementation", "")).partition(":")[0].rpartition(".")[2]
+        return cls(
+            name,
+            redacted_url(str(state.get("problem", ""))),
+            version=str(state.get("version", ""))[:_MAX_TEXT],
+            pool=_POOL_NAMES.get(module, module)[:_MAX_TEXT],
+            concurrency=int(_number(pool.get("max-concurrency"))),
+            uptime_seconds=_number(stats.get("uptime") if isinstance(stats, dict) else None),
+            active=int(_number(state["active"])) if "active" in state else None,
+            state=state,
+        )
 
 
 @dataclass(frozen=True)
@@ -48,8 +85,12 @@ class Fleet:
     shared_names: tuple[str, ...] = ()
 
 
-def ask_workers(settings: Settings) -> Fleet:
+def ask_workers(settings: Settings, *, is_patient: bool = True) -> Fleet:
     """Ask the workers that serve this store's queue, and find out whether some are connected but do not answer.
+
+    Args:
+        settings: The settings of the store.
+        is_patient: Whether to ask once more, and to wait for longer, if some are silent.
 
     Workers of an older release, and those of other stores and programs on the same broker, are not in the answers.
 
@@ -60,20 +101,26 @@ def ask_workers(settings: Settings) -> Fleet:
     if not settings.queue.remote_control:
         return Fleet()
     app = make_celery(settings)
-    stats = _ask(app, _COLLECT_SECONDS)
+    counts_listeners = speaks_redis(settings.queue.broker_url) and not settings.policies.has_certificates
+    stats = _ask(app, _COLLECT_SECONDS, _listeners(app)[0] if counts_listeners else None)
     fleet = _fleet(app, settings, stats)
-    if not fleet.silent_count:
+    if not fleet.silent_count or not is_patient:
         return fleet
     again = _ask(app, _SECOND_COLLECT_SECONDS)
     return _fleet(app, settings, {name: max(stats[name], again[name], key=len) for name in {*stats, *again}})
 
 
-def _ask(app: Celery, seconds: float) -> defaultdict[str, list[Any]]:
+def _ask(app: Celery, seconds: float, most: int | None = None) -> defaultdict[str, list[Any]]:
+    """Collect answers for so many seconds, or until there are as many as there can be."""
     stats = defaultdict[str, list[Any]](list)
+    if most == 0:
+        return stats
     # A connection of the process's pool may be one that the broker has closed.
     with app.connection_for_write() as connection:
         # Celery's `inspect` keeps one answer for each name.
-        for reply in app.control.broadcast("stats", reply=True, timeout=seconds, connection=connection) or ():
+        for reply in (
+            app.control.broadcast("stats", reply=True, timeout=seconds, limit=most, connection=connection) or ()
+        ):
             for name, answer in reply.items() if isinstance(reply, dict) else ():
                 stats[name].append(answer)
     return stats
@@ -82,16 +129,16 @@ def _ask(app: Celery, seconds: float) -> defaultdict[str, list[Any]]:
 def _fleet(app: Celery, settings: Settings, stats: _Stats) -> Fleet:
     queue = settings.queue.queue_name
     ours = [
-        (name, state)
+        answer
         for name, answers in sorted(stats.items())
-        for state in map(_state, answers)
-        if state.get("queue") == queue
+        for answer in (WorkerAnswer.of(name, stats) for stats in answers)
+        if answer.state.get("queue") == queue
     ]
-    answers = tuple(WorkerAnswer(name, str(state.get("problem", ""))) for name, state in ours)
-    shared = tuple(dict.fromkeys(name for name, _ in ours if len(stats[name]) > 1))
+    answers = tuple(ours)
+    shared = tuple(dict.fromkeys(answer.name for answer in ours if len(stats[answer.name]) > 1))
     if not speaks_redis(settings.queue.broker_url):
         # Each worker of a release before the next one consumes it, as far as is known.
-        consuming = [state for _, state in ours if not state.get("problem") and queue in state.get("queues", [queue])]
+        consuming = [each for each in ours if not each.problem and queue in each.state.get("queues", [queue])]
         return Fleet(answers, max(0, _consumers(app, queue) - len(consuming)), shared_names=shared)
     if settings.policies.has_certificates:
         return Fleet(answers, shared_names=shared)
@@ -105,9 +152,15 @@ def _silent_on_redis(app: Celery, stats: _Stats) -> tuple[int, tuple[str, ...]]:
     return count, tuple(sorted(names.difference(stats))) if count else ()
 
 
-def _state(answer: Any) -> Mapping[str, Any]:
-    state = answer.get(STATS_KEY) if isinstance(answer, dict) else None
-    return state if isinstance(state, dict) else {}
+def _mapping(answer: Any, name: str) -> Mapping[str, Any]:
+    part = answer.get(name) if isinstance(answer, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _number(value: Any) -> float:
+    """Return a number from an answer; 0 for anything that is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
+    return float(value) if is_number else 0.0
 
 
 def _consumers(app: Celery, queue: str) -> int:

@@ -6,6 +6,7 @@ from kvworker.testing.batches import BatchCases
 from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
 from kvworker.testing.increments import IncrementCases
+from kvworker.testing.inspection import InspectionCases
 from kvworker.testing.listings import ClearCases, ListingCases
 from kvworker.testing.maintenance import MaintenanceCases
 from kvworker.testing.names import NameCases
@@ -32,5 +33,6 @@ class AdapterConformance(
     ListingCases,
     ClearCases,
     MaintenanceCases,
+    InspectionCases,
 ):
     """All cases. Subclass it and give it a ``make_adapter`` fixture."""

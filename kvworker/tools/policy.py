@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kvworker.errors import ConfigurationError
+from kvworker.model.patterns import matches
 from kvworker.tools import STEP_TOOLS, TOOLS, Tool
 from kvworker.tools.denials import log_denial
 
@@ -49,6 +50,15 @@ class Policy:
             return None
         grants = self._persona(persona)
         return None if _is_unrestricted(grants) else lambda namespace: _may(grants, "read", namespace)
+
+    def readable_patterns(self, persona: str) -> tuple[str, ...] | None:
+        """Return the patterns of the namespaces that a persona may read, or None if it may read all."""
+        if not self.is_enforced:
+            return None
+        grants = self._persona(persona)
+        if grants.namespaces is None or _is_unrestricted(grants):
+            return None
+        return tuple(pattern for pattern, rights in grants.namespaces.items() if "read" in rights)
 
     def allowed_tools(self, persona: str) -> frozenset[str]:
         """Return the names of the tools that the persona may call with at least some arguments.
@@ -129,23 +139,3 @@ def _may_ever(grants: PersonaSettings, tool: Tool) -> bool:
 def _is_unrestricted(grants: PersonaSettings) -> bool:
     """True if the persona may read every namespace, including future ones."""
     return grants.namespaces is None or "read" in grants.namespaces.get("*", ())
-
-
-def matches(pattern: str, name: str) -> bool:
-    """True if a name matches a pattern. ``*`` stands for any run of characters, all else for itself.
-
-    A regular expression with many stars could backtrack practically forever, so this does not use one.
-    """
-    first, *inner = pattern.split("*")
-    if not inner:
-        return name == pattern
-    last = inner.pop()
-    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
-        return False
-    position, end = len(first), len(name) - len(last)
-    for part in inner:
-        found = name.find(part, position, end)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return True

@@ -23,7 +23,7 @@ from kvworker.tools import TOOLS
 _SLOTS: Final = 1024
 _CELL_BYTES: Final = 8
 MAINTENANCE_TASKS: Final = ("sweep", "prune", "recompute")
-_MAINTENANCE_FIELDS: Final = ("runs", "failed", "incomplete", "rows", "seconds")
+MAINTENANCE_FIELDS: Final = ("runs", "failed", "incomplete", "rows", "seconds")
 
 
 class _Layout:
@@ -50,7 +50,7 @@ _REFUSED_STEPS: Final = {reason: _layout.reserve() for reason in {outcome.reason
 _BATCHES: Final = _layout.histogram(SIZE_BOUNDS)
 _COALESCED: Final = _layout.histogram(SIZE_BOUNDS)
 _EVENTS: Final = {event: _layout.reserve() for event in Event}
-_MAINTENANCE: Final = {(task, name): _layout.reserve() for task in MAINTENANCE_TASKS for name in _MAINTENANCE_FIELDS}
+_MAINTENANCE: Final = {(task, name): _layout.reserve() for task in MAINTENANCE_TASKS for name in MAINTENANCE_FIELDS}
 
 
 class Totals(Observer, ForkAware):
@@ -178,7 +178,5 @@ def _histograms(cells: Sequence[float], starts: Mapping[str, int], bounds: Seque
 
 
 def _maintenance(cells: Sequence[float]) -> dict[str, dict[str, float]]:
-    tasks = {
-        task: {name: cells[_MAINTENANCE[task, name]] for name in _MAINTENANCE_FIELDS} for task in MAINTENANCE_TASKS
-    }
+    tasks = {task: {name: cells[_MAINTENANCE[task, name]] for name in MAINTENANCE_FIELDS} for task in MAINTENANCE_TASKS}
     return {task: numbers for task, numbers in tasks.items() if numbers["runs"]}

@@ -30,7 +30,7 @@ from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.errors import StoreUnavailableError
-from kvworker.model import MAX_READ_BYTES, GetResult
+from kvworker.model import MAX_READ_BYTES, DatabaseConnections, GetResult
 from kvworker.settings.adapters import PostgresSettings
 
 #: The statements of a plain write, by its action: if the entry keeps its size, ...
@@ -295,3 +295,6 @@ class PostgresDialect(PlanningDialect):
     ) -> tuple[int, int]:
         rows, freed_bytes = self.fetch_one(connection, statement, params)
         return rows, freed_bytes
+
+    def connections(self, connection: DriverConnection) -> DatabaseConnections:
+        return DatabaseConnections(*self.fetch_one(connection, "count_connections", {}))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from kvworker.adapters.sql import listing, maintenance
+from kvworker.adapters.sql import inspection, listing, maintenance
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
 from kvworker.adapters.sql.executor import Executor
@@ -24,6 +24,8 @@ from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
     ClearResult,
+    DatabaseConnections,
+    ExpiryReport,
     GetResult,
     KeyList,
     LedgerUsage,
@@ -36,6 +38,9 @@ from kvworker.model import (
     StepResult,
     StoreProblem,
     SweepReport,
+    TableSize,
+    UsagePage,
+    UsageQuery,
     VerifyReport,
     check_flag,
     check_key,
@@ -162,6 +167,18 @@ class SqlAdapter(StepAdapter):
 
     def total_usage(self) -> LedgerUsage:
         return listing.total_usage(self._executor, self._limits)
+
+    def rank_usage(self, query: UsageQuery) -> UsagePage:
+        return inspection.rank_usage(self._executor, query.checked(), self._limits)
+
+    def expiry_report(self) -> ExpiryReport:
+        return inspection.expiry_report(self._executor)
+
+    def table_sizes(self) -> tuple[TableSize, ...]:
+        return inspection.table_sizes(self._executor)
+
+    def database_connections(self) -> DatabaseConnections | None:
+        return self._executor.run(self._dialect.connections)
 
     def export_entries(self, namespace: str | None = None, *, page_rows: int = 1000) -> Iterator[GetResult]:
         """Yield every live entry of one namespace, or of all, in order of namespace and key.

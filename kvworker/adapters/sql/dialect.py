@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from kvworker.adapters.sql.statements import StatementName, load_statements
 from kvworker.adapters.sql.write import Limits, Record, Write
-from kvworker.model import GetResult
+from kvworker.model import DatabaseConnections, GetResult
 
 
 class Cursor(Protocol):
@@ -153,6 +153,10 @@ class Dialect(ABC):
         """
         deleted_rows, found_rows, until = self.fetch_one(connection, "prune_batch", params)
         return deleted_rows, found_rows, until
+
+    def connections(self, _connection: DriverConnection) -> DatabaseConnections | None:
+        """Count the connections to the database; None if it is no server."""
+        return None
 
     def run(self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]) -> Cursor:
         """Run a named statement."""

@@ -87,20 +87,20 @@ def list_namespaces(executor: Executor, page: Page, limits: Limits) -> Namespace
     rows = executor.run(
         lambda connection: executor.dialect.run(connection, "list_namespaces", page.params()).fetchall()
     )
-    found = tuple(_usage(row, limits) for row in rows[: page.rows])
+    found = tuple(ledger_of(row, limits) for row in rows[: page.rows])
     return NamespaceList(found, found[-1].namespace if len(rows) > len(found) else None)
 
 
 def namespace_usage(executor: Executor, namespace: str, limits: Limits) -> LedgerUsage:
     """Read a namespace's ledger. A namespace without a ledger uses nothing."""
     row = executor.run(lambda connection: _read_ledger(executor, connection, namespace))
-    return _usage((namespace, *(row or (0, 0, 0, None, 1))), limits)
+    return ledger_of((namespace, *(row or (0, 0, 0, None, 1))), limits)
 
 
 def all_usage(executor: Executor, limits: Limits) -> list[LedgerUsage]:
     """Read every ledger in order, and last the global one if there is a global quota."""
     rows = executor.run(lambda connection: executor.dialect.run(connection, "all_usage", {}).fetchall())
-    usage = [_usage(row, limits) for row in rows if row[0] != GLOBAL_LEDGER]
+    usage = [ledger_of(row, limits) for row in rows if row[0] != GLOBAL_LEDGER]
     if limits.global_bytes is None:
         return usage
     return [*usage, total_usage(executor, limits)]
@@ -146,7 +146,8 @@ def _read_ledger(executor: Executor, connection: Any, namespace: str) -> Any:
     return executor.dialect.fetch_one(connection, "ledger_usage", {"namespace": namespace})
 
 
-def _usage(row: Any, limits: Limits) -> LedgerUsage:
+def ledger_of(row: Any, limits: Limits) -> LedgerUsage:
+    """Make the usage of a namespace from its ledger's row, with the limits that apply to it."""
     namespace, used_bytes, entry_count, record_count, own_quota, factor = row
     return LedgerUsage(
         namespace,

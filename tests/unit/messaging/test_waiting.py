@@ -30,6 +30,8 @@ def test_a_message_tells_since_when_it_waits() -> None:
         {"deadline": math.inf, "half_time": math.inf},
         {"deadline": 0, "half_time": 0},
         {"deadline": NOW, "half_time": NOW * 2},
+        {"deadline": 10**400, "half_time": NOW},
+        {"deadline": NOW, "half_time": -(10**400)},
     ],
     ids=str,
 )

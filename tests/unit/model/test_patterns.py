@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvworker.tools.policy import matches
+from kvworker.model.patterns import matches
 
 characters = st.sampled_from("ab.*[]\n")
 

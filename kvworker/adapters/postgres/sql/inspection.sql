@@ -1,0 +1,68 @@
+-- What operators see of the store. Lists arrive as JSON.
+
+-- name: rank_usage
+-- Read a page of the namespaces' ledgers in an order, and their number. Only those whose names hold ``search`` and match
+-- a pattern, in which * stands for any run of characters.
+SELECT namespace, used_bytes, entry_count, record_count, quota_bytes, limit_factor, count(*) OVER ()
+FROM (
+    SELECT namespace, sum(used_bytes)::bigint AS used_bytes, sum(entry_count)::bigint AS entry_count,
+        sum(record_count)::bigint AS record_count, max(quota_bytes) FILTER (WHERE slot = 0) AS quota_bytes,
+        max(limit_factor) AS limit_factor
+    FROM kv_ledgers
+    WHERE namespace <> '' AND strpos(namespace, %(search)s::text) > 0 AND (
+        %(patterns)s::text IS NULL OR EXISTS (
+            SELECT FROM json_array_elements_text(%(patterns)s::json) AS p(pattern)
+            WHERE namespace LIKE
+                replace(replace(replace(replace(pattern, '!', '!!'), '%%', '!%%'), '_', '!_'), '*', '%%') ESCAPE '!'
+        )
+    )
+    GROUP BY namespace
+) l
+ORDER BY
+    %(direction)s::int * CASE %(order_by)s::text
+        WHEN 'fullness' THEN greatest(
+            used_bytes / coalesce(quota_bytes, %(namespace_bytes)s::bigint)::float8,
+            entry_count / (%(entry_limit)s::bigint * limit_factor)::float8,
+            record_count / (%(record_limit)s::bigint * limit_factor)::float8
+        )
+        WHEN 'used_bytes' THEN used_bytes WHEN 'entry_count' THEN entry_count WHEN 'record_count' THEN record_count
+    END,
+    CASE WHEN %(order_by)s::text = 'namespace' AND %(descending)s::boolean THEN namespace END DESC,
+    namespace
+LIMIT %(limit)s::bigint OFFSET %(offset)s::bigint
+
+-- name: count_expiring
+-- Count the entries that expire in each range of seconds from now, at most ``most_rows`` of each; and read how long ago
+-- the first one expired.
+SELECT
+    (
+        SELECT count(*) FROM (
+            SELECT FROM kv_entries WHERE expires_at > r.after AND expires_at <= r.until LIMIT %(most_rows)s::bigint
+        ) e
+    ),
+    extract(epoch FROM r.now - (SELECT min(expires_at) FROM kv_entries WHERE expires_at IS NOT NULL))::float8
+FROM (
+    SELECT n.now, number, n.now + make_interval(secs => (bounds ->> 1)::float8) AS until,
+        coalesce(n.now + make_interval(secs => (bounds ->> 0)::float8), '-infinity') AS after
+    FROM (SELECT clock_timestamp() AS now OFFSET 0) n,
+        json_array_elements(%(ranges)s::json) WITH ORDINALITY AS given(bounds, number)
+) r
+ORDER BY r.number
+
+-- name: table_sizes
+-- Read the bytes of each table with its partitions and of their indexes, and about how many rows there are.
+SELECT t.name, sum(pg_table_size(c.oid))::bigint, sum(pg_indexes_size(c.oid))::bigint,
+    sum(greatest(c.reltuples, 0))::bigint
+FROM json_array_elements_text(%(tables)s::json) AS t(name), pg_class c
+WHERE c.relkind = 'r' AND (
+    c.oid = to_regclass(t.name) OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass(t.name)))
+)
+GROUP BY t.name ORDER BY t.name
+
+-- name: count_connections
+-- Count the connections to this database: all, active, idle in a transaction, waiting for a lock, of users whose
+-- activity this one may not see; and read how many the server allows.
+SELECT count(*), count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state LIKE 'idle in transaction%%'),
+    count(*) FILTER (WHERE wait_event_type = 'Lock'), count(*) FILTER (WHERE state IS NULL),
+    current_setting('max_connections')::bigint
+FROM pg_stat_activity WHERE datname = current_database()

@@ -1,0 +1,145 @@
+"""What operators see of a store: namespaces in order of their usage, expiry ahead, tables and connections.
+
+Sizes are in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final, Literal, TypeAlias, get_args
+
+from kvworker.errors import InvalidRequestError
+from kvworker.model.identifiers import MAX_NAMESPACE_BYTES, check_prefix
+from kvworker.model.patterns import matches
+from kvworker.model.results import LedgerUsage
+from kvworker.model.validation import MAX_PAGE_ROWS, check_count, check_integer
+
+#: What namespaces can be ordered by.
+UsageOrder: TypeAlias = Literal["fullness", "used_bytes", "entry_count", "record_count", "namespace"]
+#: A count of expired or expiring entries stops here, so that it stays cheap.
+MOST_COUNTED: Final = 100_000
+#: The ends of the ranges in which expiring entries are counted: a minute, an hour, a day, a week and 30 days.
+EXPIRY_RANGES: Final = (60, 3600, 86_400, 604_800, 2_592_000)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Which ledgers of namespaces to read, and in which order.
+
+    Attributes:
+        order_by: What to order by; equal ones are in order of their names.
+        descending: Whether the largest comes first.
+        search: Only namespaces whose names hold this text.
+        patterns: Only namespaces that match one of these; None means all.
+        limit: The most ledgers of a page, 1 to 1000.
+        offset: How many ledgers to skip.
+    """
+
+    order_by: UsageOrder = "fullness"
+    descending: bool = True
+    search: str = ""
+    patterns: tuple[str, ...] | None = None
+    limit: int = 20
+    offset: int = 0
+
+    def checked(self) -> UsageQuery:
+        """Check the query and return it.
+
+        Raises:
+            InvalidKeyError: The search is not part of a name.
+            InvalidRequestError: Another argument is invalid.
+        """
+        if self.order_by not in get_args(UsageOrder):
+            raise InvalidRequestError(f"order_by must be one of {', '.join(get_args(UsageOrder))}")
+        check_prefix("search", self.search, MAX_NAMESPACE_BYTES)
+        check_count("limit", self.limit, MAX_PAGE_ROWS)
+        if check_integer("offset", self.offset) < 0:
+            raise InvalidRequestError(f"offset must be at least 0, not {self.offset}")
+        return self
+
+    def page_of(self, ledgers: Iterable[LedgerUsage]) -> UsagePage:
+        """Choose and order ledgers, for a backend that has no query for it. The whole store's ledger is left out."""
+        found = [(ledger.namespace, ledger) for ledger in ledgers if ledger.namespace is not None]
+        chosen = [ledger for name, ledger in sorted(found, key=lambda pair: pair[0]) if self._chooses(name)]
+        if self.order_by == "namespace":
+            chosen = chosen[:: -1 if self.descending else 1]
+        else:
+            chosen.sort(key=lambda ledger: float(getattr(ledger, self.order_by)), reverse=self.descending)
+        return UsagePage(tuple(chosen[self.offset : self.offset + self.limit]), len(chosen))
+
+    def _chooses(self, namespace: str) -> bool:
+        return self.search in namespace and (
+            self.patterns is None or any(matches(pattern, namespace) for pattern in self.patterns)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePage:
+    """A page of namespaces' ledgers. ``total_count`` is the number on all pages; 0 on a page after the last one."""
+
+    ledgers: tuple[LedgerUsage, ...]
+    total_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiringEntries:
+    """The number of entries that expire after so many seconds and up to so many. It stops at ``MOST_COUNTED``."""
+
+    after_seconds: float
+    until_seconds: float
+    entry_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiryReport:
+    """Entries by their expiry.
+
+    Attributes:
+        unswept_count: Entries that are expired and not swept yet. It stops at ``MOST_COUNTED``.
+        sweep_lag_seconds: How long ago the first of them expired; 0 without one.
+        ahead: Live entries, by the time until they expire.
+    """
+
+    unswept_count: int
+    sweep_lag_seconds: float
+    ahead: tuple[ExpiringEntries, ...]
+
+    def cumulative(self) -> tuple[tuple[float, int], ...]:
+        """Return pairs of a number of seconds and how many entries expire within it."""
+        counts = accumulate(each.entry_count for each in self.ahead)
+        return tuple(zip((each.until_seconds for each in self.ahead), counts, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    """The size of a table with its partitions, or of a database that cannot tell its tables apart.
+
+    ``index_bytes`` and ``row_estimate`` are None where the backend cannot tell.
+    """
+
+    name: str
+    table_bytes: int
+    index_bytes: int | None = None
+    row_estimate: int | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of table and indexes together."""
+        return self.table_bytes + (self.index_bytes or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConnections:
+    """The connections to the store's database, of all programs.
+
+    ``hidden`` ones belong to users whose activity this one may not see, so the other counts are without them.
+    """
+
+    total: int
+    active: int
+    idle_in_transaction: int
+    waiting_for_lock: int
+    hidden: int
+    limit: int
