@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from kvworker.access import TokenFile
 from kvworker.cli.options import config_option, load_settings, persona_option
+from kvworker.cli.tokens import tokens_option
 from kvworker.errors import extra_needed
 from kvworker.messaging.log_lines import EscapedLines
+from kvworker.settings import Settings
+
+if TYPE_CHECKING:
+    from kvworker.integrations.mcp.admission import Admission
 
 
 @click.command("mcp")
@@ -25,15 +32,21 @@ from kvworker.messaging.log_lines import EscapedLines
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port for HTTP; 0 picks a free one."
 )
-@click.option(
-    "--allow-remote", is_flag=True, help="Listen for other machines. The server does not authenticate clients."
-)
+@click.option("--allow-remote", is_flag=True, help="Listen for other machines. Clients then need tokens.")
 @click.option(
     "--allowed-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
     help="A host name that clients may use. You can repeat the option.",
+)
+@tokens_option
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A proxy whose X-Forwarded-For names the client whose failed attempts count. You can repeat the option.",
 )
 @persona_option
 @click.option("--namespace-prefix", metavar="TEXT", help="Serve only namespaces under TEXT.")
@@ -61,6 +74,8 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     *,
     allow_remote: bool,
     allowed_hosts: tuple[str, ...],
+    tokens_file: Path | None,
+    trusted_proxies: tuple[str, ...],
     persona: str | None,
     namespace_prefix: str | None,
     session_prefix: bool,
@@ -69,7 +84,8 @@ def mcp_command(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Serve the tools to MCP clients.
 
-    It uses standard input and output, or HTTP at /mcp.
+    It uses standard input and output, or HTTP at /mcp. Over HTTP, clients need a token if --tokens,
+    policies.tokens_file or policies.oauth is given. A token's persona and prefix count before these options.
 
     With --namespace-prefix or --session-prefix clients never see the prefix: their "notes" is the store's
     "TEXT/notes". A persona's patterns apply to the whole names, such as "TEXT/*" or "mcp-session-*". No client can
@@ -79,28 +95,46 @@ def mcp_command(  # noqa: PLR0913 - one for each option
         raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")
     _check_extra()
     from kvworker.integrations.mcp.address import Address  # noqa: PLC0415 - needs the extra
-    from kvworker.integrations.mcp.serving import Audience, SessionLimits, serve_http, serve_stdio  # noqa: PLC0415 - needs the extra
+    from kvworker.integrations.mcp.audience import Audience  # noqa: PLC0415 - needs the extra
+    from kvworker.integrations.mcp.serving import SessionLimits, serve_http, serve_stdio  # noqa: PLC0415 - needs the extra
 
     address = Address(host, port, allowed_hosts)
-    if transport == "http" and not (address.is_loopback or allow_remote):
+    if (is_remote := transport == "http" and not address.is_loopback) and not allow_remote:
         raise _reachable(host)
     settings = load_settings(config)
     audience = Audience(persona, namespace_prefix, session_prefix)
-    # Log denied calls, among others, to standard error. The MCP library does not show them.
+    _show_warnings()
+    if transport == "stdio":
+        serve_stdio(settings, audience)
+        return
+    admission = _admission(settings, tokens_file, trusted_proxies)
+    if not admission.is_required and is_remote:
+        raise _reachable(host)
+    serve_http(settings, audience, address, admission, SessionLimits(max_sessions, session_idle_seconds), _announce)
+
+
+def _admission(settings: Settings, tokens_file: Path | None, trusted_proxies: tuple[str, ...]) -> Admission:
+    from kvworker.integrations.mcp.admission import Admission  # noqa: PLC0415 - needs the extra
+
+    named = tokens_file or settings.policies.tokens_file
+    return Admission(TokenFile(Path(named)) if named else None, settings.policies.oauth, trusted_proxies)
+
+
+def _announce(url: str) -> None:
+    click.echo(f"MCP server at {url}", err=True)
+
+
+def _show_warnings() -> None:
+    """Log denied calls, among others, to standard error. The MCP library does not show them."""
     handler = logging.StreamHandler()
     handler.setFormatter(EscapedLines("%(message)s"))
     logging.basicConfig(handlers=[handler])
-    if transport == "stdio":
-        serve_stdio(settings, audience)
-    else:
-        limits = SessionLimits(max_sessions, session_idle_seconds)
-        serve_http(settings, audience, address, limits, lambda url: click.echo(f"MCP server at {url}", err=True))
 
 
 def _reachable(host: str) -> click.UsageError:
     return click.UsageError(
-        f"other machines can reach --host {host}, and the server does not authenticate clients: put a proxy that"
-        " does in front of it, and add --allow-remote"
+        f"other machines can reach --host {host}, so clients need tokens: make them with `kvworker tokens create`, or"
+        " name an authorization server in policies.oauth; then add --allow-remote"
     )
 
 

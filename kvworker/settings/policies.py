@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic.functional_validators import ModelWrapValidatorHandler
 
 from kvworker.settings.base import Block
+from kvworker.settings.oauth import OAuthSettings
 from kvworker.settings.personas import AT_LEAST_ONE, Personas, PersonasFile, PersonasFileSetting, listed, path_in
 from kvworker.settings.problems import problem, refuse, translated
 from kvworker.wording import did_you_mean
@@ -91,6 +92,9 @@ class PoliciesSettings(Block):
         description="The file of the tokens that open the MCP server over HTTP and the dashboard. `kvworker tokens`"
         " writes it; it holds only hashes.",
     )
+    oauth: OAuthSettings | None = Field(
+        default=None, description="The authorization server whose tokens open the MCP server over HTTP."
+    )
     personas_file: PersonasFileSetting = Field(
         default=None, description="A YAML file with more personas, such as config/personas.yaml."
     )
@@ -131,12 +135,16 @@ class PoliciesSettings(Block):
         return {**personas, **file.personas}
 
     @model_validator(mode="after")
-    def _check_default_persona(self) -> Self:
-        if self.default_persona is not None and self.default_persona not in self.personas:
-            names = ", ".join(sorted(self.personas))
-            hint = did_you_mean(self.default_persona, self.personas)
-            known = f"{hint} the personas are {names}".lstrip() if names else "there are no personas"
-            refuse([f"{_PATH}.default_persona: no persona is named {self.default_persona!r}; {known}"])
+    def _check_named_personas(self) -> Self:
+        named = {"default_persona": self.default_persona}
+        if self.oauth is not None:
+            named |= {f"oauth.scopes.{scope}": persona for scope, persona in self.oauth.scopes.items()}
+        names = ", ".join(sorted(self.personas))
+        for path, persona in named.items():
+            if persona is not None and persona not in self.personas:
+                hint = did_you_mean(persona, self.personas)
+                known = f"{hint} the personas are {names}".lstrip() if names else "there are no personas"
+                refuse([f"{_PATH}.{path}: no persona is named {persona!r}; {known}"])
         return self
 
     @model_validator(mode="wrap")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -13,38 +12,18 @@ import pytest
 from mcp import Client
 
 from kvworker import KeyValueStore
-from tests.support.command_line import clean_environ
-from tests.support.forked import ForkedProcess, forked_server
-from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, close_session, open_session, post
-from tests.support.mcp_session import fail, run_within, server_arguments, use, use_every_tool, write_config
-from tests.support.processes import ProcessNode, running, wait_until
-
-ANNOUNCEMENT = "MCP server at "
-
-
-class HttpServer(ProcessNode):
-    """``kvworker mcp --transport http`` on a free port."""
-
-    def __init__(self, directory: Path, config: Path, *options: str) -> None:
-        arguments = server_arguments(config, "--transport", "http", "--port", "0", *options)
-        super().__init__("mcp", arguments, directory=directory, environ=clean_environ())
-
-    def _launch(self) -> ForkedProcess:
-        return forked_server(self._command, self._directory, self._environ, self._log_path)
-
-    def ready(self) -> bool:
-        wait_until(lambda: "\n" in self.logs() or self.status == "exited", what="the server's start")
-        return self.status == "running"
-
-    @property
-    def url(self) -> str:
-        return self.logs().splitlines()[0].removeprefix(ANNOUNCEMENT)
-
-
-@contextmanager
-def serving(directory: Path, config: Path, *options: str) -> Iterator[HttpServer]:
-    with running(HttpServer(directory, config, *options)) as node:
-        yield node
+from tests.support.mcp_http import (
+    ANNOUNCEMENT,
+    INITIALIZE,
+    SESSION_HEADER,
+    HttpServer,
+    close_session,
+    open_session,
+    post,
+    serving,
+)
+from tests.support.mcp_session import fail, run_within, use, use_every_tool, write_config
+from tests.support.processes import wait_until
 
 
 @pytest.mark.usefixtures("celery_setup")

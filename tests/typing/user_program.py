@@ -32,7 +32,8 @@ from kvworker.errors import QuotaExceededError
 from kvworker.integrations.key_value import KvworkerKeyValueStore
 from kvworker.integrations.langchain import langchain_tools
 from kvworker.integrations.langgraph import KvworkerStore
-from kvworker.integrations.mcp.server import server_by_session
+from kvworker.integrations.mcp.scope import Scope
+from kvworker.integrations.mcp.server import Caller, make_server
 from kvworker.model import JSONValue
 
 
@@ -107,7 +108,7 @@ def integrate(store: KeyValueStore, async_store: AsyncKeyValueStore) -> object:
     langgraph: BaseStore = KvworkerStore(store)
     key_value: AsyncKeyValue = KvworkerKeyValueStore(async_store)
     server: FastMCP[Any] = FastMCP("server", session_state_store=key_value)
-    return tools, langgraph, server, server_by_session(async_store, ["kv_get"])
+    return tools, langgraph, server, make_server(lambda _context: Caller(async_store, Scope(), ("kv_get",)))
 
 
 def main() -> None:

@@ -44,7 +44,11 @@ class HttpGuard:
             await self._app(scope, receive, send)
             return
         headers = Request(scope).headers
-        if not all(_HOST.fullmatch(host) for host in headers.getlist("host")):
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front could see another end of the request, and take its rest for the next one.
+            refusal = Response("Ambiguous length", HTTPStatus.BAD_REQUEST, {"Connection": "close"})
+            await refusal(scope, receive, send)
+        elif not all(_HOST.fullmatch(host) for host in headers.getlist("host")):
             await Response("Invalid Host header", HTTPStatus.MISDIRECTED_REQUEST)(scope, receive, send)
         elif not all(_ORIGIN.fullmatch(origin) for origin in headers.getlist("origin")):
             await Response("Invalid Origin header", HTTPStatus.FORBIDDEN)(scope, receive, send)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import mcp_types as types
@@ -52,6 +54,28 @@ class ToolStore(Protocol):
         """Run one operation and return its result."""
 
 
+@dataclass(frozen=True)
+class Caller:
+    """The sender of a request: its view of the store, its namespaces and its tools.
+
+    Attributes:
+        store: The store on which its tools are called, with its persona.
+        scope: Its namespaces.
+        offered: The names of the tools to list. Other tools can still be called, so that the store denies the call and
+            logs the denial.
+    """
+
+    store: ToolStore
+    scope: Scope
+    offered: tuple[str, ...]
+
+    @cached_property
+    def listed(self) -> list[types.Tool]:
+        """The definitions of the offered tools."""
+        tools = (self.scope.tool(TOOLS[name]) for name in self.offered)
+        return [types.Tool.model_validate(definition) for definition in mcp_tools(tools)]
+
+
 class ToolHandlers:
     """Handles ``tools/list`` and ``tools/call``.
 
@@ -59,30 +83,17 @@ class ToolHandlers:
     same id is the same call, and is applied once. Later versions allow ids to be used again.
 
     Args:
-        store: The store on which tools are called.
-        tools: All tools, by name.
-        offered: The names of the tools to list. Other tools can still be called, so that the store denies the call and
-            logs the denial.
-        scope_of: Returns the scope of a request's client.
+        caller_of: Returns the sender of a request.
     """
 
-    def __init__(
-        self, store: ToolStore, tools: Mapping[str, Tool], offered: Sequence[str], scope_of: Callable[[Context], Scope]
-    ) -> None:
-        self._store = store
-        self._tools = tools
-        self._scope_of = scope_of
+    def __init__(self, caller_of: Callable[[Context], Caller]) -> None:
+        self._caller_of = caller_of
         # Over stdio a process serves one session, which has no id.
         self._process = secrets.token_hex(16)
-        self._offered = [
-            types.Tool.model_validate(definition) for definition in mcp_tools(tools[name] for name in offered)
-        ]
 
-    async def list_tools(
-        self, _context: Context, _params: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
+    async def list_tools(self, context: Context, _params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
         """List the offered tools on one page."""
-        return types.ListToolsResult(tools=self._offered)
+        return types.ListToolsResult(tools=self._caller_of(context).listed)
 
     async def call_tool(self, context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         """Call a tool.
@@ -93,15 +104,16 @@ class ToolHandlers:
         Raises:
             MCPError: The tool is unknown. MCP requires a protocol error for that.
         """
-        tool = self._tools.get(params.name)
-        if tool is None:
-            known = ", ".join(tool.name for tool in self._offered)
+        caller = self._caller_of(context)
+        if params.name not in TOOLS:
+            known = ", ".join(caller.offered)
             raise MCPError(types.INVALID_PARAMS, f"unknown tool {params.name!r}; the tools are: {known}")
-        scope = self._scope_of(context)
+        scope = caller.scope
+        tool = scope.tool(TOOLS[params.name])
         try:
             given = _check_depth(arguments_from_strict(tool.name, params.arguments or {}))
             arguments = self._with_request_id(tool, scope.inward(tool, given), context)
-            result = await self._store.call_tool(tool, arguments, None)
+            result = await caller.store.call_tool(tool, arguments, None)
         except KVStoreError as error:
             return _failure(describe(scope.error(error), tool))
         data = scope.outward(result).to_dict()
@@ -121,32 +133,20 @@ class ToolHandlers:
         """Return the session within which a request's id is unique, or None if ids may be used again."""
         if context.protocol_version not in HANDSHAKE_PROTOCOL_VERSIONS:
             return None
-        return self._process if context.request is None else _session_id(context)
+        return self._process if context.request is None else session_id(context)
 
 
-def server_in_scope(store: ToolStore, offered: Sequence[str], scope: Scope) -> Server[dict[str, Any]]:
-    """Make a server whose clients all share one scope."""
-    return _make_server(store, offered, scope, lambda _context: scope)
+def make_server(caller_of: Callable[[Context], Caller], *, needs_sessions: bool = False) -> Server[dict[str, Any]]:
+    """Make a server.
 
-
-def server_by_session(store: ToolStore, offered: Sequence[str]) -> Server[dict[str, Any]]:
-    """Make an HTTP server that gives every session its own namespaces.
-
-    Protocol version 2026-07-28 has no sessions. The server refuses it with the error that makes clients fall back to
-    the previous version, which has them.
+    Args:
+        caller_of: Returns the sender of a request.
+        needs_sessions: Every session has its own namespaces. Protocol version 2026-07-28 has no sessions. The server
+            then refuses it with the error that makes clients fall back to the previous version, which has them.
     """
-    server = _make_server(store, offered, Scope.of_process(), _session_scope)
-    server.middleware.append(_refuse_without_sessions)
-    return server
-
-
-def _make_server(
-    store: ToolStore, offered: Sequence[str], example: Scope, scope_of: Callable[[Context], Scope]
-) -> Server[dict[str, Any]]:
-    tools = {name: example.tool(tool) for name, tool in TOOLS.items()}
-    schemas = {name: plain_schema(tool) for name, tool in tools.items()}
-    handlers = ToolHandlers(store, tools, offered, scope_of)
-    return Server(
+    schemas = {name: plain_schema(tool) for name, tool in TOOLS.items()}
+    handlers = ToolHandlers(caller_of)
+    server: Server[dict[str, Any]] = Server(
         "kvworker",
         version=__version__,
         instructions=_INSTRUCTIONS,
@@ -154,17 +154,16 @@ def _make_server(
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
     )
+    if needs_sessions:
+        server.middleware.append(_refuse_without_sessions)
+    return server
 
 
-def _session_scope(context: Context) -> Scope:
-    return Scope.of_session(_session_id(context))
-
-
-def _session_id(context: Context) -> str:
+def session_id(context: Context) -> str:
+    """Return the id of a request's session over HTTP."""
     # The transport has already found the session, so the header holds an id that the transport issued.
     request: Any = context.request
-    session_id: str = request.headers[_SESSION_HEADER]
-    return session_id
+    return str(request.headers[_SESSION_HEADER])
 
 
 async def _refuse_without_sessions(ctx: Context, call_next: CallNext) -> HandlerResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from kvworker import Settings
+from kvworker.access import TokenStore
 from kvworker.cli import main
 from kvworker.tools import TOOLS
 from kvworker.tools.manifest import anthropic_tools, gemini_tools, manifest_entries, mcp_tools, openai_tools
@@ -22,6 +24,20 @@ POLICIES = {"personas": {"reader": {"flags": ["type.system.kv_store_access"], "p
 def _no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KVWORKER_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+REMOTE = ["mcp", "--transport", "http", "--allow-remote"]
+OAUTH = "oauth.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _oauth_configuration(_no_configuration: None) -> None:
+    oauth = {
+        "issuer": "https://id.example",
+        "audience": "https://kv.example/mcp",
+        "jwks_url": "https://id.example/keys",
+    }
+    Path(OAUTH).write_text(yaml.safe_dump({"policies": {"oauth": oauth}}))
 
 
 def run(*arguments: str) -> int:
@@ -72,9 +88,12 @@ def test_tools_prints_the_manifest_of_a_persona(capsys: pytest.CaptureFixture[st
         (["mcp", "--transport", "http", "--host", "0"], 2, "add --allow-remote"),
         (["mcp", "--transport", "http", "--host", "192.0.2.1"], 2, "add --allow-remote"),
         (["mcp", "--transport", "http", "--host", ""], 1, "cannot listen on ''"),
-        (["mcp", "--transport", "http", "--host", "::", "--allow-remote"], 1, "with --allowed-host"),
-        (["mcp", "--transport", "http", "--host", "0x0", "--allow-remote"], 1, "with --allowed-host"),
-        (["mcp", "--transport", "http", "--host", "192.0.2.1", "--allow-remote"], 1, "cannot listen on '192.0.2.1'"),
+        ([*REMOTE, "--host", "192.0.2.1"], 2, "make them with `kvworker tokens create`"),
+        ([*REMOTE, "--host", "192.0.2.1", "--tokens", "missing"], 1, "cannot read the tokens in missing: No such file"),
+        ([*REMOTE, "--host", "::", "--tokens", os.devnull], 1, "/dev/null"),
+        ([*REMOTE, "--host", "::", "--config", OAUTH], 1, "with --allowed-host"),
+        ([*REMOTE, "--host", "0x0", "--config", OAUTH], 1, "with --allowed-host"),
+        ([*REMOTE, "--host", "192.0.2.1", "--config", OAUTH], 1, "cannot listen on '192.0.2.1'"),
         (["mcp", "--transport", "http", "--port", "65536"], 2, "65536"),
     ],
 )
@@ -101,6 +120,20 @@ def test_a_persona_without_a_namespace_under_the_prefix_is_refused(capsys: pytes
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert f"it needs one such as '{pattern}'" in error
+
+
+def test_a_token_that_could_not_be_served_keeps_the_server_from_starting(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = TokenStore(Path("tokens"))
+    tokens.create("agent", persona="unknown", namespace_prefix=None, expires_at=None)
+    config = write_config(policies={**POLICIES, "tokens_file": "tokens"})
+    assert run("mcp", "--transport", "http", "--config", config) == 1
+    assert capsys.readouterr().err == (
+        f"Error: the token 'agent' of {tokens.path.absolute()}: policies.personas: no persona is named 'unknown'\n"
+    )
+    tokens.revoke("agent")
+    tokens.create("agent", persona=None, namespace_prefix=None, expires_at=None)
+    assert run("mcp", "--transport", "http", "--config", config) == 1
+    assert "tokens: policies are enforced" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_error_says_what_to_install(

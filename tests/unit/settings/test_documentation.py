@@ -19,6 +19,7 @@ from kvworker.settings import (
     Settings,
 )
 from kvworker.settings.adapters import PoolSettings, PostgresSettings, SqliteSettings
+from kvworker.settings.oauth import OAuthSettings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,6 +35,7 @@ BLOCKS: dict[str, type[BaseModel]] = {
     "facade": FacadeSettings,
     "maintenance": MaintenanceSettings,
     "policies": PoliciesSettings,
+    "policies.oauth": OAuthSettings,
     "policies.personas.NAME": PersonaSettings,
 }
 #: Ten years, which the page names once, and bounds beyond any use.
@@ -45,6 +47,12 @@ DESCRIBED_IN_WORDS = {
     "namespaces": "every namespace",
     "generated_id_retention_seconds": "an hour, or longer where the rules demand it",
     "provider": "the default adapter",
+    "issuer": "required",
+    "audience": "required",
+    "jwks_url": "required",
+    "resource_url": "`audience`",
+    "algorithms": "RS256, PS256, ES256, EdDSA",
+    "scopes": "none",
 }
 
 

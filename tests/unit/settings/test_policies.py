@@ -77,7 +77,7 @@ _PERSONA = "policies.personas.p"
             {"persona": {}},
             "policies.persona: unknown key; did you mean personas?"
             " known here: default_persona, signing_key, previous_signing_keys, security_key,"
-            " security_certificate, security_cert_store, tokens_file, personas_file, personas",
+            " security_certificate, security_cert_store, tokens_file, oauth, personas_file, personas",
         ),
         (personas(), "policies.personas: there is none; name at least one, or leave the key out to allow everything"),
         ({"personas": ["p"]}, "policies.personas: it should be a mapping (key: value), not a list"),
@@ -138,7 +138,7 @@ _PERSONA = "policies.personas.p"
             {"signing-key": SECRET},
             "policies.signing-key: unknown key; did you mean signing_key?"
             " known here: default_persona, signing_key, previous_signing_keys, security_key,"
-            " security_certificate, security_cert_store, tokens_file, personas_file, personas",
+            " security_certificate, security_cert_store, tokens_file, oauth, personas_file, personas",
         ),
         ({"personas_file": 5}, "policies.personas_file: it should be text, not 5; write '5' with quotes"),
         (

@@ -42,6 +42,11 @@ def persona(**block: object) -> dict[str, Any]:
     return {"policies": {"personas": {"p": block}}}
 
 
+def oauth(**block: object) -> dict[str, Any]:
+    given = {"issuer": "https://id", "audience": "https://kv/mcp", "jwks_url": "http://localhost:1/k"}
+    return {"policies": {"oauth": {**given, **block}}}
+
+
 ACCEPTED: list[dict[str, Any]] = [
     {},
     {"queue": None, "facade": "", "maintenance": " ", "policies": {}, "tools": None},
@@ -58,6 +63,10 @@ ACCEPTED: list[dict[str, Any]] = [
     {"policies": {"signing_key": "0123456789abcdef", "personas": None}},
     persona(flags=["a"], namespaces={"a.*": ["read", "write"]}, provider="kv_store_sqlite"),
     persona(namespaces={}),
+    oauth(),
+    oauth(
+        algorithms=["ES512"], scopes={"kv": None}, prefix_claim="tenant", audience="kv", resource_url="https://kv/mcp"
+    ),
     {"policies": {"personas": {"p": None}, "default_persona": "p"}},
 ]
 
@@ -97,6 +106,14 @@ REFUSED: list[dict[str, Any]] = [
     {"policies": {"personas": ["p"]}},
     {"policies": {"personas": {"p": [1]}}},
     persona(flag=["a"]),
+    oauth(issuer=None),
+    oauth(jwks_url=5),
+    oauth(jwks="https://id/keys"),
+    oauth(algorithms=[]),
+    oauth(algorithms=["HS256"]),
+    oauth(algorithms=["none"]),
+    oauth(scopes=["kv"]),
+    oauth(scopes={"kv": 5}),
     persona(flags="a"),
     persona(flags=[1]),
     persona(flags=[" "]),

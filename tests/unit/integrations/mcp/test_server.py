@@ -13,9 +13,9 @@ from mcp.types import CallToolRequestParams, TextContent
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from kvworker import ConfigurationError, InlineKeyValueStore, Settings
+from kvworker.integrations.mcp.audience import Audience
 from kvworker.integrations.mcp.scope import Scope
-from kvworker.integrations.mcp.server import Context, ToolHandlers, server_in_scope
-from kvworker.integrations.mcp.serving import Audience
+from kvworker.integrations.mcp.server import Caller, Context, ToolHandlers, make_server
 from kvworker.model import JSONValue, OperationResult
 from kvworker.tools import TOOLS, Tool
 
@@ -46,7 +46,7 @@ def store() -> Iterator[InlineKeyValueStore]:
 @pytest.fixture
 def call(store: InlineKeyValueStore) -> Call:
     """Return a function that calls a tool and returns whether it failed, and its data. Text and structure agree."""
-    handlers = ToolHandlers(_Awaited(store), TOOLS, list(TOOLS), lambda _context: Scope())
+    handlers = ToolHandlers(lambda _context: Caller(_Awaited(store), Scope(), tuple(TOOLS)))
 
     def called(name: str, **arguments: Any) -> tuple[bool, Any]:
         params = CallToolRequestParams(name=name, arguments=arguments)
@@ -97,7 +97,7 @@ class TestDepth:
         assert store.get("n", "shallow").found is False
 
     def test_values_as_deep_as_the_instructions_say_are_carried(self, call: Call, store: InlineKeyValueStore) -> None:
-        instructions = server_in_scope(_Awaited(store), list(TOOLS), Scope()).instructions
+        instructions = make_server(lambda _context: Caller(_Awaited(store), Scope(), tuple(TOOLS))).instructions
         assert f"up to {DEEPEST} nested" in str(instructions)
         store.delete("n", "deep")
         for name, arguments in (
