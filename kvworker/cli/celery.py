@@ -8,22 +8,12 @@ from typing import Any, Final
 
 import click
 
-from kvworker.cli.options import config_option, config_path, load_settings
+from kvworker.cli.options import check_listen, config_option, config_path, load_settings
 from kvworker.messaging.certificates import check_certificates
 from kvworker.ops.celery_processes import become_celery, with_schedule
 from kvworker.settings.environment import METRICS_VARIABLE
-from kvworker.settings.hosts import listen_addresses
 
 _PASS_ON: Final[dict[str, Any]] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
-
-def _check_listen(_context: click.Context, _option: click.Parameter, where: str | None) -> str | None:
-    try:
-        if where is not None:
-            listen_addresses(where)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return where
 
 
 @click.command("worker", context_settings=_PASS_ON)
@@ -31,7 +21,7 @@ def _check_listen(_context: click.Context, _option: click.Parameter, where: str 
 @click.option(
     "--metrics-listen",
     metavar="[HOST:]PORT",
-    callback=_check_listen,
+    callback=check_listen,
     help="Serve the worker's metrics for Prometheus, such as 9808, or 9808-9815 for several workers on one machine.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")

@@ -33,6 +33,7 @@ COMMANDS = {
     "import": "kvworker.cli.transfer:import_command",
     "export": "kvworker.cli.transfer:export_command",
     "stats": "kvworker.cli.stats:stats_command",
+    "metrics": "kvworker.cli.metrics:metrics_command",
     "config": "kvworker.cli.config:config_command",
     "doctor": "kvworker.cli.doctor:doctor_command",
     "tools": "kvworker.cli.tools:tools_command",

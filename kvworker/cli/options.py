@@ -11,6 +11,7 @@ import click
 from kvworker.settings import Settings
 from kvworker.settings.config_file import UP_CONFIG, find_file
 from kvworker.settings.environment import CONFIG_VARIABLE
+from kvworker.settings.hosts import listen_addresses
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]
@@ -59,3 +60,13 @@ def load_settings(config: Path | None) -> Settings:
         ConfigurationError: The configuration file is missing or invalid.
     """
     return Settings.load(config)
+
+
+def check_listen(_context: click.Context, _option: click.Parameter, where: str | None) -> str | None:
+    """Refuse a place to listen at that is none."""
+    try:
+        if where is not None:
+            listen_addresses(where)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return where

@@ -121,7 +121,7 @@ class OverviewCollector:
 
     Args:
         settings: The settings of the store.
-        top: How many of the fullest namespaces to read.
+        top: How many of the fullest namespaces to read; 0 reads none.
         seconds: How long a collection may take.
     """
 
@@ -169,15 +169,16 @@ class _OpenedStore:
         self._adapter: KeyValueStoreAdapter | None = None
 
     def source(self, top: int) -> Source:
-        """Return the parts of the store, with so many of the fullest namespaces."""
-        query = UsageQuery(limit=top)
-        return {
+        """Return the parts of the store, with so many of the fullest namespaces, perhaps none."""
+        query = UsageQuery(limit=top or 1)
+        parts: Source = {
             "total": lambda: self._opened().total_usage(),
             "fullest": lambda: self._opened().rank_usage(query),
             "expiry": lambda: self._opened().expiry_report(),
             "connections": lambda: self._opened().database_connections(),
             "tables": lambda: self._opened().table_sizes(),
         }
+        return parts if top else {**parts, "fullest": lambda: None}
 
     def close(self) -> None:
         """Close the adapter if it was opened."""
