@@ -1,7 +1,7 @@
 # One image for the worker, beat, migrations and checks. The stage `flower` adds the monitor.
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE beat_schedule.py ./
+COPY pyproject.toml constraints.txt README.md LICENSE beat_schedule.py kvworker_health.py ./
 COPY kvworker kvworker
 COPY tasks tasks
 RUN python -m venv /opt/kvworker \

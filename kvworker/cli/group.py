@@ -36,6 +36,7 @@ COMMANDS = {
     "metrics": "kvworker.cli.metrics:metrics_command",
     "config": "kvworker.cli.config:config_command",
     "doctor": "kvworker.cli.doctor:doctor_command",
+    "health": "kvworker.cli.health:health_command",
     "tools": "kvworker.cli.tools:tools_command",
     "tokens": "kvworker.cli.tokens:tokens_command",
     "mcp": "kvworker.cli.mcp:mcp_command",

@@ -1,4 +1,4 @@
-"""One check for every directory and file that kvworker trusts because of its place: only its user may have written it.
+"""The directories and files that kvworker trusts because of their place: only its user may have written them.
 
 Another user who can write a state directory chooses the broker, the database and the program's own state.
 """
@@ -66,3 +66,20 @@ def _owner_problem(path: Path, found: os.stat_result) -> str:
     if not stat.S_ISLNK(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"can be written by other users; check its content and run `chmod go-w {path}`"
     return ""
+
+
+def replace_private_file(file: Path, text: str) -> None:
+    """Replace the whole content of a file at once, or make it. Only its owner can read it.
+
+    Args:
+        file: The file.
+        text: Its new content.
+
+    Raises:
+        OSError: It cannot be written. The old content stays.
+    """
+    unfinished = file.with_name(f".{file.name}.new")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600, exist_ok=False)
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)

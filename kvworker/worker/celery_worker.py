@@ -31,6 +31,7 @@ from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.wire import STATS_KEY
 from kvworker.settings.environment import METRICS_VARIABLE
 from kvworker.worker.consumer import RobustConsumer
+from kvworker.worker.liveness import Liveness
 from kvworker.worker.metrics_endpoint import MetricsEndpoint
 from kvworker.worker.pools import settling_pool
 from kvworker.worker.readiness import Readiness
@@ -73,6 +74,7 @@ class QuietWorker(Worker):
     totals: Totals
     started_at: float
     metrics: MetricsEndpoint | None = None
+    liveness: Liveness
 
     def setup_defaults(self, **kwargs: Any) -> None:
         """Set Celery's defaults, with our pool in place of Celery's."""
@@ -98,14 +100,27 @@ class QuietWorker(Worker):
         for notice in (*runtime.settings.choices, *ignored_variables(os.environ)):
             logger.warning("%s", notice)
         self.readiness = Readiness(runtime.settings, partial(refusal_by_results, self.app.backend))
+        self.liveness = Liveness(self, self.readiness, runtime.settings.queue.visibility_timeout_seconds)
         try:
             if where := os.environ.get(METRICS_VARIABLE, "").strip():
                 self.metrics = MetricsEndpoint(where, self.hostname, self.status)
+            self.liveness.heartbeat.start()
             self.readiness.check_at_start()
         except KVStoreError as error:
             logger.critical("this worker cannot serve: %s", error)
+            self.liveness.heartbeat.end()
             raise SystemExit(EX_FAILURE) from None
         runtime.on_unavailable = self.readiness.report_failure
+
+    def on_close(self) -> None:
+        """Begin to stop as Celery does, and say so."""
+        self.liveness.heartbeat.stop()
+        super().on_close()
+
+    def on_stopped(self) -> None:
+        """Stop as Celery does, and leave no heartbeat behind."""
+        super().on_stopped()
+        self.liveness.heartbeat.end()
 
     def stats(self) -> dict[str, Any]:
         """Return what ``celery inspect stats`` shows, without passwords, and ``status`` under ``wire.STATS_KEY``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amqp.exceptions import AccessRefused, PreconditionFailed
 from celery import signals
@@ -23,6 +23,9 @@ from kvworker.messaging.observer import Event
 from kvworker.retries import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS
 from kvworker.worker.late_messages import LateMessages
 from kvworker.worker.refused_messages import refuse_message
+
+if TYPE_CHECKING:
+    from kvworker.worker.liveness import Liveness
 
 logger = get_logger(__name__)
 
@@ -69,13 +72,23 @@ class RobustConsumer(Consumer):
         self._was_ready = False
         self.follow_readiness()
         self.controller.readiness.watch(partial(self.call_soon, self.follow_readiness))
+        self._liveness: Liveness = self.controller.liveness
+        if self.hub:
+            self.hub.call_repeatedly(self._liveness.heartbeat.beat_seconds, self._liveness.beat)
         super().start()
+
+    def perform_pending_operations(self) -> None:
+        """Do what Celery's blocking loop, which pools of green threads use, does in each turn, and beat."""
+        super().perform_pending_operations()
+        if not self.hub:
+            self._liveness.beat()
 
     def on_ready(self) -> None:
         """Follow what became known while there was no connection."""
         super().on_ready()
         self._was_ready = True
         self.follow_readiness()
+        self._liveness.beat()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Continue after a lost connection, and pause first if the broker refused what a worker needs.
@@ -85,6 +98,8 @@ class RobustConsumer(Consumer):
         """
         is_refusal = isinstance(exc, self.channel_errors)
         self.app.runtime.observer.happened(Event.BROKER_REFUSED if is_refusal else Event.BROKER_LOST)
+        # A broker that refuses again and again never lets the loop begin.
+        self._liveness.beat(f"the broker refuses what this worker needs, or was lost ({type(exc).__name__})")
         if not is_refusal:
             super().on_connection_error_after_connected(exc)
         elif isinstance(exc, _LASTING_REFUSALS) and not self._was_ready:
@@ -144,9 +159,18 @@ class RobustConsumer(Consumer):
             super().cancel_task_queue(queue)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, and retry for as long as it takes, with short pauses."""
-        conn.ensure_connection = partial(conn.ensure_connection, **_CONNECT_PAUSES)
+        """Connect, and retry for as long as it takes, with short pauses, and beat meanwhile."""
+        conn.ensure_connection = partial(self._keep_connecting, conn.ensure_connection)
         return super().ensure_connected(conn)
+
+    def _keep_connecting(
+        self, ensure_connection: Callable[..., Any], *arguments: Any, callback: Callable[[], object], **options: Any
+    ) -> Any:
+        def beat() -> None:
+            callback()
+            self._liveness.beat(f"the broker {self.conninfo.as_uri()} is away")
+
+        return ensure_connection(*arguments, callback=beat, **{**_CONNECT_PAUSES, **options})
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Return Celery's message handler, extended to refuse the messages that it raises for."""

@@ -71,7 +71,7 @@ def test_the_wheel_has_every_file_and_nothing_else(wheel: Path) -> None:
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert shipped == files | {"beat_schedule.py"}
+    assert shipped == files | {"beat_schedule.py", "kvworker_health.py"}
     assert {"kvworker/py.typed", "tasks/py.typed"} <= shipped
     suffixes = {".py", ".pyi", ".sql", ".lua", ".typed", ".json", ".html", ".css", ".js"}
     assert {Path(name).suffix for name in shipped} <= suffixes
@@ -118,3 +118,15 @@ def test_a_checker_refuses_a_wrong_program(checker: str, user_python: Path, tmp_
     done = run([sys.executable, "-m", checker, *options, program], tmp_path)
     assert done.returncode == 1
     assert "program.py:2" in done.stdout
+
+
+def test_the_wheel_has_a_program_for_probes_that_imports_no_package(wheel: Path, user_python: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt"))
+        programs = archive.read(name).decode()
+    assert "kvworker-health = kvworker_health:main" in programs.splitlines()
+    code = (
+        "import sys; from kvworker_health import main; code = main(); print('kvworker' in sys.modules); sys.exit(code)"
+    )
+    done = run([user_python, "-c", code, "missing"], user_python.parent)
+    assert done.stdout.splitlines() == ["FAIL missing: no heartbeat: nothing runs that writes this file", "False"]

@@ -65,6 +65,11 @@ def _runs_sql_of_ours(command: str) -> bool:
     return found is not None and (ROOT / found[1]).exists()
 
 
+def _is_the_probe(command: str) -> bool:
+    """It checks whatever runs on this machine; tests/acceptance/test_health.py runs it on workers of its own."""
+    return {*shlex.split(command)[1:]} <= {"--ready"}
+
+
 def _makes_an_rsa_key(command: str) -> bool:
     """The openssl program may be missing; tests/acceptance/test_signed_messages.py makes such keys with a library."""
     return "-newkey rsa:" in command
@@ -101,6 +106,7 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"make ": _is_a_target,
     r"pip install ": _installs_extras,
     r"docker compose ": _names_services,
+    r"kvworker-health\b": _is_the_probe,
     r"psql ": _runs_sql_of_ours,
     r"openssl req ": _makes_an_rsa_key,
     r"_KVWORKER_COMPLETE=": _names_a_shell,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from kvworker.ops.database import migrate_store
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
 from kvworker.ops.local.servers import embedded_postgres, embedded_valkey
 from kvworker.settings import Settings
-from kvworker.settings.private_paths import private_directory
+from kvworker.settings.private_paths import private_directory, replace_private_file
 from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text
 
 CONFIG_NAME = "kvworker.yaml"
@@ -135,14 +136,11 @@ def _write_config(state: Path, settings: Settings, broker_url: str, database_url
     mapping["queue"] |= {"broker_url": broker_url, "result_backend": broker_url}
     (state / SCHEMA_NAME).write_text(schema_text(configuration_schema()), encoding="utf-8")
     path = state / CONFIG_NAME
-    unfinished = path.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)
-    unfinished.touch(mode=0o600, exist_ok=False)
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(f"# yaml-language-server: $schema={SCHEMA_NAME}\n")
-        file.write("# `kvworker up` writes this file at each start. Other processes use it to reach the stack.\n")
-        yaml.safe_dump(mapping, file, sort_keys=False)
-    unfinished.replace(path)
+    text = io.StringIO()
+    text.write(f"# yaml-language-server: $schema={SCHEMA_NAME}\n")
+    text.write("# `kvworker up` writes this file at each start. Other processes use it to reach the stack.\n")
+    yaml.safe_dump(mapping, text, sort_keys=False)
+    replace_private_file(path, text.getvalue())
     return path
 
 

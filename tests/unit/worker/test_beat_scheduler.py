@@ -15,6 +15,13 @@ from kvworker.worker.beat_scheduler import PATH, JsonScheduler
 from tasks import app as bundled_app
 
 
+@pytest.fixture(autouse=True)
+def heartbeat(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path_factory.mktemp("heartbeat") / "beat"
+    monkeypatch.setenv("KVWORKER_HEARTBEAT", str(file))
+    return file
+
+
 @pytest.fixture
 def app() -> Celery:
     app = Celery(set_as_current=False)
@@ -96,3 +103,23 @@ def test_a_link_is_replaced_and_its_target_kept(app: Celery, tmp_path: Path) -> 
 def test_a_directory_that_is_gone_stops_nothing(app: Celery, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scheduler(app, tmp_path / "missing" / "schedule").sync()
     assert "cannot write the schedule file" in caplog.text
+
+
+def test_a_heartbeat_that_cannot_be_written_ends_beat_with_one_line(
+    app: Celery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KVWORKER_HEARTBEAT", str(tmp_path / "missing" / "file"))
+    with pytest.raises(SystemExit) as ended:
+        scheduler(app, tmp_path / "schedule")
+    assert ended.value.code == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("beat cannot run: KVWORKER_HEARTBEAT: ")
+
+
+def test_the_loop_turns_often_enough_to_beat(app: Celery, tmp_path: Path, heartbeat: Path) -> None:
+    made = scheduler(app, tmp_path / "schedule")
+    made.schedule["sweep"].last_run_at = made.schedule["sweep"].default_now()
+    assert made.tick() <= 2.0
+    assert "ready" in heartbeat.read_text()
+    made.close()
+    assert not heartbeat.exists()
