@@ -19,8 +19,10 @@ from kvworker.client.base import KeyValueOperations
 from kvworker.client.pipeline import open_pipeline
 from kvworker.client.signatures import make_signature
 from kvworker.client.timeouts import check_timeout
+from kvworker.client.watching import CallWatch, watch_call
 from kvworker.errors import InvalidRequestError, KVStoreError
 from kvworker.messaging.celery_app import make_celery
+from kvworker.messaging.observer import CallObserver
 from kvworker.messaging.wire import Request, check_persona
 from kvworker.model import OperationResult, new_operation_id
 from kvworker.settings import Settings
@@ -46,6 +48,13 @@ class InlineResult:
         """Call ``callback`` immediately."""
         callback()
 
+    def tell(self, watch: CallWatch) -> None:
+        """Tell a call's watch how the operation has ended."""
+        if isinstance(self._outcome, KVStoreError):
+            watch.failed(self._outcome)
+        else:
+            watch.succeeded(self._outcome)
+
     def result(self, timeout: float | None = None) -> Any:
         """Return the operation's result immediately, or raise its error.
 
@@ -69,6 +78,7 @@ class InlineKeyValueStore(KeyValueOperations):
         settings: The store's settings, their file, or a mapping in its layout. Without them, the store is in memory.
         persona: Whose rights each operation needs.
         adapter: The default adapter; without it, the one that the settings describe.
+        observer: Is told of each call, such as ``kvworker.ops.metrics.CallMetrics``.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class InlineKeyValueStore(KeyValueOperations):
         persona: str | None = None,
         *,
         adapter: KeyValueStoreAdapter | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self.settings = Settings.from_mapping(_IN_MEMORY) if settings is None else Settings.of(settings)
         self.persona = check_persona(persona)
@@ -86,21 +97,29 @@ class InlineKeyValueStore(KeyValueOperations):
             # SQLite moves what it has logged into the database's file when the last connection is closed.
             weakref.finalize(self, self._adapters.close)
         self._policy = Policy(self.settings.policies)
+        self._observer = observer
         self._closed = False
 
     @classmethod
-    def from_config(cls, path: str | Path | Mapping[str, Any] | None = None, *, persona: str | None = None) -> Self:
+    def from_config(
+        cls,
+        path: str | Path | Mapping[str, Any] | None = None,
+        *,
+        persona: str | None = None,
+        observer: CallObserver | None = None,
+    ) -> Self:
         """Open the store that a configuration file describes.
 
         Args:
             path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
                 the one that commands use.
             persona: Whose rights each operation needs.
+            observer: Is told of each call.
 
         Raises:
             ConfigurationError: The file is missing or invalid.
         """
-        return cls(Settings.of(path), persona)
+        return cls(Settings.of(path), persona, observer=observer)
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation."""
@@ -126,6 +145,12 @@ class InlineKeyValueStore(KeyValueOperations):
         self._adapters.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:
+        with watch_call(self._observer, tool) as watch:
+            result = self._run(tool, arguments, timeout)
+            result.tell(watch)
+        return result
+
+    def _run(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:
         if self._closed:
             raise InvalidRequestError("the store is closed; make a new one")
         check_timeout(timeout, 0.0)

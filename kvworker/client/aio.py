@@ -18,6 +18,7 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.pipeline import AsyncPipeline
 from kvworker.client.sync import KeyValueStore
 from kvworker.client.timeouts import check_timeout
+from kvworker.messaging.observer import CallObserver
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
 from kvworker.tools import Tool, find_tool
@@ -101,25 +102,39 @@ class AsyncKeyValueStore:
     Args:
         settings: The configuration, its file, or a mapping in the file's layout.
         persona: The name under which its calls are checked. None means the default persona.
+        observer: Is told of each call; see ``KeyValueStore``.
     """
 
-    def __init__(self, settings: Settings | str | Path | Mapping[str, Any], persona: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | str | Path | Mapping[str, Any],
+        persona: str | None = None,
+        *,
+        observer: CallObserver | None = None,
+    ) -> None:
         self.settings = Settings.of(settings)
-        self._store = KeyValueStore(self.settings, persona)
+        self._store = KeyValueStore(self.settings, persona, observer=observer)
 
     @classmethod
-    def from_config(cls, path: str | Path | Mapping[str, Any] | None = None, *, persona: str | None = None) -> Self:
+    def from_config(
+        cls,
+        path: str | Path | Mapping[str, Any] | None = None,
+        *,
+        persona: str | None = None,
+        observer: CallObserver | None = None,
+    ) -> Self:
         """Make the store that a configuration file describes.
 
         Args:
             path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
                 the one that commands use.
             persona: The name under which the store's calls are checked.
+            observer: Is told of each call.
 
         Raises:
             ConfigurationError: The file is missing or wrong.
         """
-        return cls(Settings.of(path), persona)
+        return cls(Settings.of(path), persona, observer=observer)
 
     @property
     def persona(self) -> str | None:
@@ -157,13 +172,15 @@ class AsyncKeyValueStore:
 
     async def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and return its result; see ``KeyValueOperations.call_tool``."""
-        self._store.check_may_wait()
-        dispatcher = self._store.dispatcher()
-        # The turn lasts until this coroutine has its result. Otherwise a busy event loop would send every call of a
-        # burst before it delivers the first result.
-        with await dispatcher.in_flight.turn_async(self._store.timeout_seconds(timeout)) as turn:
-            turn.reply = self._store.send(tool, arguments, turn.seconds, may_wait=False, may_coalesce=True)
-            result: OperationResult = await AsyncQueuedResult(turn.reply, dispatcher).result()
+        with self._store.watch(tool) as watch:
+            self._store.check_may_wait()
+            dispatcher = self._store.dispatcher()
+            # The turn lasts until this coroutine has its result. Otherwise a busy event loop would send every call of a
+            # burst before it delivers the first result.
+            with await dispatcher.in_flight.turn_async(self._store.timeout_seconds(timeout)) as turn:
+                turn.reply = self._store.send(tool, arguments, turn.seconds, may_wait=False, may_coalesce=True)
+                result: OperationResult = await AsyncQueuedResult(turn.reply, dispatcher).result()
+            watch.succeeded(result)
         return result
 
     async def submit(
@@ -176,10 +193,12 @@ class AsyncKeyValueStore:
             arguments: The tool's arguments.
             timeout: The message's deadline in seconds from now. A worker does not start the operation after it.
         """
-        dispatcher = self._store.dispatcher()
-        with await dispatcher.in_flight.turn_async(self._store.timeout_seconds(timeout)) as turn:
-            turn.reply = self._store.send(find_tool(tool), arguments, turn.seconds, may_wait=False)
-        return AsyncQueuedResult(turn.reply, dispatcher)
+        dispatcher, found = self._store.dispatcher(), find_tool(tool)
+        with self._store.watch(found) as watch:
+            with await dispatcher.in_flight.turn_async(self._store.timeout_seconds(timeout)) as turn:
+                turn.reply = reply = self._store.send(found, arguments, turn.seconds, may_wait=False)
+            watch.submitted(reply)
+        return AsyncQueuedResult(reply, dispatcher)
 
     def signature(self, tool: str, arguments: Mapping[str, Any], *, valid_seconds: float | None = None) -> Signature:
         """Return a Celery signature; see ``KeyValueStore.signature``."""

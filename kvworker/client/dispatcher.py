@@ -21,6 +21,7 @@ from kvworker.errors import NestedCallError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.message_size import check_message_size
+from kvworker.messaging.observer import CallObserver
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.waiting import waiting_header
 from kvworker.messaging.wire import described, encode_request
@@ -33,8 +34,9 @@ from kvworker.tools.policy import Policy
 class Dispatcher:
     """Sends operations to the workers of one configuration, from this process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observer: CallObserver | None = None) -> None:
         self.app = make_celery(settings)
+        self._observer = observer or CallObserver()
         self._queue = settings.queue
         self._coalesces = settings.facade.coalesce_calls
         self._policy = Policy(settings.policies)
@@ -59,6 +61,7 @@ class Dispatcher:
             queue_name=self._queue.queue_name,
             timeout_seconds=self._queue.connect_timeout_seconds,
             on_refused=self._refuse,
+            happened=self._observer.happened,
         )
 
     def dispatch(
@@ -159,6 +162,7 @@ class Dispatcher:
             self._coalescer.track(reply)
             self._publisher.send(reply.message, may_wait=False)
             return
+        self._observer.coalesced_message_sent(len(replies))
         message = CoalescedMessage(self._new_task_id(), replies)
         group = GroupReply(message, replies, self._publisher.resend, self._coalescer.record_outcome)
         self._coalescer.track(group, len(replies))

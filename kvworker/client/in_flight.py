@@ -182,7 +182,10 @@ class CallsInFlight:
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_SECONDS
-            self._sent = {future: reply for future, reply in self._sent.items() if reply.remaining_seconds()}
+            overdue = [reply for reply in self._sent.values() if not reply.remaining_seconds()]
+            for reply in overdue:
+                del self._sent[reply.future]
+                reply.note_overdue()
         return self._next()
 
     def _next(self) -> Sequence[_Waiter]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from celery import states
 
 from kvworker.client.transport.message import Message
+from kvworker.client.watching import UNWATCHED, CallWatch
 from kvworker.errors import (
     RESULTS_REFUSED,
     KVStoreError,
@@ -42,6 +43,8 @@ class PendingReply:
         self.future: Future[Any] = Future()
         #: True while the coalescer holds the call back, to send it with others.
         self.is_held = False
+        #: Follows a submitted call for an observer.
+        self.watch: CallWatch = UNWATCHED
 
     def outcome(self, meta: dict[str, Any]) -> OperationResult:
         """Return the result that Celery stored.
@@ -54,7 +57,7 @@ class PendingReply:
         """
         if meta["status"] == states.SUCCESS:
             return decode_result(self.tool, meta["result"], self.operation_id)
-        raise self._failure(meta)
+        raise self.failure(meta)
 
     def timeout_error(self) -> KVStoreError:
         """Return the error for a wait that ended without an answer.
@@ -63,9 +66,17 @@ class PendingReply:
         the operation is known not to be applied.
         """
         detail = self.message.last_problem
-        if self.message.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS and self.message.abandon():
-            return QueueUnavailableError(self.operation_id, detail)
-        return OperationTimeoutError(self.operation_id, detail, not self.tool.writes)
+        error: KVStoreError = OperationTimeoutError(self.operation_id, detail, not self.tool.writes)
+        if self.message.remaining_seconds() < _CLOCK_TOLERANCE_SECONDS:
+            if self.message.abandon():
+                error = QueueUnavailableError(self.operation_id, detail)
+            self.watch.failed(error)
+        return error
+
+    def note_overdue(self) -> None:
+        """Have the call end for its observer, because its deadline has passed and nobody waits for it."""
+        if self.watch is not UNWATCHED:
+            self.timeout_error()
 
     def refuse(self) -> None:
         """End the call with an error, because the broker refuses this program's login, unless it has a copy."""
@@ -106,7 +117,8 @@ class PendingReply:
         with contextlib.suppress(InvalidStateError):  # it has ended already
             self.future.set_exception(error)
 
-    def _failure(self, meta: dict[str, Any]) -> KVStoreError:
+    def failure(self, meta: dict[str, Any]) -> KVStoreError:
+        """Return the error that Celery stored."""
         failure = meta["result"]
         if not isinstance(failure, dict) or "exc_type" not in failure:
             return OperationFailedError(self.operation_id, f"task state {meta['status']}")

@@ -17,8 +17,10 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.pipeline import open_pipeline
 from kvworker.client.signatures import make_signature
 from kvworker.client.timeouts import check_timeout
+from kvworker.client.watching import CallWatch, watch_call
 from kvworker.errors import InvalidRequestError, KVStoreError
 from kvworker.fork_safety import ProcessLocal
+from kvworker.messaging.observer import CallObserver
 from kvworker.messaging.wire import check_persona
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
@@ -86,8 +88,9 @@ class QueuedResult:
 class _SharedDispatcher:
     """The dispatcher that a store and its views share: one in each process, made on first use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observer: CallObserver | None) -> None:
         self._settings = settings
+        self._observer = observer
         self._dispatcher = ProcessLocal(self._make)
         self._closed = False
 
@@ -106,7 +109,7 @@ class _SharedDispatcher:
 
     def _make(self) -> Dispatcher:
         self._check_open()
-        return Dispatcher(self._settings)
+        return Dispatcher(self._settings, self._observer)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -122,13 +125,22 @@ class KeyValueStore(KeyValueOperations):
     Args:
         settings: The configuration, its file, or a mapping in the file's layout.
         persona: The name under which its calls are checked. None means the default persona.
+        observer: Is told of each call, such as ``kvworker.ops.metrics.CallMetrics``. Views of the store and forked
+            children have it too. A pickled or copied store has none.
     """
 
-    def __init__(self, settings: Settings | str | Path | Mapping[str, Any], persona: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | str | Path | Mapping[str, Any],
+        persona: str | None = None,
+        *,
+        observer: CallObserver | None = None,
+    ) -> None:
         self.settings = Settings.of(settings)
         self.persona = check_persona(persona)
         self._policy = Policy(self.settings.policies)
-        self._dispatcher = _SharedDispatcher(self.settings)
+        self._observer = observer
+        self._dispatcher = _SharedDispatcher(self.settings, observer)
         self._is_bounded = True
 
     def __reduce__(self) -> tuple[type[Self], tuple[Settings, str | None]]:
@@ -136,40 +148,55 @@ class KeyValueStore(KeyValueOperations):
         return type(self), (self.settings, self.persona)
 
     @classmethod
-    def from_config(cls, path: str | Path | Mapping[str, Any] | None = None, *, persona: str | None = None) -> Self:
+    def from_config(
+        cls,
+        path: str | Path | Mapping[str, Any] | None = None,
+        *,
+        persona: str | None = None,
+        observer: CallObserver | None = None,
+    ) -> Self:
         """Make the store that a configuration file describes.
 
         Args:
             path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
                 the one that commands use.
             persona: The name under which the store's calls are checked.
+            observer: Is told of each call.
 
         Raises:
             ConfigurationError: The file is missing or wrong.
         """
-        return cls(Settings.of(path), persona)
+        return cls(Settings.of(path), persona, observer=observer)
 
     pipeline = open_pipeline
 
     def submit(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> QueuedResult:
         """Send an operation now and return its pending result; see ``KeyValueOperations.submit``."""
-        dispatcher, seconds = self.dispatcher(), self.timeout_seconds(timeout)
-        if self._is_bounded and dispatcher.may_wait_for_turn():
-            with dispatcher.in_flight.turn(seconds) as turn:
-                turn.reply = reply = self.send(find_tool(tool), arguments, turn.seconds)
-        else:
-            reply = self.send(find_tool(tool), arguments, seconds)
-            dispatcher.in_flight.add(reply)
+        dispatcher, seconds, found = self.dispatcher(), self.timeout_seconds(timeout), find_tool(tool)
+        with self.watch(found) as watch:
+            if self._is_bounded and dispatcher.may_wait_for_turn():
+                with dispatcher.in_flight.turn(seconds) as turn:
+                    turn.reply = reply = self.send(found, arguments, turn.seconds)
+            else:
+                reply = self.send(found, arguments, seconds)
+                dispatcher.in_flight.add(reply)
+            watch.submitted(reply)
         return QueuedResult(reply, dispatcher)
 
     def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
         """Run one operation and wait for its result."""
-        self.check_may_wait()
-        dispatcher = self.dispatcher()
-        with dispatcher.in_flight.turn(self.timeout_seconds(timeout)) as turn:
-            turn.reply = self.send(tool, arguments, turn.seconds, may_coalesce=True)
-            result: OperationResult = QueuedResult(turn.reply, dispatcher).result()
+        with self.watch(tool) as watch:
+            self.check_may_wait()
+            dispatcher = self.dispatcher()
+            with dispatcher.in_flight.turn(self.timeout_seconds(timeout)) as turn:
+                turn.reply = self.send(tool, arguments, turn.seconds, may_coalesce=True)
+                result: OperationResult = QueuedResult(turn.reply, dispatcher).result()
+            watch.succeeded(result)
         return result
+
+    def watch(self, tool: Tool) -> CallWatch:
+        """Begin to follow a call for the store's observer, if it has one."""
+        return watch_call(self._observer, tool)
 
     def check_may_wait(self) -> None:
         """Check that a wait for a result could end.

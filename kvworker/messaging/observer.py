@@ -1,7 +1,8 @@
-"""The seam between a worker and those who count or trace its work.
+"""The seam between workers or callers and those who count or trace their work.
 
-An ``Observer`` is told after the fact, in the thread that did the work. It must be quick, and may not raise.
-``kvworker.worker.totals`` counts what it is told. ``kvworker.client`` reports calls to a ``CallObserver``.
+A worker tells an ``Observer`` of operations that have ended; ``kvworker.worker.totals`` counts them. A facade tells a
+``CallObserver`` of its calls, if it was given one. Both are told in the thread that did the work. They must be quick,
+must not use the store, and must not raise.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from kvworker.messaging.outcomes import Outcome
@@ -33,33 +34,43 @@ class Event(StrEnum):
     DRIFT = "ledger_drifts"
 
 
-@dataclass(slots=True)
-class OperationReport:
-    """An operation that a worker has ended.
+class OperationEnd(NamedTuple):
+    """The end of an operation in a worker.
 
     Attributes:
         tool: Its tool.
         task_id: The id of its message, or of its call in a coalesced message.
         outcome: How it ended.
-        seconds: How long it took from when the worker began with it, retries included.
-        queue_seconds: How long it waited before, since its caller made the call; None if its message does not tell.
-        request: Its arguments, operation id and persona; None if the message was not admitted.
-        error: What it raised.
-        redelivered: Whether its message was delivered before.
-        coalesced: The number of calls in its message; 0 if it has its own.
-        refused_steps: How the steps ended that a batch left out because they were refused.
+        request: Its arguments, operation id and persona; None if its message was not admitted.
+        error: The error that it raised.
+        refused_steps: The outcomes of the steps that a batch left out because they were refused.
     """
 
     tool: Tool
     task_id: str
     outcome: Outcome
-    seconds: float = 0.0
-    queue_seconds: float | None = None
     request: Request | None = None
     error: BaseException | None = None
+    refused_steps: Sequence[Outcome] = ()
+
+
+@dataclass(slots=True)
+class MessageReport:
+    """A message whose operations a worker has ended.
+
+    Attributes:
+        operations: Its operations: one, or those of a coalesced message that were applied.
+        seconds: How long they took from when the worker began with the message, retries included.
+        queue_seconds: How long the message waited before, since its caller made the call; None if it does not tell.
+        redelivered: Whether the message was delivered before.
+        coalesced: The number of calls in a coalesced message; 0 for any other.
+    """
+
+    operations: Sequence[OperationEnd]
+    seconds: float = 0.0
+    queue_seconds: float | None = None
     redelivered: bool = False
     coalesced: int = 0
-    refused_steps: Sequence[Outcome] = ()
 
 
 @dataclass(slots=True)
@@ -84,14 +95,44 @@ class MaintenanceReport:
 class Observer:
     """Is told what a worker does. This one ignores it, and a subclass overrides what it needs."""
 
-    def operations_ended(self, reports: Sequence[OperationReport]) -> None:
-        """Take note of operations that ended: those of one message."""
-
-    def coalesced_message_ended(self, calls: int) -> None:
-        """Take note of a coalesced message with so many calls."""
+    def message_ended(self, report: MessageReport) -> None:
+        """Take note of a message whose operations have ended."""
 
     def maintenance_ended(self, report: MaintenanceReport) -> None:
         """Take note of a run of a periodic task."""
 
     def happened(self, event: Event, count: int = 1) -> None:
+        """Take note of something that happened, perhaps several times."""
+
+
+class CallEvent(StrEnum):
+    """An event in a caller that is counted beside calls. Its value is its name in metrics, with a prefix."""
+
+    RESENT = "messages_resent"
+    SEND_FAILED = "send_failures"
+
+
+class CallObserver:
+    """Is told of a facade's calls. This one ignores it, and a subclass overrides what it needs.
+
+    A call may begin in one thread and end in another one. Each that begins also ends. In a forked child, calls of the
+    parent do not end.
+    """
+
+    def call_began(self, tool: Tool) -> None:
+        """Take note of a call, whose arguments are not checked yet."""
+
+    def call_ended(self, tool: Tool, outcome: Outcome, seconds: float) -> None:
+        """Take note of the end of a call.
+
+        Args:
+            tool: The tool that was called.
+            outcome: How it ended, as far as the caller knows.
+            seconds: How long it took from its beginning, the wait for its turn included.
+        """
+
+    def coalesced_message_sent(self, calls: int) -> None:
+        """Take note of a message that holds several calls, so many."""
+
+    def happened(self, event: CallEvent, count: int = 1) -> None:
         """Take note of something that happened, perhaps several times."""

@@ -33,6 +33,8 @@ REPLAYED: Final = Outcome("replayed")
 EXPIRED: Final = Outcome("expired", "deadline")
 #: The end with an error that is none of ours.
 UNEXPECTED: Final = Outcome("failed", "unexpected")
+#: The end of a call whose wait was interrupted, for example by a cancellation.
+INTERRUPTED: Final = Outcome("unknown", "interrupted")
 
 _BY_ERROR: Final[Mapping[type[BaseException], Outcome]] = {
     errors.ConfigurationError: Outcome("failed", "configuration"),
@@ -63,6 +65,8 @@ _BY_ERROR: Final[Mapping[type[BaseException], Outcome]] = {
     errors.OperationFailedError: Outcome("unknown", "worker_failed"),
     errors.UnknownOutcomeError: Outcome("unknown", "other"),
     errors.KVStoreError: UNEXPECTED,
+    Exception: UNEXPECTED,
+    BaseException: INTERRUPTED,
 }
 
 #: Every outcome. A report has no other, so that the values of a metric's labels are known.
@@ -98,5 +102,5 @@ def outcome_of_error(error: BaseException, *, writes: bool) -> Outcome:
     """
     if isinstance(error, errors.BatchRefusedError):
         error = error.error
-    outcome = next((_BY_ERROR[kind] for kind in type(error).__mro__ if kind in _BY_ERROR), UNEXPECTED)
+    outcome = next(_BY_ERROR[kind] for kind in type(error).__mro__ if kind in _BY_ERROR)
     return outcome if writes or outcome.name != "unknown" else outcome._replace(name="failed")

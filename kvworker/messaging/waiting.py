@@ -9,7 +9,6 @@ its sender's clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 #: A message that says it has waited for longer does not tell the truth.
@@ -32,9 +31,7 @@ def waiting_header(deadline: float, timeout_seconds: float, operation_id: str = 
 
 def has_times(header: object) -> bool:
     """Tell whether a message's header holds the two times. It may come from anyone."""
-    if not isinstance(header, Mapping):
-        return False
-    return all(is_time(header.get(name)) for name in ("deadline", "half_time"))
+    return isinstance(header, dict) and is_time(header.get("deadline")) and is_time(header.get("half_time"))
 
 
 def is_time(value: object) -> TypeGuard[float]:

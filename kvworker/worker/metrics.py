@@ -104,7 +104,7 @@ def _operations(counted: Sequence[Mapping[str, Any]]) -> Metric:
 
 def _outcomes(tool: str) -> Iterator[tuple[str, str]]:
     absent = {"read"} if TOOLS[tool].writes else {"applied", "replayed", "unknown", "refused"}
-    return (outcome for outcome in OUTCOMES if outcome.name not in {*absent, "unsent"})
+    return (each for each in OUTCOMES if each.name not in {*absent, "unsent"} and each.reason != "interrupted")
 
 
 def _by_tool(name: str, documentation: str, histograms: Mapping[str, Mapping[str, Any]]) -> Metric:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils.log import get_logger
 
+from kvworker.errors import KVStoreError
 from kvworker.model import escaped
 from kvworker.wording import counted
 
 if TYPE_CHECKING:
-    from kvworker.messaging.observer import OperationReport
+    from kvworker.messaging.observer import MessageReport, OperationEnd
     from kvworker.messaging.wire import Request
 
 logger: logging.Logger = get_logger(__name__)
@@ -44,14 +45,22 @@ def is_logging() -> bool:
     return logger.isEnabledFor(logging.INFO)
 
 
-def log_operation(report: OperationReport) -> None:
-    """Log an operation that has ended."""
-    task, names = f"{report.tool.task_name}[{escaped(report.task_id)}]", _names(report.request)
-    if report.error is None:
+def log_operations(report: MessageReport) -> None:
+    """Log the operations of a message. Celery logs an error that is none of ours, with its traceback."""
+    for operation in report.operations:
+        if operation.error is None or isinstance(operation.error, KVStoreError):
+            _log(operation, report)
+
+
+def _log(operation: OperationEnd, report: MessageReport) -> None:
+    task, names = f"{operation.tool.task_name}[{escaped(operation.task_id)}]", _names(operation.request)
+    if operation.error is None:
         logger.info("Task %s succeeded in %.4fs: %s", task, report.seconds, names)
     else:
-        names = f"{names}: " if report.request else ""
-        logger.info("Task %s raised %s: %s%s", task, type(report.error).__name__, names, escaped(str(report.error)))
+        names = f"{names}: " if names else ""
+        logger.info(
+            "Task %s raised %s: %s%s", task, type(operation.error).__name__, names, escaped(str(operation.error))
+        )
 
 
 def _names(request: Request | None) -> str:

@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kvworker.errors import KVStoreError
-from kvworker.messaging.observer import Event, MaintenanceReport, Observer, OperationReport
+from kvworker.messaging.observer import Event, MaintenanceReport, MessageReport, Observer, OperationEnd
 from kvworker.messaging.outcomes import outcome_of_error, outcome_of_success
 from kvworker.messaging.waiting import waited_seconds
 from kvworker.messaging.wire import WAITING
 from kvworker.model import BatchResult
-from kvworker.worker.operation_log import is_logging, log_operation
+from kvworker.worker.operation_log import is_logging, log_operations
 
 if TYPE_CHECKING:
     from kvworker.messaging.clock import ServerClock
-    from kvworker.messaging.outcomes import Outcome
     from kvworker.messaging.wire import Request
     from kvworker.model import OperationResult
     from kvworker.tools import Tool
@@ -52,57 +51,43 @@ class TaskReporter:
         task_request: Celery's request of the task.
         observer: Whom to tell.
         clock: The clock of deadlines.
+
+    Attributes:
+        is_redelivered: Whether the message was delivered before.
     """
 
-    __slots__ = ("_began", "_clock", "_observer", "_request")
+    __slots__ = ("_began", "_clock", "_observer", "_request", "is_redelivered")
 
     def __init__(self, task_request: Any, observer: Observer, clock: ServerClock) -> None:
         self._request = task_request
         self._observer = observer
         self._clock = clock
         self._began = time.monotonic()
-
-    @property
-    def is_redelivered(self) -> bool:
-        """Whether the message was delivered before."""
-        return bool((self._request.delivery_info or {}).get("redelivered"))
+        self.is_redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
 
     def succeeded(self, request: Request, result: OperationResult) -> None:
         """Report the operation of the message, which has a result."""
-        self._report([self._success(self._request.id, request, result)])
+        self._report([_success(self._request.id, request, result)])
 
     def failed(self, tool: Tool, request: Request | None, error: BaseException) -> None:
         """Report the operation of the message, which raised an error; ``request`` is None if it was not admitted."""
         outcome = outcome_of_error(error, writes=tool.writes)
-        self._report([OperationReport(tool, self._request.id, outcome, request=request, error=error)])
+        self._report([OperationEnd(tool, self._request.id, outcome, request, error)])
 
     def applied_many(self, calls: int, requests: Mapping[str, Request], results: Mapping[str, OperationResult]) -> None:
         """Report the calls of a coalesced message that were applied, by their task ids."""
-        self._observer.coalesced_message_ended(calls)
         if calls > len(results):
             self._observer.happened(Event.CALL_LEFT_OUT, calls - len(results))
-        applied = [self._success(task_id, requests[task_id], result) for task_id, result in results.items()]
-        for report in applied:
-            report.coalesced = calls
-        self._report(applied)
+        self._report([_success(task_id, requests[task_id], result) for task_id, result in results.items()], calls)
 
-    @staticmethod
-    def _success(task_id: str, request: Request, result: OperationResult) -> OperationReport:
-        outcome = outcome_of_success(writes=request.tool.writes, replayed=getattr(result, "replayed", False))
-        refused = _refused_steps(result) if isinstance(result, BatchResult) else ()
-        return OperationReport(request.tool, task_id, outcome, request=request, refused_steps=refused)
-
-    def _report(self, reports: Sequence[OperationReport]) -> None:
+    def _report(self, operations: Sequence[OperationEnd], coalesced: int = 0) -> None:
         seconds = time.monotonic() - self._began
-        waited = self._waited_before(seconds)
-        is_redelivered = self.is_redelivered
-        for report in reports:
-            report.seconds, report.queue_seconds, report.redelivered = seconds, waited, is_redelivered
-            if is_logging() and not (report.error and not isinstance(report.error, KVStoreError)):
-                log_operation(report)
-        if is_redelivered:
+        report = MessageReport(operations, seconds, self._waited_before(seconds), self.is_redelivered, coalesced)
+        if is_logging():
+            log_operations(report)
+        if self.is_redelivered:
             self._observer.happened(Event.REDELIVERED)
-        self._observer.operations_ended(reports)
+        self._observer.message_ended(report)
 
     def _waited_before(self, seconds: float) -> float | None:
         header = getattr(self._request, WAITING, None)
@@ -112,5 +97,11 @@ class TaskReporter:
         return waited_seconds(header, self._clock.now() - seconds)
 
 
-def _refused_steps(batch: BatchResult) -> list[Outcome]:
-    return [outcome_of_error(error, writes=True) for error in batch.results if isinstance(error, KVStoreError)]
+def _success(task_id: str, request: Request, result: OperationResult) -> OperationEnd:
+    tool = request.tool
+    outcome = outcome_of_success(writes=tool.writes, replayed=getattr(result, "replayed", False))
+    if isinstance(result, BatchResult):
+        errors = [error for error in result.results if isinstance(error, KVStoreError)]
+        refused = [outcome_of_error(error, writes=True) for error in errors]
+        return OperationEnd(tool, task_id, outcome, request, None, refused)
+    return OperationEnd(tool, task_id, outcome, request)

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from kvworker.fork_safety import ForkAware, watch_forks
 from kvworker.messaging.histogram import SECONDS_BOUNDS, SIZE_BOUNDS
-from kvworker.messaging.observer import Event, MaintenanceReport, Observer, OperationReport
-from kvworker.messaging.outcomes import OUTCOMES
+from kvworker.messaging.observer import Event, MaintenanceReport, MessageReport, Observer, OperationEnd
+from kvworker.messaging.outcomes import OUTCOMES, Outcome
 from kvworker.tools import TOOLS
 
 #: Slot 0 is the main process's. Children beyond the others would share slots, and some of their counts be lost.
@@ -77,24 +77,28 @@ class Totals(Observer, ForkAware):
         """Replace the lock, which another thread of the parent may have held."""
         self._lock = threading.Lock()
 
-    def operations_ended(self, reports: Sequence[OperationReport]) -> None:
-        """Count operations, and how long each waited and took."""
+    def message_ended(self, report: MessageReport) -> None:
+        """Count a message's operations, how long it waited, and how long it took."""
+        counts: dict[tuple[str, Outcome], int] = {}
+        for operation in report.operations:
+            end = operation.tool.name, operation.outcome
+            counts[end] = counts.get(end, 0) + 1
         with self._lock:
-            for report in reports:
-                name = report.tool.name
-                self._add(_OPERATIONS[name, report.outcome])
-                self._observe(_EXECUTION[name], SECONDS_BOUNDS, report.seconds)
+            for (tool, outcome), count in counts.items():
+                self._add(_OPERATIONS[tool, outcome], count)
+                self._observe(_EXECUTION[tool], SECONDS_BOUNDS, report.seconds, count)
                 if report.queue_seconds is not None:
-                    self._observe(_QUEUE[name], SECONDS_BOUNDS, report.queue_seconds)
-                if report.request is not None and "operations" in report.request.arguments:
-                    self._observe(_BATCHES, SIZE_BOUNDS, len(report.request.arguments["operations"]))
-                for outcome in report.refused_steps:
-                    self._add(_REFUSED_STEPS[outcome.reason])
+                    self._observe(_QUEUE[tool], SECONDS_BOUNDS, report.queue_seconds, count)
+                if tool == "kv_batch":
+                    self._count_batch(report.operations[0])
+            if report.coalesced:
+                self._observe(_COALESCED, SIZE_BOUNDS, report.coalesced)
 
-    def coalesced_message_ended(self, calls: int) -> None:
-        """Count a coalesced message and its calls."""
-        with self._lock:
-            self._observe(_COALESCED, SIZE_BOUNDS, calls)
+    def _count_batch(self, operation: OperationEnd) -> None:
+        if operation.request is not None:
+            self._observe(_BATCHES, SIZE_BOUNDS, len(operation.request.arguments["operations"]))
+        for outcome in operation.refused_steps:
+            self._add(_REFUSED_STEPS[outcome.reason])
 
     def maintenance_ended(self, report: MaintenanceReport) -> None:
         """Count a run of a periodic task, and what it did."""
@@ -117,9 +121,9 @@ class Totals(Observer, ForkAware):
     def _add(self, cell: int, amount: float = 1) -> None:
         self._cells[self._start + cell] += amount
 
-    def _observe(self, cell: int, bounds: Sequence[float], value: float) -> None:
-        self._add(cell + bisect_left(bounds, value))
-        self._add(cell + len(bounds) + 1, value)
+    def _observe(self, cell: int, bounds: Sequence[float], value: float, count: int = 1) -> None:
+        self._add(cell + bisect_left(bounds, value), count)
+        self._add(cell + len(bounds) + 1, value * count)
 
     def report(self) -> dict[str, Any]:
         """Return the totals of all processes as JSON-able data.

@@ -24,6 +24,7 @@ from kvworker.client.transport.message import Message, failed_before_write
 from kvworker.client.transport.redis import RedisTransport
 from kvworker.errors import BROKER_ANSWERED, LOGIN_REFUSED
 from kvworker.messaging.connection_faults import has_answered, refused_login
+from kvworker.messaging.observer import CallEvent
 from kvworker.model import escaped
 from kvworker.retries import BACKOFF
 from kvworker.settings.urls import speaks_redis
@@ -65,6 +66,7 @@ class Publisher:
         queue_name: The queue of the messages.
         timeout_seconds: The time limit of one attempt to connect or read.
         on_refused: Called with a message if the broker refuses this program's login. It is not sent again.
+        happened: Called when an attempt to send failed, and when a message is sent again.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class Publisher:
         queue_name: str,
         timeout_seconds: float,
         on_refused: Callable[[Message], object] | None = None,
+        happened: Callable[[CallEvent], object] = bool,
     ) -> None:
         self._on_refused = on_refused
+        self._happened = happened
         self._transport: Transport = (
             RedisTransport(app, queue_name=queue_name, timeout_seconds=timeout_seconds, max_idle=threads)
             if speaks_redis(app.conf.broker_url)
@@ -109,6 +113,7 @@ class Publisher:
     def resend(self, message: Message) -> None:
         """Send another copy of a message that the broker may have lost. This is harmless if the broker has it."""
         if message.claim_resend():
+            self._happened(CallEvent.RESENT)
             self.send(message, may_wait=False)
 
     def resend_lost(self, messages: Sequence[Message]) -> None:
@@ -170,6 +175,7 @@ class Publisher:
             is_refused = refused_login(error)
             problem = _described(error, already_handled)
             message.record_problem(problem)
+            self._happened(CallEvent.SEND_FAILED)
             logger.info("sending %s failed: %s", message.description, problem)
             if writing and failed_before_write(error, already_handled):
                 message.undo_write()

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from kvworker.errors import ConfigurationError, NamespaceQuotaExceededError
-from kvworker.messaging.observer import Event, MaintenanceReport, OperationReport
+from kvworker.messaging.observer import Event, MaintenanceReport, MessageReport, OperationEnd
 from kvworker.messaging.outcomes import APPLIED, outcome_of_error
 from kvworker.tools import TOOLS
 from kvworker.worker.metrics import WorkerCollector, worker_registry
@@ -55,8 +55,8 @@ def test_a_new_worker_shows_every_event_as_zero() -> None:
 
 def test_a_tool_in_use_shows_each_way_in_which_it_can_end() -> None:
     totals = Totals()
-    totals.operations_ended([OperationReport(TOOLS["kv_set"], "id", REFUSED, 0.3, queue_seconds=0.001)])
-    totals.operations_ended([OperationReport(TOOLS["kv_set"], "id", APPLIED, 0.0006)] * 2)
+    totals.message_ended(MessageReport([OperationEnd(TOOLS["kv_set"], "id", REFUSED)], 0.3, queue_seconds=0.001))
+    totals.message_ended(MessageReport([OperationEnd(TOOLS["kv_set"], "id", APPLIED)] * 2, 0.0006, coalesced=2))
     lines = scrape(totals)
     operations = {line for line in lines if line.startswith("kvworker_operations_total")}
     assert 'kvworker_operations_total{outcome="applied",reason="",tool="kv_set"} 2.0' in operations
@@ -84,7 +84,7 @@ def test_runs_of_periodic_tasks_are_told_apart() -> None:
 def families() -> dict[str, tuple[str, str, str]]:
     """Each metric of ours with its type, its labels and its description."""
     totals = Totals()
-    totals.operations_ended([OperationReport(TOOLS["kv_set"], "id", APPLIED, 0.1, queue_seconds=0.1)])
+    totals.message_ended(MessageReport([OperationEnd(TOOLS["kv_set"], "id", APPLIED)], 0.1, queue_seconds=0.1))
     totals.maintenance_ended(MaintenanceReport("sweep", 1.0))
     found = {}
     for family in WorkerCollector("w@h", lambda: status(totals)).collect():

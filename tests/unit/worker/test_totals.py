@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 
 from kvworker.errors import NamespaceQuotaExceededError
 from kvworker.messaging.histogram import SECONDS_BOUNDS
-from kvworker.messaging.observer import Event, MaintenanceReport, OperationReport
-from kvworker.messaging.outcomes import APPLIED, Outcome, outcome_of_error
+from kvworker.messaging.observer import Event, MaintenanceReport, MessageReport, OperationEnd
+from kvworker.messaging.outcomes import APPLIED, READ, Outcome, outcome_of_error
 from kvworker.tools import TOOLS
 from kvworker.worker.totals import Totals
 
 REFUSED = outcome_of_error(NamespaceQuotaExceededError("n", 1, 1, 1), writes=True)
 
 
-def ended(tool: str = "kv_set", outcome: Outcome = APPLIED, seconds: float = 0.003) -> OperationReport:
-    return OperationReport(TOOLS[tool], "id", outcome, seconds, queue_seconds=seconds / 2)
+def ended(tool: str = "kv_set", outcome: Outcome = APPLIED, seconds: float = 0.003) -> MessageReport:
+    return MessageReport([OperationEnd(TOOLS[tool], "id", outcome)], seconds, queue_seconds=seconds / 2)
+
+
+def tell(totals: Totals, reports: Iterable[MessageReport]) -> None:
+    for report in reports:
+        totals.message_ended(report)
 
 
 def in_a_child(totals: Totals, slot: int) -> None:
@@ -24,7 +30,7 @@ def in_a_child(totals: Totals, slot: int) -> None:
     child = os.fork()
     if not child:
         totals.use_slot(slot)
-        totals.operations_ended([ended()])
+        totals.message_ended(ended())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -38,10 +44,10 @@ def test_a_new_worker_has_done_nothing() -> None:
 
 def test_operations_are_counted_by_tool_outcome_and_time() -> None:
     totals = Totals()
-    totals.operations_ended([ended(), ended(outcome=REFUSED, seconds=100), ended("kv_get", seconds=0.0)])
+    tell(totals, [ended(), ended(outcome=REFUSED, seconds=100), ended("kv_get", READ, 0.0)])
     report = totals.report()
     assert report["operations"] == [
-        {"tool": "kv_get", "outcome": "applied", "reason": "", "count": 1},
+        {"tool": "kv_get", "outcome": "read", "reason": "", "count": 1},
         {"tool": "kv_set", "outcome": "applied", "reason": "", "count": 1},
         {"tool": "kv_set", "outcome": "refused", "reason": "namespace_quota", "count": 1},
     ]
@@ -53,7 +59,7 @@ def test_operations_are_counted_by_tool_outcome_and_time() -> None:
 
 def test_what_a_child_has_counted_outlives_it_and_its_successor_continues() -> None:
     totals = Totals()
-    totals.operations_ended([ended()])
+    totals.message_ended(ended())
     for slot in (1, 2, 1):
         in_a_child(totals, slot)
     assert totals.report()["operations"][0]["count"] == 4

@@ -10,7 +10,7 @@ from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import ActivityMeter, activity_since_start
 from kvworker.tools import TOOLS
 from kvworker.worker.totals import Totals
-from tests.unit.worker.test_totals import REFUSED, ended
+from tests.unit.worker.test_totals import REFUSED, ended, tell
 
 
 def answer(totals: Any, name: str = "w", started_at: float = 1.0, uptime_seconds: float = 100) -> WorkerAnswer:
@@ -20,7 +20,7 @@ def answer(totals: Any, name: str = "w", started_at: float = 1.0, uptime_seconds
 
 def test_the_totals_of_all_workers_are_summed_up() -> None:
     totals = Totals()
-    totals.operations_ended([ended(seconds=0.003)] * 98 + [ended("kv_get", seconds=4.0), ended(outcome=REFUSED)])
+    tell(totals, [ended(seconds=0.003)] * 98 + [ended("kv_get", seconds=4.0), ended(outcome=REFUSED)])
     totals.happened(Event.DRIFT, 2)
     fleet = Fleet((answer(totals.report()), answer(totals.report(), "v", uptime_seconds=50)))
     activity = activity_since_start(fleet)
@@ -39,9 +39,9 @@ def test_the_totals_of_all_workers_are_summed_up() -> None:
 
 def test_a_meter_counts_what_happened_between_two_answers() -> None:
     totals, meter = Totals(), ActivityMeter()
-    totals.operations_ended([ended()] * 5)
+    tell(totals, [ended()] * 5)
     assert meter.measure(Fleet((answer(totals.report()),)), 10.0) is None
-    totals.operations_ended([ended()] * 3)
+    tell(totals, [ended()] * 3)
     recent = meter.measure(Fleet((answer(totals.report()),)), 12.0)
     assert recent is not None
     assert (recent.operations, recent.per_second) == (3, 1.5)
@@ -49,8 +49,8 @@ def test_a_meter_counts_what_happened_between_two_answers() -> None:
 
 def test_a_restarted_worker_counts_from_zero_and_one_that_was_silent_not_at_all() -> None:
     many, few, meter = Totals(), Totals(), ActivityMeter()
-    many.operations_ended([ended()] * 100)
-    few.operations_ended([ended()] * 2)
+    tell(many, [ended()] * 100)
+    tell(few, [ended()] * 2)
     meter.measure(Fleet((answer(many.report()),)), 10.0)
     restarted = answer(few.report(), started_at=11.0, uptime_seconds=1)
     silent_before = answer(many.report(), "old", uptime_seconds=1000)
