@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator
-from importlib.metadata import packages_distributions, requires
-from pathlib import Path
+from importlib.metadata import packages_distributions
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.documents import ROOT
+from tests.support.requirements import installed_with_kvworker
 
 _IMPORTS = """
 import sys
@@ -33,28 +30,8 @@ import celery.bin.celery, celery.backends.redis, kombu.transport.redis, kombu.tr
 """
 
 
-def _required_by(distribution: str, extras: frozenset[str]) -> Iterator[Requirement]:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    for text in declared if distribution == "kvworker" else requires(distribution) or ():
-        requirement = Requirement(text)
-        environments: list[dict[str, str]] = [{"extra": extra} for extra in extras or {""}]
-        if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
-            yield requirement
-
-
-def _installed_with_kvworker() -> set[str]:
-    """The distributions that its requirements bring, and theirs."""
-    found, waiting = set[tuple[str, frozenset[str]]](), [("kvworker", frozenset[str]())]
-    while waiting:
-        item = waiting.pop()
-        if item not in found:
-            found.add(item)
-            waiting += [(canonicalize_name(one.name), frozenset(one.extras)) for one in _required_by(*item)]
-    return {name for name, _ in found}
-
-
 def test_a_plain_installation_has_all_that_is_imported() -> None:
-    brought = _installed_with_kvworker()
+    brought = installed_with_kvworker()
     absent = [
         module
         for module, distributions in packages_distributions().items()
