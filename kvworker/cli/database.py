@@ -1,4 +1,4 @@
-"""``migrate``, ``namespaces``, ``sweep`` and ``recompute`` work on the database directly, without the queue."""
+"""``namespaces``, ``sweep`` and ``recompute`` work on the database directly, without the queue."""
 
 from __future__ import annotations
 
@@ -11,22 +11,8 @@ import click
 from kvworker.cli.options import config_option, json_option, load_settings
 from kvworker.cli.output import console, make_table, print_json, shown_name, usage_table
 from kvworker.model import LedgerDrift
-from kvworker.ops.database import migrate_store, recompute_store, store_usage, sweep_store
+from kvworker.ops.database import recompute_store, store_usage, sweep_store
 from kvworker.wording import counted
-
-
-@click.command("migrate")
-@json_option
-@config_option
-def migrate_command(config: Path | None, *, as_json: bool) -> None:
-    """Create or update the database schema. You can repeat it, and run it from several machines at once."""
-    version = migrate_store(load_settings(config))
-    if as_json:
-        print_json({"schema_version": version})
-    elif version is None:
-        click.echo("the adapter has no schema to migrate")
-    else:
-        click.echo(f"the schema is at version {version}")
 
 
 @click.command("namespaces")

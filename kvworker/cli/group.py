@@ -14,7 +14,7 @@ COMMANDS = {
     "up": "kvworker.cli.up:up_command",
     "worker": "kvworker.cli.celery:worker_command",
     "beat": "kvworker.cli.celery:beat_command",
-    "migrate": "kvworker.cli.database:migrate_command",
+    "migrate": "kvworker.cli.migrate:migrate_command",
     "get": "kvworker.cli.entries:get_command",
     "set": "kvworker.cli.entries:set_command",
     "delete": "kvworker.cli.entries:delete_command",

@@ -57,24 +57,6 @@ def open_sql_adapter(settings: Settings) -> SqlAdapter:
     )
 
 
-def migrate_store(settings: Settings) -> str | None:
-    """Create or update the schema of every adapter in use, including those that personas name.
-
-    Returns:
-        The schema version of the default adapter, or None if that adapter has no schema.
-
-    Raises:
-        ConfigurationError: No database is configured.
-        StoreUnavailableError: The database cannot be reached.
-    """
-    versions = []
-    for name in adapters_in_use(settings):
-        with open_adapter(settings, name) as adapter:
-            adapter.migrate()
-            versions.append(adapter.schema_version())
-    return versions[0]
-
-
 def store_usage(settings: Settings, namespace: str | None = None) -> list[LedgerUsage]:
     """Read from the database what one namespace uses, or every namespace and the whole store.
 

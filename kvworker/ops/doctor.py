@@ -14,7 +14,6 @@ from redis.exceptions import RedisError
 from kvworker.adapters import KeyValueStoreAdapter
 from kvworker.adapters.providers import adapters_in_use, unknown_names
 from kvworker.adapters.sql.adapter import SqlAdapter
-from kvworker.adapters.sql.schema import SCHEMA_VERSION
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import ConfigurationError, KVStoreError, OperationTimeoutError, PolicyDeniedError, SchemaError
 from kvworker.messaging.celery_app import make_celery
@@ -176,15 +175,11 @@ def _adapter_schema(settings: Settings, name: str) -> str:
         with open_adapter(settings, name) as adapter:
             if not isinstance(adapter, SqlAdapter):
                 return "the adapter's own"
-            version = adapter.schema_version()
+            adapter.check_schema()
+            version, expanded = adapter.schema_version(), adapter.expanded_version()
     except KVStoreError as error:
-        raise CheckError(f"{name}: {error}", "run `kvworker migrate`") from error
-    if version != SCHEMA_VERSION:
-        raise CheckError(
-            f"{name}: version {version}; this program needs version {SCHEMA_VERSION}",
-            "run `kvworker migrate`, or upgrade kvworker",
-        )
-    return f"version {version}"
+        raise CheckError(f"{name}: {error}", "run `kvworker migrate`, or upgrade kvworker") from error
+    return f"version {version}, expanded to {expanded}" if expanded else f"version {version}"
 
 
 def _clocks(settings: Settings) -> str:

@@ -25,7 +25,7 @@ from kvworker import (
     PolicyDeniedError,
     Settings,
 )
-from kvworker.ops.database import migrate_store
+from kvworker.ops.migration import migrate_store
 from tests.support.database import locked_entry
 from tests.support.elapsed import finishes_within
 from tests.support.processes import ValkeyNode, WorkerNode

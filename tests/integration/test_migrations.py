@@ -8,16 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
 from kvworker.adapters import create_kv_store_adapter
-from kvworker.adapters.sql import migrations
-from kvworker.adapters.sql.migrations import migrate
-from kvworker.adapters.sql.schema import SCHEMA_VERSION, metadata
+from kvworker.adapters.sql.adapter import SqlAdapter
+from kvworker.adapters.sql.migrations import migrate, plan_migration, script_of, upgrade_to
+from kvworker.adapters.sql.migrations.revisions import revisions
+from kvworker.adapters.sql.schema import PREVIOUS_VERSION, SCHEMA_VERSION, metadata
 from kvworker.errors import ConfigurationError, SchemaError
 from kvworker.testing import eventually
 from tests.support.servers import PostgresServer
@@ -73,9 +72,7 @@ def test_migrating_equals_creating(engine: Engine) -> None:
 
 
 def test_the_newest_migration_is_the_version_that_the_adapters_need() -> None:
-    config = Config()
-    config.set_main_option("script_location", next(iter(migrations.__path__)))
-    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+    assert list(revisions())[-1] == SCHEMA_VERSION
 
 
 _LEDGERS_0002 = (
@@ -85,11 +82,8 @@ _LEDGERS_0002 = (
 
 
 def test_ledgers_of_the_previous_version_are_kept(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", next(iter(migrations.__path__)))
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
+        upgrade_to(connection, "0002")
         connection.execute(text(_LEDGERS_0002))
     migrate(engine)
     with engine.connect() as connection:
@@ -102,11 +96,8 @@ def test_ledgers_of_the_previous_version_are_kept(engine: Engine) -> None:
 
 def test_shares_of_the_previous_version_are_merged(empty_postgres_url: str) -> None:
     engine = create_engine(empty_postgres_url)
-    config = Config()
-    config.set_main_option("script_location", next(iter(migrations.__path__)))
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
+        upgrade_to(connection, "0003")
         connection.execute(
             text(
                 "INSERT INTO kv_ledgers (namespace, slot, used_bytes, entry_count, limit_bytes, lent_bytes)"
@@ -117,6 +108,120 @@ def test_shares_of_the_previous_version_are_merged(empty_postgres_url: str) -> N
     with engine.connect() as connection:
         ledgers = connection.execute(text("SELECT slot, used_bytes, entry_count, lent_bytes FROM kv_ledgers"))
         assert ledgers.all() == [(0, 11, 2, 0)]
+    engine.dispose()
+
+
+def make_previous(engine: Engine) -> None:
+    with engine.begin() as connection:
+        upgrade_to(connection, PREVIOUS_VERSION)
+
+
+def opened(engine: Engine) -> SqlAdapter:
+    adapter = create_kv_store_adapter(adapter_name(engine), block(engine))
+    assert isinstance(adapter, SqlAdapter)
+    return adapter
+
+
+def test_a_schema_of_the_previous_release_is_expanded_and_later_finished(engine: Engine) -> None:
+    """Workers of the previous release look only at the version, which stays until the migration is finished."""
+    make_previous(engine)
+    with opened(engine) as adapter:
+        with pytest.raises(SchemaError, match=f"version {PREVIOUS_VERSION}.*kvworker migrate"):
+            adapter.set("n", "k", 1)
+        adapter.migrate()
+        assert (adapter.schema_version(), adapter.expanded_version()) == (PREVIOUS_VERSION, SCHEMA_VERSION)
+        adapter.set("n", "k", 1, operation_id="once")
+        adapter.migrate()
+        assert adapter.schema_version() == PREVIOUS_VERSION
+        adapter.migrate(finish=True)
+        assert (adapter.schema_version(), adapter.expanded_version()) == (SCHEMA_VERSION, None)
+        assert adapter.set("n", "k", 1, operation_id="once").replayed
+    expanded = catalogue(engine)
+    metadata.drop_all(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE kv_schema_version"))
+    migrate(engine)
+    assert catalogue(engine) == expanded
+
+
+def run_script(engine: Engine, script: str) -> None:
+    if engine.dialect.name == "sqlite":
+        with closing(sqlite3.connect(str(engine.url.database))) as connection:
+            connection.executescript(script)
+        return
+    with psycopg.connect(block(engine)["url"].replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(script.encode())
+
+
+@pytest.mark.parametrize("begin", ["an empty database", "the previous release"])
+def test_the_script_makes_the_same_schema(engine: Engine, begin: str) -> None:
+    """``kvworker migrate --sql`` is for an administrator, who runs it instead."""
+    if begin == "the previous release":
+        make_previous(engine)
+    run_script(engine, script_of(engine, finish=True))
+    with opened(engine) as adapter:
+        assert adapter.schema_version() == SCHEMA_VERSION
+        adapter.set("n", "k", 1)
+    by_script = catalogue(engine)
+    metadata.drop_all(engine)
+    metadata.create_all(engine)
+    assert catalogue(engine) == by_script
+    assert script_of(engine, finish=True) == ""
+
+
+def test_a_plan_changes_nothing(engine: Engine) -> None:
+    assert [step.title[:13] for step in plan_migration(engine)][-2:] == ["0005, expand:", "0005, contrac"]
+    assert catalogue(engine) == []
+    make_previous(engine)
+    before = catalogue(engine)
+    assert [step.title[:13] for step in plan_migration(engine)] == ["0005, expand:"]
+    assert [step.title[:13] for step in plan_migration(engine, finish=True)] == ["0005, expand:", "0005, contrac"]
+    assert catalogue(engine) == before
+
+
+_HELD_LOCKS = (
+    "SELECT c.relname, replace(l.mode, 'Lock', '') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+    " WHERE l.pid = pg_backend_pid() AND c.relkind IN ('r', 'p') AND starts_with(c.relname, 'kv_')"
+)
+_FILES = "SELECT relname, relfilenode FROM pg_class WHERE starts_with(relname, 'kv_') ORDER BY relname"
+
+
+def test_the_plan_names_every_lock_and_no_table_is_rewritten(empty_postgres_url: str) -> None:
+    engine = create_engine(empty_postgres_url)
+    make_previous(engine)
+    names = {name.replace(" ", "").lower(): name for name in ("SHARE UPDATE EXCLUSIVE", "ACCESS EXCLUSIVE", "SHARE")}
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO kv_entries SELECT 'n', i, '1', NULL, 1, 0 FROM generate_series(1, 9) i"))
+        files = connection.execute(text(_FILES)).all()
+    for step in plan_migration(engine, finish=True):
+        planned = {(s.table, s.lock) for s in step.statements if s.lock in names.values()}
+        with engine.begin() as connection:
+            for statement in step.statements:
+                connection.exec_driver_sql(statement.text)
+            held = {(table, names.get(mode.lower())) for table, mode in connection.exec_driver_sql(_HELD_LOCKS)}
+        assert {lock for lock in held if lock[1]} == planned
+    with engine.connect() as connection:
+        assert connection.execute(text(_FILES)).all() == files
+    engine.dispose()
+
+
+def test_a_migration_waits_for_a_locked_table_without_blocking_writers(empty_postgres_url: str) -> None:
+    """It gives up on the lock after a moment and tries again, so that writers behind it go on."""
+    engine = create_engine(empty_postgres_url)
+    make_previous(engine)
+    with engine.connect() as holder, ThreadPoolExecutor(1) as thread:
+        # Another migration or a vacuum by hand takes the same lock.
+        holder.execute(text("LOCK TABLE kv_operations IN SHARE UPDATE EXCLUSIVE MODE"))
+        migration = thread.submit(migrate, engine)
+        waits = text("SELECT sum(calls) FROM (SELECT 1 AS calls FROM pg_locks WHERE NOT granted) l")
+        with engine.connect() as watcher:
+            eventually(lambda: bool(watcher.execute(waits).scalar()), timeout_seconds=60)
+            eventually(lambda: not watcher.execute(waits).scalar(), timeout_seconds=60)
+        assert not migration.done()
+        holder.rollback()
+        migration.result(timeout=60)
+    with opened(engine) as adapter:
+        assert adapter.expanded_version() == SCHEMA_VERSION
     engine.dispose()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kvworker.adapters.sql import inspection, listing, maintenance
 from kvworker.adapters.sql.dialect import Dialect
@@ -50,6 +51,9 @@ from kvworker.model import (
     check_steps,
 )
 from kvworker.settings.adapters import SqlAdapterSettings
+
+if TYPE_CHECKING:
+    from kvworker.adapters.sql.migrations import PlannedStep
 
 
 class SqlAdapter(StepAdapter):
@@ -211,11 +215,33 @@ class SqlAdapter(StepAdapter):
             return VerifyReport(0, 0, 0, len(problems), problems)
         return self._executor.inspect(lambda connection: Verification(self._dialect, connection, on_progress).run())
 
-    def migrate(self) -> None:
-        self._executor.migrate()
+    def migrate(self, *, finish: bool = False) -> None:
+        """Create or update the schema, so that workers of this release and of the previous one can use it.
+
+        Args:
+            finish: End the support of the previous release.
+        """
+        self._executor.migrate(finish=finish)
+
+    def plan_migration(self, *, finish: bool = False) -> tuple[list[PlannedStep], str]:
+        """Return the steps that ``migrate`` would make now, and the same as a SQL script. It changes nothing."""
+        return self._executor.plan_migration(finish=finish)
 
     def schema_version(self) -> str:
-        return self._executor.schema_version()
+        return self._executor.schema_version()[0]
+
+    def expanded_version(self) -> str | None:
+        """Return the newer version that the schema is expanded to, or None if its migration is finished."""
+        version, expanded = self._executor.schema_version()
+        return expanded if expanded and expanded > version else None
+
+    def check_schema(self) -> None:
+        """Check that this release works with the schema.
+
+        Raises:
+            SchemaError: it does not.
+        """
+        self._executor.inspect(lambda _connection: None)
 
     def check_usable(self) -> None:
         self._executor.run(self._dialect.check_usable)

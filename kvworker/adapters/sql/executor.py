@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
-from kvworker.adapters.sql.schema import SCHEMA_VERSION
+from kvworker.adapters.sql.schema import SCHEMA_VERSION, works_with
 from kvworker.adapters.sql.signals import ConflictError, ConnectionLostError, RetryableError
 from kvworker.errors import ConfigurationError, SchemaError, StoreUnavailableError
 from kvworker.retries import CONFLICT_PAUSE
+
+if TYPE_CHECKING:
+    from kvworker.adapters.sql.migrations import PlannedStep
 
 _Result = TypeVar("_Result")
 
@@ -80,26 +84,38 @@ class Executor:
 
         return self._run_with_retries(read)
 
-    def migrate(self) -> None:
-        """Create or update the schema."""
-        self._run_with_retries(self._migrate)
+    def migrate(self, *, finish: bool = False) -> None:
+        """Create or update the schema. With ``finish`` it no longer works with the previous release."""
+        self._run_with_retries(partial(self._migrate, finish=finish))
 
-    def schema_version(self) -> str:
-        """Read the version of the database's schema.
+    def plan_migration(self, *, finish: bool = False) -> tuple[list[PlannedStep], str]:
+        """Return what ``migrate`` would do, as steps and as a script."""
+
+        def plan() -> tuple[list[PlannedStep], str]:
+            """Read the state of the schema, and make the plan."""
+            from kvworker.adapters.sql.migrations import plan_migration, script_of  # noqa: PLC0415
+
+            engine = self.engine.get()
+            return plan_migration(engine, finish=finish), script_of(engine, finish=finish)
+
+        return self._run_with_retries(plan)
+
+    def schema_version(self) -> tuple[str, str | None]:
+        """Read the version of the database's schema, and the version that it is expanded to, if it is.
 
         Raises:
             SchemaError: the database was never migrated.
         """
         return self._run_with_retries(self._read_version)
 
-    def _migrate(self) -> None:
+    def _migrate(self, *, finish: bool = False) -> None:
         # Alembic takes long to import, and a worker rarely needs it.
         from kvworker.adapters.sql.migrations import migrate  # noqa: PLC0415
 
         self.engine.use(self.dialect.check_encoding)
-        migrate(self.engine.get())
+        migrate(self.engine.get(), finish=finish)
 
-    def _read_version(self) -> str:
+    def _read_version(self) -> tuple[str, str | None]:
         def read(connection: Any) -> Any:
             """Read the version, after a check of the encoding that it is stored in."""
             self.dialect.check_encoding(connection)
@@ -108,7 +124,7 @@ class Executor:
         row = self.engine.use(read)
         if row is None:
             raise SchemaError("the database has no schema version; run `kvworker migrate`")
-        return str(row[0])
+        return row[0], row[1] if len(row) > 1 else None
 
     def _check_schema(self) -> None:
         if self._migrate_on_start and not self._check_schema_at:
@@ -117,8 +133,8 @@ class Executor:
         self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
 
     def _check_version(self) -> None:
-        version = self._read_version()
-        if version != SCHEMA_VERSION:
+        version, expanded = self._read_version()
+        if not works_with(version, expanded):
             raise SchemaError(
                 f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
                 " run `kvworker migrate` with the newest version of the program"

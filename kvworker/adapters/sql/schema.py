@@ -28,8 +28,10 @@ from sqlalchemy.types import TypeEngine
 
 from kvworker.adapters.sql.write import Quota
 
-#: The revision that this version of the package works with: the newest file in ``migrations/versions``.
-SCHEMA_VERSION = "0004"
+#: The revision that this version of the package makes: the newest file in ``migrations/versions``.
+SCHEMA_VERSION = "0005"
+#: The revision that the previous release made. This release works with it too, once it is expanded.
+PREVIOUS_VERSION = "0004"
 VERSION_TABLE = "kv_schema_version"
 #: An engine's execution option: the PostgreSQL schema that a migration creates.
 SCHEMA_OPTION = "kvworker_schema"
@@ -131,7 +133,19 @@ totals = Table(
     sqlite_with_rowid=False,
 )
 
+_PARAMETERS: Mapping[Table, tuple[str, ...]] = {
+    entries: ("fillfactor = 85", "autovacuum_vacuum_scale_factor = 0.05"),
+    ledgers: ("fillfactor = 50", "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000"),
+    operations: ("autovacuum_vacuum_scale_factor = 0.02",),
+    totals: ("autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",),
+}
 # SQLAlchemy 2.0 has no postgresql_with for tables, and does not annotate DDL.
-for _table, _percent in ((entries, 85), (ledgers, 50)):
-    _statement = DDL(f"ALTER TABLE {_table.name} SET (fillfactor = {_percent})")  # type: ignore[no-untyped-call]
-    event.listen(_table, "after_create", _statement.execute_if(dialect="postgresql"))
+for _table, _parameters in _PARAMETERS.items():
+    for _parameter in _parameters:
+        _statement = DDL(f"ALTER TABLE {_table.name} SET ({_parameter})")  # type: ignore[no-untyped-call]
+        event.listen(_table, "after_create", _statement.execute_if(dialect="postgresql"))
+
+
+def works_with(version: str, expanded: str | None) -> bool:
+    """Return whether this program works with a schema, which may be expanded for the next release."""
+    return version == SCHEMA_VERSION or (version == PREVIOUS_VERSION and (expanded or "") >= SCHEMA_VERSION)

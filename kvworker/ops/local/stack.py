@@ -18,9 +18,9 @@ from sqlalchemy import URL
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import KVStoreError, OperationTimeoutError, PolicyDeniedError
 from kvworker.ops.celery_processes import OTHER_STATE, celery_command, celery_environment
-from kvworker.ops.database import migrate_store
 from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, running_child
 from kvworker.ops.local.servers import embedded_postgres, embedded_valkey
+from kvworker.ops.migration import migrate_store
 from kvworker.settings import Settings
 from kvworker.settings.private_paths import private_directory, replace_private_file
 from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text

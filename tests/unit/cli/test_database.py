@@ -53,8 +53,8 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_migrate_prints_the_version_and_can_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert output(capsys, "migrate") == "the schema is at version 0004\n"
-    assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0004"}
+    assert output(capsys, "migrate") == "the schema is at version 0005\n"
+    assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0005"}
 
 
 @pytest.mark.parametrize(("version", "message"), [(None, "no schema to migrate"), ("7", "at version 7")])

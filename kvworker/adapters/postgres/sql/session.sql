@@ -1,8 +1,8 @@
 -- The state of the database and of a connection's transaction.
 
 -- name: schema_version
--- Read the version of the schema: the last applied migration.
-SELECT version_num FROM kv_schema_version
+-- Read the version of the schema, and the one that it is expanded to: null if the column is missing.
+SELECT version_num, to_jsonb(v) ->> 'expanded' FROM kv_schema_version v
 
 -- name: database_clock
 -- Read the clock that decides expiry, in seconds since 1970.

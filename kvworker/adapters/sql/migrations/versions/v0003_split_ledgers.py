@@ -16,7 +16,7 @@ _CHECKS = (
 
 def upgrade() -> None:
     """Allow a ledger several rows. SQLite must copy the table for that; PostgreSQL alters it."""
-    if op.get_bind().dialect.name == "sqlite":
+    if op.get_context().dialect.name == "sqlite":
         _copy()
     else:
         _alter()

@@ -19,7 +19,7 @@ def upgrade() -> None:
     for column in ("reserve", "granted"):
         default = sa.text("1" if column == "reserve" else "0")
         op.add_column("kv_entries", sa.Column(column, sa.SmallInteger, nullable=False, server_default=default))
-    if op.get_bind().dialect.name == "sqlite":
+    if op.get_context().dialect.name == "sqlite":
         _copy_ledgers()
     else:
         _alter_ledgers()
