@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from amqp import spec
 from amqp.abstract_channel import AbstractChannel
+from amqp.exceptions import AccessRefused
 from amqp.method_framing import frame_handler
 from amqp.serialization import decode_properties_basic
 from kombu.transport import pyamqp
@@ -89,20 +90,40 @@ class AmqpConnection(_BoundedWait, pyamqp.Connection):
 
     Channel = AmqpChannel
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, url_file: Any = None, **options: Any) -> None:  # noqa: ARG002 - the transport has used it
         super().__init__(frame_handler=_surviving_frame_handler, **options)
 
 
-class AmqpTransport(pyamqp.Transport):
+class _RereadLogin(pyamqp.Transport):
+    """Logs in with the user and the password that a file holds now, if the transport options name one: ``url_file``."""
+
+    Connection = AmqpConnection
+
+    def establish_connection(self) -> Any:
+        """Connect, and log in with the file's credentials, or else with the last ones that RabbitMQ accepted."""
+        file = self.client.transport_options.get("url_file")
+        if file is None:
+            return super().establish_connection()
+        refused: AccessRefused | None = None
+        for credentials in file.attempts():
+            self.client.userid, self.client.password = credentials.username, credentials.password
+            try:
+                connection = super().establish_connection()
+            except AccessRefused as error:
+                refused = error
+                continue
+            file.accept(credentials)
+            return connection
+        assert refused is not None  # noqa: S101 - there is at least one attempt
+        raise refused
+
+
+class AmqpTransport(_RereadLogin, pyamqp.Transport):
     """kombu's AMQP transport with our connection."""
 
-    Connection = AmqpConnection
 
-
-class AmqpTlsTransport(pyamqp.SSLTransport):
+class AmqpTlsTransport(_RereadLogin, pyamqp.SSLTransport):
     """kombu's AMQP transport over TLS with our connection."""
-
-    Connection = AmqpConnection
 
 
 def _surviving_frame_handler(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], bool]:

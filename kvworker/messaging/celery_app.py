@@ -16,11 +16,13 @@ from kombu import Exchange, Queue
 from kvworker.messaging import wire
 from kvworker.messaging.application import Application
 from kvworker.messaging.certificates import sign_everything
+from kvworker.messaging.credentials import FileCredentials
 from kvworker.messaging.result_backend import ResultBackend, use_result_backend
 from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.retries import MAX_PAUSE_SECONDS
 from kvworker.settings import Settings
 from kvworker.settings.sentinel_urls import first_sentinel_url, sentinel_address
+from kvworker.settings.url_files import UrlFile
 from kvworker.settings.url_parameters import (
     REDIS_CONNECTION_PARAMETERS,
     TLS_PARAMETERS,
@@ -130,7 +132,7 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": settings.queue.visibility_timeout_seconds,
         "result_backend_transport_options": {
             "visibility_timeout": settings.queue.visibility_timeout_seconds,
-            "connection_parameters": _result_parameters(settings.queue.result_backend),
+            "connection_parameters": _result_parameters(settings),
             # Celery's own waits, such as a user's AsyncResult.get, give up within seconds if the server is away.
             "retry_policy": {
                 "max_retries": 4,
@@ -144,7 +146,8 @@ def _connection_settings(settings: Settings) -> dict[str, Any]:
     if speaks_redis(settings.queue.broker_url):
         return {**common, "broker_transport_options": _redis_options(settings)}
     # Without confirms, a message written to a failing connection is lost silently.
-    amqp = {**common, "broker_transport_options": {"confirm_publish": True, **_limits(settings)}}
+    options = {"confirm_publish": True, "url_file": settings.broker_file, **_limits(settings)}
+    amqp = {**common, "broker_transport_options": options}
     url = settings.queue.broker_url
     return {**amqp, "broker_use_ssl": _amqp_tls(url)} if _is_amqps(url) else amqp
 
@@ -163,15 +166,16 @@ def _without_sentinels(url: str) -> str:
     return first_sentinel_url(url) if sentinel_address(url) else url
 
 
-def _sentinel_parameters(url: str) -> dict[str, Any]:
-    """Return the arguments with which a connection finds the primary; none if the URL names no Sentinel."""
-    address = sentinel_address(url)
-    return {"sentinel": address} if address else {}
+def _server_parameters(url: str, file: UrlFile | None) -> dict[str, Any]:
+    """Return the arguments with which a connection logs in, and finds the primary if the URL names Sentinels."""
+    login = {} if file is None else {"credential_provider": FileCredentials(file)}
+    address = sentinel_address(url, file)
+    return {**login, "sentinel": address} if address else login
 
 
-def _result_parameters(url: str) -> dict[str, Any]:
-    found = _sentinel_parameters(url)
-    return {**found, "connection_class": PrimaryConnection} if found else {}
+def _result_parameters(settings: Settings) -> dict[str, Any]:
+    found = _server_parameters(settings.queue.result_backend, settings.results_file)
+    return {**found, "connection_class": PrimaryConnection} if "sentinel" in found else found
 
 
 def _limits(settings: Settings) -> dict[str, Any]:
@@ -215,7 +219,7 @@ def _redis_options(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         "connection_parameters": {
             **redis_connection_parameters(settings.queue.broker_url),
-            **_sentinel_parameters(settings.queue.broker_url),
+            **_server_parameters(settings.queue.broker_url, settings.broker_file),
         },
         # A worker waits for messages without a timeout. kombu looks this often whether an answer is overdue, on a
         # connection that the network has lost without a word. Its default of 25 s finds out after up to 51 s.

@@ -24,6 +24,7 @@ from redis.exceptions import ResponseError
 
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.checked_message import CheckedMessage
+from kvworker.messaging.credentials import login_parameters
 from kvworker.messaging.envelope import problem_of_item, problem_of_json, problem_of_message
 from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.settings.blocks import MAX_MESSAGE_BYTES
@@ -68,7 +69,7 @@ class RedisChannel(Channel):
         """
         if self.connection is None or self.connection.client is None:
             raise RedisConnectionError("the channel is closed")
-        return {**super()._connparams(asynchronous), **self.connection_parameters}
+        return login_parameters(super()._connparams(asynchronous), self.connection_parameters)
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Return one client for each pool of connections. The asynchronous one receives, and checks what it receives.

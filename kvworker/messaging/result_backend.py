@@ -25,6 +25,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
 from kvworker.fork_safety import with_own_property_locks
+from kvworker.messaging.credentials import login_parameters
 from kvworker.messaging.redis_connections import RedisConnection, RedisConnectionPool, exchange, server_time
 from kvworker.settings.sentinel_urls import SENTINEL_SCHEME
 
@@ -57,7 +58,8 @@ class ResultBackend(RedisBackend):
         return RedisConnectionPool(self.new_connection, max_idle=_MAX_IDLE)
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
-        return {**super()._params_from_url(url, defaults), **self._transport_options.get("connection_parameters", {})}
+        more = self._transport_options.get("connection_parameters", {})
+        return login_parameters(super()._params_from_url(url, defaults), more)
 
     def server_time(self) -> float:
         """Ask the results' server for its clock, in seconds since the epoch.

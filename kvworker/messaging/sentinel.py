@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from kvworker.fork_safety import ForkAware, watch_forks
 from kvworker.messaging.connection_faults import UnknownPrimaryError
+from kvworker.messaging.credentials import SentinelFileCredentials
 from kvworker.settings.sentinel_urls import SentinelAddress
 
 logger = logging.getLogger(__name__)
@@ -203,12 +204,16 @@ class _Primary(ForkAware):
             )
         return RedisConnectionError(f"none of the Sentinels at {shown} answers: {problems[-1]}")
 
+    def _login(self) -> dict[str, Any]:
+        if self._sentinel.url_file is not None:
+            return {"credential_provider": SentinelFileCredentials(self._sentinel.url_file)}
+        return {"username": self._sentinel.username, "password": self._sentinel.password}
+
     def _client(self, host: str, port: int) -> Redis:
         return Redis(
             host=host,
             port=port,
-            username=self._sentinel.username,
-            password=self._sentinel.password,
+            **self._login(),
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
             decode_responses=True,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, InstanceOf, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from kvworker.settings.base import Block
 from kvworker.settings.problems import problem, problem_at
+from kvworker.settings.url_files import UrlFile
 
 # Three weeks: both databases keep timeouts as milliseconds in 32 bits, and SQLite reads a longer one as none.
 TimeoutSeconds = Annotated[float, Field(gt=0, le=2_000_000, allow_inf_nan=False)]
@@ -113,6 +114,8 @@ with warnings.catch_warnings():
             " path."
             " Beside another program's table kv_entries, as ATLAS has, it must be a schema of its own.",
         )
+        #: The environment gives it, such as ``ATLAS_KV_STORE_URL_FILE``.
+        url_file: SkipJsonSchema[InstanceOf[UrlFile] | None] = None
         prepare_threshold: int | None = Field(
             default=1,
             ge=0,
@@ -121,6 +124,13 @@ with warnings.catch_warnings():
         statement_timeout_seconds: TimeoutSeconds = Field(
             default=10.0, description="Seconds after which the database cancels a statement."
         )
+
+        @field_validator("url_file", mode="before")
+        @classmethod
+        def _refuse_file_in_file(cls, value: object, info: ValidationInfo) -> object:
+            if info.context is not None:
+                raise problem("name the file with the variable ATLAS_KV_STORE_URL_FILE instead")
+            return value
 
         @model_validator(mode="after")
         def _check_schema(self) -> Self:

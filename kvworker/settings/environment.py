@@ -8,6 +8,7 @@ from typing import Any
 
 from kvworker.errors import ConfigurationError
 from kvworker.settings.base import is_blank
+from kvworker.settings.url_files import UrlFile, read_secret_file
 
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
 #: Where a worker serves its metrics. It is of each process, so it is no setting of the file, which all processes share.
@@ -59,6 +60,9 @@ SECRET_VARIABLES = (
     OTHER_URL_VARIABLE,
     CONVERSATION_VARIABLE,
 )
+
+
+_URL_VARIABLES = tuple(name for name in SECRET_VARIABLES if name not in {SIGNING_KEY_VARIABLE, PREVIOUS_KEYS_VARIABLE})
 
 
 def value_at(data: object, path: Sequence[str]) -> Any:
@@ -122,18 +126,20 @@ def _value_of(name: str, environ: Mapping[str, str]) -> str:
     file = environ.get(f"{name}_FILE", "").strip() if name in SECRET_VARIABLES else ""
     if value and file:
         raise ConfigurationError(f"{name} and {name}_FILE are both set; unset one of them")
-    return _read_secret(f"{name}_FILE", Path(file)) if file else value
+    return read_secret_file(f"{name}_FILE", Path(file)) if file else value
 
 
-def _read_secret(name: str, file: Path) -> str:
-    try:
-        secret = file.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"{name}: cannot read {str(file)!r}: {reason}") from error
-    if not secret:
-        raise ConfigurationError(f"{name}: the file {str(file)!r} is empty")
-    return secret
+def url_files_in_use(data: Mapping[Any, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], UrlFile]:
+    """Return the files from which the environment gives URLs that apply, by the path of the setting.
+
+    Raises:
+        ConfigurationError: As ``variables_in_use`` does.
+    """
+    return {
+        FALLBACKS[name]: UrlFile(given_as(name, environ), Path(environ[given_as(name, environ)].strip()), value)
+        for name, value in variables_in_use(data, environ).items()
+        if name in _URL_VARIABLES and given_as(name, environ) != name
+    }
 
 
 def with_conversation_database(data: Mapping[Any, Any], whole: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -32,11 +32,12 @@ from kvworker.settings.blocks import (
     rule_problems,
 )
 from kvworker.settings.config_file import read_configuration
-from kvworker.settings.environment import value_at, with_conversation_database, with_fallbacks
+from kvworker.settings.environment import url_files_in_use, value_at, with_conversation_database, with_fallbacks
 from kvworker.settings.policies import PoliciesSettings
 from kvworker.settings.problems import problem_lines, refuse, translated
 from kvworker.settings.store import ADAPTERS_PATH, AdaptersSettings, KvStoreSettings, Store, ToolsSettings
 from kvworker.settings.stray_keys import is_distinctive, near_misses, slid_keys
+from kvworker.settings.url_files import UrlFile
 
 
 class Settings(Block):
@@ -63,6 +64,7 @@ class Settings(Block):
     )
 
     _choices: tuple[str, ...] = PrivateAttr(default=())
+    _url_files: Mapping[tuple[str, ...], UrlFile] = PrivateAttr(default={})
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Self:
@@ -116,7 +118,9 @@ class Settings(Block):
         """
         lines = list(_stray_keys(data))
         block = {key: data[key] for key in cls.model_fields if key in data}
+        url_files: Mapping[tuple[str, ...], UrlFile] = {}
         try:
+            url_files = url_files_in_use(block, environ or {})
             block = dict(with_fallbacks(block, environ or {}))
             block = dict(with_conversation_database(block, data))
         except ConfigurationError as error:
@@ -130,6 +134,7 @@ class Settings(Block):
         has_conversation_url = settings.conversation_store.url is not None
         choices = atlas_choices(data, environ or {}, settings.kv_store, has_conversation_url=has_conversation_url)
         settings._choices = tuple(choices)
+        settings._url_files = url_files
         return settings
 
     @property
@@ -176,7 +181,19 @@ class Settings(Block):
             self.conversation_store.url,
             self.maintenance.operation_retention_seconds,
             self.generated_id_retention_seconds,
+            self._url_files,
         )
+
+    @property
+    def broker_file(self) -> UrlFile | None:
+        """The file that holds the broker's URL, if the environment names one."""
+        return self._url_files.get(("queue", "broker_url"))
+
+    @property
+    def results_file(self) -> UrlFile | None:
+        """The file that holds the URL of the results' server, if the environment names one. It may be the broker's."""
+        is_brokers = self.queue.result_backend == self.queue.broker_url
+        return self._url_files.get(("queue", "result_backend")) or (self.broker_file if is_brokers else None)
 
     @property
     def generated_id_retention_seconds(self) -> int:
@@ -191,7 +208,7 @@ class Settings(Block):
                 still contain their passwords.
         """
         unset = {"operation_retention_seconds", "generated_id_retention_seconds"}
-        adapters = {"postgres": unset, "sqlite": unset}
+        adapters = {"postgres": {*unset, "url_file"}, "sqlite": unset}
         mapping = self.model_dump(exclude={"tools": {"kv_store": {"adapters": adapters}}, "policies": True})
         mapping["policies"] = self.policies.to_mapping()
         revealed: dict[str, Any] = _revealed(mapping) if reveal_secrets else mapping

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from kvworker.settings.hosts import PERCENT_ENCODE, check_host, check_port
+from kvworker.settings.url_files import UrlFile
 from kvworker.settings.url_parameters import SENTINEL_PARAMETERS, without_parameters
 
 SENTINEL_SCHEME: Final = "sentinel"
@@ -27,12 +28,14 @@ class SentinelAddress:
         master_name: The name by which the Sentinels know the primary.
         username: The user for the Sentinels themselves, which have no user or password by default.
         password: The password for the Sentinels themselves.
+        url_file: The file that holds the URL, if there is one. Its user and password for the Sentinels are read again.
     """
 
     hosts: tuple[tuple[str, int], ...]
     master_name: str
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    url_file: UrlFile | None = field(default=None, compare=False)
 
 
 def normalized_sentinel_url(rest: str) -> str:
@@ -63,8 +66,13 @@ def normalized_sentinel_url(rest: str) -> str:
     )
 
 
-def sentinel_address(url: str) -> SentinelAddress | None:
-    """Return where a normalized URL asks for its primary, or None if it names the server itself."""
+def sentinel_address(url: str, url_file: UrlFile | None = None) -> SentinelAddress | None:
+    """Return where a normalized URL asks for its primary, or None if it names the server itself.
+
+    Args:
+        url: The URL.
+        url_file: The file that holds it, if there is one.
+    """
     parts = urlsplit(url)
     if parts.scheme != SENTINEL_SCHEME:
         return None
@@ -74,6 +82,7 @@ def sentinel_address(url: str) -> SentinelAddress | None:
         given["master_name"],
         given.get("sentinel_username"),
         given.get("sentinel_password"),
+        url_file,
     )
 
 

@@ -12,8 +12,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, ValidationIn
 from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import PostgresSettings, SqlAdapterSettings, SqliteSettings
 from kvworker.settings.base import Block, is_blank
-from kvworker.settings.environment import REUSE_VARIABLE, URL_VARIABLE
+from kvworker.settings.environment import CONVERSATION_URL, FALLBACKS, REUSE_VARIABLE, URL_VARIABLE
 from kvworker.settings.problems import refuse
+from kvworker.settings.url_files import UrlFile
 from kvworker.settings.urls import DATABASE_URL_EXAMPLES, database_url_problem
 
 #: A provider's name is this prefix and the adapter's name.
@@ -86,6 +87,7 @@ class Store:
     conversation_store_url: SecretStr | None
     operation_retention_seconds: int
     generated_id_retention_seconds: int
+    url_files: Mapping[tuple[str, ...], UrlFile]
 
     @property
     def default_adapter(self) -> str:
@@ -121,6 +123,9 @@ class Store:
             reuse = settings.url is None and self.conversation_store_url is not None
         config = settings.model_dump()
         config["url"] = self._conversation_url(name) if reuse else _own_url(name, settings)
+        if isinstance(settings, PostgresSettings):
+            path = CONVERSATION_URL if reuse else FALLBACKS[URL_VARIABLE]
+            config["url_file"] = self.url_files.get(path)
         config["reuse_conversation_store"] = reuse
         config["operation_retention_seconds"] = self.operation_retention_seconds
         config["generated_id_retention_seconds"] = self.generated_id_retention_seconds

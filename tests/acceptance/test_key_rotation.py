@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +11,10 @@ import yaml
 
 from kvworker import KeyValueStore, PolicyDeniedError, Settings
 from tests.acceptance.conftest import ROOT
-from tests.support.processes import WorkerNode, running, wait_until
+from tests.support.callers import Caller
+from tests.support.processes import WorkerNode, running
 
 OLD, NEW = "the-old-key-of-this-test", "the-new-key-of-this-test"
-
-
-class Caller:
-    """A caller that increments a counter until it is told to stop, and changes its configuration when told to."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.answered = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.error: BaseException | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Call for as long as the block lasts."""
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            self._thread.join()
-
-    def makes_progress(self) -> None:
-        """Wait until more calls have been answered, so that each configuration was in use."""
-        until = self.answered + 5
-        wait_until(lambda: self.error or self.answered >= until, what="answers")
-        assert self.error is None
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                used = self.settings
-                with KeyValueStore(used) as store:
-                    while used is self.settings and not self._stopping.is_set():
-                        store.increment("n", "calls", timeout=60)
-                        self.answered += 1
-        except BaseException as error:  # noqa: BLE001 - the test reports it
-            self.error = error
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.acceptance.test_hostile_messages import VALUE, check_answers, peak_me
 from tests.acceptance.test_overload import LATE_CALLS, LATE_SECONDS
 from tests.acceptance.test_readiness import take_no_call_while_locked_out
 from tests.acceptance.test_timeouts import within
+from tests.support.callers import Caller
 from tests.support.database import kill_in_the_middle_of_an_increment
 from tests.support.elapsed import finishes_within
 from tests.support.hostile_amqp import REFUSED, RUN, publish
@@ -299,3 +300,41 @@ def test_doctor_names_workers_that_share_a_name(
     settings: Settings, worker_node: WorkerNode, namesake: WorkerNode
 ) -> None:
     check_workers_of_one_name(settings, worker_node, namesake)
+
+
+def test_a_password_is_changed_without_a_refused_call(tmp_path: Path, kv_config: Path, rabbit_node: RabbitNode) -> None:
+    """The file changes first: until RabbitMQ has the new password, the old one is used."""
+    user, old, new = "rotated", "the-old-password", "the-new-password"
+    rabbit_node.control("add_user", user, old)
+    rabbit_node.control("set_permissions", user, ".*", ".*", ".*")
+    data = yaml.safe_load(kv_config.read_text())
+    del data["queue"]["broker_url"]
+    kv_config.write_text(yaml.safe_dump(data))
+    file = tmp_path / "url"
+    environ = {"KVWORKER_CONFIG": str(kv_config), "KVWORKER_BROKER_URL_FILE": str(file), "PYTHONPATH": str(ROOT)}
+
+    def write(password: str) -> None:
+        file.write_text(rabbit_node.url.replace("guest:guest", f"{user}:{password}"))
+
+    write(old)
+    caller = Caller(Settings.load(kv_config, environ=environ))
+    with running(WorkerNode(tmp_path, environ, POOLS[0])) as worker:
+
+        def goes_on() -> None:
+            rabbit_node.control("close_all_user_connections", user, "a new password")
+            caller.makes_progress()
+
+        with caller.running():
+            caller.makes_progress()
+            goes_on()
+            write(new)
+            goes_on()
+            rabbit_node.control("change_password", user, new)
+            goes_on()
+        assert caller.error is None
+        with KeyValueStore(caller.settings) as store:
+            assert store.get("n", "calls", timeout=60).value == caller.answered
+        assert worker.stop() == 0
+        assert old not in worker.logs()
+        assert new not in worker.logs()
+    rabbit_node.control("delete_user", user)

@@ -109,7 +109,7 @@ class PostgresDialect(PlanningDialect):
 
     def cannot_connect(self, error: Exception) -> Exception:
         """Describe the failure without the password, which libpq may quote."""
-        return cannot_connect(error, self._url.password if self._url else None)
+        return cannot_connect(error, self._url, self._settings.url_file)
 
     @contextmanager
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:

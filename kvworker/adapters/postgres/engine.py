@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
+import psycopg
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
 
@@ -14,6 +15,7 @@ from kvworker.adapters.postgres.connection import OneCursorConnection
 from kvworker.adapters.postgres.hosts import HostOrder
 from kvworker.adapters.sql.schema import SCHEMA_OPTION
 from kvworker.settings.adapters import PostgresSettings
+from kvworker.settings.url_files import UrlFile
 
 #: An unreachable server must become an error within seconds. A url may override each of these.
 _CONNECT_DEFAULTS: Final[Mapping[str, int]] = {
@@ -50,7 +52,7 @@ def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _entry: Any, args: list[Any], arguments: dict[str, Any]) -> OneCursorConnection:
         ordered = hosts.ordered(arguments)
-        connection = OneCursorConnection.connect(*args, **ordered)
+        connection = _log_in(settings.url_file, args, ordered)
         host = connection.info.host, str(connection.info.port)
         hosts.record_connected(ordered, host)
         connection.on_overdue = partial(hosts.record_silent, ordered, host)
@@ -58,6 +60,28 @@ def make_postgres_engine(url: URL, settings: PostgresSettings) -> Engine:
         return connection
 
     return engine
+
+
+def _log_in(file: UrlFile | None, args: list[Any], arguments: Mapping[str, Any]) -> OneCursorConnection:
+    """Connect with the credentials that the file holds now, or else with the last ones that the server accepted."""
+    if file is None:
+        return OneCursorConnection.connect(*args, **arguments)
+    failure: psycopg.OperationalError | None = None
+    for credentials in file.attempts():
+        login = {"user": credentials.username, "password": credentials.password}
+        given = {name: value for name, value in login.items() if value is not None}
+        try:
+            connection = OneCursorConnection.connect(*args, **{**arguments, **given})
+        except psycopg.errors.ConnectionTimeout:
+            raise
+        except psycopg.OperationalError as error:
+            # libpq gives the reason as text alone, in the server's language.
+            failure = error
+        else:
+            file.accept(credentials)
+            return connection
+    assert failure is not None  # noqa: S101 - there is at least one attempt
+    raise failure
 
 
 def answer_seconds(settings: PostgresSettings) -> float:

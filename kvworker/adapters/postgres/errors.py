@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import psycopg
+from sqlalchemy.engine import URL
 
 from kvworker.adapters.postgres.connection import OverdueError
 from kvworker.adapters.sql.schema import QUOTA_OF_CHECK
@@ -21,6 +22,7 @@ from kvworker.adapters.sql.signals import (
 )
 from kvworker.adapters.sql.write import Write
 from kvworker.errors import ConfigurationError, KVStoreError, SchemaError, StoreUnavailableError
+from kvworker.settings.url_files import UrlFile
 
 _SCHEMA_MISSING: Final = (
     "the store's tables are missing or of another version, or this user may not use their schema;"
@@ -128,11 +130,12 @@ def quotes_data(error: Exception) -> bool:
     return state is not None and state.startswith(("22", "23"))
 
 
-def cannot_connect(error: Exception, password: str | None) -> Exception:
-    """Translate a failure to connect. The error quotes the driver's reason on one line, without the password."""
+def cannot_connect(error: Exception, url: URL | None, url_file: UrlFile | None) -> Exception:
+    """Translate a failure to connect. The error quotes the driver's reason on one line, without a password."""
     reason = " ".join(str(error).split())
-    if password:
-        reason = reason.replace(password, "***")
+    for password in (url and url.password, url_file and url_file.credentials().password):
+        if password:
+            reason = reason.replace(password, "***")
     for failure, advice in _LOGIN_FAILURES.items():
         if failure in reason:
             return ConfigurationError(f"cannot log in to the database; {advice}: {reason}")

@@ -73,6 +73,7 @@ def expected(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         elif model is MaintenanceSettings or name not in {
             "operation_retention_seconds",
             "generated_id_retention_seconds",
+            "url_file",
         }:
             yield prefix + name, DESCRIBED_IN_WORDS.get(name, shown(field.default))
 

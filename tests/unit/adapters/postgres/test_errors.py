@@ -16,6 +16,6 @@ from kvworker.errors import ConfigurationError
     ],
 )
 def test_a_parameter_that_pgbouncer_refuses_is_permanent(reason: str) -> None:
-    error = cannot_connect(psycopg.OperationalError(f"connection failed: FATAL:  {reason}"), None)
+    error = cannot_connect(psycopg.OperationalError(f"connection failed: FATAL:  {reason}"), None, None)
     assert isinstance(error, ConfigurationError)
     assert "prepare_threshold: null" in str(error)
