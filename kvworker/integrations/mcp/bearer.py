@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -28,6 +29,8 @@ _CREDENTIALS: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECA
 #: How often the token of a request that is still being answered is verified again.
 _VERIFY_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 5
+#: How often the same problem is logged.
+_COMPLAIN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class BearerGuard:
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
         self._door = door
+        self._problem = ""
+        self._complained_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -107,16 +112,23 @@ class BearerGuard:
         except ForbiddenError as error:
             raise _Refusal(HTTPStatus.FORBIDDEN, "insufficient_scope", str(error), error.scopes) from None
         except (ConfigurationError, CannotVerifyError) as error:
-            logger.error("the MCP server cannot verify tokens: %s", error)  # noqa: TRY400 - the message says it all
+            self._complain(f"the MCP server cannot verify tokens: {error}")
             raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE) from None
         if not isinstance(token, ClientToken):
             return None
         try:
             self._door.check(token)
         except ConfigurationError as error:
-            logger.error("the MCP server cannot serve the token of %r: %s", token.client_id, error)  # noqa: TRY400 - as above
+            self._complain(f"the MCP server cannot serve the token of {token.client_id!r}: {error}")
             raise _Refusal(HTTPStatus.FORBIDDEN, "insufficient_scope", "the token opens nothing here") from None
         return token
+
+    def _complain(self, problem: str) -> None:
+        """Log a problem, but not with each request."""
+        now = time.monotonic()
+        if problem != self._problem or now - self._complained_at > _COMPLAIN_SECONDS:
+            self._problem, self._complained_at = problem, now
+            logger.error(problem)
 
     async def _end_when_invalid(self, text: str, request: anyio.CancelScope) -> None:
         is_valid = True
@@ -134,6 +146,9 @@ class BearerGuard:
             headers["Retry-After"] = str(_RETRY_SECONDS)
         else:
             headers["WWW-Authenticate"] = self._challenge(refusal)
+        if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:
+            # The next attempt costs its client a new connection.
+            headers["Connection"] = "close"
         body = {"error": refusal.error or refusal.status.phrase, "error_description": refusal.description}
         return Response(json.dumps(body), refusal.status, headers, media_type="application/json")
 
