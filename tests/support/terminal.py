@@ -111,7 +111,7 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"openssl req ": _makes_an_rsa_key,
     r"_KVWORKER_COMPLETE=": _names_a_shell,
     r"echo ": _sources_a_script,
-    r"mkdir ": _makes_the_folder_of_fish,
+    r"mkdir -p ~/": _makes_the_folder_of_fish,
     r"(pg_dump|createdb|pg_restore|pg_basebackup) ": _backs_up_postgres,
     r"celery -A tasks purge ": _purges_the_queue,
 }
@@ -120,6 +120,8 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
 RUN: Mapping[str, str] = {
     r"kvworker ": "",
     r"printf ": "",
+    r"mkdir -m 700 secrets$": "",
+    r"chmod 444 secrets/\*$": "",
     # The whole suite takes seconds, and tests/conformance runs it anyway.
     r"python -m pytest test_cloud_adapter\.py$": " --quiet -k increment",
 }
