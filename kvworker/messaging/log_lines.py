@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
 from celery.app.log import Logging, TaskFormatter
 from celery.utils.log import ColorFormatter
 
+from kvworker.messaging.json_log import JsonLines, is_json_wanted
 from kvworker.model import escaped, escaped_lines
 
 
@@ -67,6 +69,6 @@ class EscapedLogging(Logging):
 
     def setup_handlers(self, *arguments: Any, formatter: type = ColorFormatter, **options: Any) -> logging.Logger:
         """Give a logger its handler, unless the program has set one up."""
-        formatter = _FORMATTERS.get(formatter, formatter)
+        formatter = JsonLines if is_json_wanted(os.environ) else _FORMATTERS.get(formatter, formatter)
         logger: logging.Logger = super().setup_handlers(*arguments, formatter=formatter, **options)
         return logger

@@ -13,6 +13,9 @@ from kvworker.settings.url_files import UrlFile, read_secret_file
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
 #: Where a worker serves its metrics. It is of each process, so it is no setting of the file, which all processes share.
 METRICS_VARIABLE = "KVWORKER_METRICS_LISTEN"
+#: Whether workers and beat log text or JSON. It is of each process too.
+LOG_FORMAT_VARIABLE = "KVWORKER_LOG_FORMAT"
+LOG_FORMATS = ("text", "json")
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 PREVIOUS_KEYS_VARIABLE = "KVWORKER_PREVIOUS_SIGNING_KEYS"
 BROKER_VARIABLE = "KVWORKER_BROKER_URL"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
+import warnings
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard.process import current_process
+from celery.apps.beat import Beat
 from celery.apps.worker import Worker
 from celery.backends import base as base_backend
 from celery.backends import redis as redis_backend
@@ -25,6 +30,7 @@ from kvworker.errors import KVStoreError
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.application import Application, BrokerAMQP, ignored_variables
 from kvworker.messaging.celery_app import configure
+from kvworker.messaging.json_log import is_json_wanted
 from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 from kvworker.messaging.result_backend import use_result_backend
 from kvworker.messaging.result_checks import refusal_by_results
@@ -74,6 +80,7 @@ class QuietWorker(Worker):
     totals: Totals
     started_at: float
     metrics: MetricsEndpoint | None = None
+    _early_warnings: Sequence[warnings.WarningMessage]
     liveness: Liveness
 
     def setup_defaults(self, **kwargs: Any) -> None:
@@ -86,6 +93,19 @@ class QuietWorker(Worker):
         quiet = {"without_gossip": True, "without_mingle": True, "without_heartbeat": not self.task_events}
         return {**super().prepare_args(**kwargs), **quiet}
 
+    def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:  # noqa: FBT001, FBT002 - Celery's signature
+        """Prepare as Celery does. Where the log is JSON, it shows no banner, and its warnings wait for the log."""
+        is_json = is_json_wanted(os.environ)
+        with warnings.catch_warnings(record=is_json) as early:
+            super().on_before_init(quiet=quiet or is_json, **kwargs)
+        self._early_warnings = early or []
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Handle signals as Celery does, and keep what its handlers print out of lines of JSON."""
+        super().install_platform_tweaks(worker)
+        if is_json_wanted(os.environ):
+            sys.__stdout__ = Path(os.devnull).open("w", encoding="utf-8")  # type: ignore[misc]  # noqa: SIM115
+
     def on_start(self) -> None:
         """Start as Celery does, if the adapters can ever work. The pool and the consumer start after this.
 
@@ -93,6 +113,8 @@ class QuietWorker(Worker):
             SystemExit: An adapter cannot serve until somebody changes something.
         """
         super().on_start()
+        for warning in self._early_warnings:
+            logger.warning("%s", warning.message)
         runtime: Runtime = self.app.runtime
         self.started_at = time.time()
         self.totals = runtime.observer = Totals()
@@ -114,6 +136,7 @@ class QuietWorker(Worker):
 
     def on_close(self) -> None:
         """Begin to stop as Celery does, and say so."""
+        logger.info("stopping: what runs may end, and nothing new begins")
         self.liveness.heartbeat.stop()
         super().on_close()
 
@@ -171,6 +194,13 @@ class QuietWorker(Worker):
             return int(self.concurrency)
 
 
+class QuietBeat(Beat):
+    """A beat that prints no banner among lines of JSON."""
+
+    def __init__(self, *arguments: Any, quiet: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, quiet=quiet or is_json_wanted(os.environ), **options)
+
+
 @with_own_property_locks
 class WorkerApplication(Application):
     """The Celery application of workers and beat.
@@ -188,11 +218,13 @@ class WorkerApplication(Application):
 
 def make_worker_application(settings: Settings) -> WorkerApplication:
     """Make the current Celery application for a worker with these settings; it has no tasks of ours yet."""
+    is_json_wanted(os.environ)  # refuses a format that does not exist before anything is logged in it
     app = WorkerApplication("kvworker", set_as_current=False)
     configure(app, settings)
     use_result_backend(app, WorkerResultBackend)
     app.set_current()
     app.Worker = app.subclass_with_self(QuietWorker)
+    app.Beat = app.subclass_with_self(QuietBeat)
     app.conf.worker_consumer = f"{RobustConsumer.__module__}:{RobustConsumer.__name__}"
     app.runtime = Runtime(app, settings)
     for backend in (base_backend, redis_backend):

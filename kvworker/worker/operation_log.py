@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.utils.log import get_logger
@@ -54,13 +55,47 @@ def log_operations(report: MessageReport) -> None:
 
 def _log(operation: OperationEnd, report: MessageReport) -> None:
     task, names = f"{operation.tool.task_name}[{escaped(operation.task_id)}]", _names(operation.request)
+    extra = {"fields": partial(_fields, operation, report)}
     if operation.error is None:
-        logger.info("Task %s succeeded in %.4fs: %s", task, report.seconds, names)
+        logger.info("Task %s succeeded in %.4fs: %s", task, report.seconds, names, extra=extra)
     else:
-        names = f"{names}: " if names else ""
-        logger.info(
-            "Task %s raised %s: %s%s", task, type(operation.error).__name__, names, escaped(str(operation.error))
-        )
+        name, text = type(operation.error).__name__, escaped(str(operation.error))
+        logger.info("Task %s raised %s: %s%s", task, name, f"{names}: " if names else "", text, extra=extra)
+
+
+def _fields(operation: OperationEnd, report: MessageReport) -> dict[str, Any]:
+    """Return what a line says, as the fields of a JSON object. A field that says nothing about it is absent."""
+    tool, outcome = operation.tool, operation.outcome
+    fields: dict[str, Any] = {
+        "message": f"{tool.name} {outcome.name}",
+        "tool": tool.name,
+        "task_id": operation.task_id,
+        "outcome": outcome.name,
+        "reason": outcome.reason,
+        "milliseconds": round(report.seconds * 1000, 3),
+        "redelivered": report.redelivered,
+        "coalesced": report.coalesced,
+        **(_named(operation.request) if operation.request else {}),
+    }
+    if report.queue_seconds is not None:
+        fields["queue_milliseconds"] = round(report.queue_seconds * 1000, 3)
+    if operation.error is not None:
+        fields["error"] = {"type": type(operation.error).__name__, "message": str(operation.error)}
+    return {
+        name: value for name, value in fields.items() if value not in ("", None, False, 0) or name == "milliseconds"
+    }
+
+
+def _named(request: Request) -> dict[str, Any]:
+    arguments: Any = request.arguments
+    steps = arguments.get("operations") or ()
+    return {
+        **{name: arguments.get(name) for name in ("namespace", "key", "prefix")},
+        "keys": [step["key"] for step in steps[:_MAX_KEYS]] or None,
+        "key_count": len(steps) or None,
+        "operation_id": request.operation_id if request.tool.writes else None,
+        "persona": request.persona,
+    }
 
 
 def _names(request: Request | None) -> str:

@@ -22,6 +22,7 @@ from kvworker.ops.local.child_processes import Child, ChildError, ChildSpec, run
 from kvworker.ops.local.servers import embedded_postgres, embedded_valkey
 from kvworker.ops.migration import migrate_store
 from kvworker.settings import Settings
+from kvworker.settings.environment import LOG_FORMAT_VARIABLE
 from kvworker.settings.private_paths import private_directory, replace_private_file
 from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text
 
@@ -151,7 +152,7 @@ def _worker(state: Path, config: Path, settings: Settings, concurrency: int) -> 
         celery_command("worker", arguments, quiet=True),
         state / "logs" / "worker.log",
         cwd=state,
-        env=celery_environment(config),
+        env=_environment(config),
         stop_seconds=settings.queue.soft_shutdown_seconds + _STOP_MARGIN_SECONDS,
     )
 
@@ -163,8 +164,13 @@ def _beat(state: Path, config: Path) -> ChildSpec:
         celery_command("beat", arguments, quiet=True),
         state / "logs" / "beat.log",
         cwd=state,
-        env=celery_environment(config),
+        env=_environment(config),
     )
+
+
+def _environment(config: Path) -> dict[str, str]:
+    # The logs are files for people, and the stack itself reads them for warnings.
+    return {**celery_environment(config), LOG_FORMAT_VARIABLE: "text"}
 
 
 def _wait_until_ready(stack: Stack) -> None:
