@@ -47,7 +47,7 @@ class Heartbeat:
     def to_text(self) -> str:
         """Return the content of the file."""
         one_line = " ".join(self.problem.split())
-        return f"{self.state}\n{self.beat_at:.3f}\n{self.alive_until:.3f}\n{self.pid}\n{self.name}\n{one_line}\n"
+        return f"{self.state}\n{self.beat_at!r}\n{self.alive_until!r}\n{self.pid}\n{self.name}\n{one_line}\n"
 
     def fault(self, *, ready: bool = False) -> str:
         """Return why the process fails the check, or "".

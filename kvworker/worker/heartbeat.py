@@ -86,7 +86,7 @@ class Heartbeat:
             self._tell(state, problem)
 
     def give_up(self, problem: str) -> None:
-        """Say that the loop turns in vain, so that this process should be restarted.
+        """Say that this process can never serve again, although its loop turns, so that it is restarted.
 
         Args:
             problem: Why it will never serve again.
