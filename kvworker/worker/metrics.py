@@ -18,6 +18,7 @@ from kvworker.messaging.histogram import SECONDS_BOUNDS, SIZE_BOUNDS
 from kvworker.messaging.observer import Event
 from kvworker.messaging.outcomes import OUTCOMES
 from kvworker.tools import TOOLS
+from kvworker.worker.totals import MAINTENANCE_TASKS
 
 _EVENT_HELP: Final[Mapping[Event, str]] = {
     Event.REDELIVERED: "Messages that were delivered again, because a worker was lost with them.",
@@ -142,7 +143,8 @@ def _maintenance(tasks: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
         labels=("task",),
     )
     seconds = CounterMetricFamily("kvworker_maintenance_seconds", "How long the periodic tasks ran.", labels=("task",))
-    for task, done in tasks.items():
+    for task in MAINTENANCE_TASKS:
+        done = tasks.get(task) or dict.fromkeys(("runs", "rows", "seconds", *_UNFINISHED), 0)
         for outcome in _UNFINISHED:
             runs.add_metric((task, outcome), done[outcome])
         runs.add_metric((task, "complete"), done["runs"] - sum(done[outcome] for outcome in _UNFINISHED))
