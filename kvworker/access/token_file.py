@@ -78,9 +78,9 @@ class TokenFile:
             if content is None or not content.is_settled or content.version != _version_of(self.path.stat()):
                 content = self._content = self._load()
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot read the tokens in {self.path}: {error.strerror}; make one with `kvworker tokens create`"
-            ) from error
+            is_missing = isinstance(error, FileNotFoundError)
+            advice = "make one with `kvworker tokens create`" if is_missing else "let this user read it"
+            raise ConfigurationError(f"cannot read the tokens in {self.path}: {error.strerror}; {advice}") from error
         return content
 
     def _load(self) -> _Content:

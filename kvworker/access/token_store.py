@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -97,12 +98,20 @@ class TokenStore:
         except FileNotFoundError:
             return b""
 
+    def _keep_readers(self, descriptor: int) -> None:
+        """Give a new file the owner and the readers of the old one: the server may run as another user than we."""
+        with suppress(FileNotFoundError, PermissionError):
+            old = self.path.stat()
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR | (old.st_mode & (stat.S_IRGRP | stat.S_IROTH)))
+
     def _replace(self, lines: list[bytes]) -> None:
         descriptor, name = tempfile.mkstemp(prefix=".kvworker-", suffix=".part", dir=self.path.parent)
         unfinished = Path(name)
         try:
             # mkstemp has made it readable for its owner alone.
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+                self._keep_readers(descriptor)
                 file.write(b"".join(line + b"\n" for line in lines))
                 file.flush()
                 os.fsync(descriptor)

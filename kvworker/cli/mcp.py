@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,15 @@ from kvworker.settings import Settings
 
 if TYPE_CHECKING:
     from kvworker.integrations.mcp.admission import Admission
+
+
+def _check_addresses(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    for address in given:
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            raise click.BadParameter(f"{address!r} is not an IP address or a network, such as 10.0.0.0/8") from None
+    return given
 
 
 @click.command("mcp")
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     "trusted_proxies",
     multiple=True,
     metavar="ADDRESS",
+    callback=_check_addresses,
     help="A proxy whose X-Forwarded-For names the client whose failed attempts count. You can repeat the option.",
 )
 @persona_option

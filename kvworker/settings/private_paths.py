@@ -55,13 +55,13 @@ def check_owner(path: Path, found: os.stat_result) -> None:
     Raises:
         ConfigurationError: It is not so.
     """
-    if problem := _owner_problem(path, found):
+    if problem := _owner_problem(path, found, "give it to the user of this process"):
         raise ConfigurationError(f"{path} {problem}")
 
 
-def _owner_problem(path: Path, found: os.stat_result) -> str:
+def _owner_problem(path: Path, found: os.stat_result, remedy: str = "remove it") -> str:
     if found.st_uid not in (_ROOT_UID, os.geteuid()):
-        return f"belongs to another user (uid {found.st_uid}); remove it"
+        return f"belongs to another user (uid {found.st_uid}); {remedy}"
     # The mode of a link means nothing.
     if not stat.S_ISLNK(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"can be written by other users; check its content and run `chmod go-w {path}`"

@@ -81,14 +81,15 @@ class KeySet:
 
     async def _fetch(self) -> Any:
         # No redirects: they could lead to a server that was not configured.
-        async with (
-            httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, follow_redirects=False) as client,
-            client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
-        ):
-            if response.status_code != httpx2.codes.OK:
-                raise ValueError(f"status {response.status_code}")
-            body = b""
-            with anyio.fail_after(_TIMEOUT_SECONDS):
+        # The client's own timeout is for each read, and a server may send byte by byte.
+        with anyio.fail_after(_TIMEOUT_SECONDS):
+            async with (
+                httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, follow_redirects=False) as client,
+                client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
+            ):
+                if response.status_code != httpx2.codes.OK:
+                    raise ValueError(f"status {response.status_code}")
+                body = b""
                 async for part in response.aiter_bytes():
                     body += part
                     if len(body) > _MAX_BYTES:

@@ -46,7 +46,8 @@ def file_token(grant: Grant) -> ClientToken:
     """Return the rights of one of our own tokens. A later token of the same name is another principal."""
     return ClientToken(
         token="",
-        client_id=f"{grant.name}:{grant.token_sha256[:16]}",
+        client_id=grant.name,
+        subject=grant.token_sha256[:16],
         scopes=[],
         persona=grant.persona,
         namespace_prefix=grant.namespace_prefix,

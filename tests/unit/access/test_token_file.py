@@ -197,6 +197,16 @@ def test_a_file_and_a_link_of_another_user_are_refused(path: Path, store: TokenS
         TokenFile(named).find(token)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_change_by_root_leaves_the_file_to_the_servers_user(path: Path, store: TokenStore) -> None:
+    create(store)
+    os.chown(path, 0, 54321)
+    path.chmod(0o640)
+    create(store, "second")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, 54321, 0o640)
+
+
 def test_a_link_can_be_read_and_followed_but_not_replaced(path: Path, store: TokenStore) -> None:
     """Kubernetes mounts a secret as a link, and changes where it leads."""
     first, link = create(store), path.with_name("link")

@@ -95,6 +95,8 @@ def test_tools_prints_the_manifest_of_a_persona(capsys: pytest.CaptureFixture[st
         ([*REMOTE, "--host", "0x0", "--config", OAUTH], 1, "with --allowed-host"),
         ([*REMOTE, "--host", "192.0.2.1", "--config", OAUTH], 1, "cannot listen on '192.0.2.1'"),
         (["mcp", "--transport", "http", "--port", "65536"], 2, "65536"),
+        (["mcp", "--transport", "http", "--trusted-proxy", "*"], 2, "'*' is not an IP address or a network"),
+        (["mcp", "--transport", "http", "--trusted-proxy", "proxy.example"], 2, "is not an IP address or a network"),
     ],
 )
 def test_a_mistake_is_one_line(
