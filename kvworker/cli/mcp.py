@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvworker.access import TokenFile
+from kvworker.access import Address, TokenFile
 from kvworker.cli.options import config_option, load_settings, persona_option
 from kvworker.cli.tokens import tokens_option
 from kvworker.errors import extra_needed
@@ -105,7 +105,6 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     if namespace_prefix is not None and session_prefix:
         raise click.UsageError("--namespace-prefix and --session-prefix exclude each other")
     _check_extra()
-    from kvworker.integrations.mcp.address import Address  # noqa: PLC0415 - needs the extra
     from kvworker.integrations.mcp.audience import Audience  # noqa: PLC0415 - needs the extra
     from kvworker.integrations.mcp.serving import SessionLimits, serve_http, serve_stdio  # noqa: PLC0415 - needs the extra
 

@@ -18,8 +18,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from kvworker.access import Address
 from kvworker.client.aio import AsyncKeyValueStore
-from kvworker.integrations.mcp.address import Address
 from kvworker.integrations.mcp.admission import Admission
 from kvworker.integrations.mcp.audience import Audience, Callers
 from kvworker.integrations.mcp.health import Health
@@ -91,7 +91,7 @@ def serve_http(
     """
     audience.common_scope()
     admission.check(settings, audience)
-    security = address.security()
+    security = _security(address)
 
     async def serve(listener: socket.socket) -> None:
         """Serve on the socket until the server is stopped."""
@@ -106,6 +106,16 @@ def serve_http(
     with address.listen() as listener:
         announce(address.url(listener, _PATH))
         anyio.run(serve, listener)
+
+
+def _security(address: Address) -> TransportSecuritySettings:
+    """Return the SDK's settings against DNS rebinding. They refuse requests with another host or origin."""
+    hosts = [host for name in address.host_names() for host in (name, f"{name}:*")]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=hosts,
+        allowed_origins=[f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts],
+    )
 
 
 def _open_routes(settings: Settings, admission: Admission) -> list[Route]:

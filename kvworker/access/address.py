@@ -1,4 +1,4 @@
-"""The address on which the server listens over HTTP, and the host names that requests to it may use."""
+"""The address on which a server listens over HTTP, and the host names that requests to it may use."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import socket
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
-
-from mcp.server.transport_security import TransportSecuritySettings
 
 from kvworker.errors import ConfigurationError
 
@@ -33,8 +31,8 @@ class Address:
         """
         return self._ip.is_loopback
 
-    def security(self) -> TransportSecuritySettings:
-        """Return the SDK's settings against DNS rebinding. They refuse requests with another host or origin.
+    def host_names(self) -> tuple[str, ...]:
+        """Return the host names that requests may use, without a port. Others are those of DNS rebinding.
 
         Raises:
             ConfigurationError: The address covers every interface, and there are no ``allowed_hosts``.
@@ -43,13 +41,7 @@ class Address:
             raise ConfigurationError(
                 f"{self.host} covers every interface: name the hosts that clients may use with --allowed-host"
             )
-        names = dict.fromkeys([*_LOOPBACK_NAMES, self._in_url, *self.allowed_hosts])
-        hosts = [host for name in names for host in (name, f"{name}:*")]
-        return TransportSecuritySettings(
-            enable_dns_rebinding_protection=True,
-            allowed_hosts=hosts,
-            allowed_origins=[f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts],
-        )
+        return tuple(dict.fromkeys([*_LOOPBACK_NAMES, self._in_url, *self.allowed_hosts]))
 
     def listen(self) -> socket.socket:
         """Return a listening socket.
