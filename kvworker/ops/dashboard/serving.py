@@ -1,0 +1,91 @@
+"""Runs the dashboard until a signal arrives."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+
+from kvworker.access import Address, TokenFile
+from kvworker.messaging.queue_readiness import QueueReadiness
+from kvworker.ops.dashboard.app import make_app
+from kvworker.ops.dashboard.door import Door
+from kvworker.ops.dashboard.guard import Guard
+from kvworker.ops.dashboard.history import History
+from kvworker.ops.dashboard.pages import Pages
+from kvworker.ops.dashboard.stores import Stores
+from kvworker.ops.dashboard.viewers import Viewers
+from kvworker.ops.overview.collector import OverviewCollector
+from kvworker.settings import Settings
+
+#: Seconds that open connections have to finish after the server was told to stop.
+_GRACE_SECONDS: Final = 3
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may see the dashboard, and whether they may change anything.
+
+    Attributes:
+        tokens: The file of the tokens that open it. Without it, the address that is announced holds a key that does.
+        persona: The persona of those whose token names none.
+        allows_writes: Whether it has forms that change something.
+    """
+
+    tokens: TokenFile | None = None
+    persona: str | None = None
+    allows_writes: bool = False
+
+
+def serve_dashboard(settings: Settings, address: Address, access: Access, announce: Callable[[str], None]) -> None:
+    """Serve the dashboard until a signal arrives.
+
+    Args:
+        settings: The settings of the store.
+        address: The address to listen on.
+        access: Who may see it.
+        announce: Called with its URL once it listens.
+
+    Raises:
+        ConfigurationError: A persona, the file of tokens or the address is wrong.
+    """
+    viewers = Viewers(settings, access.persona, access.tokens)
+    viewers.check()
+    host_names = address.host_names()
+    with address.listen() as listener, closing(OverviewCollector(settings)) as collector:
+        history, stores = History(collector), Stores(settings)
+        pages = Pages(history, stores, access.allows_writes)
+        # A browser sends a cookie to the servers on all ports of a host.
+        door = Door(pages, viewers, f"kvworker_{listener.getsockname()[1]}")
+        readiness = QueueReadiness(settings, lambda: access.tokens and access.tokens.grants())
+        app = Guard(make_app(pages, door, readiness), host_names)
+        history.start()
+        announce(address.url(listener, f"/sign-in?key={viewers.key}" if viewers.key else "/"))
+        try:
+            anyio.run(_serve, app, listener)
+        finally:
+            history.stop()
+            stores.close()
+
+
+async def _serve(app: ASGIApp, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        proxy_headers=False,
+    )
+    # After a graceful stop, uvicorn raises its signal again, which would kill this process before everything is closed.
+    # This receiver catches it.
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM):
+        await uvicorn.Server(config).serve(sockets=[listener])

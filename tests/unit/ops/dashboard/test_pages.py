@@ -1,0 +1,112 @@
+"""What the pages show, and that no name or value becomes markup."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+
+from kvworker import InlineKeyValueStore
+from kvworker.ops.dashboard.rendering import MOST_CHARACTERS, link
+from tests.unit.ops.dashboard.conftest import Open
+
+HOSTILE = "\"><script>alert(1)</script>'{{ 'a' * 30 }}\u202e\x1b[31m&amp;"
+
+
+def test_the_overview_names_what_cannot_be_read(open_dashboard: Open) -> None:
+    page = open_dashboard().get("/")
+    assert page.status_code == 200
+    assert "the broker &lt;b&gt;is&lt;/b&gt; away" in page.text
+    assert "77 bytes, 7 entries" in page.text
+    assert "nothing is known yet" in page.text
+
+
+def test_namespaces_can_be_sorted_and_searched(open_dashboard: Open, store: InlineKeyValueStore) -> None:
+    for number in range(150):
+        store.set(f"run/{number:03}", "k", "x" * number)
+    store.set("other", "k", 1)
+    browser = open_dashboard()
+
+    def names(**parameters: object) -> list[str]:
+        html = browser.get(link("/namespaces", **parameters)).text
+        return re.findall(r'<bdi class="name">(.+?)</bdi>', html)
+
+    assert names()[:2] == ["run/149", "run/148"]
+    assert len(names()) == 100
+    assert names(sort="used_bytes", page=2)[-2:] == ["run/000", "other"]
+    assert names(sort="namespace")[0] == "other"
+    assert names(sort="namespace", order="desc")[0] == "run/149"
+    assert names(sort="used_bytes", order="asc")[0] == "other"
+    assert names(search="oth") == ["other"]
+    assert names(page=3) == names(search="nothing") == []
+    assert "151 namespaces" in browser.get("/namespaces").text
+    # Anything else in the address is ignored, or as wrong as it is.
+    assert names(sort="value; DROP", order="up", page="-1") == names()
+    assert browser.get("/namespaces?page=99999999999999999999").status_code == 200
+    assert browser.get("/namespaces?search=%00").status_code == 400
+
+
+def test_a_namespace_lists_its_keys_by_prefix_and_page(open_dashboard: Open, store: InlineKeyValueStore) -> None:
+    with store.pipeline() as pipeline:
+        for number in range(101):
+            pipeline.set("n", f"a/{number:03}", "12", ttl_seconds=7200)
+    store.set("n", "b", 1)
+    browser = open_dashboard()
+    page = browser.get("/namespace?name=n").text
+    assert page.count("<bdi") == 101
+    assert "2 h" in page
+    following = re.search(r'rel="next" href="(.+?)"', page)
+    assert following is not None
+    rest = browser.get(unescape(following[1])).text
+    assert ("a/100" in rest, "a/099" in rest) == (True, False)
+    assert browser.get("/namespace?name=n&prefix=b").text.count("<bdi") == 2
+    assert browser.get("/namespace?name=").status_code == 400
+
+
+def test_an_entry_shows_value_size_ttl_and_version(open_dashboard: Open, store: InlineKeyValueStore) -> None:
+    version = store.set("n", "k", {"ü": ["<i>", "\u202e"]}, ttl_seconds=90).version
+    browser = open_dashboard()
+    page = browser.get("/entry?namespace=n&key=k")
+    text = unescape(page.text)
+    assert '{\n  "ü": [\n    "<i>",\n    "\\u202e"\n  ]\n}' in text
+    assert str(version) in text
+    assert "1.5 min" in text
+    assert "20 bytes" in text
+    assert browser.get("/entry?namespace=n&key=none").status_code == 404
+    store.set("n", "long", "x" * (MOST_CHARACTERS + 10))
+    assert "This is the beginning" in browser.get("/entry?namespace=n&key=long").text
+
+
+@pytest.mark.parametrize("allows_writes", [False, True])
+def test_no_name_or_value_becomes_markup(open_dashboard: Open, store: InlineKeyValueStore, allows_writes: bool) -> None:
+    store.set(HOSTILE, HOSTILE, HOSTILE)
+    browser = open_dashboard(allows_writes=allows_writes)
+    addresses = [
+        "/namespaces",
+        link("/namespaces", search=HOSTILE),
+        link("/namespace", name=HOSTILE),
+        link("/namespace", name=HOSTILE, prefix=HOSTILE),
+        link("/entry", namespace=HOSTILE, key=HOSTILE),
+        link("/entry", namespace=HOSTILE, key="none"),
+        link("/namespace/clear", name=HOSTILE),
+        link("/namespace", name=HOSTILE, done=HOSTILE),
+        link("/entry", namespace=HOSTILE * 20, key=HOSTILE),
+    ]
+    for address in addresses:
+        html = browser.get(address).text
+        assert "<script>" not in html
+        assert "a" * 30 not in html
+        assert html.count("<script") == 1, address
+        # Text cannot be reversed or hidden; a field holds it as it is, so that it can be sent back.
+        assert "\u202e" not in re.sub(r'value="[^"]*"', "", html), address
+        # The policy forbids what is inline.
+        assert not re.search(r"<[^>]+ (style|on\w+)=", html), address
+
+
+def test_a_page_that_does_not_exist_says_so(open_dashboard: Open) -> None:
+    page = open_dashboard().get("/missing")
+    assert page.status_code == 404
+    assert "There is no such page." in page.text
+    assert open_dashboard().get("/static/../app.py").status_code == 404
+    assert open_dashboard().put("/", headers={"Origin": "http://127.0.0.1:9810"}).status_code == 405
