@@ -145,7 +145,7 @@ class InlineKeyValueStore(KeyValueOperations):
         self._adapters.close()
 
     def _submit(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> InlineResult:
-        with watch_call(self._observer, tool) as watch:
+        with watch_call(self._observer, tool, queued=False) as watch:
             result = self._run(tool, arguments, timeout)
             result.tell(watch)
         return result

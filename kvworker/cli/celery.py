@@ -11,7 +11,7 @@ import click
 from kvworker.cli.options import check_listen, config_option, config_path, load_settings
 from kvworker.messaging.certificates import check_certificates
 from kvworker.ops.celery_processes import become_celery, with_schedule
-from kvworker.settings.environment import LOG_FORMAT_VARIABLE, LOG_FORMATS, METRICS_VARIABLE
+from kvworker.settings.environment import LOG_FORMAT_VARIABLE, LOG_FORMATS, METRICS_VARIABLE, TRACES_VARIABLE
 
 _PASS_ON: Final[dict[str, Any]] = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 _log_format_option = click.option(
@@ -30,9 +30,15 @@ _log_format_option = click.option(
     help="Serve the worker's metrics for Prometheus, such as 9808, or 9808-9815 for several workers on one machine.",
 )
 @_log_format_option
+@click.option("--traces", is_flag=True, help="Send spans to a collector, as OTEL_EXPORTER_OTLP_ENDPOINT says.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- CELERY OPTIONS]")
 def worker_command(
-    config: Path | None, metrics_listen: str | None, log_format: str | None, arguments: tuple[str, ...]
+    config: Path | None,
+    metrics_listen: str | None,
+    log_format: str | None,
+    arguments: tuple[str, ...],
+    *,
+    traces: bool,
 ) -> None:
     """Run a Celery worker for the store.
 
@@ -40,7 +46,12 @@ def worker_command(
 
     A worker runs operations (queue kv) and maintenance (queue kv.maintenance); choose queues with `-Q`.
     """
-    _run("worker", config, arguments, {METRICS_VARIABLE: metrics_listen, LOG_FORMAT_VARIABLE: log_format})
+    variables = {
+        METRICS_VARIABLE: metrics_listen,
+        LOG_FORMAT_VARIABLE: log_format,
+        TRACES_VARIABLE: "1" if traces else None,
+    }
+    _run("worker", config, arguments, variables)
 
 
 @click.command("beat", context_settings=_PASS_ON)

@@ -24,6 +24,7 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.messaging.wire import APPLY_MANY_TASK, LATE, encode_many
 from kvworker.tools import Tool
+from kvworker.tracing import combined_trace
 
 #: The longest time for which a call is held back.
 MAX_DELAY_SECONDS: Final = 0.01
@@ -71,6 +72,7 @@ class CoalescedMessage(Message):
             description=f"{len(replies)} calls, the first {first.description}",
             give_up_at=last.give_up_at,
             # The calls know which of them have an operation id that another message may have.
+            trace=combined_trace([reply.message.trace for reply in replies]),
             waiting_header={name: moment for name, moment in last.waiting_header.items() if name != "operation_id"},
         )
 

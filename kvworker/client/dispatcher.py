@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import current_task
 
+from kvworker import tracing
 from kvworker.client.coalescing import CoalescedMessage, Coalescer, GroupReply, is_coalescable
 from kvworker.client.in_flight import CallsInFlight
 from kvworker.client.pending_reply import PendingReply
@@ -27,8 +28,10 @@ from kvworker.messaging.waiting import waiting_header
 from kvworker.messaging.wire import described, encode_request
 from kvworker.model import new_operation_id
 from kvworker.settings import Settings
+from kvworker.settings.urls import messaging_system
 from kvworker.tools import Tool
 from kvworker.tools.policy import Policy
+from kvworker.tracing import MessageTrace
 
 
 class Dispatcher:
@@ -125,7 +128,14 @@ class Dispatcher:
             waiting_header=waiting_header(
                 deadline, timeout_seconds, arguments.get("idempotency_key", "") if tool.writes else ""
             ),
+            trace=self._trace(tool, task_id),
         )
+
+    def _trace(self, tool: Tool, task_id: str) -> MessageTrace | None:
+        if tracing.active is None:
+            return None
+        system = messaging_system(self._queue.broker_url)
+        return tracing.active.of_message(system, self._queue.queue_name, task_id, tool.name)
 
     def flush_held(self) -> None:
         """Send the calls that are held back. Does not wait."""

@@ -9,14 +9,16 @@ from weakref import ref
 
 from celery import states
 
+from kvworker import tracing
+from kvworker.messaging.observer import CallObserver
 from kvworker.messaging.outcomes import outcome_of_error, outcome_of_success
 
 if TYPE_CHECKING:
     from kvworker.client.pending_reply import PendingReply
-    from kvworker.messaging.observer import CallObserver
     from kvworker.messaging.outcomes import Outcome
     from kvworker.model import OperationResult
     from kvworker.tools import Tool
+    from kvworker.tracing.spans import RunningSpan
 
 
 class CallWatch:
@@ -84,18 +86,50 @@ class _ObservedCall(CallWatch):
             self._open.pop()
         except IndexError:
             return
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
         self._observer.call_ended(self._tool, outcome, time.monotonic() - self._began)
+
+
+class _TracedCall(_ObservedCall):
+    """The same for a call that has a span, which is current in the context."""
+
+    __slots__ = ("_error", "_span")
+
+    def __init__(self, observer: CallObserver, tool: Tool, span: RunningSpan) -> None:
+        super().__init__(observer, tool)
+        self._span = span
+        self._error: BaseException | None = None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._span.leave()
+        super().__exit__(kind, error, traceback)
+
+    def failed(self, error: BaseException) -> None:
+        """Tell that the call ended with an error."""
+        self._error = error
+        super().failed(error)
+
+    def _tell(self, outcome: Outcome) -> None:
+        super()._tell(outcome)
+        self._span.end(self._error, outcome=outcome.name, reason=outcome.reason)
+        self._error = None
 
 
 #: The watch of every call that nobody observes.
 UNWATCHED: Final = CallWatch()
 
 
-def watch_call(observer: CallObserver | None, tool: Tool) -> CallWatch:
+def watch_call(observer: CallObserver | None, tool: Tool, *, queued: bool = True) -> CallWatch:
     """Begin to follow a call.
 
     Args:
         observer: Whom to tell; None for nobody.
         tool: The call's tool.
+        queued: Whether a worker runs it.
     """
+    if tracing.active is not None:
+        span = tracing.active.begin_call(tool.name, queued=queued)
+        return _TracedCall(observer or CallObserver(), tool, span)
     return UNWATCHED if observer is None else _ObservedCall(observer, tool)

@@ -16,6 +16,8 @@ METRICS_VARIABLE = "KVWORKER_METRICS_LISTEN"
 #: Whether workers and beat log text or JSON. It is of each process too.
 LOG_FORMAT_VARIABLE = "KVWORKER_LOG_FORMAT"
 LOG_FORMATS = ("text", "json")
+#: Whether a worker exports its spans; anything but 0 and "" turns it on.
+TRACES_VARIABLE = "KVWORKER_TRACES"
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 PREVIOUS_KEYS_VARIABLE = "KVWORKER_PREVIOUS_SIGNING_KEYS"
 BROKER_VARIABLE = "KVWORKER_BROKER_URL"

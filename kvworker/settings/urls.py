@@ -75,6 +75,11 @@ def database_url_problem(adapter: str, url: str) -> str | None:
     return f"it should be a URL like {DATABASE_URL_EXAMPLES[adapter]} (the current value is not shown)"
 
 
+def messaging_system(broker_url: str) -> str:
+    """Return a broker's name in traces, by OpenTelemetry's conventions."""
+    return "redis" if speaks_redis(broker_url) else "rabbitmq"
+
+
 def speaks_redis(url: str) -> bool:
     """Return whether the URL is a Redis or Valkey server's, which can also keep results."""
     return urlsplit(url).scheme in REDIS_SCHEMES

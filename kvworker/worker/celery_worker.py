@@ -35,7 +35,7 @@ from kvworker.messaging.log_lines import ErrorsByType, EscapedLogging
 from kvworker.messaging.result_backend import use_result_backend
 from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.wire import STATS_KEY
-from kvworker.settings.environment import METRICS_VARIABLE
+from kvworker.settings.environment import METRICS_VARIABLE, TRACES_VARIABLE
 from kvworker.worker.consumer import RobustConsumer
 from kvworker.worker.liveness import Liveness
 from kvworker.worker.metrics_endpoint import MetricsEndpoint
@@ -44,6 +44,7 @@ from kvworker.worker.readiness import Readiness
 from kvworker.worker.remote_control import RobustControl
 from kvworker.worker.result_storage import WorkerResultBackend
 from kvworker.worker.runtime import Runtime
+from kvworker.worker.span_export import export_spans
 from kvworker.worker.strategy import CheckedTask
 from kvworker.worker.taking import WorkerConnection
 from kvworker.worker.totals import Totals
@@ -126,6 +127,8 @@ class QuietWorker(Worker):
         try:
             if where := os.environ.get(METRICS_VARIABLE, "").strip():
                 self.metrics = MetricsEndpoint(where, self.hostname, self.status)
+            if os.environ.get(TRACES_VARIABLE, "").strip() not in {"", "0"}:
+                export_spans(self.hostname)
             self.liveness.heartbeat.start()
             self.readiness.check_at_start()
         except KVStoreError as error:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from kvworker import tracing
 from kvworker.errors import KVStoreError
 from kvworker.messaging.observer import Event, MaintenanceReport, MessageReport, Observer, OperationEnd
 from kvworker.messaging.outcomes import outcome_of_error, outcome_of_success
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kvworker.messaging.wire import Request
     from kvworker.model import OperationResult
     from kvworker.tools import Tool
+    from kvworker.tracing.spans import RunningSpan
 
 
 @contextmanager
@@ -45,25 +47,39 @@ def reporting_maintenance(observer: Observer, task: str) -> Iterator[Maintenance
 
 
 class TaskReporter:
-    """Reports what one message's task has done.
+    """Reports what one message's task has done, and keeps its span, if there is one, current within a context.
 
     Args:
         task_request: Celery's request of the task.
         observer: Whom to tell.
         clock: The clock of deadlines.
+        messaging_system: The broker's name in traces.
 
     Attributes:
         is_redelivered: Whether the message was delivered before.
     """
 
-    __slots__ = ("_began", "_clock", "_observer", "_request", "is_redelivered")
+    __slots__ = ("_began", "_clock", "_ended", "_messaging_system", "_observer", "_request", "_span", "is_redelivered")
 
-    def __init__(self, task_request: Any, observer: Observer, clock: ServerClock) -> None:
+    def __init__(self, task_request: Any, observer: Observer, clock: ServerClock, messaging_system: str) -> None:
         self._request = task_request
         self._observer = observer
         self._clock = clock
+        self._messaging_system = messaging_system
+        self._span: RunningSpan | None = None
+        self._ended: MessageReport | None = None
         self._began = time.monotonic()
         self.is_redelivered = bool((task_request.delivery_info or {}).get("redelivered"))
+
+    def __enter__(self) -> Self:
+        if tracing.active is not None:
+            self._span = tracing.active.begin_process(self._messaging_system, self._request)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._span is not None:
+            self._span.leave()
+            _end_span(self._span, self._ended or MessageReport(()))
 
     def succeeded(self, request: Request, result: OperationResult) -> None:
         """Report the operation of the message, which has a result."""
@@ -82,7 +98,9 @@ class TaskReporter:
 
     def _report(self, operations: Sequence[OperationEnd], coalesced: int = 0) -> None:
         seconds = time.monotonic() - self._began
-        report = MessageReport(operations, seconds, self._waited_before(seconds), self.is_redelivered, coalesced)
+        report = self._ended = MessageReport(
+            operations, seconds, self._waited_before(seconds), self.is_redelivered, coalesced
+        )
         if is_logging():
             log_operations(report)
         if self.is_redelivered:
@@ -95,6 +113,16 @@ class TaskReporter:
             return None
         self._clock.keep()
         return waited_seconds(header, self._clock.now() - seconds)
+
+
+def _end_span(span: RunningSpan, report: MessageReport) -> None:
+    if report.coalesced or not report.operations:
+        span.end(applied_calls=len(report.operations))
+        return
+    (operation,) = report.operations
+    namespace = operation.request.arguments.get("namespace", "") if operation.request else ""
+    outcome, reason = operation.outcome
+    span.end(operation.error, tool=operation.tool.name, namespace=namespace, outcome=outcome, reason=reason)
 
 
 def _success(task_id: str, request: Request, result: OperationResult) -> OperationEnd:

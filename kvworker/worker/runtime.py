@@ -33,6 +33,7 @@ from kvworker.messaging.wire import REDELIVERY_COUNTS, Request, decode_many, dec
 from kvworker.model import OperationResult
 from kvworker.retries import BACKOFF
 from kvworker.settings import Settings
+from kvworker.settings.urls import messaging_system
 from kvworker.tools import STEP_TOOLS, Tool
 from kvworker.tools.policy import Policy
 from kvworker.wording import counted
@@ -64,6 +65,7 @@ class Runtime:
         self._policy = Policy(settings.policies)
         self._signer = MessageSigner(settings.policies)
         self._clock = ServerClock(app.backend.server_time)
+        self._messaging_system = messaging_system(settings.queue.broker_url)
         self._longest_generated_seconds = settings.generated_id_retention_seconds / 2
 
     def run_operation(
@@ -88,18 +90,19 @@ class Runtime:
                 f"{tool.name} does not run inside another task, as in a map, a starmap or chunks: make a group of"
                 " signatures, or call kv_batch"
             )
-        reporter, request = self._reporter(task_request), None
-        try:
-            request = self._admitted(tool, parents, payload, task_request.id)
-            result = self._run(task_request.id, request, redelivered=reporter.is_redelivered)
-        except Exception as error:
-            reporter.failed(tool, request, error)
-            raise
-        reporter.succeeded(request, result)
+        request = None
+        with self._reporter(task_request) as reporter:
+            try:
+                request = self._admitted(tool, parents, payload, task_request.id)
+                result = self._run(task_request.id, request, redelivered=reporter.is_redelivered)
+            except Exception as error:
+                reporter.failed(tool, request, error)
+                raise
+            reporter.succeeded(request, result)
         return encode_result(result)
 
     def _reporter(self, task_request: Any) -> TaskReporter:
-        return TaskReporter(task_request, self.observer, self._clock)
+        return TaskReporter(task_request, self.observer, self._clock, self._messaging_system)
 
     def _run(self, task_id: str, request: Request, *, redelivered: bool) -> OperationResult:
         tool = request.tool
@@ -136,9 +139,15 @@ class Runtime:
         Returns:
             A dict whose ``results`` holds results by the calls' task ids.
         """
-        reporter = self._reporter(task_request)
-        calls = decode_many(payload)
-        requests = {} if reporter.is_redelivered else self._coalesced_requests(calls)
+        with self._reporter(task_request) as reporter:
+            calls = decode_many(payload)
+            requests = {} if reporter.is_redelivered else self._coalesced_requests(calls)
+            results = self._applied(requests)
+            reporter.applied_many(len(calls), requests, results)
+        return {"results": {task_id: encode_result(result) for task_id, result in results.items()}}
+
+    def _applied(self, requests: Mapping[str, Request]) -> dict[str, OperationResult]:
+        """Apply requests as far as one call of each adapter can, and return the results by task ids."""
         results: dict[str, OperationResult] = {}
         for adapter, task_ids in self._by_adapter(requests).items():
             try:
@@ -150,8 +159,7 @@ class Runtime:
             else:
                 done = zip(task_ids, applied, strict=True)
                 results |= {task_id: result for task_id, result in done if result is not None}
-        reporter.applied_many(len(calls), requests, results)
-        return {"results": {task_id: encode_result(result) for task_id, result in results.items()}}
+        return results
 
     def _note_failure(self) -> None:
         """Count a failure of the database, and have the adapters checked."""

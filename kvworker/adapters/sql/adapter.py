@@ -113,11 +113,11 @@ class SqlAdapter(StepAdapter):
     def _apply_together(self, writes: Sequence[Write]) -> list[Record | GetResult | None]:
         work = partial(self._dialect.apply_many, writes=writes, limits=self._limits)
         try:
-            return self._executor.run(work)
+            return self._executor.run(work, operation="apply_many")
         except NamespaceMissingError:
             for namespace in sorted({write.namespace for write in writes if write.action != "get"}):
                 self._writer.found_namespace(namespace)
-            return self._executor.run(work)
+            return self._executor.run(work, operation="apply_many")
 
     def clear(self, namespace: str, *, operation_id: str | None = None) -> ClearResult:
         record = self._writer.apply(make_write("clear", namespace, operation_id))

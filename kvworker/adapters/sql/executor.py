@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy.exc import DBAPIError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
+from kvworker import tracing
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
 from kvworker.adapters.sql.schema import SCHEMA_VERSION, works_with
@@ -41,12 +42,13 @@ class Executor:
         self._migrate_on_start = migrate_on_start
         self._check_schema_at = 0.0
 
-    def run(self, work: Callable[[Any], _Result], operation_id: str = "") -> _Result:
+    def run(self, work: Callable[[Any], _Result], operation_id: str = "", operation: str = "query") -> _Result:
         """Return the result of ``work`` for a connection in autocommit mode.
 
         Args:
             work: Called with the driver's connection, possibly several times.
             operation_id: The operation id that a ``StoreUnavailableError`` carries.
+            operation: What the work does, for traces.
 
         Raises:
             StoreUnavailableError: the database is unavailable.
@@ -60,7 +62,10 @@ class Executor:
                 self._check_schema()
             return self.engine.use(work)
 
-        return self._run_with_retries(attempt, operation_id)
+        if tracing.active is None:
+            return self._run_with_retries(attempt, operation_id)
+        with tracing.active.query(self.dialect.name, operation):
+            return self._run_with_retries(attempt, operation_id)
 
     def inspect(self, work: Callable[[Any], _Result]) -> _Result:
         """Return the result of ``work`` as ``run`` does, without migrating the database on first use."""

@@ -16,7 +16,7 @@ from kvworker.model import MAX_READ_BYTES, GetResult, decode_value
 def read_entry(executor: Executor, namespace: str, key: str) -> GetResult:
     """Read an entry. A miss, or an expired entry, gives ``found=False``."""
     params = {"namespace": namespace, "key": key}
-    row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "get_entry", params))
+    row = executor.run(lambda connection: executor.dialect.fetch_one(connection, "get_entry", params), operation="get")
     return entry_result(namespace, key, row)
 
 
@@ -30,7 +30,7 @@ def read_steps(executor: Executor, write: Write) -> tuple[GetResult, ...]:
     def _read(connection: Any) -> tuple[list[Any], float]:
         return executor.dialect.read_entries(connection, write.namespace, write.keys)
 
-    rows, now = executor.run(_read)
+    rows, now = executor.run(_read, operation="get")
     sizes = {row[0]: row[3] for row in rows}
     if sum(sizes.get(step.key, 0) for step in write.steps) > MAX_READ_BYTES:
         raise ReadTooLargeError(MAX_READ_BYTES)

@@ -81,7 +81,7 @@ class Writer:
         def _read(connection: Any) -> Record | None:
             return self._dialect.find_record(connection, namespace, operation_id)
 
-        return self._executor.run(_read)
+        return self._executor.run(_read, operation="find_record")
 
     def ensure_global_ledger(self) -> None:
         """Start global accounting, once in this process, if there is a global quota."""
@@ -95,8 +95,9 @@ class Writer:
         A namespace whose operation records are at their limit records no refusals.
         """
         params = {**common_params(write, self._limits), "result": refusals}
+        record_refusal = partial(self._dialect.record_refusal, params=params)
         try:
-            while refusals and not self._executor.run(partial(self._dialect.record_refusal, params=params)):
+            while refusals and not self._executor.run(record_refusal, operation="record_refusal"):
                 record = self.find_record(write.namespace, write.operation_id)
                 if record is not None:
                     return record
@@ -107,7 +108,8 @@ class Writer:
 
     def _withdraw_refusals(self, write: Write) -> str:
         params = common_params(write, self._limits)
-        return self._executor.run(partial(self._dialect.withdraw_refusals, params=params))
+        work = partial(self._dialect.withdraw_refusals, params=params)
+        return self._executor.run(work, operation="withdraw_refusals")
 
     def _apply_with_purge(self, write: Write) -> Record:
         """Apply a write. If a quota refuses it, purge what has expired and try again before giving up."""
@@ -135,11 +137,11 @@ class Writer:
         params = {"namespace": namespace, "namespace_limit": self._limits.namespaces}
         work = partial(self._dialect.found_namespace, params=params)
         try:
-            self._executor.run(work)
+            self._executor.run(work, operation="found_namespace")
         except QuotaRefusedError:
             maintenance.make_room(self._executor, namespace, "namespaces")
             try:
-                self._executor.run(work)
+                self._executor.run(work, operation="found_namespace")
             except QuotaRefusedError:
                 count = maintenance.count_namespaces(self._executor)
                 raise LimitExceededError("namespaces", None, self._limits.namespaces, count) from None
@@ -147,7 +149,8 @@ class Writer:
     def _apply_once(self, write: Write) -> Record:
         operation_id = write.operation_id
         try:
-            return self._executor.run(partial(self._dialect.write, write=write, limits=self._limits), operation_id)
+            work = partial(self._dialect.write, write=write, limits=self._limits)
+            return self._executor.run(work, operation_id, write.action)
         except DuplicateOperationError:
             return self._record_of_winner(
                 write,

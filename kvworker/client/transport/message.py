@@ -21,6 +21,7 @@ from celery import Celery
 from redis.exceptions import ResponseError
 
 from kvworker.messaging.wire import WAITING
+from kvworker.tracing import MessageTrace
 
 #: The age at which an unanswered first copy becomes doubtful.
 _DOUBTFUL_SECONDS: Final = 2.0
@@ -33,6 +34,7 @@ class Message:
     Attributes:
         give_up_at: The deadline, by the monotonic clock.
         waiting_header: Tells a worker how long the message may wait; see ``kvworker.messaging.waiting``.
+        trace: Continues the caller's trace in the worker; None without one.
         last_problem: The last failure to send it, for the caller's error.
         copies: The number of copies that the broker may have. More than 1 after an attempt with an unknown outcome, or
             after the message was sent again.
@@ -45,6 +47,7 @@ class Message:
     description: str
     give_up_at: float
     waiting_header: Mapping[str, Any] = field(default_factory=dict)
+    trace: MessageTrace | None = None
     last_problem: str = ""
     copies: int = 0
     delivery_tag: str = ""
@@ -60,6 +63,8 @@ class Message:
         )
         if self.waiting_header:
             task.headers[WAITING] = self.waiting_header
+        if self.trace is not None:
+            task.headers.update(self.trace.headers)
         return task
 
     def body(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import operator
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from celery import Celery
 from tenacity import Retrying, retry_if_result
@@ -30,6 +30,7 @@ from kvworker.retries import BACKOFF
 from kvworker.settings.urls import speaks_redis
 
 logger = logging.getLogger(__name__)
+_UNTRACED: Final = contextlib.nullcontext()
 
 
 class Transport(Protocol):
@@ -170,7 +171,8 @@ class Publisher:
                 connection = self._transport.acquire()
             writing = message.begin_write()
             if writing:
-                self._transport.publish(connection, message)
+                with message.trace or _UNTRACED:
+                    self._transport.publish(connection, message)
         except Exception as error:  # noqa: BLE001 - the caller gets any problem with the error for its timeout
             is_refused = refused_login(error)
             problem = _described(error, already_handled)
