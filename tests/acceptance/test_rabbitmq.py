@@ -19,9 +19,17 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestSetup
 
-from kvworker import InvalidValueTypeError, KeyValueStore, OperationExpiredError, QueueUnavailableError, Settings
+from kvworker import (
+    InvalidValueTypeError,
+    KeyValueStore,
+    OperationExpiredError,
+    OperationTimeoutError,
+    QueueUnavailableError,
+    Settings,
+)
 from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.doctor import run_checks
+from kvworker.ops.overview.queues import BrokerState, QueueState, read_queues
 from tests.acceptance.conftest import POOLS, ROOT, StartWorker, check_workers_of_one_name
 from tests.acceptance.test_hostile_messages import VALUE, check_answers, peak_megabytes, send_with_another_program
 from tests.acceptance.test_overload import LATE_CALLS, LATE_SECONDS
@@ -83,6 +91,16 @@ def test_round_trips(celery_setup: CeleryTestSetup, store: KeyValueStore) -> Non
         store.signature("kv_get", {"namespace": "n", "key": "c"}),
     )
     assert steps.apply_async().get(timeout=20)["value"] == 81
+
+
+def test_the_overview_counts_what_no_worker_has_taken(store: KeyValueStore, settings: Settings) -> None:
+    assert read_queues(settings) == BrokerState(
+        (QueueState("kv", 0, consumers=0), QueueState("kv.maintenance", 0, consumers=0))
+    )
+    with pytest.raises(OperationTimeoutError):
+        store.get("n", "k", timeout=1)
+    # Nothing tells an age, nor what a worker has taken.
+    assert read_queues(settings).queues[0] == QueueState("kv", 1, oldest_seconds=None, consumers=0)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_the_wheel_has_every_file_and_nothing_else(wheel: Path) -> None:
     }
     assert shipped == files | {"beat_schedule.py", "kvworker_health.py"}
     assert {"kvworker/py.typed", "tasks/py.typed"} <= shipped
-    suffixes = {".py", ".pyi", ".sql", ".lua", ".typed", ".json", ".html", ".css", ".js"}
+    suffixes = {".py", ".pyi", ".sql", ".lua", ".typed", ".json", ".html", ".css", ".js", ".svg"}
     assert {Path(name).suffix for name in shipped} <= suffixes
 
 
