@@ -27,6 +27,7 @@ from kvworker.client.transport.redis import RedisTransport
 from kvworker.errors import KVStoreError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.redis_connections import _FRESH_SECONDS
+from kvworker.messaging.waiting import waiting_header
 from kvworker.messaging.wire import encode_request
 from kvworker.model import EncodedValue
 from tests.support.elapsed import finishes_within
@@ -63,7 +64,8 @@ def publisher(app: Celery) -> Iterator[Publisher]:
 
 def message(task_id: str = "id", value: object = 1, seconds: float = 10.0) -> Message:
     payload = encode_request({"namespace": "n", "key": "k", "value": EncodedValue.of(value)}, deadline=1e10)
-    return Message("kvworker.kv_set", task_id, payload, "kv_set(...)", time.monotonic() + seconds)
+    give_up_at, waiting = time.monotonic() + seconds, waiting_header(1e10, seconds)
+    return Message("kvworker.kv_set", task_id, payload, "kv_set(...)", give_up_at, waiting_header=waiting)
 
 
 def is_sent(sent: Message) -> Callable[[], bool]:
