@@ -70,7 +70,11 @@ class FailedAttempts:
         # After 1, 2, 4, 8, … failures, so that a client cannot fill the log.
         if client.failures & (client.failures - 1) == 0:
             logger.warning(
-                "%s: access denied to a client at %s, which has failed %d times", self._server, name, client.failures
+                "%s: access denied to a client at %s, which has failed %d times; %d failures in all",
+                self._server,
+                name,
+                client.failures,
+                self.total,
             )
         delay_seconds = _delay_after(client.failures)
         if delay_seconds == 0:

@@ -57,7 +57,9 @@ def test_a_client_writes_few_lines_and_its_address_is_in_them(time: Time, caplog
     with caplog.at_level(logging.WARNING):
         fail(FailedAttempts("the MCP server", time), "192.0.2.1", 1000)
     assert len(caplog.messages) == 10
-    assert caplog.messages[3] == ("the MCP server: access denied to a client at 192.0.2.1, which has failed 8 times")
+    assert caplog.messages[3] == (
+        "the MCP server: access denied to a client at 192.0.2.1, which has failed 8 times; 8 failures in all"
+    )
 
 
 @pytest.mark.parametrize(
