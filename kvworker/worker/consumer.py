@@ -164,7 +164,11 @@ class RobustConsumer(Consumer):
         return super().ensure_connected(conn)
 
     def _keep_connecting(
-        self, ensure_connection: Callable[..., Any], *arguments: Any, callback: Callable[[], object], **options: Any
+        self,
+        ensure_connection: Callable[..., Any],
+        *arguments: Any,
+        callback: Callable[[], object] = lambda: None,
+        **options: Any,
     ) -> Any:
         def beat() -> None:
             callback()

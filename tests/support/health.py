@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,26 +35,36 @@ def beat_at(file: Path) -> float:
 
 
 class FakeSystemd:
-    """A socket that a service reports to."""
+    """A socket that a service reports to. A thread empties it, since a full one loses reports."""
 
     def __init__(self, path: Path, watchdog_seconds: float | None = None) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
         self._reports: list[str] = []
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
         self.environ = {"NOTIFY_SOCKET": str(path)}
         if watchdog_seconds is not None:
             self.environ["WATCHDOG_USEC"] = str(int(watchdog_seconds * 1e6))
+        self._thread = threading.Thread(target=self._keep_reading)
+        self._thread.start()
 
     def reports(self) -> list[str]:
         """Return every assignment so far, in order."""
-        with contextlib.suppress(BlockingIOError):
+        with self._lock, contextlib.suppress(OSError):
             while True:
                 self._reports += self._socket.recv(65_536).decode().splitlines()
         return self._reports
 
+    def _keep_reading(self) -> None:
+        while not self._closed.wait(0.2):
+            self.reports()
+
     def close(self) -> None:
         """Close the socket."""
+        self._closed.set()
+        self._thread.join()
         self._socket.close()
 
 
