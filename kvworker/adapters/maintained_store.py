@@ -10,6 +10,7 @@ from kvworker.model import (
     DatabaseConnections,
     ExpiryReport,
     LedgerUsage,
+    PoolUse,
     PruneReport,
     RecomputeReport,
     SweepReport,
@@ -132,6 +133,10 @@ class MaintainedStore(ABC):
 
     def database_connections(self) -> DatabaseConnections | None:
         """Count the connections to the database; None if the backend cannot tell, or has none."""
+        return None
+
+    def pool_use(self) -> PoolUse | None:
+        """Count this process's own connections, without opening one; None if there are none, or nobody can tell."""
         return None
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kvworker.adapters import KeyValueStoreAdapter, available_kv_store_adapters, create_kv_store_adapter
 from kvworker.adapters.registry import check_registered
 from kvworker.errors import ConfigurationError
+from kvworker.model import PoolUse
 from kvworker.settings.store import PROVIDER_PREFIX
 from kvworker.wording import did_you_mean
 
@@ -39,6 +40,11 @@ class Adapters:
             if name not in self._made:
                 self._made[name] = create_kv_store_adapter(*self._settings.store.adapter_config(name))
             return self._made[name]
+
+    def pool_use(self) -> dict[str, PoolUse]:
+        """Count this process's connections, by the names of the adapters that have some and can tell."""
+        uses = {name: adapter.pool_use() for name, adapter in self._made.copy().items()}
+        return {name: use for name, use in uses.items() if use is not None}
 
     def close(self) -> None:
         """Release the connections of all adapters."""

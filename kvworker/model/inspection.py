@@ -131,6 +131,21 @@ class TableSize:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolUse:
+    """The connections of one process to its database.
+
+    Attributes:
+        busy: How many run something.
+        idle: How many are open and wait.
+        limit: The most that the pool opens; None without a limit.
+    """
+
+    busy: int
+    idle: int
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConnections:
     """The connections to the store's database, of all programs.
 

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -174,6 +175,9 @@ class QuietWorker(Worker):
 
             ``active`` and ``reserved``: how many tasks run, and how many messages it holds, those that run included.
 
+            ``connections``: the connections of the main process to databases, each adapter's as ``busy``, ``idle`` and
+            ``limit``. Pools of threads use no others; child processes have one or two each, which are not counted.
+
             ``totals``: what it has done since it started; see ``Totals.report``.
         """
         kind = self.pool_cls.__module__.rpartition(".")[-1]
@@ -187,6 +191,7 @@ class QuietWorker(Worker):
             "started_at": self.started_at,
             "active": len(state.active_requests),
             "reserved": len(state.reserved_requests),
+            "connections": {name: asdict(use) for name, use in self.app.runtime.adapters.pool_use().items()},
             "totals": self.totals.report(),
         }
 

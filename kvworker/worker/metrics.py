@@ -53,6 +53,7 @@ class WorkerCollector(Collector):
         """Yield every metric of the worker."""
         status = self._status()
         yield from _state(self._name, status)
+        yield from _connections(status["connections"])
         totals = status["totals"]
         yield _operations(totals["operations"])
         yield _by_tool(
@@ -87,6 +88,25 @@ def _state(name: str, status: Mapping[str, Any]) -> Iterator[Metric]:
         ("reserved_messages", "Messages that the worker holds, those that it runs included.", status["reserved"]),
     ):
         yield GaugeMetricFamily(f"kvworker_worker_{metric}", documentation, float(value))
+
+
+def _connections(by_adapter: Mapping[str, Mapping[str, int | None]]) -> Iterator[Metric]:
+    connections = GaugeMetricFamily(
+        "kvworker_worker_database_connections",
+        "Connections of the worker's main process to the database, by state. Those of child processes are not counted.",
+        labels=("adapter", "state"),
+    )
+    limits = GaugeMetricFamily(
+        "kvworker_worker_database_connection_limit",
+        "The most connections that the main process opens. Absent without a limit.",
+        labels=("adapter",),
+    )
+    for adapter, use in by_adapter.items():
+        for state in ("busy", "idle"):
+            connections.add_metric((adapter, state), use[state] or 0)
+        if use["limit"] is not None:
+            limits.add_metric((adapter,), use["limit"])
+    yield from (connections, limits)
 
 
 def _operations(counted: Sequence[Mapping[str, Any]]) -> Metric:

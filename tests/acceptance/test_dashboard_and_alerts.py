@@ -40,6 +40,12 @@ def kv_config(kv_config: Path) -> Path:
 
 
 @pytest.fixture
+def worker_arguments() -> list[str]:
+    """A pool whose connections to the database are known."""
+    return ["--pool=threads", "--concurrency=2"]
+
+
+@pytest.fixture
 def metrics_port() -> int:
     return free_port()
 

@@ -90,6 +90,13 @@ def test_every_operation_is_counted_once(
     # Increments of one key do not share a transaction.
     assert set(totals["events"]) <= {"coalesced_calls_left_out"}
     assert (status["version"], status["active"], status["problem"]) == (__version__, 0, "")
+    pool_uses = list(status["connections"].values())
+    if "threads" in worker_arguments[0]:
+        (use,) = pool_uses
+        assert (use["busy"], use["limit"]) == (0, 15)
+        assert 1 <= use["idle"] <= 2
+    else:
+        assert pool_uses == []
     assert (status["pool"], status["concurrency"]) == (worker_arguments[0].removeprefix("--pool="), 2)
 
 

@@ -32,6 +32,7 @@ from kvworker.model import (
     LedgerUsage,
     NamespaceList,
     Operation,
+    PoolUse,
     PruneReport,
     QuotaResult,
     RecomputeReport,
@@ -183,6 +184,9 @@ class SqlAdapter(StepAdapter):
 
     def database_connections(self) -> DatabaseConnections | None:
         return self._executor.run(self._dialect.connections)
+
+    def pool_use(self) -> PoolUse | None:
+        return self._executor.engine.pool_use()
 
     def export_entries(self, namespace: str | None = None, *, page_rows: int = 1000) -> Iterator[GetResult]:
         """Yield every live entry of one namespace, or of all, in order of namespace and key.

@@ -7,6 +7,8 @@ import threading
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.pool import QueuePool
 
+from kvworker.model import PoolUse
+
 
 class ConnectionCache:
     """Keeps returned connections checked out, up to the pool's size, and lends the most recent one first.
@@ -47,6 +49,15 @@ class ConnectionCache:
                 self._idle.append(connection)
                 return
         self._return(connection)
+
+    def use(self) -> PoolUse | None:
+        """Count the connections; None if the engine's pool cannot tell."""
+        pool = self._engine.pool
+        if not isinstance(pool, QueuePool):
+            return None
+        idle, lent = len(self._idle), pool.checkedout()
+        limit = None if pool._max_overflow < 0 else pool.size() + pool._max_overflow
+        return PoolUse(max(0, lent - idle), idle + pool.checkedin(), limit)
 
     def release_idle(self) -> None:
         """Return the idle connections to the pool."""

@@ -16,6 +16,7 @@ from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.fork_gate import ForkGate
 from kvworker.errors import StoreUnavailableError
 from kvworker.fork_safety import ForkAware, watch_forks
+from kvworker.model import PoolUse
 
 _Result = TypeVar("_Result")
 
@@ -77,6 +78,11 @@ class ProcessEngine(ForkAware):
             cache = self._cache
             assert cache is not None  # noqa: S101 - only a fork forgets it
             return cache, cache.borrow()
+
+    def pool_use(self) -> PoolUse | None:
+        """Count this process's connections; None if it has made none, or its pool cannot tell."""
+        cache = self._cache
+        return cache.use() if cache else None
 
     def discard_connections(self) -> None:
         """Close the idle connections. If one of them is found broken, most likely all are."""

@@ -33,6 +33,7 @@ def status(totals: Totals, problem: str = "") -> dict[str, Any]:
         "started_at": 1.8e9,
         "active": 1,
         "reserved": 3,
+        "connections": {"postgres": {"busy": 2, "idle": 1, "limit": 10}},
         "totals": totals.report(),
     }
 
@@ -48,6 +49,8 @@ def test_a_new_worker_shows_every_event_as_zero() -> None:
     assert 'kvworker_worker_info{pool="threads",version="1.2.3",worker="w@h"} 1.0' in lines
     assert "kvworker_worker_ready 1.0" in lines
     assert "kvworker_worker_slots 4.0" in lines
+    assert 'kvworker_worker_database_connections{adapter="postgres",state="busy"} 2.0' in lines
+    assert 'kvworker_worker_database_connection_limit{adapter="postgres"} 10.0' in lines
     assert 'kvworker_refused_batch_steps_total{reason="namespace_quota"} 0.0' in lines
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
     assert "kvworker_worker_ready 0.0" in scrape(Totals(), "no database")
