@@ -59,7 +59,7 @@ class Stage:
 
 STAGES = (
     Stage(
-        ("dashboard", "embedded", "metrics", "signing"),
+        ("dashboard", "embedded", "metrics", "otel", "signing"),
         (
             "tests/unit",
             "--ignore=tests/unit/integrations",
