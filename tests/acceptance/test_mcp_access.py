@@ -173,6 +173,8 @@ def test_requests_without_a_valid_token_are_challenged(tmp_path: Path, tokens: T
             ["kv", "kv.admin"],
         )
         assert get(server.url, "/healthz") == (200, {"status": "alive"})
+        # A probe knows an address alone.
+        assert get(server.url, "/healthz", {"Host": "10.1.2.3:8000"}) == (200, {"status": "alive"})
         assert get(server.url, "/readyz") == (503, {"status": "not ready"})
         for path in ("/healthz/", "/HEALTHZ", "/healthz/../mcp", "//healthz", "/mcp?access_token=" + valid, "/other"):
             assert get(server.url, path)[0] == 401, path
