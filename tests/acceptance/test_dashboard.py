@@ -103,7 +103,7 @@ def fill(store: KeyValueStore) -> list[str]:
         store.set(f"team/{number}", "key", {"number": number, "text": "x" * number * 1000})
     name = quote(HOSTILE, safe="")
     entry = f"/entry?namespace={name}&key={name}"
-    return ["/", "/namespaces", f"/namespace?name={name}", entry, f"/namespace/clear?name={name}"]
+    return ["/", "/sign-in", "/namespaces", f"/namespace?name={name}", entry, f"/namespace/clear?name={name}"]
 
 
 def test_every_page_is_accessible_in_each_shape(visit: Visit, store: KeyValueStore) -> None:

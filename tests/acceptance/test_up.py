@@ -187,7 +187,10 @@ def test_a_killed_parent_leaves_nothing_running(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
     # This path is too long for a Unix socket.
     state = tmp_path / ("s" * 60) / ("t" * 60)
-    with running_up(tmp_path, "--config", "base.yaml", "--state", str(state)) as up:
+    options = ("--config", "base.yaml", "--state", str(state), "--no-dashboard")
+    with running_up(tmp_path, *options) as up:
+        assert "dashboard" not in up.text()
+        assert not any(child.net_connections("inet") for child in up.family)
         usage = kvworker_json("namespaces", "any", "--config", str(state / "kvworker.yaml"), cwd=tmp_path)
         assert usage[0]["quota_bytes"] == 77
         up.stop(signal.SIGKILL)

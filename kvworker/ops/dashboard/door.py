@@ -87,7 +87,9 @@ class Door:
             return self._pages.sign_in("This token opens nothing.", status)
         # A new session: one whose id somebody planted before must not become one that is signed in.
         self._viewers.close(request.cookies.get(self._cookie, ""))
-        response, is_secure = answer(), request.url.scheme == "https"
+        response = answer()
+        # The proxy that ends TLS speaks HTTP with us. A browser tells the scheme that it uses itself.
+        is_secure = request.headers.get("origin", "").lower().startswith("https://")
         identity = self._viewers.open(token)
         response.set_cookie(self._cookie, identity, httponly=True, samesite="strict", secure=is_secure)
         return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class History:
                 overview = self._collector.collect()
             except Exception:
                 logger.exception("no overview")
-                overview = Overview(0.0)
+                overview = Overview(time.time())
             self._samples.append(Sample.of(overview))
             self._latest = overview
             self._has_first.set()

@@ -27,6 +27,8 @@ from kvworker.settings import Settings
 
 #: Seconds that open connections have to finish after the server was told to stop.
 _GRACE_SECONDS: Final = 3
+#: A browser keeps up to six. A request on a further connection is answered with status 503.
+_MOST_CONNECTIONS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ async def _serve(app: ASGIApp, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        limit_concurrency=_MOST_CONNECTIONS,
         proxy_headers=False,
     )
     # After a graceful stop, uvicorn raises its signal again, which would kill this process before everything is closed.

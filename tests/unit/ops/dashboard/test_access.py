@@ -196,6 +196,7 @@ def test_a_token_opens_it_with_its_persona(open_dashboard: Open, store: InlineKe
     cookie = opened.history[0].headers["set-cookie"]
     assert all(part in cookie for part in ("HttpOnly", "SameSite=strict", "Path=/"))
     assert reader not in cookie
+    assert "Secure" not in cookie
     assert "team/a" in browser.get("/namespaces").text
     TokenStore(tokens).revoke("ann")
     assert browser.get("/namespaces").status_code == 401
@@ -210,6 +211,15 @@ def test_without_tokens_the_key_opens_it(open_dashboard: Open) -> None:
     opened = open_dashboard()
     assert opened.get("/").status_code == 200
     assert opened.cookies["kvworker_9810"]
+
+
+def test_behind_a_proxy_with_tls_the_cookie_needs_tls_too(open_dashboard: Open, tokens: Path) -> None:
+    full = token(tokens, "ann")
+    browser = open_dashboard(tokens=tokens)
+    headers = {"Origin": ORIGIN.replace("http:", "https:"), "Sec-Fetch-Site": "same-origin"}
+    opened = browser.post("/sign-in", data={"token": full}, headers=headers, follow_redirects=False)
+    assert opened.status_code == 303
+    assert "Secure" in opened.headers["set-cookie"]
 
 
 def test_signing_out_ends_the_session(open_dashboard: Open, tokens: Path) -> None:
