@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "deploy/grafana/kvworker.json"
 RULES = ROOT / "deploy/prometheus/kvworker.rules.yml"
 
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool, of Debian's prometheus, is not installed"
+)
 #: What Prometheus adds to each scraped series.
 TARGET_LABELS = frozenset({"job", "instance"})
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {"histogram": ("_bucket", "_sum", "_count")}
@@ -128,10 +131,21 @@ def test_every_alert_is_explained_in_the_documentation() -> None:
     assert re.findall(r"^\| `(Kvworker\w+)` \|", text, re.MULTILINE) == alerts
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Debian's prometheus, is not installed")
-@pytest.mark.parametrize(
-    "arguments", [["check", "rules", str(RULES)], ["test", "rules", str(ROOT / "tests/support/alert_cases.yml")]]
-)
-def test_promtool_accepts_the_rules_and_their_cases(arguments: list[str]) -> None:
+def promtool(*arguments: str | Path) -> None:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_the_alerts_fire_when_they_should() -> None:
+    promtool("check", "rules", RULES)
+    promtool("test", "rules", ROOT / "tests/support/alert_cases.yml")
+
+
+@needs_promtool
+def test_prometheus_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
+    queries = [expression.replace("$__rate_interval", "5m") for expression in expressions()]
+    rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(queries)]
+    file = tmp_path / "queries.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", file)
