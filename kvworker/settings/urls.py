@@ -90,6 +90,12 @@ def _absolute_socket(rest: str) -> str:
     if not path.strip("/"):
         raise ValueError("it should name the socket's file: redis+socket:///path/to/valkey.sock")
     if not path.startswith("/"):
+        if "@" in path:
+            # Errors of a connection show the path.
+            raise ValueError(
+                "a socket's URL takes user and password as parameters:"
+                " redis+socket:///path/to/valkey.sock?username=USER&password=PASSWORD"
+            )
         path = quote(str(Path.cwd())).rstrip("/") + "/" + path
     if len(unquote(path).encode()) > MAX_SOCKET_PATH_BYTES:
         raise ValueError(

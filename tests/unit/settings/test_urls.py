@@ -100,6 +100,8 @@ def test_rabbitmq_needs_a_redis_for_results(scheme: str) -> None:
         "redis://u:hid den@h/0",
         "redis://[::1/0",
         "redis+socket:///",
+        "redis+socket://user:hidden@/run/v.sock",
+        "redis+socket://:hidden/hidden@run/v.sock",
         "redis+socket:///hidden" + "x" * 120,
         "sentinel://u:hidden@h",
         "redis://u:hidden@h?ssl_cert_reqs=required",
