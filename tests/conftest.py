@@ -18,6 +18,7 @@ LONGEST = (
     "acceptance/test_docs.py",
     "acceptance/test_wheel.py",
     "acceptance/test_readiness.py",
+    "acceptance/test_health.py",
     "acceptance/test_dashboard.py",
     "acceptance/test_hostile_messages.py",
     "acceptance/test_demo.py",
