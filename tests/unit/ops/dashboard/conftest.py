@@ -22,6 +22,7 @@ from kvworker.ops.dashboard.stores import Stores
 from kvworker.ops.dashboard.viewers import Viewers
 from kvworker.ops.overview.collector import Overview, StoreParts
 from kvworker.ops.overview.parts import Part
+from tests.support.servers import free_port
 
 ORIGIN = "http://127.0.0.1:9810"
 
@@ -63,7 +64,10 @@ Open = Callable[..., Browser]
 def mapping(tmp_path: Path) -> dict[str, Any]:
     """The configuration, which a test may change."""
     block = {"url": f"sqlite:///{tmp_path}/kv.sqlite", "migrate_on_start": True}
-    return {"tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": block}}}}
+    return {
+        "tools": {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": block}}},
+        "queue": {"broker_url": f"redis://127.0.0.1:{free_port()}/0"},
+    }
 
 
 @pytest.fixture

@@ -51,6 +51,15 @@ def test_a_request_under_a_name_of_this_machine_is_answered(open_dashboard: Open
     assert open_dashboard().get("/", headers={"Host": host}).status_code == 200
 
 
+def test_a_probe_is_answered_under_any_name_and_learns_nothing_else(open_dashboard: Open) -> None:
+    browser = open_dashboard(signed_in=False)
+    alive = browser.get("/healthz", headers={"Host": "10.0.0.7:9810"})
+    assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
+    # No broker runs.
+    ready = browser.get("/readyz", headers={"Host": "10.0.0.7:9810"})
+    assert (ready.status_code, ready.json()) == (503, {"status": "not ready"})
+
+
 def test_every_answer_tells_browsers_to_trust_nothing_else(open_dashboard: Open) -> None:
     browser = open_dashboard()
     for path in ("/", "/missing", "/static/dashboard.css", "/healthz", "/entry?namespace=n&key=k"):
