@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, memory, overload, store, upkeep
+from benchmarks import facade, memory, observing, overload, store, upkeep
 from benchmarks.rows import Row
 from tests.support.servers import empty_valkey_url, running_postgres, running_valkey
 
@@ -59,6 +59,8 @@ def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
                 yield from facade.run(*urls, facade.Effort(rounds=rounds, calls=60 if quick else 200))
             if only in {None, "overload"}:
                 yield from overload.run(*urls, rounds=rounds, quick=quick)
+            if only in {None, "observing"}:
+                yield from observing.run(*urls, rounds=rounds, quick=quick)
             if only in {None, "memory"}:
                 yield from memory.run(*urls, quick=quick)
 
@@ -91,7 +93,7 @@ def environment() -> dict[str, Any]:
 )
 @click.option(
     "--only",
-    type=click.Choice(["store", "upkeep", "facade", "overload", "memory"]),
+    type=click.Choice(["store", "upkeep", "facade", "overload", "observing", "memory"]),
     help="Measure one part, and write nothing.",
 )
 def main(rounds: int, only: str | None, *, quick: bool) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,7 @@ class QuietWorker(Worker):
     def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:  # noqa: FBT001, FBT002 - Celery's signature
         """Prepare as Celery does. Where the log is JSON, it shows no banner, and its warnings wait for the log."""
         is_json = is_json_wanted(os.environ)
-        with warnings.catch_warnings(record=is_json) as early:
+        with warnings.catch_warnings(record=True) if is_json else nullcontext([]) as early:
             super().on_before_init(quiet=quiet or is_json, **kwargs)
         self._early_warnings = early or []
 
