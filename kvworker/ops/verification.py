@@ -17,7 +17,7 @@ ADVICE: Final[Mapping[str, str]] = {
     "schema": "make what is missing as the migrations do, or restore a backup; the rows were not checked",
     "entry": "set or delete each of these entries; one with an invalid name only SQL can delete, and then run"
     " `kvworker recompute`",
-    "record": "a retry of such an operation may get a wrong answer; delete these rows of kv_operations, and then run"
+    "record": "a retry of such an operation may get a wrong answer; delete these rows of kv_records, and then run"
     " `kvworker recompute`",
     "ledger": _RECOMPUTE,
     "shares": _RECOMPUTE,

@@ -110,11 +110,15 @@ class MaintenanceCases(Cases):
         for namespaces in zip(expired, live, strict=True):
             short_lived.set(namespaces[0], "key", 1, operation_id="once")
             adapter.set(namespaces[1], "key", 1, operation_id="once")
-        # It expires after every record.
-        adapter.set("last", "key", 1, ttl_seconds=SHORT_TTL_SECONDS)
-        wait_for_expiry(adapter, "last", "key")
-        report = adapter.prune_operations(batch_rows=3)
-        assert (report.deleted_rows, report.complete) == (20, True)
+        reports: list[PruneReport] = []
+
+        def pruned() -> bool:
+            reports.append(adapter.prune_operations(batch_rows=3))
+            return sum(report.deleted_rows for report in reports) >= 20
+
+        # A store may keep a record for somewhat longer than its retention.
+        eventually(pruned)
+        assert sum(report.deleted_rows for report in reports) == 20
         assert not any(adapter.was_applied(namespace, "once") for namespace in expired)
         assert all(adapter.set(namespace, "key", 1, operation_id="once").replayed for namespace in live)
 

@@ -61,8 +61,8 @@ def test_two_beats_sweep_recompute_and_prune(
         assert connection.execute(ledger).fetchone() == (12, 1)
         connection.execute("UPDATE kv_ledgers SET used_bytes = 77 WHERE namespace = 'n'")
         wait_until(lambda: connection.execute(ledger).fetchone() == (12, 1), what="the recompute")
-        connection.execute("UPDATE kv_operations SET expires_at = now() - interval '1 second'")
-        count = "SELECT count(*) FROM kv_operations"
+        connection.execute("UPDATE kv_records SET kept = 0")
+        count = "SELECT count(*) FROM kv_records"
         wait_until(lambda: connection.execute(count).fetchone() == (0,), what="the prune")
     log = worker_node.logs()
     assert "ledger was wrong" in log

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from kvworker.adapters.sql.record_ids import record_id
 from tests.chaos.evidence import Evidence, Name
 from tests.chaos.history import UNKNOWNS, Operation, Outcome
 
@@ -54,7 +55,7 @@ def records(evidence: Evidence) -> Iterator[str]:
     """Acknowledged writes have a record, failed writes have none, and no other records exist."""
     asked: set[Name] = set()
     for operation in evidence.operations:
-        name = operation.first.namespace, operation.first.operation_id
+        name = operation.first.namespace, record_id(operation.first.operation_id).hex()
         asked.add(name)
         is_there = name in evidence.snapshot.records
         if operation.success and not is_there:
@@ -62,8 +63,8 @@ def records(evidence: Evidence) -> Iterator[str]:
         if is_there and not operation.success and operation.outcome is not Outcome.UNKNOWN:
             tries = ", ".join(f"{call.outcome} ({call.error})" for call in operation.tries)
             yield f"reported as {operation.outcome}, but it was applied; its tries: {tries}: {operation.first.name}"
-    for namespace, operation_id in sorted(evidence.snapshot.records - asked):
-        yield f"a record of an operation that no caller asked for: {operation_id!r} in {namespace!r}"
+    for namespace, record in sorted(evidence.snapshot.records - asked):
+        yield f"a record of an operation that no caller asked for: {record} in {namespace!r}"
 
 
 def applied_twice(evidence: Evidence) -> Iterator[str]:

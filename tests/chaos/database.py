@@ -12,7 +12,7 @@ from sqlalchemy import NullPool, create_engine, func, select
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
-from kvworker.adapters.sql.schema import entries, ledgers, operations
+from kvworker.adapters.sql.schema import entries, ledgers, records
 from tests.chaos.batch_operations import TWINS
 from tests.chaos.entry_checks import moment_violations
 from tests.chaos.evidence import Entry, Ledger, Moment, Snapshot
@@ -47,13 +47,9 @@ class Database:
                 for row in rows
             }
             # The record of a refusal does not mean that an operation was applied.
-            applied = select(operations.c.namespace, operations.c.operation_id).where(
-                operations.c.fingerprint != "refused"
-            )
-            records = connection.execute(applied.where(operations.c.namespace.startswith(prefix)))
-            return Snapshot(
-                found, _ledgers(connection, prefix), frozenset((namespace, key) for namespace, key in records)
-            )
+            applied = select(records.c.namespace, records.c.id).where(records.c.request.is_not(None))
+            ids = connection.execute(applied.where(records.c.namespace.startswith(prefix)))
+            return Snapshot(found, _ledgers(connection, prefix), frozenset((name, id_.hex()) for name, id_ in ids))
 
     def moment(self, prefix: str) -> Moment:
         """Read the sums of the namespaces with a prefix."""

@@ -36,7 +36,7 @@ def postgres_url(postgres_server: PostgresServer, _shared_database: str) -> str:
 
 def _emptied(server: PostgresServer, database: str) -> str:
     server.execute(
-        "DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_operations; UPDATE kv_totals SET total = 0",
+        "DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_records; UPDATE kv_totals SET total = 0",
         database,
     )
     return server.url(database)

@@ -30,7 +30,7 @@ def test_postgres_behaves_like_a_dict(
 
     class PostgresMachine(StoreMachine):
         def make_adapter(self) -> KeyValueStoreAdapter:
-            postgres_server.execute("TRUNCATE kv_entries, kv_ledgers, kv_operations", database)
+            postgres_server.execute("TRUNCATE kv_entries, kv_ledgers, kv_records", database)
             return create_kv_store_adapter("postgres", {"url": url, "namespace_quota_bytes": QUOTA_BYTES})
 
     # Few examples do for partitions, which change only how rows are named.

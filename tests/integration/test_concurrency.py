@@ -34,7 +34,7 @@ _SNAPSHOT = text(
 )
 _RECORDS = text(
     "SELECT l.namespace, sum(l.entry_count), sum(l.record_count),"
-    " (SELECT count(*) FROM kv_operations o WHERE o.namespace = l.namespace)"
+    " (SELECT count(*) FROM kv_records o WHERE o.namespace = l.namespace)"
     " + (SELECT coalesce(sum(e.reserve), 0) FROM kv_entries e WHERE e.namespace = l.namespace)"
     " FROM kv_ledgers l WHERE l.namespace <> '' GROUP BY l.namespace"
 )

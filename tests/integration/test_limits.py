@@ -68,7 +68,7 @@ def test_a_batch_of_a_large_read_and_an_increment_keeps_a_small_record(
     for _ in range(5):
         batch = adapter.batch("n", [Step("get", "large"), Step("increment", "counter")])
         assert len(getattr(batch.results[0], "value", "")) == 65_534
-    assert query(engine, "SELECT sum(length(result)) FROM kv_operations") < 2000
+    assert query(engine, "SELECT sum(length(result)) FROM kv_records") < 2000
 
 
 def test_a_larger_own_quota_brings_larger_limits(make_adapter: MakeAdapter) -> None:
@@ -87,7 +87,7 @@ def test_a_larger_own_quota_brings_larger_limits(make_adapter: MakeAdapter) -> N
 def test_a_namespace_keeps_as_many_operation_records_as_its_limit(make_adapter: MakeAdapter, engine: Engine) -> None:
     adapter = make_adapter(namespace_record_limit=100)
     fill_records(adapter, 100)
-    assert query(engine, "SELECT count(*) FROM kv_operations") <= 100
+    assert query(engine, "SELECT count(*) FROM kv_records") <= 100
     with pytest.raises(LimitExceededError):
         adapter.delete("n", "missing")
     (usage,) = adapter.usage("n")
@@ -119,7 +119,7 @@ def test_refusals_are_counted_as_records_and_not_recorded_at_the_limit(
     for number in range(20):
         with attempt(f"message {number}"), pytest.raises(VersionConflictError):
             adapter.set("n", "missing", 1, expected_version=5, operation_id=f"operation {number}")
-    assert query(engine, "SELECT count(*) FROM kv_operations") == 10
+    assert query(engine, "SELECT count(*) FROM kv_records") == 10
     assert adapter.usage("n")[0].record_count == 10
     assert adapter.recompute_ledgers().drifts == ()
 

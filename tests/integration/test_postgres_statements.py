@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sql.record_ids import record_id
 from kvworker.testing.apply_many import make_operation
 
 
@@ -102,11 +103,15 @@ def test_a_record_never_holds_the_value_again(
     adapter.increment("n", "c", delta=42, operation_id="counter")
     versions = {key: adapter.get("n", key).version for key in "kc"}
     adapter.delete("n", "k", operation_id="deleted")
-    rows = connection.execute("SELECT operation_id, result, kv_operations::text FROM kv_operations").fetchall()
-    results = {operation_id: result for operation_id, result, _ in rows}
-    assert re.fullmatch(rf"[0-9.]+ v{versions['k']}", results.pop("expiring"))
-    assert results == {"plain": f" v{plain}", "counter": f"42 v{versions['c']}", "deleted": "true"}
-    assert not any("the-value" in row for _, _, row in rows)
+    rows = connection.execute("SELECT id, result, stamp, kv_records::text FROM kv_records").fetchall()
+    results = {id_: (result, stamp) for id_, result, stamp, _ in rows}
+    expiring, version = results[record_id("expiring")]
+    assert re.fullmatch(r"[0-9.]+ v", expiring)
+    assert version == versions["k"]
+    assert results[record_id("plain")] == (None, plain)
+    assert results[record_id("counter")] == ("42 v", versions["c"])
+    assert results[record_id("deleted")][0] == "true"
+    assert not any("the-value" in row for *_, row in rows)
 
 
 def test_the_tables_can_be_distributed_by_namespace(connection: psycopg.Connection[Any]) -> None:
@@ -115,7 +120,7 @@ def test_the_tables_can_be_distributed_by_namespace(connection: psycopg.Connecti
         " JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]"
         " WHERE c.contype = 'p' AND c.conrelid::regclass::text LIKE 'kv\\_%'"
     ).fetchall()
-    assert dict(keys).items() >= dict.fromkeys(("kv_entries", "kv_ledgers", "kv_operations"), "namespace").items()
+    assert dict(keys).items() >= dict.fromkeys(("kv_entries", "kv_ledgers", "kv_records"), "namespace").items()
     nothing = {
         "sequences": "SELECT count(*) FROM pg_class WHERE relkind = 'S'",
         "foreign keys": "SELECT count(*) FROM pg_constraint WHERE contype = 'f'",

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sql.record_ids import record_id
 from kvworker.errors import StoreUnavailableError
 from tests.support.elapsed import finishes_within
 from tests.support.processes import wait_until
@@ -81,9 +82,9 @@ def test_a_promotion_under_load(servers: ReplicatedPostgres, fault: str) -> None
 
 def _check(servers: ReplicatedPostgres, writers: list[Writer]) -> None:
     with servers.standby.connect() as connection:
-        records = {row[0] for row in connection.execute("SELECT operation_id FROM kv_operations").fetchall()}
+        records = {row[0] for row in connection.execute("SELECT id FROM kv_records").fetchall()}
         values: dict[str, str] = dict(connection.execute("SELECT key, value FROM kv_entries").fetchall())
     for writer in writers:
-        assert set(writer.acknowledged) <= records
+        assert {record_id(acknowledged) for acknowledged in writer.acknowledged} <= records
         # The last increment may have been applied without an acknowledgement.
         assert int(values[writer.key]) - len(writer.acknowledged) in {0, 1}

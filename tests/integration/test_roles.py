@@ -22,7 +22,7 @@ from tests.support.documents import ROOT
 from tests.support.servers import PostgresServer
 
 OWNER, WORKER, MONITOR = "kvworker_owner", "kvworker_worker", "kvworker_monitor"
-TABLES = ("kv_entries", "kv_ledgers", "kv_operations")
+TABLES = ("kv_entries", "kv_ledgers", "kv_records")
 GRANTS = [
     *((right, table) for table in TABLES for right in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     ("SELECT", "kv_schema_version"),
@@ -54,7 +54,7 @@ def granted(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def emptied(postgres_server: PostgresServer, granted: str) -> str:
-    postgres_server.execute("DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_operations", granted)
+    postgres_server.execute("DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_records", granted)
     return granted
 
 
@@ -127,7 +127,7 @@ def test_the_monitor_sees_usage_and_no_stored_data(worker_url: str, monitor_url:
             with pytest.raises(ConfigurationError, match="may not do this"):
                 forbidden()
     with connected(monitor_url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute("SELECT fingerprint FROM kv_operations")
+        connection.execute("SELECT result FROM kv_records")
 
 
 @pytest.mark.parametrize("role", [WORKER, MONITOR])

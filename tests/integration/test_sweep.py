@@ -138,7 +138,7 @@ def test_a_sweep_works_with_any_date_style(
 ) -> None:
     add_expired(connection, adapter, FOUND_ROWS + 1)
     connection.execute(
-        "INSERT INTO kv_operations SELECT 'n', i, '', '', now() - interval '1 day' FROM generate_series(1, 5) i"
+        "INSERT INTO kv_operations_0004 SELECT 'n', i, '', '', now() - interval '1 day' FROM generate_series(1, 5) i"
     )
     connection.execute(sql.SQL("ALTER DATABASE {} SET DateStyle = {}").format(database(connection), style))
     with create_kv_store_adapter("postgres", {"url": postgres_url}) as styled:

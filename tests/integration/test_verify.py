@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sql.record_ids import record_id
 from kvworker.adapters.sql.recorded_refusals import attempt
 from kvworker.errors import InvalidValueTypeError, SchemaError
 from kvworker.model import Step, StoreProblem, VerifyReport
@@ -23,7 +24,8 @@ _CONFIG = {"namespace_quota_bytes": 20_000, "global_quota_bytes": 40_000}
 _EMPTY = (
     "DELETE FROM kv_entries",
     "DELETE FROM kv_ledgers",
-    "DELETE FROM kv_operations",
+    "DELETE FROM kv_records",
+    "DELETE FROM kv_operations_0004",
     "DELETE FROM kv_totals",
     "INSERT INTO kv_totals (name, total) VALUES ('namespaces', 0)",
 )
@@ -98,7 +100,7 @@ def verify(adapter: KeyValueStoreAdapter) -> VerifyReport:
 def spoil(engine: Engine, *statements: str, **parameters: Any) -> None:
     with engine.begin() as connection:
         for statement in statements:
-            connection.execute(text(statement), parameters)
+            connection.execute(text(statement), {"first": record_id("first"), **parameters})
 
 
 def test_a_store_with_every_kind_of_record_is_consistent(adapter: KeyValueStoreAdapter) -> None:
@@ -119,7 +121,8 @@ _Found: TypeAlias = list[tuple[str, str | None, str]]
 
 _LEDGER = "UPDATE kv_ledgers SET {} WHERE namespace = 'one' AND slot = 0"
 _ENTRY = "UPDATE kv_entries SET {} WHERE namespace = 'one' AND key = 'text'"
-_RECORD = "UPDATE kv_operations SET {} WHERE namespace = 'one' AND operation_id = 'first'"
+_RECORD = "UPDATE kv_records SET {} WHERE id = :first"
+_FIRST = f"record {record_id('first').hex()}"
 
 #: What a recompute repairs: the damage, the check that finds it, its namespace and a part of the detail.
 LEDGER_DAMAGE: dict[str, tuple[str, _Found]] = {
@@ -140,7 +143,7 @@ LEDGER_DAMAGE: dict[str, tuple[str, _Found]] = {
         [("ledger", "two", "7 bytes for 0, 1 entries for 0"), ("ledger", None, "bytes for")],
     ),
     "lost record": (
-        "DELETE FROM kv_operations WHERE namespace = 'one' AND operation_id = 'first'",
+        "DELETE FROM kv_records WHERE id = :first",
         [("ledger", "one", "operation records for")],
     ),
     "orphan share": (
@@ -164,15 +167,11 @@ ROW_DAMAGE: dict[str, tuple[str, _Found]] = {
     ),
     "reserve": (_ENTRY.format("reserve = 0"), [("entry", "one", "0 operation records in reserve")]),
     "blank key": (_ENTRY.format("key = ' '"), [("entry", "one", "key ' ': key must not be blank")]),
-    "fingerprint": (
-        _RECORD.format("fingerprint = 'no'"),
-        [("record", "one", "operation id 'first': its fingerprint is none")],
-    ),
-    "result": (_RECORD.format("result = 'v'"), [("record", "one", "operation id 'first': its result has no known")]),
-    "batch": (_RECORD.format("result = '[\"v\"]'"), [("record", "one", "operation id 'first': its result has no")]),
+    "result": (_RECORD.format("result = 'x'"), [("record", "one", f"{_FIRST}: its result has no known")]),
+    "batch": (_RECORD.format("result = '[\"v\"]'"), [("record", "one", f"{_FIRST}: its result has no")]),
     "refusals": (
-        _RECORD.format("fingerprint = 'refused', result = '[1]'"),
-        [("record", "one", "operation id 'first': it does not hold refusals")],
+        _RECORD.format("request = NULL, result = '[1]'"),
+        [("record", "one", f"{_FIRST}: it does not hold refusals")],
     ),
 }
 
@@ -219,8 +218,7 @@ def test_a_wrong_row_is_found(adapter: KeyValueStoreAdapter, engine: Engine, dam
 
 
 def test_a_record_that_never_expires_is_found(adapter: KeyValueStoreAdapter, engine: Engine) -> None:
-    never = "9e99" if engine.dialect.name == "sqlite" else "'infinity'"
-    spoil(engine, _RECORD.format(f"expires_at = {never}"))
+    spoil(engine, _RECORD.format("stamp = 9000000000000000000"))
     assert_found(verify(adapter), [("record", "one", "it expires later than any retention allows")])
 
 
@@ -270,7 +268,7 @@ def test_wrong_constraints_and_indexes_are_found(postgres_url: str) -> None:
             "ALTER TABLE kv_totals DROP CONSTRAINT kv_totals_limit",
             "ALTER TABLE kv_totals DROP CONSTRAINT kv_totals_pkey",
             "DROP INDEX kv_entries_expires_at",
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'kv_operations_expires_at'::regclass",
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'kv_records_expiry'::regclass",
         )
         engine.dispose()
         details = {problem.detail for problem in verify(adapter).problems}
@@ -278,7 +276,7 @@ def test_wrong_constraints_and_indexes_are_found(postgres_url: str) -> None:
         "the check kv_totals_limit of kv_totals is missing",
         "the primary key of kv_totals is missing, or is another one",
         "the index kv_entries_expires_at of kv_entries is missing",
-        "the index kv_operations_expires_at of kv_operations is invalid",
+        "the index kv_records_expiry of kv_records is invalid",
     }
 
 

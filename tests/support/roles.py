@@ -21,7 +21,7 @@ class WorkerRole:
         self._owner_url = make_url(database_url)
         self.name = f"kv_worker_{os.getpid()}_{next(_numbers)}"
         self._execute("CREATE ROLE {role} LOGIN")
-        tables = "kv_entries, kv_ledgers, kv_operations, kv_totals"
+        tables = "kv_entries, kv_ledgers, kv_records, kv_operations_0004, kv_totals"
         self._execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {{role}}")
         self._execute("GRANT SELECT ON kv_schema_version TO {role}")
 

@@ -105,7 +105,7 @@ class PostgresServer:
 
     def partition_tables(self, database: str) -> None:
         """Replace the empty tables of a database by tables that are partitioned by namespace."""
-        for table in ("kv_entries", "kv_ledgers", "kv_operations"):
+        for table in ("kv_entries", "kv_ledgers", "kv_records"):
             self.execute(f"ALTER TABLE {table} RENAME TO {table}_whole", database)
             self.execute(
                 f"CREATE TABLE {table} (LIKE {table}_whole INCLUDING ALL) PARTITION BY HASH (namespace)", database

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kvworker.adapters.sql.record_ids import record_id
 from tests.chaos.entry_checks import moment_violations
 from tests.chaos.evidence import Entry, Ledger, Moment, Snapshot
 from tests.chaos.history import Answer, Call, History, Outcome, Step, operations_of, seconds_at
@@ -59,11 +60,15 @@ def read(value: Any, *, kind: str = "read own", **given: Any) -> Call:
     return call(kind, Step("read", "k"), answers=(value,), outcome=READ, **given)
 
 
+def recorded(namespace: str, operation_id: str) -> tuple[str, str]:
+    return namespace, record_id(operation_id).hex()
+
+
 def database_with(calls: list[Call], values: dict[str, Any], *, version: int = 1) -> Snapshot:
     """Make a database with these values, exact ledgers, and a record of each acknowledged call."""
     entries = {("n", key): Entry(json.dumps(value), len(json.dumps(value)), version) for key, value in values.items()}
     used = sum(entry.size_bytes for entry in entries.values())
-    records = {(call.namespace, call.operation_id) for call in calls if call.outcome.is_success}
+    records = {recorded(call.namespace, call.operation_id) for call in calls if call.outcome.is_success}
     return Snapshot(entries, {"n": Ledger(used, len(entries))}, frozenset(records))
 
 
@@ -143,7 +148,7 @@ def test_an_acknowledged_write_without_a_record() -> None:
 @pytest.mark.parametrize("outcome", [REFUSED, EXPIRED, UNSENT])
 def test_a_write_that_was_applied_although_it_was_reported_as_failed(outcome: Outcome) -> None:
     calls = [put("v", outcome=outcome)]
-    snapshot = replace(database_with(calls, {"k": "v"}), records=frozenset({("n", "set-0")}))
+    snapshot = replace(database_with(calls, {"k": "v"}), records=frozenset({recorded("n", "set-0")}))
     problems = violations(calls, snapshot)
     assert f"reported as {outcome}, but it was applied" in problems[0]
     assert "never acknowledged" in problems[1]
@@ -151,14 +156,14 @@ def test_a_write_that_was_applied_although_it_was_reported_as_failed(outcome: Ou
 
 def test_a_refusal_after_an_unknown_try_must_hold_as_well() -> None:
     calls = [put("v", outcome=UNKNOWN), put("v", outcome=REFUSED)]
-    snapshot = replace(database_with(calls, {"k": "v"}), records=frozenset({("n", "set-0")}))
+    snapshot = replace(database_with(calls, {"k": "v"}), records=frozenset({recorded("n", "set-0")}))
     assert "reported as refused, but it was applied" in violations(calls, snapshot)[0]
 
 
 def test_a_record_and_an_entry_that_no_caller_asked_for() -> None:
-    snapshot = replace(database_with([], {"k": 1}), records=frozenset({("n", "injected")}))
+    snapshot = replace(database_with([], {"k": 1}), records=frozenset({recorded("n", "injected")}))
     record, entry = violations([], snapshot)
-    assert "no caller asked for: 'injected'" in record
+    assert f"no caller asked for: {recorded('n', 'injected')[1]}" in record
     assert "an entry that no caller asked for: 'k'" in entry
 
 

@@ -28,7 +28,7 @@ from kvworker.adapters.sql.planning import Entry, Plan, Planner
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError, NamespaceMissingError
 from kvworker.adapters.sql.statements import StatementName
-from kvworker.adapters.sql.write import Limits, Record, Write
+from kvworker.adapters.sql.write import Limits, Record, Write, whole_result
 from kvworker.errors import StoreUnavailableError
 from kvworker.model import MAX_READ_BYTES, DatabaseConnections, GetResult
 from kvworker.settings.adapters import PostgresSettings
@@ -219,7 +219,7 @@ class PostgresDialect(PlanningDialect):
 
     def _record_of(self, connection: DriverConnection, write: Write, limits: Limits, row: Sequence[Any]) -> Record:
         """Return the record from the row of a write's statement, and learn from the rest of the row."""
-        result, now, *charged = row
+        result, stamp, now, *charged = row
         name = (write.namespace, write.steps[0].key)
         if len(charged) > 1:
             grew, *meetings, _ = charged
@@ -228,7 +228,7 @@ class PostgresDialect(PlanningDialect):
         elif charged == [False]:
             # No operation record is left in reserve, so the next write must charge the ledger.
             self._sizes.record_write(*name, kept_size=False)
-        return Record(write.fingerprint, result, now, replayed=False)
+        return Record(write.fingerprint, whole_result(result, stamp), now, replayed=False)
 
     def _split_where_writers_met(
         self, connection: DriverConnection, write: Write, limits: Limits, meetings: Sequence[bool | None]

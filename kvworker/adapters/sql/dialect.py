@@ -9,8 +9,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from sqlalchemy import Engine
 
+from kvworker.adapters.sql.record_ids import record_id
 from kvworker.adapters.sql.statements import StatementName, load_statements
-from kvworker.adapters.sql.write import Limits, Record, Write
+from kvworker.adapters.sql.write import Limits, Record, Write, whole_result
 from kvworker.model import DatabaseConnections, GetResult
 
 
@@ -58,6 +59,11 @@ class Dialect(ABC):
 
     def __init__(self) -> None:
         self.statements = load_statements(self.package)
+
+    def use_schema(self, version: str) -> bool:
+        """Use the statements for a version of the schema; return whether they are others than before."""
+        before, self.statements = self.statements, load_statements(self.package, version)
+        return before is not self.statements
 
     @abstractmethod
     def make_engine(self) -> Engine:
@@ -145,13 +151,16 @@ class Dialect(ABC):
     ) -> tuple[int, int]:
         """Run one batch of a sweep or a purge in its own transaction; return the deleted rows and bytes."""
 
-    def prune_records(self, connection: DriverConnection, params: Mapping[str, Any]) -> tuple[int, int, float | None]:
+    def prune_records(
+        self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]
+    ) -> tuple[int, int, float | None]:
         """Run one batch of a prune.
 
         Returns:
-            The deleted rows, the rows that the batch found, and the instant at which the next batch may begin.
+            The deleted rows, the rows that the batch found, and the place in the index at which the next batch may
+            begin.
         """
-        deleted_rows, found_rows, until = self.fetch_one(connection, "prune_batch", params)
+        deleted_rows, found_rows, until = self.fetch_one(connection, statement, params)
         return deleted_rows, found_rows, until
 
     def connections(self, _connection: DriverConnection) -> DatabaseConnections | None:
@@ -178,7 +187,7 @@ class Dialect(ABC):
     def withdraw_refusals(self, connection: Any, params: Mapping[str, Any]) -> str:
         """Remove an operation's refusals and return them."""
         row = self.fetch_one(connection, "withdraw_refusals", params)
-        return row[0] if row else ""
+        return row[0] or ""
 
     def found_namespace(self, connection: Any, params: Mapping[str, Any]) -> None:
         """Create a namespace's ledger and count the namespace, unless it exists.
@@ -194,6 +203,10 @@ class Dialect(ABC):
 
     def find_record(self, connection: DriverConnection, namespace: str, operation_id: str) -> Record | None:
         """Return the record of an operation id, or None."""
-        params = {"namespace": namespace, "operation_id": operation_id}
-        row = self.fetch_one(connection, "find_record", params)
-        return Record(row[0], row[1], row[2], replayed=True) if row else None
+        names = {"namespace": namespace, "operation_id": operation_id, "id": record_id(operation_id)}
+        rows = self.run(connection, "find_records", names).fetchall()
+        if not rows:
+            return None
+        # There are two only if both hold refusals.
+        result = "".join(whole_result(*row[1:3]) for row in reversed(rows))
+        return Record(rows[0][0], result, rows[0][3], replayed=True)

@@ -60,6 +60,11 @@ class Executor:
             """Run the work, after a check of the schema if the last check is too old."""
             if time.monotonic() >= self._check_schema_at:
                 self._check_schema()
+            try:
+                return self.engine.use(work)
+            except self.dialect.driver_errors as error:
+                if not self._was_migrated(error):
+                    raise
             return self.engine.use(work)
 
         if tracing.active is None:
@@ -137,13 +142,19 @@ class Executor:
         self._check_version()
         self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
 
-    def _check_version(self) -> None:
+    def _was_migrated(self, error: Exception) -> bool:
+        """Return whether an error means that the schema was migrated, so that the same work may succeed now."""
+        return isinstance(self.dialect.translate(error), SchemaError) and self._check_version()
+
+    def _check_version(self) -> bool:
+        """Check the schema's version and use its statements; return whether they are others than before."""
         version, expanded = self._read_version()
         if not works_with(version, expanded):
             raise SchemaError(
                 f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
                 " run `kvworker migrate` with the newest version of the program"
             )
+        return self.dialect.use_schema(version)
 
     def _run_with_retries(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
         # Tenacity comes in only after a failure: a success, which is the hot path, pays nothing for it.

@@ -11,6 +11,7 @@ from kvworker.adapters.sql.dialect import Ledger
 from kvworker.adapters.sql.executor import Executor
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import QuotaRefusedError
+from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Quota, Write
 from kvworker.errors import (
     GlobalQuotaExceededError,
@@ -159,12 +160,15 @@ def _find_expired(
 
 def _prune(executor: Executor, batch_rows: int) -> Iterator[_Batch]:
     """Delete records batch by batch. Each begins where the last one ended, for the same reason as in a sweep."""
-    after, is_last = None, False
-    while not is_last:
-        params = {"batch_rows": batch_rows, "after": after}
-        rows, found_rows, after = executor.run(partial(executor.dialect.prune_records, params=params))
-        is_last = found_rows < batch_rows
-        yield _Batch(rows, 0, is_last)
+    statements: tuple[StatementName, ...] = ("prune_previous_batch", "prune_batch")
+    for statement in statements:
+        after, is_last = None, False
+        while not is_last:
+            params = {"batch_rows": batch_rows, "after": after}
+            work = partial(executor.dialect.prune_records, statement=statement, params=params)
+            rows, found_rows, after = executor.run(work)
+            is_last = found_rows < batch_rows
+            yield _Batch(rows, 0, is_last and statement == statements[-1])
 
 
 def _run_batches(batches: Iterator[_Batch], budget_seconds: float) -> tuple[int, int, int, bool]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from kvworker.adapters.sql.dialect import Dialect, DriverConnection, Ledger
 from kvworker.adapters.sql.operation_records import batch_answer, batch_record
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, Room, UnboundedRoom
+from kvworker.adapters.sql.record_ids import kept_code, record_id
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import (
     AlreadyRecordedError,
@@ -67,7 +68,7 @@ class PlanningDialect(Dialect):
             rows, live, freed_bytes, reserve = self._delete_all(connection, write.namespace)
             result = f"{live} {freed_bytes}"
             grown = {"grown_bytes": -freed_bytes, "grown_entries": -rows, "grown_records": 1 - reserve}
-            params |= {"result": result, **grown}
+            params |= {**_result_params(write, result), **grown}
             self.store_plan(connection, params, Plan({}, {}))
         return Record(write.fingerprint, result, 0.0, replayed=False)
 
@@ -109,7 +110,7 @@ class PlanningDialect(Dialect):
     def _store(self, connection: Any, write: Write, limits: Limits, plan: Plan, record: str) -> None:
         params = {
             **common_params(write, limits),
-            "result": record,
+            **_result_params(write, record),
             "grown_bytes": plan.grown_bytes,
             "grown_entries": plan.grown_entries,
             "grown_records": plan.grown_records,
@@ -150,7 +151,7 @@ class PlanningDialect(Dialect):
     def set_quota(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Set or remove a namespace's own quota, or return the record of the same operation."""
         quota = {"quota_bytes": write.quota_bytes, "limit_factor": limits.factor(write.quota_bytes)}
-        params = {**common_params(write, limits), **quota, "result": ""}
+        params = {**common_params(write, limits), **quota, **_result_params(write, "")}
         with self.transaction(connection):
             recorded = self.find_record(connection, write.namespace, write.operation_id)
             if recorded is not None:
@@ -173,7 +174,19 @@ def common_params(write: Write, limits: Limits) -> dict[str, Any]:
         "entry_limit": limits.entries,
         "record_limit": limits.records,
         "retention_seconds": limits.retention_of(write),
+        # Numbers go as text: psycopg would send integers of different sizes as different types, and prepare for each.
+        "id": record_id(write.operation_id),
+        "request": str(write.request_digest),
+        "kept": str(kept_code(limits.retention_of(write))),
     }
+
+
+def _result_params(write: Write, result: str) -> dict[str, Any]:
+    """Return the result of a write, also without the version that the write made, which the stamp tells."""
+    text, mark, version = result.rpartition("v")
+    if write.action not in {"set", "increment"} or not mark:
+        return {"result": result, "compact_result": result, "stamp": None}
+    return {"result": result, "compact_result": text + mark, "stamp": version}
 
 
 def _record_and_answer(write: Write, plan: Plan) -> tuple[str, str]:

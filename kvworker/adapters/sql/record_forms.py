@@ -11,7 +11,8 @@ from kvworker.adapters.sql.recorded_refusals import REFUSED
 from kvworker.errors import rebuild_error
 from kvworker.settings.adapters import MAX_RETENTION_SECONDS
 
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
+#: A fingerprint, or the digest of a request.
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}|-?[0-9]{1,10}")
 _NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?"
 #: A written entry with its counter's value, expiry and version, each where there is one; the two numbers of a clear.
 _WRITTEN: Final = re.compile(rf"(?:{_NUMBER})?(?: ?{_NUMBER})? ?(?:v[0-9]+)?")

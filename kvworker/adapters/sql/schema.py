@@ -17,7 +17,10 @@ from sqlalchemy import (
     Column,
     Double,
     Index,
+    Integer,
+    LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -110,14 +113,35 @@ ledgers = Table(
     sqlite_with_rowid=False,
 )
 
-operations = Table(
-    "kv_operations",
+#: Operation records. The columns are ordered by their alignment; each dialect's records.sql describes them.
+records = Table(
+    "kv_records",
+    metadata,
+    Column("stamp", BigInteger, nullable=False),
+    Column("request", Integer),
+    Column("kept", SmallInteger, nullable=False),
+    Column("id", LargeBinary, nullable=False),
+    Column("namespace", NAME, nullable=False),
+    Column("result", Text),
+    PrimaryKeyConstraint("namespace", "id"),
+    sqlite_with_rowid=False,
+)
+Index(
+    "kv_records_expiry",
+    text("(((stamp + 999999) / 1000000 + CASE WHEN kept < 0 THEN kept * -14400 ELSE kept END) >> 6)"),
+    _table=records,
+)
+
+#: Records from before schema 0005, which are read until they expire. The next release drops it.
+previous_records = Table(
+    "kv_operations_0004",
     metadata,
     Column("namespace", NAME, primary_key=True),
     Column("operation_id", NAME, primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("result", Text, nullable=False),
     Column("expires_at", INSTANT, nullable=False),
+    PrimaryKeyConstraint(name="kv_operations_pkey"),
     Index("kv_operations_expires_at", "expires_at"),
     sqlite_with_rowid=False,
 )
@@ -136,7 +160,8 @@ totals = Table(
 _PARAMETERS: Mapping[Table, tuple[str, ...]] = {
     entries: ("fillfactor = 85", "autovacuum_vacuum_scale_factor = 0.05"),
     ledgers: ("fillfactor = 50", "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000"),
-    operations: ("autovacuum_vacuum_scale_factor = 0.02",),
+    records: ("autovacuum_vacuum_scale_factor = 0.02",),
+    previous_records: ("autovacuum_vacuum_scale_factor = 0.02",),
     totals: ("autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",),
 }
 # SQLAlchemy 2.0 has no postgresql_with for tables, and does not annotate DDL.

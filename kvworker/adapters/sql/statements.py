@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+from kvworker.adapters.sql.schema import PREVIOUS_VERSION, SCHEMA_VERSION
 
 _PART = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
@@ -35,7 +37,7 @@ StatementName: TypeAlias = Literal[
     "delete_entry",
     "export_page",
     "find_expired",
-    "find_record",
+    "find_records",
     "found_namespace",
     "get_entry",
     "has_changed",
@@ -47,6 +49,7 @@ StatementName: TypeAlias = Literal[
     "lock_namespaces",
     "next_namespace",
     "prune_batch",
+    "prune_previous_batch",
     "purge_batch",
     "rank_usage",
     "record_refusal",
@@ -62,6 +65,7 @@ StatementName: TypeAlias = Literal[
     "verify_global_ledger",
     "verify_ledgers",
     "verify_records",
+    "verify_previous_records",
     "withdraw_refusals",
     # Only PostgreSQL
     "begin",
@@ -92,18 +96,29 @@ StatementName: TypeAlias = Literal[
     "read_entry",
     "record_operation",
     "store_entry",
+    "withdraw_previous_refusals",
 ]
 
 
+#: The file with the statements about operation records, by the version of the schema.
+_RECORDS: Final = {PREVIOUS_VERSION: f"records_{PREVIOUS_VERSION}.sql", SCHEMA_VERSION: "records.sql"}
+
+
 @cache
-def load_statements(package: str) -> Mapping[str, str]:
+def load_statements(package: str, version: str = SCHEMA_VERSION) -> Mapping[str, str]:
     """Read the statements of a dialect's package by name, with fragments included, comments and indentation removed.
+
+    Args:
+        package: The dialect's package.
+        version: The version of the schema, which decides what the statements do with operation records.
 
     Raises:
         KeyError: a statement includes a fragment that does not exist.
     """
     sources = {"name": dict[str, str](), "fragment": dict[str, str]()}
     for file in (files(package) / "sql").iterdir():
+        if file.name.startswith("records") and file.name != _RECORDS[version]:
+            continue
         _, *parts = _PART.split(file.read_text(encoding="utf-8"))
         for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             sources[kind][name] = body.strip("\n")

@@ -17,6 +17,7 @@ from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.record_forms import record_fault
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.statements import StatementName
+from kvworker.adapters.sql.write import whole_result
 from kvworker.errors import InvalidKeyError
 from kvworker.model import StoreProblem, VerifyReport, check_key, check_namespace, is_canonical, shown_name
 
@@ -60,9 +61,11 @@ class _EntryRow(NamedTuple):
 
 class _RecordRow(NamedTuple):
     namespace: str
-    operation_id: str
+    #: The digest of it in its place, as bytes, in a record since schema 0005.
+    operation_id: str | bytes
     fingerprint: str
-    result: str
+    result: str | None
+    stamp: int
     expires_at: float
 
 
@@ -109,6 +112,7 @@ class Verification:
             self._pages("verify_ledgers", _LedgerRow),
             self._pages("verify_entries", _EntryRow),
             self._pages("verify_records", _RecordRow),
+            self._pages("verify_previous_records", _RecordRow),
             key=itemgetter(0),
         )
         for namespace, group in groupby(rows, key=itemgetter(0)):
@@ -155,9 +159,12 @@ class Verification:
 
     def _check_record(self, row: _RecordRow) -> None:
         self._checked_records += 1
-        fault = record_fault(row.fingerprint, row.result, row.expires_at - self._now)
+        is_digest = isinstance(row.operation_id, bytes)
+        # Damaged text of SQLite arrives as bytes.
+        result = whole_result(row.result, row.stamp) if is_digest and not isinstance(row.result, bytes) else row.result
+        fault = record_fault(row.fingerprint, result, row.expires_at - self._now)
         if fault:
-            self._report("record", row.namespace, f"operation id {shown_name(row.operation_id)}: {fault}")
+            self._report("record", row.namespace, f"{_record_name(row.operation_id)}: {fault}")
 
     def _check_ledger(self, ledger: _LedgerRow, sums: _Sums) -> None:
         recorded = _Sums(ledger.used_bytes or 0, ledger.entry_count or 0, ledger.record_count or 0)
@@ -209,6 +216,12 @@ class Verification:
         self._problem_count += 1
         if len(self._problems) < _MAX_PROBLEMS:
             self._problems.append(StoreProblem(check, None if namespace == GLOBAL_LEDGER else namespace, detail))
+
+
+def _record_name(operation_id: str | bytes) -> str:
+    if isinstance(operation_id, bytes):
+        return f"record {operation_id.hex()}"
+    return f"operation id {shown_name(operation_id)}"
 
 
 def _entry_faults(row: _EntryRow) -> Iterator[str]:

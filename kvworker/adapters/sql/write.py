@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from kvworker.adapters.sql.record_ids import request_digest
 from kvworker.model import GeneratedOperationId, Step, check_namespace, check_operation_id, new_operation_id
 
 #: The plain actions' names in fingerprints. Records keep fingerprints, so these must never change.
@@ -46,6 +47,11 @@ class Write:
         return self.action in {"set", "delete", "increment"} and not self.steps[0].is_conditional
 
     @property
+    def request_digest(self) -> int:
+        """The digest of the operation id and the request that a record keeps."""
+        return request_digest(self.operation_id, self.fingerprint)
+
+    @property
     def keys(self) -> list[str]:
         """The keys of the steps, sorted and without duplicates."""
         return sorted({step.key for step in self.steps})
@@ -83,12 +89,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The record of a write; ``now`` is the database's clock in seconds since 1970."""
+    """The record of a write; ``now`` is the database's clock in seconds since 1970.
+
+    ``fingerprint`` is that of the write, or the text of its ``request_digest``.
+    """
 
     fingerprint: str
     result: str
     now: float
     replayed: bool
+
+
+def whole_result(result: str | None, stamp: int) -> str:
+    """Return a record's result with the version that the stamp tells, if it is one of a version."""
+    compact = "v" if result is None else result
+    return f"{compact}{stamp}" if compact.endswith("v") else compact
 
 
 def make_write(action: str, namespace: str, operation_id: str | None, **fields: Any) -> Write:

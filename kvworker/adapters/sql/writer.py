@@ -71,7 +71,7 @@ class Writer:
                 raise refused
             check_attempt()
             refusals += self._withdraw_refusals(write)
-        if record.fingerprint != write.fingerprint:
+        if record.fingerprint not in {write.fingerprint, str(write.request_digest)}:
             raise IdempotencyConflictError(write.namespace, write.operation_id)
         return record
 

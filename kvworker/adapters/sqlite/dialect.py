@@ -155,10 +155,11 @@ class SqliteDialect(PlanningDialect):
 
     def withdraw_refusals(self, connection: Any, params: Mapping[str, Any]) -> str:
         with self.transaction(connection):
-            row = self.fetch_one(connection, "withdraw_refusals", params)
-            if row is not None:
-                self.run(connection, "credit_ledger", {**params, "freed_bytes": 0, "freed_rows": 0, "freed_records": 1})
-        return row[0] if row else ""
+            rows = self.run(connection, "withdraw_previous_refusals", params).fetchall()
+            rows += self.run(connection, "withdraw_refusals", params).fetchall()
+            credit = {"freed_bytes": 0, "freed_rows": 0, "freed_records": len(rows)}
+            self.run(connection, "credit_ledger", {**params, **credit})
+        return "".join(row[0] for row in rows)
 
     def found_namespace(self, connection: Any, params: Mapping[str, Any]) -> None:
         with self.transaction(connection):
@@ -212,10 +213,12 @@ class SqliteDialect(PlanningDialect):
             credit = {"freed_bytes": sum(sizes), "freed_rows": len(entries), "freed_records": sum(reserves)}
             self.run(connection, "credit_ledger", {"namespace": namespace, **credit})
 
-    def prune_records(self, connection: Any, params: Mapping[str, Any]) -> tuple[int, int, None]:
+    def prune_records(
+        self, connection: Any, statement: StatementName, params: Mapping[str, Any]
+    ) -> tuple[int, int, None]:
         """Run one batch of a prune. A deleted row leaves nothing in the index, so the next batch may begin anywhere."""
         with self.transaction(connection):
-            pruned = Counter(namespace for (namespace,) in self.run(connection, "prune_batch", params).fetchall())
+            pruned = Counter(namespace for (namespace,) in self.run(connection, statement, params).fetchall())
             for namespace, records in pruned.items():
                 credit = {"freed_bytes": 0, "freed_rows": 0, "freed_records": records}
                 self.run(connection, "credit_ledger", {"namespace": namespace, **credit})

@@ -38,7 +38,9 @@ WITH stored AS (
 ), removed AS (
     DELETE FROM kv_entries WHERE namespace = %(namespace)s::text AND key = ANY (%(removed_keys)s::text[])
 ), change AS (
-    SELECT %(result)s::text AS result, %(grown_bytes)s::text::bigint AS bytes,
+    SELECT %(compact_result)s::text AS result,
+        coalesce(%(stamp)s::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AS stamp,
+        %(grown_bytes)s::text::bigint AS bytes,
         %(grown_entries)s::text::bigint AS entries, %(grown_records)s::text::bigint AS records
 )
 -- include: settle_globally

@@ -13,7 +13,5 @@ LIMIT %(page_rows)s::bigint
 -- name: has_changed
 -- Read whether a recorded operation changed an entry of a namespace. The record of one that found none is '' (touch,
 -- persist), 'false' (delete) or '0 0' (clear), and that of a quota is ''.
-SELECT EXISTS (
-    SELECT 1 FROM kv_operations
-    WHERE namespace = %(namespace)s AND fingerprint <> 'refused' AND result NOT IN ('', 'false', '0 0')
-)
+SELECT
+-- include: has_changing_record

@@ -151,7 +151,8 @@ WHERE namespace = %(namespace)s AND slot = 0
 -- Sum up the entries and operation records of a namespace. It stops counting records at ``most_records``.
 SELECT coalesce(sum(size_bytes), 0)::bigint, count(*), coalesce(sum(reserve), 0)::bigint + (
     SELECT count(*) FROM (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s LIMIT %(most_records)s::bigint
+-- include: records_of_namespace
+        LIMIT %(most_records)s::bigint
     ) o
 )
 FROM kv_entries WHERE namespace = %(namespace)s

@@ -51,18 +51,8 @@ WITH held AS (
     RETURNING namespace, size_bytes, reserve
 -- include: credit_ledgers
 
--- name: prune_batch
--- Delete operation records past their retention that expired at an instant or later. Credits their
--- ledgers. Returns how many it deleted and found, and the latest expiry.
-WITH held AS (
-    SELECT tableoid, ctid, expires_at FROM kv_operations
-    WHERE expires_at >= coalesce(to_timestamp(%(after)s::float8), '-infinity') AND expires_at <= (SELECT clock_timestamp())
-    ORDER BY expires_at LIMIT %(batch_rows)s::bigint FOR UPDATE SKIP LOCKED
-), doomed AS (
-    DELETE FROM kv_operations
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM held)) AND ((tableoid, ctid) IN (SELECT tableoid, ctid FROM held)) IS TRUE
-        AND expires_at <= clock_timestamp()
-    RETURNING namespace
+-- fragment: credit_pruned
+-- Credit pruned records to their ledgers.
 ), freed AS (
     SELECT namespace, count(*) AS freed_records FROM doomed GROUP BY namespace
 ), locked AS (
@@ -73,4 +63,4 @@ WITH held AS (
     FROM freed f JOIN locked USING (namespace)
     WHERE l.namespace = f.namespace AND l.slot = 0
 )
-SELECT (SELECT count(*) FROM doomed), count(*), extract(epoch FROM max(expires_at))::float8 FROM held
+SELECT (SELECT count(*) FROM doomed), count(*), max(place)::float8 FROM held

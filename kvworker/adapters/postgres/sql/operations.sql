@@ -1,6 +1,6 @@
 -- One statement for each plain operation. A write is a chain of CTEs that each read from the one before. That fixes the
 -- order of locks: entry, operation record, namespace ledger, global ledger (namespace ''). ``change`` says what the
--- write did: the operation's result, and by how many bytes, entries and operation records the namespace grew. If the
+-- write did: the operation's result (without its version, which is the stamp), and by how many bytes, entries and operation records the namespace grew. If the
 -- operation id is recorded, ``change`` is empty and nothing happens. The fragments in charges.sql charge the ledgers.
 --
 -- Each write adds an operation record, which its ledger counts. A write that keeps the entry's size should not need the
@@ -23,24 +23,8 @@ FROM unnest(%(namespaces)s::text[], %(keys)s::text[]) WITH ORDINALITY AS n (name
 JOIN kv_entries e ON e.namespace = n.namespace AND e.key = n.key
 WHERE e.expires_at IS NULL OR e.expires_at > clock_timestamp()
 
--- name: find_record
--- Read the record of an operation id.
-SELECT fingerprint, result, extract(epoch FROM clock_timestamp())::float8
-FROM kv_operations
-WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
-
--- name: record_refusal
--- Add refusals to an operation's record, unless the operation was applied or the namespace has no ledger yet. A new
--- record is charged to the ledger.
-WITH recorded AS (
-    INSERT INTO kv_operations AS o (namespace, operation_id, fingerprint, result, expires_at)
-    SELECT %(namespace)s::text, %(operation_id)s::text, 'refused', %(result)s::text,
-        clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-    WHERE EXISTS (SELECT FROM kv_ledgers WHERE namespace = %(namespace)s::text)
-    ON CONFLICT (namespace, operation_id) DO UPDATE
-    SET result = o.result || excluded.result, expires_at = excluded.expires_at
-    WHERE o.fingerprint = 'refused'
-    RETURNING result
+-- fragment: charge_refusal
+-- Charge a new record of refusals to its ledger.
 ), ledger AS (
     UPDATE kv_ledgers l SET
         record_count = l.record_count + 1, record_limit = %(record_limit)s::bigint * l.limit_factor
@@ -49,25 +33,14 @@ WITH recorded AS (
 )
 SELECT result FROM recorded
 
--- name: withdraw_refusals
--- Remove an operation's refusals, so that it can be tried again.
-WITH withdrawn AS (
-    DELETE FROM kv_operations
-    WHERE namespace = %(namespace)s::text AND operation_id = %(operation_id)s AND fingerprint = 'refused'
-    RETURNING result
+-- fragment: credit_refusals
+-- Credit withdrawn records of refusals to their ledger. Returns all refusals, or null.
 ), ledger AS (
-    UPDATE kv_ledgers l SET record_count = l.record_count - 1 FROM withdrawn
-    WHERE l.namespace = %(namespace)s::text AND l.slot = 0
+    UPDATE kv_ledgers l SET record_count = l.record_count - w.records
+    FROM (SELECT count(*) AS records FROM withdrawn) w
+    WHERE l.namespace = %(namespace)s::text AND l.slot = 0 AND w.records > 0
 )
-SELECT result FROM withdrawn
-
--- fragment: record
--- Record the operation. Returns its result and the clock.
-INSERT INTO kv_operations (namespace, operation_id, fingerprint, result, expires_at)
-SELECT %(namespace)s, %(operation_id)s, %(fingerprint)s::text, result,
-    clock_timestamp() + make_interval(secs => %(retention_seconds)s)
-FROM change
-RETURNING result, extract(epoch FROM clock_timestamp())::float8
+SELECT string_agg(result, '') FROM withdrawn
 
 -- name: set_entry
 -- include: set
@@ -85,10 +58,9 @@ WITH change AS (
     )
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
-        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 1, 1
-    WHERE NOT EXISTS (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
-    )
+        extract(epoch FROM clock_timestamp()) * 1000000, 1, 1
+    WHERE
+-- include: no_record
     ON CONFLICT (namespace, key) DO UPDATE SET
         value = excluded.value,
         expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
@@ -98,7 +70,7 @@ WITH change AS (
         reserve = e.reserve
             + CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END,
         granted = CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
-    RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result,
+    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
         e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
         1 + e.granted AS records
 )
@@ -114,10 +86,9 @@ WITH change AS (
         reserve = e.reserve - 1
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND e.reserve > 1
         AND size_bytes = octet_length(%(text)s::text)
-        AND NOT EXISTS (
-            SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
-        )
-    RETURNING concat(extract(epoch FROM e.expires_at), ' v', e.version) AS result,
+        AND
+-- include: no_record
+    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
         e.reserve > 1 AS has_reserve
 )
 -- include: record
@@ -140,10 +111,9 @@ WITH change AS (
     )
     SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
-        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 1, 1
-    WHERE NOT EXISTS (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
-    )
+        extract(epoch FROM clock_timestamp()) * 1000000, 1, 1
+    WHERE
+-- include: no_record
     ON CONFLICT (namespace, key) DO UPDATE SET
     (value, expires_at, size_bytes, previous_bytes, version, reserve, granted) = (
         SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version),
@@ -155,7 +125,7 @@ WITH change AS (
                     c.now + make_interval(secs => %(ttl_seconds)s), CASE WHEN c.live THEN e.expires_at END
                 ) AS expires_at
             FROM (
-                SELECT t.now, e.expires_at IS NULL OR e.expires_at > t.now AS live
+                SELECT t.now, coalesce(e.expires_at > t.now, true) AS live
                 FROM (SELECT clock_timestamp() AS now OFFSET 0) t
             ) c
             OFFSET 0
@@ -163,7 +133,7 @@ WITH change AS (
             SELECT CASE WHEN octet_length(n.value) = e.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
         ) g (records)
     )
-    RETURNING concat_ws(' ', e.value::bigint, extract(epoch FROM e.expires_at), 'v' || e.version) AS result,
+    RETURNING concat_ws(' ', e.value::bigint, extract(epoch FROM e.expires_at), 'v') AS result, e.version AS stamp,
         e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
         1 + e.granted AS records
 )
@@ -177,12 +147,11 @@ WITH change AS (
         version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
         reserve = e.reserve - 1
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND e.reserve > 1
-        AND NOT EXISTS (
-            SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
-        )
+        AND
+-- include: no_record
         AND CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp()
             THEN octet_length((e.value::bigint + %(delta)s::bigint)::text) = e.size_bytes END
-    RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v' || e.version) AS result,
+    RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v') AS result, e.version AS stamp,
         e.reserve > 1 AS has_reserve
 )
 -- include: record
@@ -199,15 +168,14 @@ WITH change AS (
 -- fragment: delete
 -- Remove an entry. An expired one is removed too, but counts as missing. A miss is recorded like a hit.
 WITH unrecorded AS (
-    SELECT WHERE NOT EXISTS (
-        SELECT FROM kv_operations WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
-    )
+    SELECT WHERE
+-- include: no_record
 ), removed AS (
     DELETE FROM kv_entries
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND EXISTS (SELECT FROM unrecorded)
     RETURNING size_bytes, reserve, expires_at IS NULL OR expires_at > clock_timestamp() AS live
 ), change AS (
-    SELECT coalesce(r.live, false)::text AS result, coalesce(-r.size_bytes, 0) AS bytes,
+    SELECT coalesce(r.live, false)::text AS result, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS stamp, coalesce(-r.size_bytes, 0) AS bytes,
         CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS entries, 1 - coalesce(r.reserve, 0) AS records
     FROM unrecorded LEFT JOIN removed r ON true
 )

@@ -27,6 +27,8 @@ SELECT pg_is_in_recovery(), string_agg(needed.privilege || ' on ' || needed.name
     FILTER (WHERE NOT has_table_privilege(needed.name, needed.privilege))
 FROM (
     SELECT t.name, p.privilege
-    FROM (VALUES ('kv_entries'), ('kv_ledgers'), ('kv_operations'), ('kv_totals')) AS t(name),
+    FROM (VALUES ('kv_entries'), ('kv_ledgers'), ('kv_totals'),
+-- include: record_tables
+        ) AS t(name),
         (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p(privilege)
 ) needed

@@ -19,12 +19,6 @@ FROM (
 WHERE total - octets < %(max_bytes)s::bigint
 ORDER BY namespace, key
 
--- name: verify_records
--- Read the operation records that follow a name, in order. The expiry is in seconds since 1970.
-SELECT namespace, operation_id, fingerprint, result, extract(epoch FROM expires_at)::float8 FROM kv_operations
-WHERE (namespace, operation_id) > (%(after_namespace)s::text, %(after_key)s::text)
-ORDER BY namespace, operation_id LIMIT 1000
-
 -- name: verify_ledgers
 -- Read the ledgers of the namespaces that follow a name, in order.
 SELECT namespace,

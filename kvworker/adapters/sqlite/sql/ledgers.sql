@@ -83,7 +83,10 @@ WHERE namespace = :namespace
 -- name: sum_entries
 -- Sum up the entries and operation records of a namespace. It stops counting records at ``most_records``.
 SELECT coalesce(sum(size_bytes), 0), count(*), coalesce(sum(reserve), 0) + (
-    SELECT count(*) FROM (SELECT 1 FROM kv_operations WHERE namespace = :namespace LIMIT :most_records)
+    SELECT count(*) FROM (
+-- include: records_of_namespace
+        LIMIT :most_records
+    )
 )
 FROM kv_entries WHERE namespace = :namespace
 

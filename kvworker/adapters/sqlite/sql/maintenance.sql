@@ -27,13 +27,3 @@ WHERE rowid IN (
     LIMIT :batch_rows
 )
 RETURNING namespace, size_bytes, reserve
-
--- name: prune_batch
--- Delete operation records past their retention. Returns the namespace of each.
-DELETE FROM kv_operations
-WHERE (namespace, operation_id) IN (
-    SELECT namespace, operation_id FROM kv_operations
-    WHERE expires_at <= (julianday('now') - 2440587.5) * 86400.0
-    ORDER BY expires_at LIMIT :batch_rows
-)
-RETURNING namespace

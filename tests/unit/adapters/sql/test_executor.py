@@ -19,6 +19,9 @@ class FakeDialect:
     def check_encoding(self, _connection: Any) -> None:
         """Accept every encoding."""
 
+    def use_schema(self, _version: str) -> bool:
+        return False
+
     def fetch_one(self, _connection: Any, _statement: str, _params: Any) -> tuple[str]:
         return (SCHEMA_VERSION,)
 

@@ -1,0 +1,44 @@
+"""Small operation records, and an early vacuum of the tables that every write changes."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_AUTOVACUUM = {
+    "kv_entries": "autovacuum_vacuum_scale_factor = 0.05",
+    "kv_ledgers": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
+    "kv_records": "autovacuum_vacuum_scale_factor = 0.02",
+    "kv_operations": "autovacuum_vacuum_scale_factor = 0.02",
+    "kv_totals": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
+}
+_EXPIRY_PLACE = "(((stamp + 999999) / 1000000 + CASE WHEN kept < 0 THEN kept * -14400 ELSE kept END) >> 6)"
+
+
+def expand() -> None:
+    """Create the table of small records, set when to vacuum, and make room for the mark of an expanded schema."""
+    op.add_column("kv_schema_version", sa.Column("expanded", sa.String(32)))
+    op.create_table(
+        "kv_records",
+        sa.Column("stamp", sa.BigInteger, nullable=False),
+        sa.Column("request", sa.Integer),
+        sa.Column("kept", sa.SmallInteger, nullable=False),
+        sa.Column("id", sa.LargeBinary, nullable=False),
+        sa.Column("namespace", _NAME, nullable=False),
+        sa.Column("result", sa.Text),
+        sa.PrimaryKeyConstraint("namespace", "id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("kv_records_expiry", "kv_records", [sa.text(_EXPIRY_PLACE)])
+    if op.get_context().dialect.name == "postgresql":
+        for table, parameters in _AUTOVACUUM.items():
+            op.execute(f"ALTER TABLE {table} SET ({parameters})")
+
+
+def contract() -> None:
+    """Rename the table of the old records: no worker adds to it any more, and it is read until they expire."""
+    op.rename_table("kv_operations", "kv_operations_0004")
