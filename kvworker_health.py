@@ -34,20 +34,36 @@ class Heartbeat:
         pid: The process id.
         name: What the process is, such as ``worker celery@host``.
         problem: Why it is not ready, or wedged; else empty.
+        born: What ``born`` returns for the process. Another one may have its number later, as in each container.
     """
 
-    def __init__(self, state: str, beat_at: float, alive_until: float, pid: int, name: str, problem: str = "") -> None:
+    def __init__(
+        self, state: str, beat_at: float, alive_until: float, pid: int, name: str, problem: str = "", born: str = ""
+    ) -> None:
         self.state = state
         self.beat_at = beat_at
         self.alive_until = alive_until
         self.pid = pid
         self.name = name
         self.problem = problem
+        self.born = born
 
     def to_text(self) -> str:
         """Return the content of the file."""
         one_line = " ".join(self.problem.split())
-        return f"{self.state}\n{self.beat_at!r}\n{self.alive_until!r}\n{self.pid}\n{self.name}\n{one_line}\n"
+        times = f"{self.beat_at!r}\n{self.alive_until!r}"
+        return f"{self.state}\n{times}\n{self.pid}\n{self.name}\n{one_line}\n{self.born}\n"
+
+    def is_running(self) -> bool:
+        """Tell whether the process still runs."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        now = born(self.pid)
+        return not now or not self.born or now == self.born
 
     def fault(self, *, ready: bool = False) -> str:
         """Return why the process fails the check, or "".
@@ -56,7 +72,7 @@ class Heartbeat:
             ready: Whether it must also be ready.
         """
         now = time.monotonic()
-        if not is_running(self.pid):
+        if not self.is_running():
             return f"process {self.pid} has ended"
         if self.state == WEDGED:
             return f"wedged: {self.problem}"
@@ -76,19 +92,18 @@ def read(file: str) -> Heartbeat:
         ValueError: It holds no heartbeat.
     """
     with open(file, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 - pathlib doubles the time
-        state, beat_at, alive_until, pid, name, problem, *_ = [*opened.read(65_536).split("\n"), *6 * [""]]
-    return Heartbeat(state, float(beat_at), float(alive_until), int(pid), name, problem)
+        state, beat_at, alive_until, pid, name, problem, start, *_ = [*opened.read(65_536).split("\n"), *7 * [""]]
+    return Heartbeat(state, float(beat_at), float(alive_until), int(pid), name, problem, start)
 
 
-def is_running(pid: int) -> bool:
-    """Tell whether there is a process of this number."""
+def born(pid: int) -> str:
+    """Return when a process began, in the system's own unit; "" where the system does not tell, as outside of Linux."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 - as above
+            # The name of the program, in brackets, may hold anything.
+            return opened.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def default_directory() -> str:

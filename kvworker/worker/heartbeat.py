@@ -52,6 +52,7 @@ class Heartbeat:
         if watchdog and longest_task_seconds:
             self._systemd.report(f"WATCHDOG_USEC={self._silence_seconds * 1e6:.0f}")
         self._pid = os.getpid()
+        self._born = health.born(self._pid)
         self._file: Path | None = None
         self._written: tuple[str, str] | None = None
         self._due_at = 0.0
@@ -136,7 +137,8 @@ class Heartbeat:
         now = time.monotonic()
         self._written, self._due_at = (state, problem), now + self.beat_seconds
         if self._file is not None:
-            record = health.Heartbeat(state, now, now + self._silence_seconds, self._pid, self._name, problem)
+            until = now + self._silence_seconds
+            record = health.Heartbeat(state, now, until, self._pid, self._name, problem, self._born)
             replace_private_file(self._file, record.to_text())
 
     def _own_file(self) -> Path:
@@ -145,7 +147,7 @@ class Heartbeat:
             private_directory(private, instead=f"name a file with {health.VARIABLE}")
         for file in directory.iterdir():
             with suppress(OSError, ValueError):
-                if not health.is_running(health.read(str(file)).pid):
+                if not health.read(str(file)).is_running():
                     file.unlink()
         return directory / f"{self._role}-{self._pid}"
 
@@ -153,7 +155,7 @@ class Heartbeat:
 def _claimed(file: Path) -> Path:
     with suppress(FileNotFoundError, ValueError):
         other = health.read(str(file))
-        is_alive = health.is_running(other.pid) and other.beat_at <= time.monotonic() <= other.alive_until
+        is_alive = other.is_running() and other.beat_at <= time.monotonic() <= other.alive_until
         if is_alive and other.pid != os.getpid():
             raise ConfigurationError(
                 f"process {other.pid} ({other.name}) writes its heartbeat into {file}; give each process its own file"

@@ -15,10 +15,12 @@ import kvworker_health as health
 from tests.support.health import PROBE, probe
 
 
-def write(file: Path, *, age: float = 0.0, silence: float = 30.0, pid: int | None = None, state: str = "ready") -> None:
+def write(file: Path, *, age: float = 0.0, pid: int | None = None, state: str = "ready", born: str = "") -> None:
     beat_at = time.monotonic() - age
     problem = "the database is away" if state == "not ready" else ""
-    record = health.Heartbeat(state, beat_at, beat_at + silence, pid or os.getpid(), "worker w@h", problem)
+    own = pid or os.getpid()
+    begin = born or health.born(own)
+    record = health.Heartbeat(state, beat_at, beat_at + 30.0, own, "worker w@h", problem, begin)
     file.write_text(record.to_text())
 
 
@@ -53,6 +55,7 @@ def test_one_that_waits_for_a_server_is_alive_and_not_ready(file: Path) -> None:
         (lambda file: write(file, age=-1000.0), "worker w@h: frozen or wedged: its last heartbeat was 0 s ago"),
         (lambda file: write(file, state="starting"), "worker w@h: still starting"),
         (lambda file: write(file, pid=2**22 + 1), "has ended"),
+        (lambda file: write(file, born="1"), "has ended"),
         (lambda file: file.unlink(missing_ok=True), "no heartbeat: nothing runs that writes this file"),
         (lambda file: file.write_text(""), "unreadable: could not convert string to float"),
         (lambda file: file.write_bytes(b"\xff\0\n"), "unreadable: could not convert string to float"),

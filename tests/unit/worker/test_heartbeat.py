@@ -126,12 +126,22 @@ def test_a_systemd_that_hears_nothing_harms_nothing(file: Path, systemd: FakeSys
 def test_a_file_of_a_process_that_lives_is_not_taken(file: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     now = time.monotonic()
-    file.write_text(health.Heartbeat(health.READY, now, now + 30, other.pid, "worker other@h").to_text())
+    born = health.born(other.pid)
+    file.write_text(health.Heartbeat(health.READY, now, now + 30, other.pid, "worker other@h", "", born).to_text())
     with pytest.raises(ConfigurationError, match=rf"process {other.pid} \(worker other@h\) writes its heartbeat into"):
         started(file)
     other.communicate(b"\n", timeout=60)
     started(file)
     assert written(file).pid == os.getpid()
+
+
+def test_the_file_of_a_process_whose_number_another_one_has_now_is_taken(file: Path) -> None:
+    """A container that is restarted finds the file of its predecessor, which had the same number."""
+    now = time.monotonic()
+    file.write_text(health.Heartbeat(health.READY, now, now + 30, os.getppid(), "worker old@h", "", "1").to_text())
+    assert written(file).fault() == f"process {os.getppid()} has ended"
+    started(file)
+    assert written(file).fault() == "still starting"
 
 
 def test_a_file_that_cannot_be_written_is_an_error_if_it_was_named(tmp_path: Path) -> None:
