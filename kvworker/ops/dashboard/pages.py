@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,11 +10,11 @@ from typing import Any, Final, cast, get_args
 
 from starlette.responses import HTMLResponse, Response
 
-from kvworker.model import UsageOrder, UsageQuery, encode_value, new_operation_id
+from kvworker.model import GetResult, UsageOrder, UsageQuery, encode_value, new_operation_id
 from kvworker.ops.dashboard.charts import HEIGHT, WIDTH, charts_of
 from kvworker.ops.dashboard.context import Visit
 from kvworker.ops.dashboard.history import History
-from kvworker.ops.dashboard.rendering import MOST_CHARACTERS, make_environment, value_text
+from kvworker.ops.dashboard.rendering import make_environment, value_text
 from kvworker.ops.dashboard.stores import PAGE_ROWS, Stores
 
 #: The columns of the namespaces, in their order, and what each is called.
@@ -26,6 +27,7 @@ _COLUMNS: Final[Mapping[UsageOrder, str]] = {
 }
 #: A page beyond this one is none.
 _LAST_PAGE: Final = 1_000_000
+_PAGE_NUMBER: Final = re.compile("[1-9][0-9]{0,6}")
 
 
 @dataclass
@@ -58,20 +60,18 @@ class Pages:
         if order_by not in get_args(UsageOrder):
             order_by = "fullness"
         is_descending = given.get("order", "asc" if order_by == "namespace" else "desc") != "asc"
-        page = min(int(text), _LAST_PAGE) if (text := given.get("page", "1")).isascii() and text.isdigit() else 1
+        page = _page_number(given.get("page", ""))
         query = UsageQuery(
             cast(UsageOrder, order_by),
             is_descending,
             search=given.get("search", ""),
             patterns=visit.viewer.patterns,
             limit=PAGE_ROWS,
-            offset=(max(page, 1) - 1) * PAGE_ROWS,
+            offset=(page - 1) * PAGE_ROWS,
         )
         found = await self.stores.usage(visit.viewer, query)
         last = max(1, -(-found.total_count // PAGE_ROWS))
-        return self.render(
-            visit, "namespaces", found=found, query=query, columns=_COLUMNS, page=max(page, 1), last_page=last
-        )
+        return self.render(visit, "namespaces", found=found, query=query, columns=_COLUMNS, page=page, last_page=last)
 
     async def namespace(self, visit: Visit) -> Response:
         """Show a namespace: its usage, and its keys by prefix."""
@@ -92,16 +92,14 @@ class Pages:
         given = visit.request.query_params
         namespace, key = given.get("namespace", ""), given.get("key", "")
         found = await self.stores.entry(visit.viewer, namespace, key)
-        text, size_bytes = "", 0
-        if found.found:
-            text, size_bytes = value_text(found.value), len(encode_value(found.value).encode())
+        (text, is_cut), size_bytes = await visit.in_thread(lambda: (value_text(found.value), _size_bytes(found)))
         return self.render(
             visit,
             "entry",
             HTTPStatus.OK if found.found else HTTPStatus.NOT_FOUND,
             entry=found,
-            text=text[:MOST_CHARACTERS],
-            is_cut=len(text) > MOST_CHARACTERS,
+            text=text,
+            is_cut=is_cut,
             size_bytes=size_bytes,
         )
 
@@ -124,3 +122,11 @@ class Pages:
         template = self._templates.get_template(f"{page}.html")
         html = template.render(visit=visit, pages=self, new_operation_id=new_operation_id, **context)
         return HTMLResponse(html, status)
+
+
+def _page_number(text: str) -> int:
+    return min(int(text), _LAST_PAGE) if _PAGE_NUMBER.fullmatch(text) else 1
+
+
+def _size_bytes(found: GetResult) -> int:
+    return len(encode_value(found.value).encode()) if found.found else 0

@@ -15,6 +15,7 @@ from kvworker.ops.overview.units import bytes_text, count_text, duration_text
 _NOTHING: Final = "-"
 #: A page shows no more of a value than this.
 MOST_CHARACTERS: Final = 100_000
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, indent=2)
 
 
 def make_environment() -> Environment:
@@ -46,7 +47,16 @@ def link(path: str, **parameters: object) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
-def value_text(value: JSONValue) -> str:
-    """Return a value as JSON on several lines, on which every character is visible."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    return "\n".join(map(escaped_json, text.split("\n")))
+def value_text(value: JSONValue) -> tuple[str, bool]:
+    """Return the beginning of a value as JSON on several lines, and whether there is more of it.
+
+    Every character is visible. A small value with many levels can have a hundred times as many characters on several
+    lines, so it is written only as far as it is shown.
+    """
+    text = ""
+    for part in _ENCODER.iterencode(value):
+        text += part
+        if len(text) > MOST_CHARACTERS:
+            break
+    shown = "\n".join(map(escaped_json, text[:MOST_CHARACTERS].split("\n")))
+    return shown, len(text) > MOST_CHARACTERS

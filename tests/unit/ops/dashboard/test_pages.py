@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from html import unescape
+from typing import Any
 
 import pytest
 
@@ -43,7 +45,8 @@ def test_namespaces_can_be_sorted_and_searched(open_dashboard: Open, store: Inli
     assert "151 namespaces" in browser.get("/namespaces").text
     # Anything else in the address is ignored, or as wrong as it is.
     assert names(sort="value; DROP", order="up", page="-1") == names()
-    assert browser.get("/namespaces?page=99999999999999999999").status_code == 200
+    for digits in (20, 5000):
+        assert names(page="9" * digits) == names()
     assert browser.get("/namespaces?search=%00").status_code == 400
 
 
@@ -76,6 +79,23 @@ def test_an_entry_shows_value_size_ttl_and_version(open_dashboard: Open, store: 
     assert browser.get("/entry?namespace=n&key=none").status_code == 404
     store.set("n", "long", "x" * (MOST_CHARACTERS + 10))
     assert "This is the beginning" in browser.get("/entry?namespace=n&key=long").text
+
+
+def test_a_deep_value_is_written_only_as_far_as_it_is_shown(open_dashboard: Open, store: InlineKeyValueStore) -> None:
+    value: Any = [0] * 50_000
+    for _ in range(200):
+        value = [value]
+    store.set("n", "k", value)
+    browser = open_dashboard()
+    tracemalloc.start()
+    try:
+        page = browser.get("/entry?namespace=n&key=k")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "This is the beginning" in page.text
+    # All of its lines have 20 million characters.
+    assert peak_bytes < 10_000_000
 
 
 @pytest.mark.parametrize("allows_writes", [False, True])
