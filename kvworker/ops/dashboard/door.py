@@ -68,7 +68,9 @@ class Door:
     async def sign_in(self, request: Request) -> Response:
         """Ask for a token, or open a session with the one that a form holds, or with the key of the address."""
         if request.method != "POST":
-            key = request.query_params.get("key", "")
+            # A token in an address would be in histories and logs of proxies. A link to the address with somebody
+            # else's token would change the viewer's session.
+            key = request.query_params.get("key", "") if self._viewers.key else ""
             return await self._open(request, key, self._pages.signed_in) if key else self._pages.sign_in()
         try:
             token = (await read_form(request)).get("token", "").strip()

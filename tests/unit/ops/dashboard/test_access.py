@@ -222,6 +222,16 @@ def test_without_tokens_the_key_opens_it(open_dashboard: Open) -> None:
     assert opened.cookies["kvworker_9810"]
 
 
+def test_a_token_in_an_address_opens_nothing(open_dashboard: Open, tokens: Path) -> None:
+    mine, other = token(tokens, "ann"), token(tokens, "eve")
+    browser = open_dashboard(tokens=tokens)
+    assert "Access token" in browser.get("/sign-in", params={"key": mine}).text
+    assert browser.get("/").status_code == 401
+    browser.submit("/sign-in", "/sign-in", token=mine)
+    browser.get("/sign-in", params={"key": other})
+    assert "Sign out ann" in browser.get("/").text
+
+
 def test_behind_a_proxy_with_tls_the_cookie_needs_tls_too(open_dashboard: Open, tokens: Path) -> None:
     full = token(tokens, "ann")
     browser = open_dashboard(tokens=tokens)
