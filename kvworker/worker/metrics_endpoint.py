@@ -9,6 +9,7 @@ from celery.utils.log import get_logger
 
 from kvworker.errors import ConfigurationError, extra_needed
 from kvworker.fork_safety import ForkAware, watch_forks
+from kvworker.messaging.metrics_server import MetricsServer
 from kvworker.settings.environment import METRICS_VARIABLE
 from kvworker.settings.hosts import listen_addresses
 
@@ -16,7 +17,7 @@ logger = get_logger(__name__)
 
 
 class MetricsEndpoint(ForkAware):
-    """An HTTP server of prometheus-client, in a thread of the worker's main process.
+    """An HTTP server, in a thread of the worker's main process.
 
     Args:
         where: Address and port, as ``listen_addresses`` in ``kvworker.settings.hosts`` describes.
@@ -33,31 +34,27 @@ class MetricsEndpoint(ForkAware):
         except ValueError as error:
             raise ConfigurationError(f"{METRICS_VARIABLE} is {where!r}: {error}") from None
         self._server = self._start(host, ports, name, status)
-        address, port, *_ = self._server.server_address
-        self.url = f"http://{f'[{address}]' if ':' in address else address}:{port}/metrics"
+        self.url = self._server.url
         watch_forks(self)
         logger.info("metrics are at %s", self.url)
 
     @staticmethod
-    def _start(host: str, ports: range, name: str, status: Callable[[], Mapping[str, Any]]) -> Any:
+    def _start(host: str, ports: range, name: str, status: Callable[[], Mapping[str, Any]]) -> MetricsServer:
         try:
-            from prometheus_client import start_http_server  # noqa: PLC0415 - an extra, and most workers have none
+            from prometheus_client import make_wsgi_app  # noqa: PLC0415 - an extra, and most workers have none
 
             from kvworker.worker.metrics import worker_registry  # noqa: PLC0415
         except ModuleNotFoundError:
             raise ConfigurationError(extra_needed(METRICS_VARIABLE, "metrics")) from None
-        registry, problem = worker_registry(name, status), OSError()
-        for port in ports:
-            try:
-                return start_http_server(port, host, registry)[0]
-            except OSError as error:
-                problem = error
-        shown = ports[0] if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
-        raise ConfigurationError(
-            f"{METRICS_VARIABLE}: cannot listen on {host}, port {shown} ({problem.strerror or problem}); give each"
-            f" worker of this machine its own port, or all of them a range such as {host}:9808-9815"
-        )
+        try:
+            return MetricsServer(make_wsgi_app(worker_registry(name, status)), host, ports)
+        except OSError as error:
+            shown = ports[0] if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
+            raise ConfigurationError(
+                f"{METRICS_VARIABLE}: cannot listen on {host}, port {shown} ({error.strerror or error}); give each"
+                f" worker of this machine its own port, or all of them a range such as {host}:9808-9815"
+            ) from None
 
     def after_fork_in_child(self) -> None:
         """Leave the port to the main process: it must be free once that has ended, whatever its children do."""
-        self._server.socket.close()
+        self._server.close_in_child()

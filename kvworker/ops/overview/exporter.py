@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from kvworker.errors import ConfigurationError, extra_needed
+from kvworker.messaging.metrics_server import MetricsServer
 from kvworker.ops.overview.collector import OverviewCollector
 from kvworker.settings import Settings
 from kvworker.settings.hosts import listen_addresses
@@ -25,30 +26,16 @@ def running_exporter(settings: Settings, where: str, top: int) -> Iterator[str]:
         ValueError: This is no address.
     """
     try:
-        from prometheus_client import start_http_server  # noqa: PLC0415 - an extra
+        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - an extra
 
         from kvworker.ops.overview.metrics import overview_registry  # noqa: PLC0415
     except ModuleNotFoundError:
         raise ConfigurationError(extra_needed("the exporter", "metrics")) from None
     host, ports = listen_addresses(where)
     with closing(OverviewCollector(settings, top=top)) as collector:
-        registry, problem = overview_registry(collector), OSError()
-        for port in ports:
-            try:
-                server, thread = start_http_server(port, host, registry)
-                break
-            except OSError as error:
-                problem = error
-        else:
-            raise ConfigurationError(f"cannot listen on {where}: {problem.strerror or problem}")
         try:
-            address, port, *_ = server.server_address
-            yield _url(str(address), port)
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-
-def _url(address: str, port: int) -> str:
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}/metrics"
+            server = MetricsServer(make_wsgi_app(overview_registry(collector)), host, ports)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from None
+        with closing(server):
+            yield server.url
