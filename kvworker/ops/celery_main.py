@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,10 +42,22 @@ def main() -> None:
         from kvworker.ops.bundled_app import app  # noqa: PLC0415
 
         context.obj = CLIContext(app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None, quiet=quiet)
-        # What `--detach` passes on to Celery's own command line.
-        sys.argv[1:1] = ["-A", APPLICATION]
+        sys.argv[:] = _restartable(sys.argv)
 
     celery(auto_envvar_prefix="CELERY", prog_name="celery")
+
+
+def _restartable(arguments: Sequence[str]) -> list[str]:
+    """Return what Celery starts Python with to make this process start again.
+
+    ``--detach`` passes all but the first of them to Celery's own command line. On SIGHUP a worker without a terminal
+    starts again with all of them.
+    """
+    from kvworker.ops.celery_processes import LAUNCHER  # noqa: PLC0415 - after the patch
+
+    if {"--detach", "-D"}.intersection(arguments):
+        return [arguments[0], "-A", APPLICATION, *arguments[1:]]
+    return [*LAUNCHER, *arguments[1:]]
 
 
 if __name__ == "__main__":

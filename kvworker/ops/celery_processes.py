@@ -16,7 +16,8 @@ from kvworker.settings.private_paths import private_directory
 
 #: The directory that holds the distribution's modules: ``kvworker``, ``tasks`` and ``beat_schedule`` side by side.
 ROOT = Path(__file__).resolve().parents[2]
-
+#: Python's arguments that start Celery's worker or beat with our application.
+LAUNCHER: Final = ("-P", "-m", "kvworker.ops.celery_main")
 
 #: What to do about a state directory that others can write.
 OTHER_STATE: Final = "name another directory with --state"
@@ -32,8 +33,7 @@ def celery_command(name: str, arguments: Sequence[str], *, quiet: bool = False) 
         arguments: Celery's options for that command.
         quiet: Omit Celery's banner.
     """
-    launcher = [sys.executable, "-P", "-m", "kvworker.ops.celery_main"]
-    return [*launcher, *(["--quiet"] if quiet else []), name, *arguments]
+    return [sys.executable, *LAUNCHER, *(["--quiet"] if quiet else []), name, *arguments]
 
 
 def celery_environment(config: Path | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A worker that stops while an operation is on its way to a pool child: it ends soon, and nothing is lost."""
+"""A worker that stops or restarts: it ends soon, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def test_a_child_starts_an_operation_after_its_worker_was_stopped(
     other_worker.start()
     assert pending.result().value == 11
     assert store.get("n", "c", timeout=60).value == 11  # the other worker may still be starting
+
+
+def test_a_worker_without_a_terminal_restarts_on_a_hangup(store: KeyValueStore, worker_node: WorkerNode) -> None:
+    worker_node.can_fork = False  # it restarts with its command line, so it must have its own
+    worker_node.restart()
+    store.set("n", "k", 1, timeout=60)
+    pid, (child,) = worker_node.pid, worker_node.children()
+    worker_node.kill("SIGHUP")
+    wait_until(lambda: not child.is_running(), what="the end of the old pool")
+    assert store.get("n", "k", timeout=60).value == 1
+    assert worker_node.pid == pid
+    assert worker_node.status == "running"
+    assert worker_node.stop(timeout_seconds=120) == 0
