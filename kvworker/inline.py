@@ -1,7 +1,7 @@
 """The store without a queue: the same operations, run in the caller's process.
 
-It is for a user's tests and for single-process programs. There is no broker, no worker and no sweep. Expired entries
-are still invisible, and are purged when a quota needs their bytes.
+It is for a user's tests and for single-process programs. It needs no broker and no worker, and never sweeps.
+Expired entries are still invisible, and are purged when a quota needs their bytes.
 """
 
 from __future__ import annotations

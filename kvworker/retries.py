@@ -1,4 +1,4 @@
-"""How long to pause between attempts, everywhere in the package. Imports nothing from it."""
+"""The pauses between attempts, everywhere in the package. Imports nothing from it."""
 
 from __future__ import annotations
 

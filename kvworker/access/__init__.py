@@ -1,7 +1,7 @@
-"""Decides who may call over HTTP: by tokens, of which a file holds the hashes.
+"""Checks the tokens of HTTP callers against a file of hashes.
 
 The MCP server and the dashboard share it. ``TokenFile`` finds the grant of a token, and ``FailedAttempts`` slows down
-clients whose tokens are refused. It imports neither of them, and no library of HTTP.
+clients whose tokens are refused. This package imports neither server, nor any HTTP library.
 """
 
 from kvworker.access.address import Address

@@ -23,7 +23,7 @@ class Address:
         host: The host.
         port: The port; 0 picks a free one.
         allowed_hosts: Further host names that clients may use.
-        any_port: Whether to pick a free port if the port is in use.
+        any_port: Pick a free port if the port is in use.
     """
 
     host: str
@@ -41,10 +41,10 @@ class Address:
         return self._ip.is_loopback
 
     def host_names(self) -> tuple[str, ...]:
-        """Return the host names that requests may use, without a port. Others are those of DNS rebinding.
+        """Return the host names that requests may use, without a port. Any other name may be DNS rebinding.
 
         Raises:
-            ConfigurationError: The address covers every interface, and there are no ``allowed_hosts``.
+            ConfigurationError: The address covers every interface, and ``allowed_hosts`` is empty.
         """
         if self._ip.is_unspecified and not self.allowed_hosts:
             raise ConfigurationError(

@@ -67,7 +67,7 @@ class TokenStore:
         """Remove a token. Servers that read the file refuse it from then on.
 
         Raises:
-            ConfigurationError: There is no such token, or the file is wrong.
+            ConfigurationError: The file does not hold this token, or is invalid.
         """
         with self._locked():
             text = self._text()

@@ -87,7 +87,7 @@ class KeyValueStoreAdapter(MaintainedStore):
             value: Any JSON value.
             ttl_seconds: When the entry expires. Without it the entry stays, and an old TTL is cleared.
             expected_version: Write only if the live entry has this version.
-            if_absent: Write only if there is no live entry. Contradicts ``expected_version``.
+            if_absent: Write only if the key has no live entry. Contradicts ``expected_version``.
             keep_ttl: Keep the TTL of a live entry instead. Contradicts ``ttl_seconds``.
             operation_id: The idempotency key.
 
@@ -264,7 +264,7 @@ class KeyValueStoreAdapter(MaintainedStore):
             prefix: The beginning of the keys; it is literal, without wildcards.
             limit: The most entries of a page, 1 to 1000.
             cursor: The ``next_cursor`` of the page before. No snapshot is held between pages.
-            include_values: Whether to read the values. The page then ends before they exceed 4 MiB together, but it
+            include_values: Also read the values. The page then ends before they exceed 4 MiB together, but it
                 holds at least one entry.
 
         Raises:

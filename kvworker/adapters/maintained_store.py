@@ -90,7 +90,7 @@ class MaintainedStore(ABC):
             on_progress: Called now and then with the number of entries that were checked so far.
 
         Returns:
-            What was found; None if the backend has no such check.
+            The findings; None if the backend has no such check.
 
         Raises:
             SchemaError: it has no schema, or the schema of another version.
@@ -136,7 +136,7 @@ class MaintainedStore(ABC):
         return None
 
     def pool_use(self) -> PoolUse | None:
-        """Count this process's own connections, without opening one; None if there are none, or nobody can tell."""
+        """Count this process's own connections, without opening one; None without a pool that can tell."""
         return None
 
     def __enter__(self) -> Self:

@@ -40,7 +40,7 @@ def register_kv_store_adapter(name: str, factory: AdapterFactory, *, replace: bo
     Args:
         name: The name in the configuration file; the adapter's provider is ``kv_store_<name>``.
         factory: Makes the adapter from its configuration block.
-        replace: Whether to replace an adapter that already has this name.
+        replace: Replace an adapter that already has this name.
 
     Raises:
         ConfigurationError: the name is blank, or it is in use and ``replace`` is false.

@@ -66,7 +66,7 @@ def up_command(config: Path | None, state: Path, concurrency: int, *, postgres: 
 
 
 def _settings_to_run(config: Path | None) -> Settings:
-    """Load a named file, else the defaults: the file in the state directory is what an earlier `up` made of its own."""
+    """Load a named file, else the defaults: the file in the state directory is an earlier `up`'s own output."""
     if config is None and not os.environ.get(CONFIG_VARIABLE, "").strip():
         return Settings.from_mapping({}, environ=os.environ)
     return Settings.load(config)
@@ -129,6 +129,6 @@ def _policy_rows(policies: PoliciesSettings) -> list[tuple[str, str]]:
 
 def _example(program: str, policies: PoliciesSettings) -> str:
     if policies.personas:
-        # Which persona may write where is unknown here, so suggest a command that every persona may run.
+        # The personas' rights are unknown here, so suggest a command that every persona may run.
         return f"{program} doctor"
     return f"""{program} set demo greeting '"hello"' && {program} get demo greeting"""

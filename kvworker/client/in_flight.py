@@ -1,7 +1,7 @@
 """The bound on a process's calls in flight. Further calls wait here for their turn, and are not sent meanwhile.
 
 Without a bound, a burst of calls becomes a queue that takes longer than their timeouts, and workers then spend their
-time on calls that nobody waits for any more.
+time on calls whose callers have given up.
 
 Calls get their turn in order, unless the oldest one has waited for half of its timeout. The process then makes more
 calls than are answered in time, and turns go to the newest call first: those in turn would mostly be answered too late.

@@ -74,7 +74,7 @@ class PendingReply:
         return error
 
     def note_overdue(self) -> None:
-        """Have the call end for its observer, because its deadline has passed and nobody waits for it."""
+        """End the call for its observer, because its deadline has passed and its caller does not wait for it."""
         if self.watch is not UNWATCHED:
             self.timeout_error()
 

@@ -243,7 +243,7 @@ class KeyValueStore(KeyValueOperations):
         """Return the timeout of a call in seconds.
 
         Args:
-            timeout: What the caller gave. None means the configured default.
+            timeout: The caller's timeout. None means the configured default.
 
         Raises:
             InvalidRequestError: The timeout is not a finite number above 0.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CallWatch:
-    """A call that nobody observes, as a context manager. An error that leaves the context ends the call."""
+    """A call without an observer, as a context manager. An error that leaves the context ends the call."""
 
     __slots__ = ()
 
@@ -117,7 +117,7 @@ class _TracedCall(_ObservedCall):
         self._error = None
 
 
-#: The watch of every call that nobody observes.
+#: The watch of every call without an observer.
 UNWATCHED: Final = CallWatch()
 
 
@@ -125,9 +125,9 @@ def watch_call(observer: CallObserver | None, tool: Tool, *, queued: bool = True
     """Begin to follow a call.
 
     Args:
-        observer: Whom to tell; None for nobody.
+        observer: The observer to notify; None to notify none.
         tool: The call's tool.
-        queued: Whether a worker runs it.
+        queued: True if a worker runs it.
     """
     if tracing.active is not None:
         span = tracing.active.begin_call(tool.name, queued=queued)

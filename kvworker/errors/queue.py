@@ -10,11 +10,11 @@ from kvworker.errors.base import KVStoreError, UnknownOutcomeError, rebuild_erro
 #: Failures that a pipeline's message shows. ``errors`` has them all.
 _MAX_SHOWN_FAILURES: Final = 3
 
-#: How the detail of a ``QueueUnavailableError`` starts if trying again would not help.
+#: The beginning of a ``QueueUnavailableError``'s detail if trying again would not help.
 LOGIN_REFUSED: Final = "login refused: "
-#: How the detail of a ``QueueUnavailableError`` starts if the broker runs, and did not take the message.
+#: The beginning of a ``QueueUnavailableError``'s detail if the broker runs and did not take the message.
 BROKER_ANSWERED: Final = "refused: "
-#: How the detail of an error starts if no answer can be read until an operator changes something.
+#: The beginning of an error's detail if no answer can be read until an operator changes something.
 RESULTS_REFUSED: Final = "results refused: "
 
 _REFUSED_ANSWER: Final = (

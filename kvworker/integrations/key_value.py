@@ -63,14 +63,14 @@ class KvworkerKeyValueStore(BaseEnumerateKeysStore, BaseEnumerateCollectionsStor
     that clock. A TTL of more than 300 years is cut to that.
 
     A call for many keys is one message per 1000 keys, each applied whole or not at all. ``put_if_absent`` is atomic.
-    ``keys`` and ``collections`` return sorted names, 1000 per message, and all of them if there is no limit. They
+    ``keys`` and ``collections`` return sorted names, 1000 per message, and all of them without a limit. They
     may or may not include names written meanwhile.
 
     Limits of a store behind a queue:
 
     - A call is a message to a worker and back. It takes milliseconds where a local cache takes microseconds.
     - The contract has no operation id. After an ``OperationTimeoutError``, a write may have been applied. Putting again
-      is safe, but deleting again may report that there was no value.
+      is safe, but deleting again may report that the value did not exist.
     - ``cull`` is not implemented: beat sweeps expired entries, and callers need not. ``destroy`` is not implemented:
       the store also holds other programs' namespaces. ``destroy_collection`` clears one namespace, in one transaction.
     - A quota applies to a namespace, so to a collection. FastMCP keeps the state of all its sessions in the collection

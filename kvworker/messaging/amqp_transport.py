@@ -24,7 +24,7 @@ from kvworker.model import depth_of
 
 #: Seconds between heartbeats of a worker's connection. RabbitMQ advises 5 to 20; fewer take a busy process for dead.
 HEARTBEAT_SECONDS: Final = 10
-#: How long to wait for RabbitMQ's answer: as long as a connection may be without a heartbeat.
+#: The longest wait for RabbitMQ's answer: as long as a connection may be without a heartbeat.
 _ANSWER_SECONDS: Final = 2 * HEARTBEAT_SECONDS
 #: The same for the answer to the end of a channel or a connection, which nothing depends on.
 _CLOSE_SECONDS: Final = 2.0
@@ -39,7 +39,7 @@ _UNREADABLE_PROPERTIES: Final = b"\x40\x00" + bytes([len(_UNREADABLE)]) + _UNREA
 
 
 class AmqpMessage(pyamqp.Message, CheckedMessage):
-    """A message from RabbitMQ that does not decode what may be a decompression bomb."""
+    """A message from RabbitMQ that refuses to decode a possible decompression bomb."""
 
     def __init__(self, msg: Any, channel: Any = None, **parts: Any) -> None:
         is_unreadable = msg.properties.get("content_encoding") == _UNREADABLE

@@ -25,7 +25,7 @@ _MAX_CLOCK: Final = 2**53
 
 
 def problem_of_item(data: bytes, max_bytes: int) -> str | None:
-    """Check what was read from a queue or a channel, as far as that is possible without decoding most messages.
+    """Check data from a queue or a channel, as far as that is possible without decoding most messages.
 
     Args:
         data: The message as text.
@@ -39,7 +39,7 @@ def problem_of_item(data: bytes, max_bytes: int) -> str | None:
 
 
 def problem_of_json(data: bytes) -> str | None:
-    """Check what was read from a channel, by decoding it."""
+    """Check data from a channel by decoding it."""
     try:
         message = loads(data)
         is_deep = depth_of(message, MAX_DEPTH) > MAX_DEPTH
@@ -68,7 +68,7 @@ def _is_address(delivery: object) -> bool:
 
 
 def problem_of_content(headers: Mapping[str, Any], content_encoding: object) -> str | None:
-    """Check that a body is no larger than it seems, and that a worker may adopt the message's clock.
+    """Check that a body does not expand when it is decoded, and that a worker may adopt the message's clock.
 
     Args:
         headers: The message's headers.

@@ -19,8 +19,8 @@ def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> 
 
     Args:
         bounds: The upper bounds of the buckets, of which the last one has none.
-        counts: How many values each bucket holds; one more than there are bounds. A difference of two reports gives
-            the values in between.
+        counts: The number of values in each bucket. The last one counts values above every bound. The difference of two
+            reports gives the values in between.
         share: The share, such as 0.5 for the median.
 
     Returns:

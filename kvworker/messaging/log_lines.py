@@ -46,8 +46,8 @@ _FORMATTERS: Final[Mapping[type, type]] = {ColorFormatter: _WorkerLines, TaskFor
 class ErrorsByType(logging.Filter):
     """Replaces an error in a record's arguments by its type, and drops its traceback.
 
-    Celery logs the error of a chord whose task failed. That task may be the host program's, and its error may quote
-    what nobody else should read.
+    Celery logs the error of a chord whose task failed. The task may be the host program's, and its error may quote
+    private data.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

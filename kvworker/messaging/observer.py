@@ -40,7 +40,7 @@ class OperationEnd(NamedTuple):
     Attributes:
         tool: Its tool.
         task_id: The id of its message, or of its call in a coalesced message.
-        outcome: How it ended.
+        outcome: The way it ended.
         request: Its arguments, operation id and persona; None if its message was not admitted.
         error: The error that it raised.
         refused_steps: The outcomes of the steps that a batch left out because they were refused.
@@ -60,9 +60,9 @@ class MessageReport:
 
     Attributes:
         operations: Its operations: one, or those of a coalesced message that were applied.
-        seconds: How long they took from when the worker began with the message, retries included.
-        queue_seconds: How long the message waited before, since its caller made the call; None if it does not tell.
-        redelivered: Whether the message was delivered before.
+        seconds: The time from when the worker began with the message until they ended, retries included.
+        queue_seconds: The time before that since its caller made the call; None if the message does not tell.
+        redelivered: True if the message was delivered before.
         coalesced: The number of calls in a coalesced message; 0 for any other.
     """
 
@@ -79,10 +79,10 @@ class MaintenanceReport:
 
     Attributes:
         task: ``sweep``, ``prune`` or ``recompute``.
-        seconds: How long it took.
-        rows: How many rows a sweep or a prune deleted, or how many ledgers a recompute checked.
+        seconds: Its duration.
+        rows: The number of rows that a sweep or a prune deleted, or of ledgers that a recompute checked.
         complete: False if its time budget ended first.
-        failed: Whether it raised an error.
+        failed: True if it raised an error.
     """
 
     task: str
@@ -127,8 +127,8 @@ class CallObserver:
 
         Args:
             tool: The tool that was called.
-            outcome: How it ended, as far as the caller knows.
-            seconds: How long it took from its beginning, the wait for its turn included.
+            outcome: The way it ended, as far as the caller knows.
+            seconds: Its duration from the beginning, the wait for its turn included.
         """
 
     def coalesced_message_sent(self, calls: int) -> None:

@@ -1,4 +1,4 @@
-"""How a call or an operation can end, in the few words that metrics, logs and reports use."""
+"""The outcomes of calls and operations, in the few words that metrics, logs and reports use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Outcome(NamedTuple):
         name: ``applied`` (a write), ``read``, ``replayed``, ``refused`` (by the store's state), ``denied`` (by policy),
             ``invalid`` (the request), ``expired`` (too late, not applied), ``unsent`` (a call that was not sent),
             ``unknown`` (a write that may be applied) or ``failed``.
-        reason: What it was refused for, or why it failed; "" for a success.
+        reason: The reason for a refusal or a failure; "" for a success.
     """
 
     name: str
@@ -83,8 +83,8 @@ def outcome_of_success(*, writes: bool, replayed: bool) -> Outcome:
     """Return the outcome of an operation that has a result.
 
     Args:
-        writes: Whether its tool writes.
-        replayed: Whether its result is that of an earlier attempt.
+        writes: True if its tool writes.
+        replayed: True if its result is that of an earlier attempt.
     """
     if not writes:
         return READ
@@ -97,8 +97,8 @@ def outcome_of_error(error: BaseException, *, writes: bool) -> Outcome:
     A batch has the reason of the step that was refused. The outcome of a read is never unknown: it has failed.
 
     Args:
-        error: What it raised.
-        writes: Whether its tool writes.
+        error: The error that it raised.
+        writes: True if its tool writes.
     """
     if isinstance(error, errors.BatchRefusedError):
         error = error.error

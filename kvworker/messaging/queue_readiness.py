@@ -1,4 +1,4 @@
-"""Whether broker and results' server serve this process now, for a route or a command that is asked so often."""
+"""Checks that broker and results' server serve this process, for a route or a command that runs often."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
-#: For how long an answer holds, so that frequent questions cost the servers nothing.
+#: The time for which an answer is reused, so that frequent questions cost the servers nothing.
 KEPT_SECONDS: Final = 2.0
 
 
@@ -37,7 +37,7 @@ def check_broker(app: Any, settings: Settings) -> None:
 
 
 class QueueReadiness:
-    """Whether calls could be sent and answered now. Thread-safe; several that ask at once share one check.
+    """Tells whether calls could be sent and answered now. Thread-safe: concurrent questions share one check.
 
     Args:
         settings: Where broker and results' server are.
@@ -53,7 +53,7 @@ class QueueReadiness:
         self._checked_at = float("-inf")
 
     def problem(self) -> str:
-        """Return what is wrong, or "". May wait for about ``queue.connect_timeout_seconds`` for each server.
+        """Describe the problem, or return "". May wait for about ``queue.connect_timeout_seconds`` for each server.
 
         It names hosts, and never a password. Show it to operators only.
         """

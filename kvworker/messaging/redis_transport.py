@@ -35,7 +35,7 @@ _REFUSED_PAUSE_SECONDS = 1.0
 
 
 class RedisMessage(Message, CheckedMessage):
-    """A message from Redis that does not decode what may be a decompression bomb."""
+    """A message from Redis that refuses to decode a possible decompression bomb."""
 
 
 @with_own_property_locks

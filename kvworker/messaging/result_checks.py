@@ -1,6 +1,6 @@
-"""Whether the results' server lets a worker do what storing a result needs.
+"""Checks that the results' server lets a worker do everything that storing a result needs.
 
-A worker that it refuses something would apply operations, and leave their callers without an answer.
+Without these rights, a worker would apply operations and leave their callers without an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kvworker.messaging.wire import REDELIVERY_COUNTS
 
 #: The end of the checked keys. No message of ours has this id.
 _CHECKED: Final = "kvworker.check"
-#: How long the checked keys exist.
+#: The lifetime of the checked keys.
 _KEPT_SECONDS: Final = 1
 
 _RIGHTS_ADVICE: Final = "grant it to the user of queue.result_backend (docs/how-to/secure.md names all rights)"
@@ -27,13 +27,13 @@ _OTHER_ADVICE: Final = "see the log of that server"
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the results' server refuses.
+    """A refusal of the results' server.
 
     Attributes:
-        reason: What it refuses, in the server's words too.
-        advice: What to do about it.
-        lasts: Whether it stays so until somebody changes something.
-        is_full: Whether it refuses because its memory is full.
+        reason: The refused commands, with the server's words.
+        advice: The remedy.
+        lasts: True if it lasts until somebody changes something.
+        is_full: True if the reason is that the server's memory is full.
     """
 
     reason: str
@@ -49,7 +49,7 @@ def refusal_by_results(backend: Any) -> Refusal | None:
         backend: A ``ResultBackend``.
 
     Returns:
-        What the server refuses, or None.
+        The server's refusal, or None.
 
     Raises:
         redis.exceptions.RedisError: The server cannot be reached.

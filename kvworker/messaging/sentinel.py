@@ -31,11 +31,11 @@ from kvworker.settings.sentinel_urls import SentinelAddress
 logger = logging.getLogger(__name__)
 
 _ASK_SECONDS: Final = 1.0
-#: The thread ends if there was no connection for this long.
+#: The thread ends after this long without a connection.
 _IDLE_SECONDS: Final = 10.0
 #: A Sentinel that takes longer is passed over. Its answer takes less than a millisecond.
 _TIMEOUT_SECONDS: Final = 1.0
-#: What the Sentinel publishes that leads a fail-over, and what the others publish when they hear of its end.
+#: The event of the Sentinel that leads a fail-over, and the event of the others when they hear of its end.
 _EVENTS: Final = ("+promoted-slave", "+switch-master")
 _NO_PRIMARY: Final = (ReadOnlyError, MasterDownError)
 

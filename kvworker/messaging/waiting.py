@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 #: A message that says it has waited for longer does not tell the truth.
 _MAX_WAIT_SECONDS = 86_400.0
-#: A larger number is no time, and may be too large for arithmetic.
+#: A larger number is not a time, and may be too large for arithmetic.
 _END_OF_TIME = 2**40
 
 

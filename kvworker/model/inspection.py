@@ -1,4 +1,4 @@
-"""What operators see of a store: namespaces in order of their usage, expiry ahead, tables and connections.
+"""The operators' view of a store: namespaces in order of their usage, expiry ahead, tables and connections.
 
 Sizes are in bytes, times in seconds.
 """
@@ -16,7 +16,7 @@ from kvworker.model.patterns import matches
 from kvworker.model.results import LedgerUsage
 from kvworker.model.validation import MAX_PAGE_ROWS, check_count, check_integer
 
-#: What namespaces can be ordered by.
+#: The orders of namespaces.
 UsageOrder: TypeAlias = Literal["fullness", "used_bytes", "entry_count", "record_count", "namespace"]
 #: A count of expired or expiring entries stops here, so that it stays cheap.
 MOST_COUNTED: Final = 100_000
@@ -26,15 +26,15 @@ EXPIRY_RANGES: Final = (60, 3600, 86_400, 604_800, 2_592_000)
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """Which ledgers of namespaces to read, and in which order.
+    """A choice of namespaces' ledgers, and their order.
 
     Attributes:
-        order_by: What to order by; equal ones are in order of their names.
-        descending: Whether the largest comes first.
+        order_by: The order; equal ones are in order of their names.
+        descending: True if the largest comes first.
         search: Only namespaces whose names hold this text.
         patterns: Only namespaces that match one of these; None means all.
         limit: The most ledgers of a page, 1 to 1000.
-        offset: How many ledgers to skip.
+        offset: The number of ledgers to skip.
     """
 
     order_by: UsageOrder = "fullness"
@@ -98,7 +98,7 @@ class ExpiryReport:
 
     Attributes:
         unswept_count: Entries that are expired and not swept yet. It stops at ``MOST_COUNTED``.
-        sweep_lag_seconds: How long ago the first of them expired; 0 without one.
+        sweep_lag_seconds: The time since the first of them expired; 0 without one.
         ahead: Live entries, by the time until they expire.
     """
 
@@ -135,8 +135,8 @@ class PoolUse:
     """The connections of one process to its database.
 
     Attributes:
-        busy: How many run something.
-        idle: How many are open and wait.
+        busy: The connections in use.
+        idle: The open connections that are not in use.
         limit: The most that the pool opens; None without a limit.
     """
 

@@ -75,9 +75,9 @@ class StoreProblem:
     """Something that ``verify`` found wrong. ``detail`` says what, without any value.
 
     Attributes:
-        check: What is wrong: ``schema``, ``entry``, ``record``, ``ledger``, ``shares``, ``quota`` or ``totals``.
+        check: The kind of fault: ``schema``, ``entry``, ``record``, ``ledger``, ``shares``, ``quota`` or ``totals``.
         namespace: The namespace that it is in, or None for the whole store.
-        detail: What was found, and what should be there.
+        detail: The finding, and what should be there.
     """
 
     check: str
@@ -87,7 +87,7 @@ class StoreProblem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What ``verify`` read, and the first problems that it found. ``problem_count`` counts all of them."""
+    """The amounts that ``verify`` read, and the first problems that it found. ``problem_count`` counts all problems."""
 
     namespaces: int
     entries: int

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
-#: What to write instead of an object, by its type. The first type that fits counts.
+#: The advice for an object, by its type. The first type that fits counts.
 _INSTEAD: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((Enum,), "its .value"),
     ((tuple, set, frozenset), "a list: list(...)"),

@@ -92,7 +92,7 @@ class EncodedValue:
 
     Attributes:
         value: The value itself.
-        text: What ``encode_value`` returned for it.
+        text: Its encoding by ``encode_value``.
     """
 
     value: Any

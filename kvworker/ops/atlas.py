@@ -29,7 +29,7 @@ _ENTRIES = sa.table(
 
 @dataclass(frozen=True)
 class NamespaceContent:
-    """What a namespace of ATLAS's store holds. ``size_bytes`` is the sum of its values' JSON."""
+    """The content of a namespace in ATLAS's store. ``size_bytes`` is the sum of its values' JSON."""
 
     namespace: str
     entries: int

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Python's arguments that start Celery's worker or beat with our application.
 LAUNCHER: Final = ("-P", "-m", "kvworker.ops.celery_main")
 
-#: What to do about a state directory that others can write.
+#: The advice on a state directory that others can write.
 OTHER_STATE: Final = "name another directory with --state"
 
 

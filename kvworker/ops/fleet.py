@@ -14,9 +14,9 @@ from kvworker.messaging.wire import STATS_KEY
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.urls import speaks_redis
 
-#: How long to collect answers: the number of workers is not known.
+#: The time to collect answers, because the number of workers is not known.
 _COLLECT_SECONDS: Final = 2.0
-#: How long to wait for those that did not answer the first time. A worker on a busy machine can be that slow.
+#: The wait for workers that did not answer the first time. On a busy machine they can be that slow.
 _SECOND_COLLECT_SECONDS: Final = 5.0
 #: The longest version or pool that a worker's answer may name.
 _MAX_TEXT: Final = 100
@@ -29,16 +29,16 @@ _Stats: TypeAlias = Mapping[str, list[Any]]
 
 @dataclass(frozen=True)
 class WorkerAnswer:
-    """What a worker answered. Anyone who reaches the broker may have written it.
+    """A worker's answer. Anyone who reaches the broker may have written it.
 
     Attributes:
         name: Its name.
         problem: Why it consumes nothing; "" if it can serve.
         version: Its version of kvworker; "" for a worker of 0.1, which does not tell.
         pool: Celery's name of its pool.
-        concurrency: How many operations it runs at a time.
-        uptime_seconds: How long it has run.
-        active: How many operations it runs now; None if it does not tell.
+        concurrency: The number of operations that it runs at a time.
+        uptime_seconds: The time since it started.
+        active: The number of operations that it runs now; None if it does not tell.
         state: All that it said about itself as a worker of this store.
     """
 
@@ -70,11 +70,12 @@ class WorkerAnswer:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What is known about the workers.
+    """The known workers.
 
     Attributes:
         answers: The answers of those that serve this store's queue, in order of their names.
-        silent_count: How many are connected to the broker and do not answer. On Redis another program's count too.
+        silent_count: The workers that are connected to the broker and do not answer. On Redis this includes another
+            program's workers.
         silent_names: Names that these may have. Those of workers that were killed may be among them.
         shared_names: Names that several workers have, at least one of which serves this store's queue.
     """
@@ -90,7 +91,7 @@ def ask_workers(settings: Settings, *, is_patient: bool = True) -> Fleet:
 
     Args:
         settings: The settings of the store.
-        is_patient: Whether to ask once more, and to wait for longer, if some are silent.
+        is_patient: Ask once more, and wait for longer, if some are silent.
 
     Workers of an older release, and those of other stores and programs on the same broker, are not in the answers.
 
@@ -169,7 +170,7 @@ def _consumers(app: Celery, queue: str) -> int:
         try:
             count: int = connection.default_channel.queue_declare(queue, passive=True).consumer_count
         except connection.channel_errors:
-            return 0  # There is no such queue.
+            return 0  # The queue does not exist.
         return count
 
 

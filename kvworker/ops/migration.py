@@ -26,7 +26,7 @@ class MigratedStore:
 
 @dataclass(frozen=True)
 class PlannedMigration:
-    """What a migration would do to the database of one adapter: its steps, and the same as a SQL script."""
+    """The plan of a migration for the database of one adapter: its steps, and the same as a SQL script."""
 
     adapter: str
     steps: tuple[PlannedStep, ...]

@@ -21,7 +21,7 @@ from kvworker.ops.entry_lines import parse_line, superseded_lines
 from kvworker.ops.import_calls import EntryBatch, ImportCall, QuotaLine
 from kvworker.ops.import_report import ImportReport, LineError
 
-# How the lines are grouped must not change between two imports of a file: a repeated batch must be the same one.
+# Two imports of a file must group its lines in the same way, so that a repeated batch is the same one.
 _BATCH_BYTES = 262_144
 _OPEN_BATCHES = 64
 #: A line takes less than this many times its size in a message, with all that a message holds besides.

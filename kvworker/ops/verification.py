@@ -12,7 +12,7 @@ from kvworker.ops.database import open_adapter
 from kvworker.settings import Settings
 
 _RECOMPUTE: Final = "run `kvworker recompute`, which sets ledgers to what their entries and records use"
-#: What to do about a problem, by its check.
+#: The advice on a problem, by its check.
 ADVICE: Final[Mapping[str, str]] = {
     "schema": "make what is missing as the migrations do, or restore a backup; the rows were not checked",
     "entry": "set or delete each of these entries; one with an invalid name only SQL can delete, and then run"
@@ -28,7 +28,7 @@ ADVICE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class VerifiedStore:
-    """An adapter's name and what was found in its store; ``report`` is None if the adapter has no such check."""
+    """An adapter's name and the findings in its store; ``report`` is None if the adapter has no such check."""
 
     adapter: str
     report: VerifyReport | None

@@ -40,7 +40,7 @@ def atlas_choices(
         whole: The whole file.
         environ: The environment variables.
         store: The ``tools.kv_store`` block, complete.
-        has_conversation_url: Whether a database of the conversation store is configured.
+        has_conversation_url: True if a database of the conversation store is configured.
     """
     in_use = variables_in_use(whole, environ)
     for name in (OTHER_URL_VARIABLE, OTHER_REUSE_VARIABLE, CONVERSATION_VARIABLE):

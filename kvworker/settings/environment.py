@@ -11,12 +11,12 @@ from kvworker.settings.base import is_blank
 from kvworker.settings.url_files import UrlFile, read_secret_file
 
 CONFIG_VARIABLE = "KVWORKER_CONFIG"
-#: Where a worker serves its metrics. It is of each process, so it is no setting of the file, which all processes share.
+#: The address of a worker's metrics. All processes share the settings file, so it cannot hold this.
 METRICS_VARIABLE = "KVWORKER_METRICS_LISTEN"
-#: Whether workers and beat log text or JSON. It is of each process too.
+#: The log format of a worker or beat: text or JSON. It belongs to one process too.
 LOG_FORMAT_VARIABLE = "KVWORKER_LOG_FORMAT"
 LOG_FORMATS = ("text", "json")
-#: Whether a worker exports its spans; anything but 0 and "" turns it on.
+#: The switch for a worker's export of spans; anything but 0 and "" turns it on.
 TRACES_VARIABLE = "KVWORKER_TRACES"
 SIGNING_KEY_VARIABLE = "KVWORKER_SIGNING_KEY"
 PREVIOUS_KEYS_VARIABLE = "KVWORKER_PREVIOUS_SIGNING_KEYS"

@@ -42,7 +42,7 @@ def listen_addresses(text: str) -> tuple[str, range]:
     """Parse where to listen: ``HOST:PORT``, ``PORT`` for this machine alone, or with a range ``FIRST-LAST`` of ports.
 
     Args:
-        text: Such as ``127.0.0.1:9808``, ``[::1]:9808`` or ``9808-9815``. The first free port is to be used.
+        text: Such as ``127.0.0.1:9808``, ``[::1]:9808`` or ``9808-9815``. The caller uses the first free port.
 
     Returns:
         The host, and the ports.

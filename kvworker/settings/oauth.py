@@ -12,7 +12,7 @@ from kvworker.settings.problems import problem
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-#: The algorithms whose keys can be published. With a shared secret, whoever can verify a token can also make one.
+#: The algorithms whose keys can be published. With a shared secret, every verifier of tokens could also make one.
 _Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
 

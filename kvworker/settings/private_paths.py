@@ -50,7 +50,7 @@ def check_owner(path: Path, found: os.stat_result) -> None:
 
     Args:
         path: The path, for the error.
-        found: What the system says about the file that was opened, or about the link.
+        found: The system's answer about the opened file or the link.
 
     Raises:
         ConfigurationError: It is not so.

@@ -139,7 +139,7 @@ class Settings(Block):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a configuration written for ATLAS leaves open, and how it was decided. A worker logs it once."""
+        """The decisions that a configuration written for ATLAS leaves open. A worker logs them once."""
         return self._choices
 
     @field_validator("maintenance", mode="wrap")

@@ -61,7 +61,7 @@ def _block(definition: _Schema) -> _Schema:
 def _property(schema: _Schema, *, may_be_blank: bool) -> _Schema:
     kept: _Schema = {key: schema[key] for key in ("description", "default") if key in schema}
     if isinstance(kept.get("default", {}), dict | None) or kept["default"] == "":
-        # The defaults of a block are those of its keys. Null and the empty string mean that there is no fixed default.
+        # The defaults of a block are those of its keys. Null and the empty string mean that the default is not fixed.
         kept.pop("default", None)
     constraints = {key: value for key, value in schema.items() if key not in ("title", "description", "default")}
     may_be_blank = constraints.pop(MAY_BE_BLANK, may_be_blank)

@@ -42,7 +42,7 @@ def normalized_sentinel_url(rest: str) -> str:
     """Return a URL that lists its Sentinels with commas: ``sentinel://user:password@a:26379,b:26379/0?parameters``.
 
     Args:
-        rest: What follows ``sentinel://``, with the Sentinels in this form or as kombu's list of complete URLs.
+        rest: The URL after ``sentinel://``, with the Sentinels in this form or as kombu's list of complete URLs.
 
     Raises:
         ValueError: It does not name Sentinels and a primary. The message shows no part of it.

@@ -20,7 +20,7 @@ class InspectionCases(Cases):
     """Namespaces in order of their usage, expiry ahead, tables and connections."""
 
     def test_namespaces_come_in_the_order_of_their_fullness(self, make_adapter: AdapterFactory) -> None:
-        """The fullest namespace is the one that has used the largest share of its own quota, or of the common one."""
+        """The fullest namespace has used the largest share of its own or the common quota."""
         adapter = make_adapter(namespace_quota_bytes=1000)
         adapter.set("large", "k", text_of(500))
         adapter.set("small", "k", text_of(90))
@@ -77,7 +77,7 @@ class InspectionCases(Cases):
     def test_an_invalid_query_is_refused(
         self, adapter: KeyValueStoreAdapter, query: UsageQuery, error: type[Exception]
     ) -> None:
-        """It raises the error that says what is wrong."""
+        """The error says what the fault is."""
         with pytest.raises(error):
             adapter.rank_usage(query)
 

@@ -39,7 +39,7 @@ class LimitConformance:
     """
 
     def test_a_namespace_holds_as_many_entries_as_its_limit(self, make_adapter: LimitedAdapterFactory) -> None:
-        """Another entry raises with what is counted, the limit and the count. Other writes of the namespace pass."""
+        """The error for another entry names the kind, the limit and the count. Other writes of the namespace pass."""
         adapter = make_adapter(namespace_entry_limit=3)
         for number in range(3):
             adapter.set("namespace", f"{number}" * 1000, 0)

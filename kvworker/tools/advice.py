@@ -17,7 +17,7 @@ _AGAIN_WITH_ID: Final = (
 )
 _AGAIN_LATER: Final = "Call {tool} again with the same arguments, a little later. If it keeps failing, tell the user."
 _OPERATOR: Final = "Do not call again: only the operator of the key-value store can fix this. Tell the user."
-#: How the detail of an error starts if no repetition helps until an operator changes something.
+#: The beginnings of an error's detail if no repetition helps until an operator changes something.
 _PERMANENT: Final = (errors.LOGIN_REFUSED, errors.RESULTS_REFUSED)
 
 #: For each class, and for subclasses without an entry: whether a write changed anything, and the next step.

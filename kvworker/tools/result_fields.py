@@ -58,7 +58,7 @@ LISTED_ENTRY = object_schema(
     TTL_FIELD,
     ResultField("value", {}, "The entry's value; left out unless include_values is true.", always=False),
 )
-#: What a ledger says, of a namespace or of the whole store.
+#: The fields of a ledger, of a namespace or of the whole store.
 LEDGER_FIELDS = (
     USED_BYTES_FIELD,
     ENTRY_COUNT_FIELD,

@@ -69,7 +69,7 @@ class Spans:
 
         Args:
             tool: The tool that is called.
-            queued: Whether a worker runs it, so that the span's context goes along in the message.
+            queued: True if a worker runs it, so that the message carries the span's context.
         """
         kind = SpanKind.PRODUCER if queued else SpanKind.INTERNAL
         return RunningSpan(self._tracer.get().start_span(tool, kind=kind, attributes={"kvworker.tool": tool}))
@@ -156,7 +156,7 @@ def _message_attributes(system: str, queue: str, task_id: str, tool: str, kind: 
 
 
 def _extracted(task_request: Any) -> Context:
-    """Return the context of a message's headers. Anyone who may send can have written them."""
+    """Return the context of a message's headers. Any sender can have written them."""
     carrier = {
         name: value
         for name in (TRACEPARENT, _TRACESTATE)

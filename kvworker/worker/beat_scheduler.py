@@ -1,7 +1,7 @@
-"""Beat's scheduler with a JSON file. Celery's own keeps a pickle, so whoever can write it runs code in beat.
+"""Beat's scheduler with a JSON file. Celery's own keeps a pickle, so anyone who can write it runs code in beat.
 
-The file holds only when each task was last sent, so that a restarted beat sends none too early. What is sent, and how
-often, comes from the configuration.
+The file holds only when each task was last sent, so that a restarted beat sends none too early. The tasks and their
+intervals come from the configuration.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ class RobustConsumer(Consumer):
     class Blueprint(Consumer.Blueprint):
         """Celery's steps of a consumer, except one.
 
-        Where a queue is of RabbitMQ's quorum type, Celery makes 28 queues for delayed messages. They are useless with
-        exchanges of the direct type, which ours are, as those of a queue that Celery makes by itself.
+        For quorum queues on RabbitMQ, Celery makes 28 queues for delayed messages. They are useless with exchanges of
+        the direct type. Ours are of that type, and so is the exchange of a queue that Celery makes automatically.
         """
 
         default_steps = tuple(step for step in Consumer.Blueprint.default_steps if "DelayedDelivery" not in str(step))
@@ -84,7 +84,7 @@ class RobustConsumer(Consumer):
             self._liveness.beat()
 
     def on_ready(self) -> None:
-        """Follow what became known while there was no connection."""
+        """Act on changes of readiness that were found while the connection was away."""
         super().on_ready()
         self._was_ready = True
         self.follow_readiness()

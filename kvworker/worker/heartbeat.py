@@ -23,7 +23,7 @@ logger = get_logger(__name__)
 
 #: The pause between two heartbeats.
 BEAT_SECONDS: Final = 2.0
-#: How long a loop may take for one turn, unless systemd's watchdog says otherwise. The longest wait of a loop that
+#: The longest turn of a live loop, unless systemd's watchdog says otherwise. The longest wait of a loop that
 #: works is that for a frozen server, which takes seconds. The rest is for a machine that gives the process little time.
 SILENCE_SECONDS: Final = 30.0
 
@@ -32,13 +32,13 @@ class Heartbeat:
     """Writes the heartbeat of this process. Only the main loop may call it.
 
     Attributes:
-        beat_seconds: How often the loop must call ``beat``.
+        beat_seconds: The longest interval between two calls of ``beat``.
 
     Args:
         role: ``worker`` or ``beat``.
-        name: What the check calls this process, such as ``worker celery@host``.
+        name: The name of this process in the check's answers, such as ``worker celery@host``.
         environ: The environment variables.
-        longest_task_seconds: For how long the loop runs a task itself, at most.
+        longest_task_seconds: The longest time that the loop runs a task itself.
     """
 
     def __init__(self, role: str, name: str, environ: Mapping[str, str], *, longest_task_seconds: float = 0.0) -> None:

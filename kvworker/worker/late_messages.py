@@ -1,6 +1,6 @@
 """Messages that wait for too long: they are dropped before they reach the pool, many at once.
 
-A worker that runs late would otherwise spend more on the calls that nobody waits for any more than on the others, and
+A worker that runs late would otherwise spend more time on calls whose callers have given up than on the others, and
 never catch up. The results of dropped messages are stored together, so a caller that still asks is told.
 
 If messages keep arriving late, each one that is still in time has almost no time left, and its answer comes too late as
@@ -35,7 +35,7 @@ _LATE_SECONDS: Final = 1.0
 _OVERLOAD_SECONDS: Final = 10.0
 #: The most messages that one command drops from a queue.
 _MOST_AT_ONCE: Final = 100
-#: How long to collect dropped messages before their results are stored together. The event loop's own ``call_soon`` may
+#: The time to collect dropped messages before their results are stored together. The event loop's own ``call_soon`` may
 #: wait for seconds, until something else happens.
 _COLLECT_SECONDS: Final = 0.05
 #: The pause after the results could not be stored.

@@ -24,7 +24,7 @@ class Liveness:
 
     Args:
         worker: The worker.
-        readiness: What the worker knows about its adapters.
+        readiness: The worker's knowledge of its adapters.
         visibility_timeout_seconds: The setting of this name.
     """
 

@@ -33,7 +33,7 @@ _EVENT_HELP: Final[Mapping[Event, str]] = {
     Event.CALL_LEFT_OUT: "Calls of coalesced messages that had to be sent again individually.",
     Event.DRIFT: "Ledgers that a recompute found wrong and corrected.",
 }
-#: Of a maintenance task's runs, those that did not end as they should.
+#: The outcomes of maintenance runs that did not end as they should.
 _UNFINISHED: Final = ("failed", "incomplete")
 
 

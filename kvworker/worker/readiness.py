@@ -1,7 +1,7 @@
-"""Whether a worker can serve: it consumes only while its own adapters work, and it may store results.
+"""A worker's readiness: it consumes only while its own adapters work, and it may store results.
 
-A worker that took messages while its database is away would fail the calls that a healthy worker could answer. One
-that the results' server refuses would apply operations, and leave their callers without an answer.
+A worker that took messages while its database is away would fail calls that a healthy worker could answer. A worker
+that may not store results would apply operations and leave their callers without an answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_adapters(settings: Settings, *, may_migrate: bool = True) -> None:
 
     Args:
         settings: The settings of the adapters.
-        may_migrate: Whether ``migrate_on_start`` takes effect.
+        may_migrate: True if ``migrate_on_start`` takes effect.
 
     Raises:
         StoreUnavailableError: An adapter cannot serve now, and may later.
@@ -53,7 +53,7 @@ def check_adapters(settings: Settings, *, may_migrate: bool = True) -> None:
 
 
 class Readiness:
-    """What the main process of a worker knows about its adapters. A thread keeps it up to date.
+    """The knowledge of a worker's main process about its adapters. A thread keeps it up to date.
 
     Args:
         settings: The settings of the adapters.

@@ -45,7 +45,7 @@ class RobustMailbox(Mailbox):
     """The mailbox whose messages our node handles.
 
     Attributes:
-        has_unique_queues: Whether each connection's queue has its own name.
+        has_unique_queues: True if each connection's queue has its own name.
     """
 
     node_cls = RobustNode

@@ -56,7 +56,7 @@ class TaskReporter:
         messaging_system: The broker's name in traces.
 
     Attributes:
-        is_redelivered: Whether the message was delivered before.
+        is_redelivered: True if the message was delivered before.
     """
 
     __slots__ = ("_began", "_clock", "_ended", "_messaging_system", "_observer", "_request", "_span", "is_redelivered")

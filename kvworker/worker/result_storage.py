@@ -1,4 +1,4 @@
-"""How a worker stores results: what it cannot store goes back to the queue with its message.
+"""Stores a worker's results. If a result cannot be stored, its message goes back to the queue.
 
 Fault in Celery 5.7.0: if the server refuses a result, the worker tries to store that error in its place, which fails as
 well. The message is acknowledged without an answer, or in the pools of threads it is never settled. Not reported
@@ -20,8 +20,8 @@ from kvworker.retries import BACKOFF
 
 logger = get_logger(__name__)
 
-#: How often a refused result is stored again before its message goes back: for about two seconds. The worker finds out
-#: meanwhile that it must not consume. A server that is away is tried for longer, ``result_backend_max_retries``.
+#: The attempts to store a refused result again before its message goes back. They take about two seconds. The worker
+#: finds out meanwhile that it must not consume. A server that is away gets ``result_backend_max_retries`` attempts.
 _ATTEMPTS: Final = 8
 
 
@@ -33,7 +33,7 @@ class WorkerResultBackend(ResultBackend):
 
         Raises:
             celery.exceptions.Reject: The server refuses it, or cannot be reached for a while. The message goes back,
-                and whoever receives it next stores what was recorded of its operation.
+                and the next worker to receive it stores the recorded result.
         """
         try:
             try:

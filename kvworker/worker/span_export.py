@@ -16,7 +16,7 @@ from kvworker.fork_safety import ProcessLocal
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-#: How long a process that ends waits for the collector to take its last spans.
+#: The longest time that an ending process waits for the collector to take its last spans.
 _FLUSH_SECONDS: Final = 5.0
 
 

@@ -79,5 +79,5 @@ class CheckedTask(Task):
     Request = f"{OperationRequest.__module__}:{OperationRequest.__name__}"
     #: The sender's fault, so Celery logs it without a traceback.
     throws = (InvalidRequestError,)
-    #: Whether the task's own code logs how it ended.
+    #: True if the task's own code logs how it ended.
     logs_itself = False

@@ -18,7 +18,7 @@ class Systemd:
         environ: The environment variables.
 
     Attributes:
-        watchdog_seconds: For how long the process may be silent (``WatchdogSec``); None if that is unlimited.
+        watchdog_seconds: The longest time that the process may be silent (``WatchdogSec``); None if that is unlimited.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:

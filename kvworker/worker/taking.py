@@ -1,4 +1,4 @@
-"""How a worker takes messages from Redis: while there are more, each is taken and recorded in one step.
+"""Takes a worker's messages from Redis. While there are more, each is taken and recorded in one step.
 
 kombu waits for a message with ``BRPOP`` and records it when the answer was read. A worker that is killed in between,
 which on a busy one takes milliseconds, loses the message. The facades send such a message again, but a canvas does not.
@@ -21,7 +21,7 @@ from kvworker.worker.unacked import UnackedRecord
 logger = get_logger(__name__)
 
 _SCRIPT: Final = Path(__file__).with_name("take.lua").read_text(encoding="utf-8")
-#: How long to do without the script after the server refused it: the user may not run it, or memory is full.
+#: The time to work without the script after the server refused it: the user may not run it, or memory is full.
 _REFUSED_SECONDS: Final = 30.0
 #: After how many messages, at most, to try the script again where it found none: each try is a request more.
 _MOST_SKIPPED: Final = 16
@@ -42,7 +42,7 @@ class WorkerChannel(RedisChannel):
     _may_hold_some = True
     _asked_script = False
     _refused_until = 0.0
-    #: For how many messages the script is not tried, and for how many it was not the last time.
+    #: The number of messages to take without the script, and that number the last time.
     _to_skip = _skipped = 0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -65,7 +65,7 @@ class WorkerChannel(RedisChannel):
         self._may_hold_some, self._to_skip = True, 0
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Read the answer to either request, and forget a recorded message that nobody takes over."""
+        """Read the answer to either request, and forget a recorded message that is not taken over."""
         self._may_hold_some = False
         try:
             found = super()._brpop_read(**options)

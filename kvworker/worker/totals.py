@@ -1,7 +1,7 @@
 """Counts a worker's work since it started, over all its processes and threads.
 
-The totals lie in memory that the worker's main process shares with the children of its pool. Each process adds to a
-slot of its own, without a system call, and the main process adds the slots up when it is asked. So nothing is lost
+The totals lie in memory that the worker's main process shares with the children of its pool. Each process adds to its
+own slot, without a system call, and the main process adds the slots up when it is asked. So nothing is lost
 when a child is killed, and a child that takes its place adds to the same slot.
 """
 
@@ -129,7 +129,7 @@ class Totals(Observer, ForkAware):
         """Return the totals of all processes as JSON-able data.
 
         Returns:
-            A dict without what is 0, so a new worker's is almost empty:
+            A dict without zeros, so a new worker's is almost empty:
 
             ``operations``: a list of ``{"tool", "outcome", "reason", "count"}``. ``kvworker.messaging.outcomes`` has
             the outcomes and reasons.

@@ -41,7 +41,7 @@ def make_adapter(config: Mapping[str, Any]) -> SqlAdapter:
 
 
 def _check_parameters(url: URL) -> None:
-    """Refuse what is no parameter of libpq. SQLAlchemy would hand it to psycopg as text, whatever type that wants."""
+    """Refuse unknown parameters of libpq. SQLAlchemy would pass them to psycopg as text, whatever type it expects."""
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     for name in url.query:
         if name not in known:

@@ -66,8 +66,8 @@ _SILENT: Final = (
 
 #: By SQLSTATE, what only the statement of a plain increment can mean.
 _INCREMENT_SIGNALS: Final[Mapping[str, type[Exception]]] = {"22P02": NotAnIntegerError, "22003": OutOfRangeError}
-#: What only a statement that records an operation and charges its ledger can mean. It divides by the number of rows
-#: that it charged.
+#: These codes have a meaning only in a statement that records an operation and charges its ledger. It divides by the
+#: number of rows that it charged.
 _WRITE_SIGNALS: Final[Mapping[str, type[Exception]]] = {
     "22012": NamespaceMissingError,
     "23505": DuplicateOperationError,

@@ -95,7 +95,7 @@ class _First(NamedTuple):
         )
 
     def free(self, limits: _Amounts) -> _Amounts:
-        """Return what is neither used in this row nor lent to others."""
+        """Return the amounts that this row neither uses nor lends to others."""
         return _Amounts(
             limits.in_bytes - self.used_bytes - self.lent_bytes,
             limits.in_entries - self.entry_count - self.lent_entries,
@@ -116,7 +116,7 @@ class _Share(NamedTuple):
     record_limit: int
 
     def free(self) -> _Amounts:
-        """Return what is left of the share."""
+        """Return the rest of the share."""
         return _Amounts(
             self.limit_bytes - self.used_bytes,
             self.entry_limit - self.entry_count,

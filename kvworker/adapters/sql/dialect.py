@@ -164,7 +164,7 @@ class Dialect(ABC):
         return deleted_rows, found_rows, until
 
     def connections(self, _connection: DriverConnection) -> DatabaseConnections | None:
-        """Count the connections to the database; None if it is no server."""
+        """Count the connections to the database; None if it is not a server."""
         return None
 
     def run(self, connection: DriverConnection, statement: StatementName, params: Mapping[str, Any]) -> Cursor:

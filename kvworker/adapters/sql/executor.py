@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-#: How often a process checks whether a newer program has migrated the database.
+#: The interval at which a process checks whether a newer program has migrated the database.
 SCHEMA_CHECK_SECONDS = 30.0
 #: A second lost connection in a row means that the database is away; conflicts usually pass.
 _MAX_RETRIES: Final[Mapping[type[RetryableError], int]] = {ConnectionLostError: 1, ConflictError: 5}
@@ -48,7 +48,7 @@ class Executor:
         Args:
             work: Called with the driver's connection, possibly several times.
             operation_id: The operation id that a ``StoreUnavailableError`` carries.
-            operation: What the work does, for traces.
+            operation: The name of the work in traces.
 
         Raises:
             StoreUnavailableError: the database is unavailable.

@@ -25,7 +25,7 @@ from kvworker.model import MAX_BATCH_ROWS, LedgerDrift, PruneReport, RecomputeRe
 _PURGE_BATCH_ROWS: Final = 1000
 #: The most expired entries that one search of a sweep finds: enough to fill several batches.
 _SEARCH_ROWS: Final = 2000
-#: How long a write that meets the limit of operation records waits for a prune.
+#: The time that a write at the limit of operation records waits for a prune.
 _PRUNE_SECONDS: Final = 2.0
 #: A recompute counts up to this many operation records of a namespace, since writers wait for it. Where there are more,
 #: it trusts the ledger.
@@ -54,7 +54,7 @@ def purge_expired(executor: Executor, namespace: str | None) -> None:
 
 
 def make_room(executor: Executor, namespace: str, quota: Quota) -> None:
-    """Delete what has expired and counts against a quota or a limit."""
+    """Delete expired entries and records that count against a quota or a limit."""
     purge_expired(executor, namespace if quota in {"namespace", "entries", "records"} else None)
     if quota in {"records", "namespaces"}:
         prune_operations(executor, batch_rows=_PURGE_BATCH_ROWS, budget_seconds=_PRUNE_SECONDS)

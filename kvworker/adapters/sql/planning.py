@@ -188,7 +188,7 @@ class Planner:
         """Plan all steps. With ``room`` each is refused individually; without it the first refusal ends the plan.
 
         Raises:
-            StepRefusedError: a step was refused, and there is no ``room``.
+            StepRefusedError: a step was refused, and ``room`` is None.
             QuotaRefusedError: expired entries must be purged first.
         """
         plan = Plan(entries, dict(entries))

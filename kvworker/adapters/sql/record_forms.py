@@ -22,7 +22,7 @@ _TOLERANCE_SECONDS: Final = 3600.0
 
 
 def record_fault(fingerprint: object, result: object, remaining_seconds: float) -> str:
-    """Return what is wrong with a record, or an empty string.
+    """Describe the fault of a record, or return an empty string.
 
     Args:
         fingerprint: The fingerprint as stored.

@@ -1,4 +1,4 @@
-"""What a record keeps instead of an operation id and a request: short digests of them.
+"""Short digests that a record keeps instead of an operation id and a request.
 
 An id takes 9 bytes. The last 8 are a digest of the whole operation id. The first is one of the operation id's stem, its
 beginning. Ids that are made at about the same time share a stem: those of a caller's process, which count up, and those

@@ -44,7 +44,7 @@ GLOBAL_QUOTA_CHECK = "kv_ledgers_global_quota"
 ENTRY_LIMIT_CHECK = "kv_ledgers_entry_limit"
 RECORD_LIMIT_CHECK = "kv_ledgers_record_limit"
 NAMESPACE_LIMIT_CHECK = "kv_totals_limit"
-#: What a write exceeds if the database refuses it by a constraint.
+#: The quota that a write exceeds if the database refuses it by a constraint.
 QUOTA_OF_CHECK: Mapping[str, Quota] = {
     NAMESPACE_QUOTA_CHECK: "namespace",
     GLOBAL_QUOTA_CHECK: "store",
@@ -97,7 +97,7 @@ ledgers = Table(
     Column("slot", SmallInteger, primary_key=True, autoincrement=False, server_default=text("0")),
     # The sum of the other slots' limits.
     Column("lent_bytes", BigInteger, nullable=False, server_default=text("0")),
-    # How many times the configured limits of entries and records apply.
+    # The factor by which the configured limits of entries and records are multiplied.
     Column("limit_factor", BigInteger, nullable=False, server_default=text("1")),
     Column("entry_limit", BigInteger),
     Column("lent_entries", BigInteger, nullable=False, server_default=text("0")),

@@ -46,7 +46,7 @@ class _LedgerRow(NamedTuple):
 
     @property
     def excesses(self) -> tuple[int | None, ...]:
-        """What the first row lent beyond the limits of the other rows, which must be nothing."""
+        """The amounts that the first row lent beyond the limits of the other rows. Each must be zero."""
         return self.excess_bytes, self.excess_entries, self.excess_records
 
 
@@ -71,7 +71,7 @@ class _RecordRow(NamedTuple):
 
 @dataclass(slots=True)
 class _Sums:
-    """What entries and records add up to. ``record_count`` includes the records that entries hold in reserve."""
+    """The sums over entries and records. ``record_count`` includes the records that entries hold in reserve."""
 
     used_bytes: int = 0
     entry_count: int = 0

@@ -112,7 +112,7 @@ class Writer:
         return self._executor.run(work, operation="withdraw_refusals")
 
     def _apply_with_purge(self, write: Write) -> Record:
-        """Apply a write. If a quota refuses it, purge what has expired and try again before giving up."""
+        """Apply a write. If a quota refuses it, purge expired entries and try again before giving up."""
         founded = 0
         while True:
             try:

@@ -55,7 +55,7 @@ class SqliteDialect(PlanningDialect):
         return self._url is not None and not is_in_memory(self._url)
 
     def check_usable(self, connection: sqlite3.Connection) -> None:
-        """Begin a write. If another process holds the lock, writes are possible, and the wait is over sooner."""
+        """Begin a write, and undo it. A database that another process is writing to is usable too."""
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:

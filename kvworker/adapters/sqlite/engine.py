@@ -110,12 +110,12 @@ def _use_wal(connection: sqlite3.Connection, timeout_seconds: float) -> None:
 
 
 def _copy_log_to_file(connection: sqlite3.Connection, timeout_seconds: float) -> None:
-    """Copy what was committed into the database's file before a connection closes.
+    """Copy committed pages into the database's file before a connection closes.
 
     SQLite does this itself when the last connection closes, but not when the last two close at once.
     """
     deadline = time.monotonic() + timeout_seconds
-    # A connection that is given up may be in a transaction. The log then keeps what was committed.
+    # A connection that is given up may be in a transaction. The log then keeps the committed pages.
     with suppress(sqlite3.Error):
         while connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] and time.monotonic() < deadline:
             time.sleep(_RETRY_SECONDS)

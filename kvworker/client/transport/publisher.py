@@ -63,7 +63,7 @@ class Publisher:
 
     Args:
         app: The client's Celery application.
-        threads: How many threads connect and send in the background.
+        threads: The number of threads that connect and send in the background.
         queue_name: The queue of the messages.
         timeout_seconds: The time limit of one attempt to connect or read.
         on_refused: Called with a message if the broker refuses this program's login. It is not sent again.

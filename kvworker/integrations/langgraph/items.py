@@ -129,5 +129,5 @@ class StoredItem:
         )
 
     def to_search_item(self) -> SearchItem:
-        """Return the result of a search. It has no score, because there are no vectors."""
+        """Return the result of a search. It has no score, because the store has no vectors."""
         return SearchItem(self.namespace, self.key, self.value, self.created_at, self.updated_at)

@@ -1,4 +1,4 @@
-"""Decides who may use the server over HTTP: everyone, or the holders of tokens of a file or of an OAuth 2.1 server."""
+"""Controls HTTP access: for everyone, or for holders of tokens from a file or from an OAuth 2.1 server."""
 
 from __future__ import annotations
 

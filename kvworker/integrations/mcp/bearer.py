@@ -26,16 +26,16 @@ from kvworker.integrations.mcp.verifiers import ClientToken, ForbiddenError
 logger = logging.getLogger(__name__)
 
 _CREDENTIALS: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
-#: How often the token of a request that is still being answered is verified again.
+#: The interval at which the token of an unfinished request is verified again.
 _VERIFY_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 5
-#: How often the same problem is logged.
+#: The shortest time between two log lines about the same problem.
 _COMPLAIN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
 class Door:
-    """What opens a server.
+    """The rules for admission to a server.
 
     Attributes:
         verifier: Verifies tokens.

@@ -52,7 +52,7 @@ def make_app(pages: Pages, door: Door, readiness: QueueReadiness) -> Starlette:
         return JSONResponse({"status": "alive"})
 
     async def ready(_request: Request) -> Response:
-        """Tell whether calls could be answered, and not what is wrong: anyone may ask."""
+        """Tell whether calls could be answered. The reason stays out of the answer, because anyone may ask."""
         if await to_thread.run_sync(readiness.problem, abandon_on_cancel=True):
             return JSONResponse({"status": "not ready"}, HTTPStatus.SERVICE_UNAVAILABLE)
         return JSONResponse({"status": "ready"})
@@ -111,7 +111,7 @@ def _checked(change: Change) -> Show:
 
 def _answers(pages: Pages, door: Door, show: Show) -> Answer:
     async def answer(request: Request) -> Response:
-        """Answer those who may see the page."""
+        """Answer a viewer with access to the page."""
         try:
             visit = door.admit(request)
         except RefusedError as error:

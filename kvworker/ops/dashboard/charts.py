@@ -21,7 +21,7 @@ class Chart:
     """A chart.
 
     Attributes:
-        title: What it shows.
+        title: Its title.
         summary: The same as text.
         lines: The points of each unbroken line, for ``polyline``.
         rows: Some of its moments and values, as text.

@@ -1,4 +1,4 @@
-"""A request of somebody who may see the dashboard."""
+"""A request of a viewer with access to the dashboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvworker.ops.dashboard.viewers import Session, Viewer
 
 _Result = TypeVar("_Result")
 
-#: What a page says after a change, by the parameter ``done`` of its address.
+#: The message of a page after a change, by the parameter ``done`` of its address.
 DONE = {
     "deleted": "The entry was deleted.",
     "missing": "There was no such entry.",
@@ -38,7 +38,7 @@ class Visit:
 
     @property
     def done(self) -> str:
-        """What a change before this page did; "" without one."""
+        """The message about the change before this page; "" without one."""
         return DONE.get(self.request.query_params.get("done", ""), "")
 
     async def in_thread(self, work: Callable[[], _Result]) -> _Result:

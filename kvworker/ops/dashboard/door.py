@@ -1,4 +1,4 @@
-"""Lets those in who may see the dashboard: the holders of a token or of the key."""
+"""Admits viewers to the dashboard: holders of a token or of the key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Door:
 
     Args:
         pages: Makes the page that asks for a token.
-        viewers: Knows who may see what.
+        viewers: Knows the viewers' rights.
         cookie: The name of the cookie.
     """
 

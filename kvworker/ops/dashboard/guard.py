@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: A host and perhaps a port, and nothing else.
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]@:/?#\\]+)(?::[0-9]{1,5})?")
-#: What a form of ours says of its origin, beside the address itself.
+#: The values of ``Sec-Fetch-Site`` that our forms send. Old browsers send none.
 _SAME_ORIGIN: Final = frozenset({"same-origin", None})
 
 #: The routes of probes, which tell nothing but whether the dashboard is alive and ready.

@@ -1,4 +1,4 @@
-"""What happened lately: overviews that a thread collects at an interval, and the numbers of the last hour."""
+"""Recent history: overviews that a thread collects at an interval, and the numbers of the last hour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sample:
 
     Attributes:
         at: When it was taken, in seconds since the epoch.
-        operations_per_second: How many operations ended.
+        operations_per_second: The rate at which operations ended.
         median_seconds: Half of them took less than this.
         slowest_seconds: All but 1 % of them took less than this.
         depth: The messages that waited in the queue of operations.
@@ -68,7 +68,7 @@ def _numbers(recent: Activity | None) -> tuple[float | None, float | None, float
 
 
 class History:
-    """Collects an overview at each interval, in a thread of its own, and keeps the numbers of the last hour.
+    """Collects an overview at each interval, in its own thread, and keeps the numbers of the last hour.
 
     Args:
         collector: Collects the overviews.

@@ -37,7 +37,7 @@ class Pages:
     Attributes:
         history: The overviews.
         stores: The namespaces and entries.
-        allows_writes: Whether pages have forms that change something.
+        allows_writes: True if pages have forms that change something.
     """
 
     history: History

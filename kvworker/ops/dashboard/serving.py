@@ -33,12 +33,12 @@ _MOST_CONNECTIONS: Final = 256
 
 @dataclass(frozen=True)
 class Access:
-    """Who may see the dashboard, and whether they may change anything.
+    """The rights of the dashboard's viewers.
 
     Attributes:
         tokens: The file of the tokens that open it. Without it, the address that is announced holds a key that does.
         persona: The persona of those whose token names none.
-        allows_writes: Whether it has forms that change something.
+        allows_writes: True if it has forms that change something.
     """
 
     tokens: TokenFile | None = None
@@ -52,7 +52,7 @@ def serve_dashboard(settings: Settings, address: Address, access: Access, announ
     Args:
         settings: The settings of the store.
         address: The address to listen on.
-        access: Who may see it.
+        access: The rights of its viewers.
         announce: Called with its URL once it listens.
 
     Raises:

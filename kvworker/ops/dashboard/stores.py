@@ -20,7 +20,7 @@ from kvworker.tools.policy import Policy
 
 _Result = TypeVar("_Result")
 
-#: How long a page waits for the database or for a worker.
+#: The longest time that a page waits for the database or for a worker.
 ANSWER_SECONDS: Final = 5.0
 _MOST_AT_ONCE: Final = 16
 PAGE_ROWS: Final = 100

@@ -1,4 +1,4 @@
-"""Who looks at the dashboard: sessions in the memory of this process, each opened by a token or by the key."""
+"""The dashboard's sessions, in the memory of this process. A token or the key opens each."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _IDLE_SECONDS: Final = 12 * 3600.0
 
 @dataclass(frozen=True)
 class Viewer:
-    """What somebody may see.
+    """The rights of a viewer.
 
     Attributes:
         name: The name of the token; "" without one.
         persona: The persona; None for none.
-        may_see_namespaces: Whether the policies let them see any namespace.
+        may_see_namespaces: True if the policies let them see any namespace.
         patterns: The patterns of the namespaces that they may see; None means all.
         provider: The provider of their entries; None is the default.
     """
@@ -69,8 +69,8 @@ class Viewers:
         tokens: The file of the tokens that open the dashboard. Without it, ``key`` does.
 
     Attributes:
-        key: A secret for whoever started this process; "" if tokens open the dashboard. Other users of the machine can
-            reach its port, too.
+        key: A secret for the person who started this process; "" if tokens open the dashboard. Other users of the
+            machine can reach its port, too.
     """
 
     def __init__(self, settings: Settings, persona: str | None, tokens: TokenFile | None) -> None:

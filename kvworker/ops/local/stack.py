@@ -29,7 +29,7 @@ from kvworker.settings.private_paths import private_directory, replace_private_f
 from kvworker.settings.schema import SCHEMA_NAME, configuration_schema, schema_text
 
 CONFIG_NAME = "kvworker.yaml"
-#: What the dashboard prints once it listens.
+#: The line that the dashboard prints once it listens.
 _ANNOUNCED = re.compile(rb"dashboard at (http://\S+)")
 
 _READY_SECONDS = 60.0
@@ -84,7 +84,7 @@ def running_stack(
         postgres: Use PostgreSQL instead of SQLite.
         concurrency: The number of worker threads.
         settings: Settings to run with; the stack replaces the broker and the database.
-        dashboard: Whether to serve the dashboard, on this machine alone and read-only. It needs its extra.
+        dashboard: Serve the dashboard, on this machine alone and read-only. It needs its extra.
 
     Raises:
         ConfigurationError: The ``embedded`` extra is not installed, or others can write to the directory.

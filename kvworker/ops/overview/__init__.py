@@ -1,1 +1,1 @@
-"""What operators see of the whole: queues, workers and stores. Commands and the dashboard are views on it."""
+"""The operators' view of the whole: queues, workers and stores. Commands and the dashboard are views on it."""

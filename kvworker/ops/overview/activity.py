@@ -1,4 +1,4 @@
-"""What the workers did: the totals that they report, summed up, and the difference between two of their reports."""
+"""The workers' activity: the sum of the totals that they report, and the difference between two of their reports."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MOST: Final = 2**53
 
 @dataclass(frozen=True)
 class Activity:
-    """What workers did over some time.
+    """The workers' activity over some time.
 
     Attributes:
-        seconds: How long that was.
-        counts: What they counted, by its place in their totals.
+        seconds: The length of that time.
+        counts: Their counts, by the place in their totals.
     """
 
     seconds: float
@@ -142,7 +142,7 @@ class ActivityMeter:
 
 
 def _counts_of(worker: WorkerAnswer) -> _Counts:
-    """Return what a worker counted. Anyone who reaches the broker may have written it, so only what is known counts."""
+    """Return a worker's counts. Anyone who reaches the broker may have written them, so drop unknown names."""
     totals = _mapping(worker.state.get("totals"))
     counts: _Counts = Counter()
     for name, count in (*_operations(totals), *_histograms(totals), *_others(totals)):

@@ -20,16 +20,16 @@ from kvworker.ops.overview.parts import Part, PartRunner, Source
 from kvworker.ops.overview.queues import BrokerState, read_queues
 from kvworker.settings import Settings, redacted_url
 
-#: How long a collection may take as a whole: an answer of the workers takes up to two seconds if one is silent.
+#: The longest time of a collection: the workers' answers take up to two seconds if one is silent.
 COLLECT_SECONDS: Final = 5.0
-#: How long closing waits for sources that still run.
+#: The time that closing waits for sources that still run.
 _CLOSE_SECONDS: Final = 2.0
 _UNKNOWN: Final = Part[Any]()
 
 
 @dataclass(frozen=True)
 class StoreParts:
-    """What is known of one adapter's store."""
+    """The known facts about one adapter's store."""
 
     total: Part[LedgerUsage] = _UNKNOWN
     fullest: Part[UsagePage] = _UNKNOWN
@@ -43,8 +43,8 @@ class WorkersState:
     """The answers of the workers.
 
     Attributes:
-        fleet: Who answered.
-        recent: What they did since the overview before; None in the first one.
+        fleet: The workers that answered.
+        recent: Their activity since the overview before; None in the first one.
     """
 
     fleet: Fleet
@@ -52,7 +52,7 @@ class WorkersState:
 
     @cached_property
     def since_start(self) -> Activity:
-        """What they did since they started."""
+        """Their activity since they started."""
         return activity_since_start(self.fleet)
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,13 +65,13 @@ class WorkersState:
 
 @dataclass(frozen=True)
 class Overview:
-    """What belongs to the whole, at one moment.
+    """The state of the whole deployment at one moment.
 
     Attributes:
         taken_at: When it was collected, in seconds since the epoch by this machine's clock.
         queues: The queues.
         workers: The workers; unknown if ``queue.remote_control`` is off.
-        stores: What is known of the store of each adapter in use, by the adapter's name. The default one is first.
+        stores: The store of each adapter in use, by the adapter's name. The default one is first.
     """
 
     taken_at: float
@@ -80,7 +80,7 @@ class Overview:
     stores: Mapping[str, StoreParts] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the overview as JSON-able data. A part that failed or that nobody can tell is null."""
+        """Return the overview as JSON-able data. A part that failed or is unknown is null."""
         stores = {
             name: {part: _data(getattr(store, part)) for part in STORE_PARTS} for name, store in self.stores.items()
         }
@@ -121,8 +121,8 @@ class OverviewCollector:
 
     Args:
         settings: The settings of the store.
-        top: How many of the fullest namespaces to read; 0 reads none.
-        seconds: How long a collection may take.
+        top: The number of the fullest namespaces to read; 0 reads none.
+        seconds: The longest time of a collection.
     """
 
     def __init__(self, settings: Settings, *, top: int = 10, seconds: float = COLLECT_SECONDS) -> None:

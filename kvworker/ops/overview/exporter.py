@@ -19,11 +19,11 @@ def running_exporter(settings: Settings, where: str, top: int) -> Iterator[str]:
     Args:
         settings: The settings of the store.
         where: Address and port, as ``listen_addresses`` in ``kvworker.settings.hosts`` describes.
-        top: How many of the fullest namespaces to name; 0 names none.
+        top: The number of the fullest namespaces to name; 0 names none.
 
     Raises:
         ConfigurationError: It cannot listen there, or the extra ``metrics`` is missing.
-        ValueError: This is no address.
+        ValueError: The address is invalid.
     """
     try:
         from prometheus_client import make_wsgi_app  # noqa: PLC0415 - an extra

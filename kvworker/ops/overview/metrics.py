@@ -1,6 +1,6 @@
-"""What belongs to the whole as metrics for Prometheus: a view on the overview. It needs the extra ``metrics``.
+"""The overview of a deployment as metrics for Prometheus. It needs the extra ``metrics``.
 
-The labels that hold what callers chose are the names of the fullest namespaces. Their number is bounded.
+The only label values that callers chose are the names of the fullest namespaces. Their number is bounded.
 """
 
 from __future__ import annotations

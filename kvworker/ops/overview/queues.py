@@ -53,10 +53,10 @@ class BrokerState:
     """The queues, and the messages that workers have taken and not acknowledged.
 
     Attributes:
-        queues: That of the operations and that of maintenance.
+        queues: The queue of operations and the queue of maintenance.
         unacknowledged: The messages that workers of kvworker have taken from this broker and not acknowledged; None on
             RabbitMQ, where only its management tells.
-        oldest_unacknowledged_seconds: How long ago the first of them was taken.
+        oldest_unacknowledged_seconds: The time since the first of them was taken.
     """
 
     queues: tuple[QueueState, ...]
@@ -84,7 +84,7 @@ def _declared(connection: Any, name: str) -> QueueState:
         try:
             found = channel.queue_declare(name, passive=True)
         except connection.channel_errors:
-            return QueueState(name, 0, consumers=0)  # There is no such queue.
+            return QueueState(name, 0, consumers=0)  # The queue does not exist.
     return QueueState(name, int(found.message_count), consumers=int(found.consumer_count))
 
 
@@ -97,7 +97,7 @@ class _RedisQueues:
 
     def read(self, names: tuple[str, ...], max_bytes: int) -> BrokerState:
         pool = self._channel.pool
-        # Of its own: kombu's client adds the prefix of keys to some commands and not to others.
+        # Use a separate connection: kombu's client adds the prefix of keys to some commands and not to others.
         connection = pool.connection_class(**pool.connection_kwargs)
         try:
             connect(connection)

@@ -27,7 +27,7 @@ __all__ = ["PlannedStep", "migrate", "plan_migration", "script_of", "upgrade_to"
 #: An arbitrary number, the same in every version, by which concurrent migrations of a database exclude each other.
 _ADVISORY_LOCK: Final = 0x6B76_776F_726B
 _LOCK_NOT_AVAILABLE: Final = "55P03"
-#: How long a step that finds its table locked is tried again. Each attempt waits only for a moment.
+#: The time for which a step is retried while its table is locked. Each attempt waits only briefly.
 _LOCK_ATTEMPTS_SECONDS: Final = 120.0
 
 # Alembic keeps the running migration in module globals, so only one thread may migrate.

@@ -1,4 +1,4 @@
-"""Compares a database's schema with the one that the migrations make. What it has in addition is not looked at."""
+"""Compares a database's schema with the one that the migrations make. Additional objects are ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INVALID_INDEXES: Final = text(
 
 
 def find_differences(connection: Connection) -> list[str]:
-    """Say what the tables lack, and what is otherwise than the migrations make it."""
+    """List the parts that the tables lack, and those that differ from the migrations."""
     with warnings.catch_warnings():
         # SQLAlchemy cannot reflect SQLite's indexes on expressions, and Alembic warns of that too.
         warnings.filterwarnings("ignore", ".*expression-based index", UserWarning)
@@ -35,7 +35,7 @@ def _find_differences(connection: Connection) -> list[str]:
     left_out = set() if inspect(connection).has_table(previous_records.name) else {_unfinished_name(connection)}
 
     def is_compared(_item: Any, name: str | None, kind: str, reflected: bool, counterpart: Any) -> bool:  # noqa: FBT001
-        """Leave out what is not ours, and indexes: where tables are partitioned, these have other names."""
+        """Leave out other programs' objects, and indexes: on partitioned tables, these have other names."""
         return (
             kind != "index" and (not reflected or counterpart is not None) and (kind != "table" or name not in left_out)
         )

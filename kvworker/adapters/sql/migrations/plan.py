@@ -1,4 +1,4 @@
-"""What a migration would do: its statements, for people to read or to run, and the locks that they take."""
+"""The plan of a migration: its statements, for people to read or to run, and the locks that they take."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sqlalchemy import Dialect
 
 from kvworker.adapters.sql.migrations.revisions import Step
 
-#: The longest wait for a lock. Whoever wants the table meanwhile waits behind the migration.
+#: The longest wait for a lock. Other sessions that want the table meanwhile wait behind the migration.
 LOCK_TIMEOUT_SECONDS: Final = 0.05
 _SET_LOCK_TIMEOUT: Final = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS * 1000:.0f}ms'"
 
 _CREATED: Final = re.compile(r"CREATE TABLE (\w+)")
 _NEW_TABLE: Final = "nobody waits: the table is new"
-#: What a statement locks in PostgreSQL, by its beginning. The first pattern that matches decides.
+#: The lock that a statement takes in PostgreSQL, by its beginning. The first pattern that matches decides.
 _LOCKS: Final = (
     (r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY \w+ ON (\w+)", "SHARE UPDATE EXCLUSIVE", "reads and writes go on"),
     (r"CREATE (?:UNIQUE )?INDEX \w+ ON (\w+)", "SHARE", "writes wait while it reads the whole table"),
@@ -33,7 +33,7 @@ _LOCKS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PlannedStatement:
-    """A statement, the table that it locks, PostgreSQL's name of the lock, and who waits for it."""
+    """A statement, the table that it locks, PostgreSQL's name of the lock, and the sessions that wait for it."""
 
     text: str
     table: str | None = None
