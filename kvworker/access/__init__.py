@@ -1,7 +1,8 @@
 """Checks the tokens of HTTP callers against a file of hashes.
 
 The MCP server and the dashboard share it. ``TokenFile`` finds the grant of a token, and ``FailedAttempts`` slows down
-clients whose tokens are refused. This package imports neither server, nor any HTTP library.
+clients whose tokens are refused. This package imports neither server. Only its module ``http_server``, which runs both,
+imports an HTTP library.
 """
 
 from kvworker.access.address import Address

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 import anyio
-import uvicorn
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from kvworker.access import Address
+from kvworker.access import Address, http_server
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.integrations.mcp.admission import Admission
 from kvworker.integrations.mcp.audience import Audience, Callers
@@ -31,8 +30,6 @@ from kvworker.messaging.queue_readiness import QueueReadiness
 from kvworker.settings import Settings
 
 _PATH: Final = "/mcp"
-#: Seconds that open connections have to finish after the server was told to stop.
-_GRACE_SECONDS: Final = 3
 
 
 def serve_stdio(settings: Settings, audience: Audience) -> None:
@@ -101,7 +98,7 @@ def serve_http(
             # The SDK passes unknown versions to the handler of 2026-07-28, which would name that one as supported.
             known = (*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS) if audience.own_namespaces else None
             guarded = HttpGuard(admission.guarded(app, callers), known)
-            await _serve_app(guarded, listener, admission.trusted_proxies)
+            await http_server.serve(guarded, listener, trusted_proxies=admission.trusted_proxies)
 
     with address.listen() as listener:
         announce(address.url(listener, _PATH))
@@ -142,19 +139,3 @@ async def _exit_on_signal(store: AsyncKeyValueStore) -> None:
             await store.close()
             # A thread of the SDK blocks on standard input, and an ordinary exit would wait for it.
             os._exit(128 + number)
-
-
-async def _serve_app(app: ASGIApp, listener: socket.socket, trusted_proxies: tuple[str, ...]) -> None:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        # By default uvicorn believes any local client what its address is.
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=list(trusted_proxies),
-    )
-    # After a graceful stop, uvicorn raises its signal again, which would kill this process before the store is closed.
-    # This receiver catches it.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM):
-        await uvicorn.Server(config).serve(sockets=[listener])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import socket
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
-import uvicorn
-from starlette.types import ASGIApp
 
 from kvworker.access import Address, TokenFile
+from kvworker.access.http_server import serve
 from kvworker.messaging.queue_readiness import QueueReadiness
 from kvworker.ops.dashboard.app import make_app
 from kvworker.ops.dashboard.door import Door
@@ -25,8 +23,6 @@ from kvworker.ops.dashboard.viewers import Viewers
 from kvworker.ops.overview.collector import OverviewCollector
 from kvworker.settings import Settings
 
-#: Seconds that open connections have to finish after the server was told to stop.
-_GRACE_SECONDS: Final = 3
 #: A browser keeps up to six. A request on a further connection is answered with status 503.
 _MOST_CONNECTIONS: Final = 256
 
@@ -71,24 +67,7 @@ def serve_dashboard(settings: Settings, address: Address, access: Access, announ
         history.start()
         announce(address.url(listener, f"/sign-in?key={viewers.key}" if viewers.key else "/"))
         try:
-            anyio.run(_serve, app, listener)
+            anyio.run(partial(serve, app, listener, most_connections=_MOST_CONNECTIONS))
         finally:
             history.stop()
             stores.close()
-
-
-async def _serve(app: ASGIApp, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        limit_concurrency=_MOST_CONNECTIONS,
-        proxy_headers=False,
-    )
-    # After a graceful stop, uvicorn raises its signal again, which would kill this process before everything is closed.
-    # This receiver catches it.
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM):
-        await uvicorn.Server(config).serve(sockets=[listener])
