@@ -10,12 +10,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, text
 
 from kvworker.adapters import create_kv_store_adapter
 from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.adapters.sql.migrations import migrate, plan_migration, script_of, upgrade_to
-from kvworker.adapters.sql.migrations.revisions import revisions
+from kvworker.adapters.sql.migrations.revisions import State, revisions, steps_from
 from kvworker.adapters.sql.recorded_refusals import attempt
 from kvworker.adapters.sql.schema import PREVIOUS_VERSION, SCHEMA_VERSION, metadata
 from kvworker.errors import ConfigurationError, IdempotencyConflictError, InvalidValueTypeError, SchemaError
@@ -391,3 +392,27 @@ def test_a_sqlite_file_of_another_encoding_is_refused(tmp_path: Path, encoding: 
             for use in (adapter.migrate, adapter.usage, adapter.schema_version):
                 with pytest.raises(ConfigurationError, match=f"text is {encoding}"):
                     use()
+
+
+def test_writes_that_wait_for_the_end_of_a_migration_are_applied(empty_postgres_url: str) -> None:
+    """All of them fail at the same moment, and the first one of the process to look finds the new version."""
+    engine = create_engine(empty_postgres_url)
+    make_previous(engine)
+    migrate(engine)
+    (finish,) = steps_from(State(PREVIOUS_VERSION, SCHEMA_VERSION), finish=True)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'kv_operations'::regclass")
+    with opened(engine) as adapter, ThreadPoolExecutor(5) as threads:
+        adapter.set("n", "first", 0)
+        with engine.connect() as migration, engine.connect() as watcher:
+            finish.run(MigrationContext.configure(migration))
+            writes = [threads.submit(adapter.increment, "n", str(n), operation_id=str(n)) for n in range(4)]
+            eventually(lambda: watcher.execute(waiting).scalar() == len(writes), timeout_seconds=60)
+            check = threads.submit(adapter.verify)
+            eventually(lambda: watcher.execute(waiting).scalar() == len(writes) + 1, timeout_seconds=60)
+            migration.commit()
+        assert [write.result(timeout=60).value for write in writes] == [1, 1, 1, 1]
+        report = check.result(timeout=60)
+        assert report is not None
+        assert report.problems == ()
+        assert all(adapter.increment("n", str(n), operation_id=str(n)).replayed for n in range(4))
+    engine.dispose()

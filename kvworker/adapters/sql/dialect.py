@@ -60,10 +60,9 @@ class Dialect(ABC):
     def __init__(self) -> None:
         self.statements = load_statements(self.package)
 
-    def use_schema(self, version: str) -> bool:
-        """Use the statements for a version of the schema; return whether they are others than before."""
-        before, self.statements = self.statements, load_statements(self.package, version)
-        return before is not self.statements
+    def use_schema(self, version: str) -> None:
+        """Use the statements for a version of the schema."""
+        self.statements = load_statements(self.package, version)
 
     @abstractmethod
     def make_engine(self) -> Engine:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoSuchTableError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from kvworker import tracing
@@ -60,12 +60,7 @@ class Executor:
             """Run the work, after a check of the schema if the last check is too old."""
             if time.monotonic() >= self._check_schema_at:
                 self._check_schema()
-            try:
-                return self.engine.use(work)
-            except self.dialect.driver_errors as error:
-                if not self._was_migrated(error):
-                    raise
-            return self.engine.use(work)
+            return self._use(work)
 
         if tracing.active is None:
             return self._run_with_retries(attempt, operation_id)
@@ -78,7 +73,7 @@ class Executor:
         def attempt() -> _Result:
             """Run the work on a schema that this program knows."""
             self._check_version()
-            return self.engine.use(work)
+            return self._use(work)
 
         return self._run_with_retries(attempt)
 
@@ -89,8 +84,11 @@ class Executor:
             """Compare them on a connection of SQLAlchemy's."""
             from kvworker.adapters.sql.migrations.differences import find_differences  # noqa: PLC0415 - as above
 
-            with self.engine.get().connect() as connection:
-                return find_differences(connection)
+            try:
+                with self.engine.get().connect() as connection:
+                    return find_differences(connection)
+            except NoSuchTableError:
+                raise ConflictError("the schema was repeatedly migrated while it was read") from None
 
         return self._run_with_retries(read)
 
@@ -142,19 +140,26 @@ class Executor:
         self._check_version()
         self._check_schema_at = time.monotonic() + SCHEMA_CHECK_SECONDS
 
-    def _was_migrated(self, error: Exception) -> bool:
-        """Return whether an error means that the schema was migrated, so that the same work may succeed now."""
-        return isinstance(self.dialect.translate(error), SchemaError) and self._check_version()
+    def _use(self, work: Callable[[Any], _Result]) -> _Result:
+        """Run the work, and once more if the schema may have been migrated meanwhile."""
+        try:
+            return self.engine.use(work)
+        except self.dialect.driver_errors as error:
+            if not isinstance(self.dialect.translate(error), SchemaError):
+                raise
+            # Another thread may have found out first, so it means nothing if the statements are the same as before.
+            self._check_version()
+        return self.engine.use(work)
 
-    def _check_version(self) -> bool:
-        """Check the schema's version and use its statements; return whether they are others than before."""
+    def _check_version(self) -> None:
+        """Check the schema's version, and use its statements."""
         version, expanded = self._read_version()
         if not works_with(version, expanded):
             raise SchemaError(
                 f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
                 " run `kvworker migrate` with the newest version of the program"
             )
-        return self.dialect.use_schema(version)
+        self.dialect.use_schema(version)
 
     def _run_with_retries(self, attempt: Callable[[], _Result], operation_id: str = "") -> _Result:
         # Tenacity comes in only after a failure: a success, which is the hot path, pays nothing for it.
