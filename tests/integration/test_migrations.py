@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -416,3 +418,28 @@ def test_writes_that_wait_for_the_end_of_a_migration_are_applied(empty_postgres_
         assert report.problems == ()
         assert all(adapter.increment("n", str(n), operation_id=str(n)).replayed for n in range(4))
     engine.dispose()
+
+
+def test_workers_keep_their_rights_when_a_migration_is_finished(empty_postgres_url: str) -> None:
+    """Also where the rights on the new table were not granted, and where another user than their owner migrates."""
+    engine = create_engine(empty_postgres_url)
+    make_previous(engine)
+    names = [f"\"kv '{kind}' {os.getpid()}\"" for kind in ("worker", "owner")]
+    execute = partial(run_script, engine)
+    tables = "kv_entries, kv_ledgers, kv_operations, kv_totals, kv_schema_version"
+    for name in names:
+        execute(f"CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}")
+    execute(f"ALTER TABLE kv_operations OWNER TO {names[1]}")
+    try:
+        migrate(engine)
+        for finish in (False, True):
+            migrate(engine, finish=finish)
+            for name in names:
+                url = engine.url.set(username=name.strip('"')).render_as_string(hide_password=False)
+                with create_kv_store_adapter("postgres", {"url": url}) as adapter:
+                    assert adapter.set("n", "k", 1, operation_id=name).replayed is finish
+                    adapter.set("n", "k", 2)
+                    adapter.prune_operations()
+    finally:
+        execute("".join(f"REASSIGN OWNED BY {n} TO CURRENT_USER; DROP OWNED BY {n}; DROP ROLE {n};" for n in names))
+        engine.dispose()

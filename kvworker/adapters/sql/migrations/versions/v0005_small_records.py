@@ -18,6 +18,21 @@ _AUTOVACUUM = {
 }
 _EXPIRY_PLACE = "(((stamp + 999999) / 1000000 + CASE WHEN kept < 0 THEN kept * -14400 ELSE kept END) >> 6)"
 
+#: Whoever writes records may do so in the new table, even if config/grants.sql was not run between the two steps.
+_COPY_RIGHTS = """DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT DISTINCT a.privilege_type AS name,
+            CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS role
+        FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+        WHERE c.oid = CAST('kv_operations' AS regclass) AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+    LOOP
+        EXECUTE 'GRANT ' || given.name || ' ON kv_records TO ' || given.role;
+    END LOOP;
+END $$"""
+
 
 def expand() -> None:
     """Create the table of small records, set when to vacuum, and make room for the mark of an expanded schema."""
@@ -41,4 +56,6 @@ def expand() -> None:
 
 def contract() -> None:
     """Rename the table of the old records: no worker adds to it any more, and it is read until they expire."""
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(_COPY_RIGHTS)
     op.rename_table("kv_operations", "kv_operations_0004")
