@@ -1,4 +1,4 @@
-"""Moving over from ATLAS with a running worker: its log says what was decided, and a command copies the entries."""
+"""Moving over from ATLAS with a running worker: its log names the decisions, and a command copies the entries."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_calls_of_every_kind_are_counted_as_their_callers_saw_them(settings: Set
         with store.pipeline(timeout=60) as pipeline:
             for number in range(3):
                 pipeline.set("n", f"p{number}", number)
-        wait_until(lambda: calls(registry).get("kv_get read") == 3, what="answers that nobody waits for")
+        wait_until(lambda: calls(registry).get("kv_get read") == 3, what="answers without a waiter")
 
         async def read_all() -> None:
             async with AsyncKeyValueStore(settings, observer=metrics) as store:
@@ -54,7 +54,7 @@ def test_calls_of_every_kind_are_counted_as_their_callers_saw_them(settings: Set
         with pytest.raises(OperationTimeoutError):
             store.get("n", "k", timeout=0.2)
         store.submit("kv_set", {"namespace": "n", "key": "k", "value": 2}, timeout=0.2)
-        wait_until(lambda: calls(registry).get("kv_set unknown timeout") == 2, what="a deadline that nobody waits for")
+        wait_until(lambda: calls(registry).get("kv_set unknown timeout") == 2, what="a deadline without a waiter")
     assert calls(registry) == {
         "kv_set applied": 200,
         "kv_get read": 23,

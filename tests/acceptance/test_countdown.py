@@ -1,4 +1,4 @@
-"""Messages with a countdown or an eta beyond the visibility timeout: waiting is no lost worker."""
+"""Messages with a countdown or an eta beyond the visibility timeout: a waiting worker does not count as lost."""
 
 from __future__ import annotations
 

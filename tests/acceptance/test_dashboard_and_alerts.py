@@ -28,7 +28,7 @@ RULES = ROOT / "deploy/prometheus/kvworker.rules.yml"
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool, of Debian's prometheus, is not installed"
 )
-#: What Prometheus adds to each scraped series.
+#: The labels that Prometheus adds to each scraped series.
 TARGET_LABELS = frozenset({"job", "instance"})
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {"histogram": ("_bucket", "_sum", "_count")}
 

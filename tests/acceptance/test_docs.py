@@ -51,7 +51,7 @@ def test_a_page_shows_the_same_when_it_is_run_again(name: str, home: Path) -> No
 
 
 def read_as_a_user(document: Path, home: Path) -> None:
-    """Run every block of a document in a process of its own, and compare what it prints."""
+    """Run every block of a document in its own process, and compare its output."""
     ports = {shown: str(free_port()) for shown in SHOWN_PORTS}
     replacements = {**ports, "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
     done = subprocess.run(

@@ -35,7 +35,7 @@ def test_an_import_that_is_told_to_end_says_what_it_did(
     config, lines = tmp_path / "kvworker.yaml", tmp_path / "in.jsonl"
     config.write_text(yaml.safe_dump({"queue": {"broker_url": valkey_url, "result_backend": valkey_url}}))
     lines.write_text("".join(json.dumps({"namespace": "n", "key": f"{key}", "value": 1}) + "\n" for key in range(200)))
-    # There is no worker, so the only batch stays unanswered.
+    # Without a worker, the only batch stays unanswered.
     process = start("import", "in.jsonl", "--timeout", "60", cwd=tmp_path, config=config)
     with Redis.from_url(valkey_url) as redis:
         wait_until(lambda: redis.llen("kv"), what="the batch in the queue")

@@ -1,4 +1,4 @@
-"""Which processes are alive and ready, as a probe and systemd see it, while servers go away and processes freeze."""
+"""Liveness and readiness, as a probe and systemd see them, while servers go away and processes freeze."""
 
 from __future__ import annotations
 

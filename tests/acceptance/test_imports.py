@@ -51,7 +51,7 @@ def test_killed_imports_and_two_at_a_time_apply_each_line_once(
         process.kill()
         process.communicate()
         before = entries(store)
-    # No batch that a killed import left in the queue, and no repeated one, may replace what is newer.
+    # A batch that a killed import left in the queue, or a repeated batch, must not replace newer values.
     newer = [number for number in range(0, _LINES, 100) if store.get(f"n{number % 3}", f"{number}").found]
     for number in newer:
         store.set(f"n{number % 3}", f"{number}", "newer")

@@ -22,7 +22,7 @@ def kv_environ(kv_environ: dict[str, str]) -> dict[str, str]:
 
 
 def events(node: ProcessNode) -> list[dict[str, Any]]:
-    """Return what a process has logged. A line that is no object fails."""
+    """Return the events that a process has logged. A line that is not an object fails."""
     found = [json.loads(line) for line in node.logs().splitlines()]
     assert all(isinstance(event, dict) and {"time", "level", "logger", "message"} <= set(event) for event in found)
     return found

@@ -88,7 +88,7 @@ def test_kedas_login_reads_the_length_of_the_queue_and_nothing_else(valkey_url: 
     (rule,) = re.findall(r"ACL SETUSER (keda .+)", text)
     (depth, _) = find("ScaledObject", "kvworker-worker")["spec"]["triggers"]
     queue = depth["metadata"]["listName"]
-    # What KEDA sends: it tells the type of the key first.
+    # KEDA sends this script, which asks for the type of the key first.
     script = "redis.call('type', KEYS[1]) return redis.call('llen', KEYS[1])"
     with Redis.from_url(valkey_url) as admin:
         admin.lpush(queue, "a", "b")

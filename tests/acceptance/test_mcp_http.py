@@ -128,7 +128,7 @@ def test_a_persona_is_offered_and_allowed_only_its_tools(tmp_path: Path) -> None
 
 
 class TestLimits:
-    """What a server bounds and refuses before it calls a tool."""
+    """The bounds that a server checks before it calls a tool."""
 
     def test_the_number_of_sessions_is_bounded_and_a_closed_one_makes_room(self, tmp_path: Path) -> None:
         with serving(tmp_path, write_config(tmp_path), "--max-sessions", "3") as server:

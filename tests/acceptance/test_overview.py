@@ -1,4 +1,4 @@
-"""What operators see of queues, workers and stores, whatever part of it is frozen."""
+"""The operators' view of queues, workers and stores, whatever part of it is frozen."""
 
 from __future__ import annotations
 

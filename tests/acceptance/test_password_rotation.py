@@ -1,6 +1,6 @@
 """Passwords are changed while callers, workers and beat run, in the order of docs/how-to/secure.md.
 
-Connections are ended after each step, so that all are made again with what holds then.
+Connections are ended after each step, so that all are made again with the passwords of that moment.
 """
 
 from __future__ import annotations

@@ -277,7 +277,7 @@ def test_queues_that_an_operator_declared_as_quorum_queues(
     declared_at = time.monotonic()
     worker: WorkerNode = request.getfixturevalue("worker_node")
     assert store.increment("n", "c", timeout=60).value == 1
-    # RabbitMQ 3.10 that is killed sooner after a declaration may keep the queue's log without the queue.
+    # RabbitMQ 3.10 may keep the queue's log without the queue if it is killed within seconds of a declaration.
     wait_until(lambda: time.monotonic() > declared_at + 5)
     rabbit_node.kill()
     pending = [store.submit("kv_increment", {"namespace": "n", "key": "c"}, timeout=100) for _ in range(10)]

@@ -1,4 +1,4 @@
-"""What RabbitMQ may do to a queue and to its connections: a call ends in time, and a worker goes on by itself."""
+"""RabbitMQ refuses a queue or ends connections: a call ends in time, and a worker recovers without help."""
 
 from __future__ import annotations
 

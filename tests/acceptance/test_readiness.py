@@ -1,4 +1,4 @@
-"""A worker that cannot serve, beside one that can: it takes no call of theirs, and says what is wrong with it."""
+"""A worker that cannot serve, beside one that can: it takes no calls, and reports its problem."""
 
 from __future__ import annotations
 

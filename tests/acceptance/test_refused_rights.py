@@ -23,7 +23,7 @@ USER = ("ACL", "SETUSER", "app")
 
 
 class Refusal(NamedTuple):
-    """How a server is made to refuse what storing a result needs, and what a worker says about it."""
+    """A way to make a server refuse to store results, and the worker's message about it."""
 
     begin: Callable[[Any], object]
     end: Callable[[Any], object]
@@ -144,7 +144,7 @@ def test_a_worker_drains_a_server_that_its_queue_has_filled(
 
 @pytest.fixture
 def broker_user(valkey_node: ValkeyNode, kv_config: Path) -> Iterator[Any]:
-    """Who may change the rights of the broker's user; callers are another one."""
+    """An administrator who changes the rights of the broker's user. Callers log in as another user."""
     use_servers(kv_config, broker_url=as_user(valkey_node))
     with valkey_node.client() as client:
         yield client

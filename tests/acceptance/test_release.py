@@ -1,4 +1,4 @@
-"""What ``make dist`` builds is the same from the same source, and its bill of materials lists what pip installs."""
+"""``make dist`` builds the same files from the same source, and the bill of materials lists pip's installation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from release.distribution import build, list_components, write_sums
 from tests.support.documents import ROOT
 from tests.support.requirements import installed_with_kvworker
 
-#: What a checkout has beside the source.
+#: The parts of a checkout that are not source.
 _NOT_SOURCE = shutil.ignore_patterns(
     ".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", ".kvworker", "site", "dist", "build"
 )

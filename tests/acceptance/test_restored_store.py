@@ -1,4 +1,4 @@
-"""What operation ids, versions, claims and queued messages mean after a restore, as docs/how-to/backup.md says."""
+"""Operation ids, versions, claims and queued messages after a restore, as docs/how-to/backup.md describes them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_operation_ids_answer_for_the_restored_state(
     assert store.set("locks", "job", "second", if_absent=True).value == "second"
 
     assert worker_node.stop() == 0
-    # A caller that goes on waiting would send the purged message again.
+    # A caller that still waits would send the purged message again.
     with KeyValueStore(settings) as ended:
         ended.submit("kv_increment", {**arguments, "delta": 1000}, timeout=600)
     run_documented("celery", tmp_path, {}, KVWORKER_CONFIG=str(kv_config), PYTHONPATH=str(Path(__file__).parents[2]))

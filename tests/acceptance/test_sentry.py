@@ -36,7 +36,7 @@ runtime.execute = failing
 
 
 class Sentry(ThreadingHTTPServer):
-    """Keeps what is sent to it."""
+    """Keeps the events that it receives."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

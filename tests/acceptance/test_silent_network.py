@@ -1,4 +1,4 @@
-"""A network that loses the worker's connections without a word: the worker notices within seconds, and goes on."""
+"""A network that loses the worker's connections without a word: the worker notices within seconds, and recovers."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_a_coalesced_message_is_linked_to_its_calls(
     alone = [(span.trace_id, span.parent_span_id) for span in processes if span not in coalesced]
     assert linked
     assert all(len(span.links) == attributes(span)["messaging.batch.message_count"] > 1 for span in coalesced)
-    # A call that a coalesced message left out was sent again by itself.
+    # A call that a coalesced message left out was sent again individually.
     assert set(linked) | set(alone) == made
     assert len(set(linked)) == len(linked)
 

@@ -123,7 +123,7 @@ def test_an_upgrade_of_schema_workers_and_callers_refuses_and_loses_nothing(
 
 
 def check_outcome(told: list[dict[str, Any]], config: str) -> None:
-    """Each operation was applied once, and whoever repeats it is told the same."""
+    """Each operation was applied once, and a repetition gets the same answer."""
     assert all(operation["same"] for operation in told)
     with KeyValueStore.from_config(config) as store:
         for number in range(COUNTERS):

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what its metadata says, and what type checkers make of a program that uses it."""
+"""The wheel: its files, its metadata, and the errors of type checkers in a program that uses it."""
 
 from __future__ import annotations
 

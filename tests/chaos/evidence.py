@@ -1,4 +1,4 @@
-"""What a verdict is based on: the callers' history, and the content of the database."""
+"""The evidence for a verdict: the callers' history, and the content of the database."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from kvworker import AsyncKeyValueStore, KVStoreError, Settings
 from tests.chaos.history import Call
 from tests.chaos.scenario import FaultContext
 
-#: How long each write takes, without the processor: the callers need it on the same machine.
+#: The time of each write. It leaves the processor free for the callers on the same machine.
 _WRITE_SECONDS: Final = 0.05
 _MEASURE_SECONDS: Final = 8.0
 _OVERLOAD_SECONDS: Final = 60.0

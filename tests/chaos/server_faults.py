@@ -19,7 +19,7 @@ from tests.support.processes import wait_until
 
 #: A key that shows whether Valkey has kept its data.
 _MARK = "kvworker-chaos"
-#: What a worker logs when its database goes away, and when it is back.
+#: The worker's log lines when its database goes away, and when it is back.
 _STOPS, _RETURNS = "so this worker consumes nothing", "can serve again"
 _SQLITE_HOLDER = """
 import sqlite3, sys, time

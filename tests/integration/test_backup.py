@@ -84,8 +84,8 @@ def check_restored(
 
     Args:
         adapter: The restored store.
-        before: What was acknowledged before the moment of the backup.
-        everything: What was acknowledged in all.
+        before: The writes acknowledged before the moment of the backup.
+        everything: All acknowledged writes.
     """
     report = adapter.verify()
     assert report is not None

@@ -1,4 +1,4 @@
-"""What a caller is told if a call has no answer: by a wrong password, a timeout, an interruption or a cancellation."""
+"""The error of a call without an answer: by a wrong password, a timeout, an interruption or a cancellation."""
 
 from __future__ import annotations
 

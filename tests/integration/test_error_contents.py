@@ -55,7 +55,7 @@ from tests.unit.test_errors import public_tree
 
 VALUE, PASSWORD = "the-value-that-is-secret", "the-password-of-the-server"
 NUMBER = 2**63 - 1
-#: What no error, and no log line about it, may hold.
+#: Texts that must not appear in any error, or in a log line about it.
 SECRETS = (VALUE, PASSWORD, str(NUMBER), "SELECT", "INSERT", "UPDATE ")
 NAMES = {"namespace": "n", "key": "k"}
 #: Its text is fixed but for names; tests/acceptance/shared/test_canvas.py raises it in a worker.

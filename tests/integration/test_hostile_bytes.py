@@ -1,4 +1,4 @@
-"""Whatever someone writes to the broker, every reader of it goes on: queues, channels, records and results."""
+"""Hostile bytes on the broker stop no reader of it: of queues, channels, records or results."""
 
 from __future__ import annotations
 

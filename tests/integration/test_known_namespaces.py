@@ -1,4 +1,4 @@
-"""Which namespaces a store knows: ``export --namespace`` of any other says so, and writes nothing."""
+"""The namespaces that a store knows. ``export --namespace`` reports any other, and writes nothing."""
 
 from __future__ import annotations
 

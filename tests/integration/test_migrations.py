@@ -205,7 +205,7 @@ def run_script(engine: Engine, script: str) -> None:
 
 @pytest.mark.parametrize("begin", ["an empty database", "the previous release"])
 def test_the_script_makes_the_same_schema(engine: Engine, begin: str) -> None:
-    """``kvworker migrate --sql`` is for an administrator, who runs it instead."""
+    """An administrator may run the output of ``kvworker migrate --sql`` instead of the command."""
     if begin == "the previous release":
         make_previous(engine)
     run_script(engine, script_of(engine, finish=True))

@@ -1,4 +1,4 @@
-"""Whether broker and results can be used, as an HTTP route asks: often, from threads, and without a hang."""
+"""Readiness of broker and results, as an HTTP route asks for it: often, from threads, and without a hang."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_a_quiet_connection_is_pinged(
     reader.register("prefix-2", waiter)
 
     def is_received() -> bool:
-        # A pong that comes late makes the reader connect again, and it misses what is published meanwhile.
+        # A pong that comes late makes the reader connect again, and it misses messages that are published meanwhile.
         client.publish("celery-task-meta-prefix-2", _result(app, "prefix-2"))
         return waiter.future.done()
 

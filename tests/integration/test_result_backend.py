@@ -1,4 +1,4 @@
-"""Results as kvworker's backend keeps them: for a stock Celery application there is no difference."""
+"""Results as kvworker's backend keeps them: a stock Celery application sees no difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long operation records are kept, on both databases."""
+"""The retention of operation records, on both databases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_records_of_generated_ids_are_kept_for_their_own_retention(make_adapter:
     adapter.set("n", "k", 1)
     adapter.set("n", "k", 2, operation_id=GeneratedOperationId("task"))
     adapter.set("n", "k", 3, operation_id="mine")
-    # The same id stays the same, whoever names it.
+    # The same id stays the same, chosen or generated.
     assert adapter.set("n", "k", 2, operation_id="task").replayed
     pruned = 0
 

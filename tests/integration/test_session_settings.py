@@ -181,7 +181,7 @@ def waits_for(connection: psycopg.Connection[Any], seconds: float) -> bool:
 def test_an_error_of_a_trigger_is_not_taken_for_one_of_the_write(
     make_adapter: MakeAdapter, connection: psycopg.Connection[Any], state: str
 ) -> None:
-    """The same SQLSTATE means that a counter is no integer only in an increment, and a replay only in a write."""
+    """A SQLSTATE means that a counter is not an integer only in an increment, and a replay only in a write."""
     adapter = make_adapter()
     adapter.set("n", "k", 1)
     adapter.set("n", "expired", 1, ttl_seconds=0.01)

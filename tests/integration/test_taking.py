@@ -78,7 +78,7 @@ def test_a_backlog_arrives_and_is_taken_in_one_step_each(consumer: Consumer, cli
     bodies = consumer.receive(21)
     assert sorted(bodies) == sorted([*(f"body {number}" for number in range(20)), "of another queue"])
     assert [body for body in bodies if body.startswith("body")] == [f"body {number}" for number in range(20)]
-    assert commands(client, "brpop") == before, "no message was handed out by itself"
+    assert commands(client, "brpop") == before, "no message was handed out singly"
     consumer.channel.qos._pipelined.read()
     tags = {message.delivery_tag for message in consumer.received}
     assert set(client.hkeys(f"{prefix}unacked")) == set(client.zrange(f"{prefix}unacked_index", 0, -1)) == tags

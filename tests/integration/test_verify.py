@@ -124,7 +124,7 @@ _ENTRY = "UPDATE kv_entries SET {} WHERE namespace = 'one' AND key = 'text'"
 _RECORD = "UPDATE kv_records SET {} WHERE id = :first"
 _FIRST = f"record {record_id('first').hex()}"
 
-#: What a recompute repairs: the damage, the check that finds it, its namespace and a part of the detail.
+#: The damage that a recompute repairs, the check that finds it, its namespace and a part of the detail.
 LEDGER_DAMAGE: dict[str, tuple[str, _Found]] = {
     "bytes": (_LEDGER.format("used_bytes = used_bytes + 5"), [("ledger", "one", "bytes for")]),
     "entries": (_LEDGER.format("entry_count = entry_count - 1"), [("ledger", "one", "entries for")]),

@@ -31,7 +31,7 @@ IGNORED = (
     "-W",
     "ignore:The anyio:DeprecationWarning",
 )
-#: What runs the tests keeps the versions that constraints.txt gives it.
+#: The tools that run the tests keep their versions from constraints.txt.
 TOOLS = (
     "cachetools",
     # Starlette's client of its tests needs it.
@@ -117,7 +117,7 @@ def tool_pins() -> Iterator[str]:
 
 
 def install(python: Path, extras: tuple[str, ...], pins: list[str]) -> None:
-    """Install kvworker with extras and tools; pip leaves alone what is installed already and new enough.
+    """Install kvworker with extras and tools. pip keeps installed packages that are new enough.
 
     Exits with pip's code if pip fails.
     """
@@ -153,7 +153,7 @@ def main(directory: Path) -> None:
         pins += [pin for extra in stage.extras for pin in oldest(EXTRAS[extra])]
         install(python, stage.extras, pins)
         failed |= not passes(python, stage)
-        # What an integration needs may be newer than the oldest version without it.
+        # An integration's requirements may be newer than the oldest versions without it.
         pins = []
     sys.exit(failed)
 

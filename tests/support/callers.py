@@ -1,4 +1,4 @@
-"""A caller that goes on while something is changed under it."""
+"""A caller that keeps calling while something is changed under it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Container:
     Args:
         home: The working directory, which also gets the output.
         environ: The environment variables of the container.
-        paths: What stands in for paths of the container, in words and variables.
+        paths: The substitutes for paths of the container, in words and variables.
         writable: The directories of this machine that it may write. None: its file system is not read-only.
     """
 

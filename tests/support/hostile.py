@@ -58,7 +58,7 @@ def _encoded(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-#: What a queue, a channel or a record may hold.
+#: Possible contents of a queue, a channel or a record.
 items: Final = (
     changed_messages().map(_encoded)
     | json_values.map(_encoded)

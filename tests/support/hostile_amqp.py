@@ -1,4 +1,4 @@
-"""What someone who reaches RabbitMQ may send to a worker, in AMQP's own encoding too."""
+"""Messages that an attacker on RabbitMQ may send to a worker, in AMQP's own encoding too."""
 
 from __future__ import annotations
 

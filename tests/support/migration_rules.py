@@ -1,4 +1,4 @@
-"""What a step of a migration must not do to a table in use. CONTRIBUTING.md says what to do instead."""
+"""Operations on a table in use that a migration's step must avoid. CONTRIBUTING.md lists the alternatives."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SMALL: Final = frozenset({"kv_schema_version", "kv_totals"})
 
 
 def find_dangers(statements: Sequence[str], *, expanding: bool) -> Iterator[str]:
-    """Yield what is dangerous in a step's statements."""
+    """Yield the dangers of a step's statements."""
     created: set[str] = set()
     for statement in (" ".join(text.split()) for text in statements):
         for pattern, reason in (*_DANGERS, *(_EXPANDING_DANGERS if expanding else ())):

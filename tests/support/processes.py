@@ -145,7 +145,7 @@ class CeleryNode(ProcessNode):
     def __init__(self, name: str, arguments: list[str], *, directory: Path, environ: Mapping[str, str]) -> None:
         super().__init__(name, celery_command(arguments[0], arguments[1:]), directory=directory, environ=environ)
         self._arguments = arguments
-        #: Whether to fork the process from one that has imported the libraries, which saves time. Another path may
+        #: True to fork the process from one that has imported the libraries, which saves time. Another path may
         #: hold modules that Python imports at its start.
         self.can_fork = environ.get("PYTHONPATH") == str(ROOT)
 
@@ -167,7 +167,7 @@ class WorkerNode(CeleryNode):
         return self.status == "running"
 
     def teardown(self) -> None:
-        """Kill the worker. None of its lines may be that of a task where there was none."""
+        """Kill the worker. Its log must not name a task where it ran none."""
         super().teardown()
         assert "???[???]" not in self.logs()
 

@@ -1,4 +1,4 @@
-"""What pip installs with kvworker: its requirements, and theirs."""
+"""The packages that pip installs with kvworker: its requirements, and theirs."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class WatchedServers:
             node.teardown()
 
     def _is_quick(self) -> bool:
-        """Have the Sentinel look at the servers every second, not every ten. Before 7.0 there is no such command."""
+        """Have the Sentinel look at the servers every second, not every ten. The command exists since 7.0."""
         try:
             with self.ask() as sentinel, contextlib.suppress(ResponseError):
                 sentinel.execute_command("SENTINEL", "DEBUG", "INFO-PERIOD", 1000)

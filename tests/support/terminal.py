@@ -73,7 +73,7 @@ def _uses_files_that_exist(command: str) -> bool:
 
 
 def _is_the_probe(command: str) -> bool:
-    """It checks whatever runs on this machine; tests/acceptance/test_health.py runs it on workers of its own."""
+    """It checks every process of this machine, so tests/acceptance/test_health.py runs it on its own workers."""
     return {*shlex.split(command)[1:]} <= {"--ready"}
 
 
@@ -98,7 +98,7 @@ def _makes_the_folder_of_fish(command: str) -> bool:
 
 
 def _backs_up_postgres(_command: str) -> bool:
-    """It needs a PostgreSQL; tests/integration/test_backup.py runs the line as it is, with servers of its own."""
+    """It needs a PostgreSQL. tests/integration/test_backup.py runs the line as it is, with its own servers."""
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a worker says of itself over Celery's remote control."""
+"""The status that a worker reports over Celery's remote control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's program does with kvworker. Only type checkers read it; nothing runs it."""
+"""A user's program with kvworker. Only type checkers read it; nothing runs it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ EACH_ONCE = Counter([str(FIRST), str(SECOND)])
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each value was encoded."""
+    """The number of times that each value was encoded."""
     counted: Counter[str] = Counter()
     encode_value = values.encode_value
 

@@ -15,7 +15,7 @@ from kvworker.fork_safety import ForkAware, ProcessLocal, watch_forks
 
 
 def in_a_child(check: Callable[[], bool]) -> bool:
-    """Whether a check holds in a forked child."""
+    """Tell whether a check holds in a forked child."""
     pid = os.fork()
     if pid == 0:
         os._exit(0 if check() else 1)

@@ -119,7 +119,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
 
 
 def test_nothing_makes_spans_while_traces_are_off() -> None:
-    """The Redis client imports OpenTelemetry by itself where it is installed."""
+    """The Redis client imports OpenTelemetry wherever that is installed."""
     program = (
         "import sys, kvworker.inline, kvworker.client.aio, kvworker.client.sync, tasks.application\n"
         "import kvworker.adapters.postgres, kvworker.adapters.sqlite, kvworker.worker.celery_worker\n"

@@ -1,4 +1,4 @@
-"""Every canvas primitive, and what is stored about its tasks: operations beside plain Celery tasks of the same bodies.
+"""Every canvas primitive and its stored results: operations beside plain Celery tasks of the same bodies.
 
 Each canvas runs with both in real workers. Every field must be equal, except for the differences that
 ``tests.support.stock_differences`` lists with their reasons.

@@ -1,4 +1,4 @@
-"""A file of tokens: what it holds, who may have written it, when it is read again, and what is refused."""
+"""A file of tokens: its content, its owner and mode, when it is read again, and refused files."""
 
 from __future__ import annotations
 

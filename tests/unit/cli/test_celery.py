@@ -1,4 +1,4 @@
-"""What the commands for Celery's processes add to Celery's own options."""
+"""The options that the commands for Celery's processes add to Celery's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command prints of names, values and errors from outside: nothing of it controls a terminal."""
+"""Names, values and errors from outside in a command's output: none of them controls a terminal."""
 
 from __future__ import annotations
 

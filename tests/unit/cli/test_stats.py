@@ -1,4 +1,4 @@
-"""``stats`` where the broker is away: the store is shown all the same."""
+"""``stats`` while the broker is away still shows the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which application's operations join a host program's groups and chords."""
+"""The application whose operations join a host program's groups and chords."""
 
 from __future__ import annotations
 

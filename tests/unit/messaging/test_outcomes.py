@@ -1,4 +1,4 @@
-"""Every error has an outcome of its own, or that of its base class."""
+"""Every error has its own outcome, or that of its base class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller is told while no Sentinel answers, or one lies. ``tests/acceptance/test_sentinel.py`` has true ones."""
+"""Errors while no Sentinel answers, or one lies. ``tests/acceptance/test_sentinel.py`` has real Sentinels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.processes import wait_until
 from tests.support.servers import free_port
 
 LIES = {
-    "a port that is no number": address(b"127.0.0.1", b"x"),
+    "a port that is not a number": address(b"127.0.0.1", b"x"),
     "a port that is too large": address(b"127.0.0.1", b"99999"),
     "a host that is not UTF-8": address(b"\xff\xfe", b"6379"),
     "a host whose label is too long": address(b"a" * 70 + b".example", b"6379"),

@@ -1,4 +1,4 @@
-"""Signed messages: what comes through, and that nothing in one can be changed."""
+"""Signed messages: genuine ones pass, and a change of any part is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a message has waited is read from its header, which anyone may have written."""
+"""A message's waiting time comes from its header, which anyone may have written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands on the wire, byte for byte: clients and workers of other versions read it."""
+"""The bytes on the wire, which clients and workers of other versions read."""
 
 from __future__ import annotations
 

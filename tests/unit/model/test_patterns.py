@@ -1,4 +1,4 @@
-"""Which namespaces a pattern of a persona matches."""
+"""The namespaces that a pattern of a persona matches."""
 
 from __future__ import annotations
 

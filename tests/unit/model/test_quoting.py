@@ -52,5 +52,5 @@ def test_later_lines_of_any_text_are_indented(text: str) -> None:
 def test_escaped_json_is_printable_and_the_same_document(value: object) -> None:
     text = escaped_json(json.dumps(value, ensure_ascii=False))
     assert text.isprintable()
-    # JSON joins two surrogates that form a pair, whoever escapes them.
+    # JSON joins two surrogates that form a pair, however they were escaped.
     assert json.loads(text) == json.loads(json.dumps(value))

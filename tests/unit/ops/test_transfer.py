@@ -1,4 +1,4 @@
-"""Imports: what is sent, what is repeated, and what an interrupted one reports. The store has no queue here."""
+"""Imports: their batches, their repetition, and the report of an interrupted one. The store has no queue here."""
 
 from __future__ import annotations
 

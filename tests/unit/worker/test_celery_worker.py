@@ -1,4 +1,4 @@
-"""What a worker does before its pool starts."""
+"""The start of a worker before its pool exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process writes about itself, who may write where, and what systemd hears."""
+"""The heartbeat of a process, the ownership of its file, and the messages to systemd."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_without_a_usable_directory_a_worker_runs_without_a_heartbeat(
 
 
 class Worker(SimpleNamespace):
-    """What ``Liveness`` knows of a worker: two slots in a pool."""
+    """A worker as ``Liveness`` sees it: two slots in a pool."""
 
     def __init__(self, pool: type = object) -> None:
         super().__init__(pool_cls=pool, hostname="w@h", max_concurrency=None, pool=SimpleNamespace(num_processes=2))

@@ -1,4 +1,4 @@
-"""Which messages a worker drops, without overload and under it."""
+"""The messages that a worker drops, without overload and under it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker's main process knows about its adapters, on real SQLite files."""
+"""The readiness of adapters in a worker's main process, on real SQLite files."""
 
 from __future__ import annotations
 

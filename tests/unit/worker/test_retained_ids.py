@@ -1,4 +1,4 @@
-"""Which operation ids a worker passes on as generated ones, whose records are kept for a shorter time."""
+"""The operation ids that a worker passes on as generated ones, whose records are kept for a shorter time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker counts, over its processes and threads."""
+"""A worker's counts, over its processes and threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines of standard input: what is no message gets the protocol's error, with the id if it can be read."""
+"""The lines of standard input: anything but a message gets the protocol's error, with the id if it can be read."""
 
 from __future__ import annotations
 

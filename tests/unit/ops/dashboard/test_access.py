@@ -1,4 +1,4 @@
-"""Who may see what, who may change what, and that no other site can."""
+"""Viewers' rights to see and to change data, and the exclusion of other sites."""
 
 from __future__ import annotations
 

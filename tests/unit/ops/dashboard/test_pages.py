@@ -1,4 +1,4 @@
-"""What the pages show, and that no name or value becomes markup."""
+"""The pages' content. No name or value becomes markup."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_no_name_or_value_becomes_markup(open_dashboard: Open, store: InlineKeyV
         assert html.count("<script") == 1, address
         # Text cannot be reversed or hidden; a field holds it as it is, so that it can be sent back.
         assert "\u202e" not in re.sub(r'value="[^"]*"', "", html), address
-        # The policy forbids what is inline.
+        # The policy forbids inline styles and scripts.
         assert not re.search(r"<[^>]+ (style|on\w+)=", html), address
 
 

@@ -25,7 +25,7 @@ from kvworker.tools.manifest import (
 from tests.support.tool_arguments import some_arguments
 
 PLAIN_TYPES = {"string", "number", "integer", "boolean", "array", "object"}
-#: What Gemini's ``Schema`` takes in all of its hosts; google-genai 3.6 refuses other keywords before it sends them.
+#: The keywords of Gemini's ``Schema`` in all of its hosts. google-genai 3.6 refuses others before it sends them.
 GEMINI_KEYWORDS = {"type", "description", "enum", "items", "properties", "required"}
 
 Render = Callable[[Tool], dict[str, Any]]
