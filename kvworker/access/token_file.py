@@ -84,19 +84,30 @@ class TokenFile:
         return content
 
     def _load(self) -> _Content:
-        # Another user who owns the link chooses the file.
-        check_owner(self.path, self.path.lstat())
-        # A named pipe would block until somebody writes into it.
-        with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-            found = os.fstat(file.fileno())
-            check_owner(self.path, found)
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigurationError(f"{self.path} is not a file")
-            text = file.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise ConfigurationError(f"{self.path} is larger than {_MAX_BYTES:,} bytes")
+        text, found = read_tokens(self.path)
         age_seconds = time.time() - max(found.st_mtime, found.st_ctime)
         return _Content(parse_tokens(self.path, text), _version_of(found), age_seconds > _UNSETTLED_SECONDS)
+
+
+def read_tokens(path: Path) -> tuple[bytes, os.stat_result]:
+    """Return the text of a file of tokens, and what the system says about the file.
+
+    Raises:
+        ConfigurationError: Another user could have written it, or it is no file, or too large.
+        OSError: It cannot be read.
+    """
+    # Another user who owns the link chooses the file.
+    check_owner(path, path.lstat())
+    # A named pipe would block until somebody writes into it.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
+        found = os.fstat(file.fileno())
+        check_owner(path, found)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigurationError(f"{path} is not a file")
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise ConfigurationError(f"{path} is larger than {_MAX_BYTES:,} bytes")
+    return text, found
 
 
 def parse_tokens(path: Path, text: bytes) -> dict[str, Grant]:

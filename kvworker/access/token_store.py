@@ -6,17 +6,22 @@ import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from kvworker.access.grants import Grant, hash_of, new_token
-from kvworker.access.token_file import TokenFile, is_grant, parse_tokens
+from kvworker.access.token_file import TokenFile, is_grant, parse_tokens, read_tokens
 from kvworker.errors import ConfigurationError
-from kvworker.settings.private_paths import check_private
+from kvworker.settings.private_paths import check_owner, check_private
 from kvworker.settings.problems import translated
 
+#: How long a command waits for others that change the file.
+LOCK_SECONDS: float = 10
+_PAUSE_SECONDS: Final = 0.02
 _HEADER = b"# Access tokens of kvworker, as hashes. Add and remove them with `kvworker tokens`.\n"
 
 
@@ -81,12 +86,17 @@ class TokenStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other commands from changing the file. The lock is its directory's, since the file is replaced."""
-        directory = self.path.parent
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Keep other commands from changing the file.
+
+        The lock is a file of its own, since the file of tokens is replaced. Other users cannot open it: whoever can
+        open a file can lock it, and so keep a token from being revoked.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            check_owner(lock, os.fstat(descriptor))
+            _lock(descriptor, lock)
             yield
         finally:
             os.close(descriptor)
@@ -94,7 +104,7 @@ class TokenStore:
     def _text(self) -> bytes:
         try:
             check_private(self.path, instead="name another file")
-            return self.path.read_bytes()
+            return read_tokens(self.path)[0]
         except FileNotFoundError:
             return b""
 
@@ -118,3 +128,18 @@ class TokenStore:
             unfinished.replace(self.path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    give_up_at = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                raise ConfigurationError(
+                    f"another process has held {path} for {LOCK_SECONDS:g} s; find it with `fuser {path}`"
+                ) from None
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kvworker.access import TokenFile, TokenStore
+from kvworker.access import TokenFile, TokenStore, token_store
 from kvworker.errors import ConfigurationError
 
 HASH = "ab" * 32
@@ -60,7 +61,7 @@ def test_a_token_has_what_it_was_created_with_and_its_file_holds_no_token(path: 
     assert token not in path.read_text()
     assert other not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(path.parent) == ["tokens"]  # noqa: PTH208 - hidden files count
+    assert sorted(os.listdir(path.parent)) == [".tokens.lock", "tokens"]  # noqa: PTH208 - hidden files count
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,44 @@ def test_commands_at_the_same_time_lose_no_token_and_readers_see_whole_files(pat
     assert not errors
     assert len(tokens.grants()) == 41
     assert all(tokens.find(token) for token in made)
+
+
+def test_another_user_cannot_keep_a_token_from_being_revoked(path: Path, store: TokenStore) -> None:
+    """Whoever can read a directory can lock it, so the lock must be a file that others cannot read."""
+    create(store)
+    path.parent.chmod(0o755)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        revoking = threading.Thread(target=store.revoke, args=("agent",), daemon=True)
+        revoking.start()
+        revoking.join(60)
+        assert not revoking.is_alive()
+    finally:
+        os.close(descriptor)
+    assert store.grants() == ()
+    shared = [file.name for file in path.parent.iterdir() if file.stat().st_mode & 0o077]
+    assert shared == []
+
+
+def test_a_command_does_not_wait_forever_for_another(
+    path: Path, store: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(store)
+    monkeypatch.setattr(token_store, "LOCK_SECONDS", 0.1)
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigurationError, match="another process has held"):
+            store.revoke("agent")
+    store.revoke("agent")
+
+
+def test_a_named_pipe_is_no_file_of_tokens(path: Path, store: TokenStore) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path, 0o600)
+    with pytest.raises(ConfigurationError, match="is not a file"):
+        create(store)
 
 
 def test_a_taken_and_an_unknown_name_are_refused(store: TokenStore) -> None:
