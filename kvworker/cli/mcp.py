@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvworker.access import Address, TokenFile
-from kvworker.cli.options import config_option, load_settings, persona_option
+from kvworker.cli.options import PositiveNumber, config_option, load_settings, persona_option
 from kvworker.cli.tokens import tokens_option
 from kvworker.errors import extra_needed
 from kvworker.messaging.log_lines import EscapedLines
@@ -71,7 +71,7 @@ def _check_addresses(_context: click.Context, _option: click.Parameter, given: t
 )
 @click.option(
     "--session-idle-seconds",
-    type=click.FloatRange(min=0, min_open=True, max=86400),
+    type=PositiveNumber(86400),
     default=1800,
     show_default=True,
     help="End a session over HTTP after this time without a request.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ class Seconds(click.ParamType):  # type: ignore[type-arg]
             return float(value)
         except ValueError:
             self.fail(f"{value!r} is not a number of seconds, such as 60 or 0.5", param, ctx)
+
+
+class PositiveNumber(click.FloatRange):
+    """A number above 0, and at most ``largest``. ``FloatRange`` alone lets NaN pass, which is in no range."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__(min=0, min_open=True, max=largest)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail."""
+        number: float = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number.", param, ctx) if math.isnan(number) else number
 
 
 config_option = click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from kvworker.access import Grant, TokenStore
-from kvworker.cli.options import config_option, json_option, load_settings
+from kvworker.cli.options import PositiveNumber, config_option, json_option, load_settings
 from kvworker.cli.output import console, make_table, print_json, shown_name
 from kvworker.errors import ConfigurationError
 from kvworker.settings import PoliciesSettings
@@ -37,7 +37,7 @@ def tokens_command() -> None:
 @click.argument("name")
 @click.option("--persona", metavar="NAME", help="The persona of the token's holder.")
 @click.option("--namespace-prefix", metavar="TEXT", help="Limit the holder to the namespaces under TEXT.")
-@click.option("--expires-days", type=click.FloatRange(min=0, min_open=True, max=_MAX_DAYS), metavar="DAYS")
+@click.option("--expires-days", type=PositiveNumber(_MAX_DAYS), metavar="DAYS")
 @tokens_option
 @config_option
 def create_command(

@@ -48,6 +48,7 @@ def test_a_token_is_printed_once_listed_and_revoked(kvworker: Kvworker, path: Pa
         (["create", "a b"], "the token.name: string should match pattern"),
         (["create", "ci", "--namespace-prefix", "a/b"], "must not hold '/'"),
         (["create", "ci", "--expires-days", "-1"], "-1"),
+        (["create", "ci", "--expires-days", "nan"], "'nan' is not a number"),
         (["revoke", "ci"], "has no token named 'ci'"),
         (["list"], "kvworker tokens create"),
     ],
