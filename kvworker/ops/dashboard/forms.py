@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 #: A name has at most 1024 bytes, each of which a form sends as three.
 _MOST_BYTES: Final = 16_384
@@ -23,10 +23,14 @@ async def read_form(request: Request) -> Mapping[str, str]:
         FormError: It is too large or not readable.
     """
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BYTES:
-            raise FormError("the form is too large")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _MOST_BYTES:
+                raise FormError("the form is too large")
+    except ClientDisconnect:
+        # There is no one to read the answer. An exception would be logged with a traceback.
+        raise FormError("the form did not arrive") from None
     try:
         return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=20))
     except ValueError:

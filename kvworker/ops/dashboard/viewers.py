@@ -15,6 +15,8 @@ from kvworker.tools import TOOLS
 from kvworker.tools.policy import Policy
 
 _MOST_SESSIONS: Final = 1000
+#: The holder of one token cannot end the sessions of others by opening many.
+_MOST_SESSIONS_OF_TOKEN: Final = 50
 #: A session that was not used for this long is over.
 _IDLE_SECONDS: Final = 12 * 3600.0
 
@@ -92,6 +94,10 @@ class Viewers:
     def open(self, token: str) -> str:
         """Open a session with a token or the key, and return its id."""
         identity = secrets.token_urlsafe(32)
+        # The one that was used last is at the end.
+        same = [name for name, session in self._sessions.items() if session.token == token]
+        if len(same) >= _MOST_SESSIONS_OF_TOKEN:
+            self._sessions.pop(same[0])
         self._sessions[identity] = Session(token)
         if len(self._sessions) > _MOST_SESSIONS:
             self._sessions.popitem(last=False)

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from kvworker import ConfigurationError, InlineKeyValueStore
-from kvworker.access import TokenStore
+from kvworker import ConfigurationError, InlineKeyValueStore, Settings
+from kvworker.access import TokenFile, TokenStore
 from kvworker.ops.dashboard.guard import HEADERS
+from kvworker.ops.dashboard.viewers import Viewers
 from tests.unit.ops.dashboard.conftest import ORIGIN, Open
 
 FLAGS = ["type.system.kv_store_access"]
@@ -249,6 +251,39 @@ def test_signing_out_ends_the_session(open_dashboard: Open, tokens: Path) -> Non
     browser.submit("/", "/sign-out")
     browser.cookies.update(cookies)
     assert browser.get("/").status_code == 401
+
+
+def test_a_form_that_is_cut_off_logs_nothing(open_dashboard: Open, caplog: pytest.LogCaptureFixture) -> None:
+    browser = open_dashboard()
+    messages = iter([{"type": "http.request", "body": b"token=", "more_body": True}, {"type": "http.disconnect"}])
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/sign-in",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(_message: Any) -> None:
+        """Like uvicorn's, it sends nothing any more."""
+
+    async def request() -> None:
+        await browser.app(scope, receive, send)
+
+    anyio.run(request)
+    assert caplog.records == []
+
+
+def test_many_sessions_of_one_token_end_no_other(mapping: dict[str, Any], tokens: Path) -> None:
+    viewers = Viewers(Settings.from_mapping(mapping, environ={}), None, TokenFile(tokens))
+    mine = viewers.open("mine")
+    others = [viewers.open("other") for _ in range(1001)]
+    assert viewers.find(mine) is not None
+    assert viewers.find(others[-1]) is not None
+    assert viewers.find(others[0]) is None
 
 
 def test_a_token_with_a_prefix_and_an_unreadable_file_open_nothing(open_dashboard: Open, tokens: Path) -> None:
