@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -46,6 +46,8 @@ def make_app(pages: Pages, door: Door, readiness: QueueReadiness) -> Starlette:
         door: Lets viewers in.
         readiness: Tells whether calls could be answered now.
     """
+    # The others wait for the answer of the first. They must not use up the threads that pages need.
+    asking = CapacityLimiter(1)
 
     async def alive(_request: Request) -> Response:
         """Answer as long as this process can."""
@@ -53,7 +55,7 @@ def make_app(pages: Pages, door: Door, readiness: QueueReadiness) -> Starlette:
 
     async def ready(_request: Request) -> Response:
         """Tell whether calls could be answered. The reason stays out of the answer, because anyone may ask."""
-        if await to_thread.run_sync(readiness.problem, abandon_on_cancel=True):
+        if await to_thread.run_sync(readiness.problem, abandon_on_cancel=True, limiter=asking):
             return JSONResponse({"status": "not ready"}, HTTPStatus.SERVICE_UNAVAILABLE)
         return JSONResponse({"status": "ready"})
 
