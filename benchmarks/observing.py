@@ -1,6 +1,6 @@
 """The processor time of a call with metrics in caller and worker, against the same without anything that counts.
 
-Both workers run all the time, on queues of their own, and are measured in turns. Nothing scrapes the one that counts:
+Both workers run all the time, on separate queues, and are measured in turns. Nothing scrapes the one that counts:
 Prometheus does so four times a minute, which is not a part of a call.
 """
 

@@ -78,7 +78,7 @@ class InlineKeyValueStore(KeyValueOperations):
         settings: The store's settings, their file, or a mapping in its layout. Without them, the store is in memory.
         persona: Whose rights each operation needs.
         adapter: The default adapter; without it, the one that the settings describe.
-        observer: Is told of each call, such as ``kvworker.ops.metrics.CallMetrics``.
+        observer: Observes each call, as ``kvworker.ops.metrics.CallMetrics`` does.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class InlineKeyValueStore(KeyValueOperations):
             path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
                 the one that commands use.
             persona: Whose rights each operation needs.
-            observer: Is told of each call.
+            observer: Observes each call.
 
         Raises:
             ConfigurationError: The file is missing or invalid.

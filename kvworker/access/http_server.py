@@ -53,7 +53,7 @@ def make_server(
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
         limit_concurrency=most_connections,
-        # By default uvicorn believes any local client what its address is.
+        # By default uvicorn trusts any local client's statement of its address.
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
     )
@@ -109,7 +109,7 @@ class ImpatientProtocol(H11Protocol):
             self._allow(BODY_SECONDS if cycle.more_body else None)
 
     def _allow(self, seconds: float | None) -> None:
-        """Let the client take so long. What it already owes keeps its deadline."""
+        """Let the client take this long. A running deadline of the same length is kept."""
         if seconds == self._allowed_seconds:
             return
         if self._deadline is not None:

@@ -1,4 +1,4 @@
-"""``health``: what the workers and the beat of this machine say about themselves."""
+"""``health``: the heartbeats of the workers and the beat of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``metrics``: the exporter for what belongs to the whole."""
+"""``metrics``: the exporter for the metrics of the whole."""
 
 from __future__ import annotations
 

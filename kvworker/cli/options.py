@@ -76,7 +76,7 @@ def load_settings(config: Path | None) -> Settings:
 
 
 def check_listen(_context: click.Context, _option: click.Parameter, where: str | None) -> str | None:
-    """Refuse a place to listen at that is none."""
+    """Refuse an invalid address to listen on."""
     try:
         if where is not None:
             listen_addresses(where)

@@ -102,7 +102,7 @@ class AsyncKeyValueStore:
     Args:
         settings: The configuration, its file, or a mapping in the file's layout.
         persona: The name under which its calls are checked. None means the default persona.
-        observer: Is told of each call; see ``KeyValueStore``.
+        observer: Observes each call; see ``KeyValueStore``.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class AsyncKeyValueStore:
             path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
                 the one that commands use.
             persona: The name under which the store's calls are checked.
-            observer: Is told of each call.
+            observer: Observes each call.
 
         Raises:
             ConfigurationError: The file is missing or wrong.

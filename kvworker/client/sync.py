@@ -125,7 +125,7 @@ class KeyValueStore(KeyValueOperations):
     Args:
         settings: The configuration, its file, or a mapping in the file's layout.
         persona: The name under which its calls are checked. None means the default persona.
-        observer: Is told of each call, such as ``kvworker.ops.metrics.CallMetrics``. Views of the store and forked
+        observer: Observes each call, as ``kvworker.ops.metrics.CallMetrics`` does. Views of the store and forked
             children have it too. A pickled or copied store has none.
     """
 
@@ -161,7 +161,7 @@ class KeyValueStore(KeyValueOperations):
             path: The file, or a mapping in its layout. None means the file that ``Settings.load`` finds, which is also
                 the one that commands use.
             persona: The name under which the store's calls are checked.
-            observer: Is told of each call.
+            observer: Observes each call.
 
         Raises:
             ConfigurationError: The file is missing or wrong.

@@ -93,7 +93,7 @@ class MaintenanceReport:
 
 
 class Observer:
-    """Is told what a worker does. This one ignores it, and a subclass overrides what it needs."""
+    """Observes a worker. This base class ignores every report; a subclass overrides the methods that it needs."""
 
     def message_ended(self, report: MessageReport) -> None:
         """Take note of a message whose operations have ended."""
@@ -113,7 +113,7 @@ class CallEvent(StrEnum):
 
 
 class CallObserver:
-    """Is told of a facade's calls. This one ignores it, and a subclass overrides what it needs.
+    """Observes a facade's calls. This base class ignores every report; a subclass overrides the methods that it needs.
 
     A call may begin in one thread and end in another one. Each that begins also ends. In a forked child, calls of the
     parent do not end.
@@ -132,7 +132,7 @@ class CallObserver:
         """
 
     def coalesced_message_sent(self, calls: int) -> None:
-        """Take note of a message that holds several calls, so many."""
+        """Take note of a message that holds this number of calls."""
 
     def happened(self, event: CallEvent, count: int = 1) -> None:
         """Take note of something that happened, perhaps several times."""

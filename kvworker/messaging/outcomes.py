@@ -31,7 +31,7 @@ APPLIED: Final = Outcome("applied")
 READ: Final = Outcome("read")
 REPLAYED: Final = Outcome("replayed")
 EXPIRED: Final = Outcome("expired", "deadline")
-#: The end with an error that is none of ours.
+#: The outcome of an error that is not ours.
 UNEXPECTED: Final = Outcome("failed", "unexpected")
 #: The end of a call whose wait was interrupted, for example by a cancellation.
 INTERRUPTED: Final = Outcome("unknown", "interrupted")

@@ -114,7 +114,7 @@ class ExpiryReport:
 
 @dataclass(frozen=True, slots=True)
 class TableSize:
-    """The size of a table with its partitions, or of a database that cannot tell its tables apart.
+    """The size of a table with its partitions, or of a database that reports no sizes of tables.
 
     ``index_bytes`` and ``row_estimate`` are None where the backend cannot tell.
     """

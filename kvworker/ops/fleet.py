@@ -159,7 +159,7 @@ def _mapping(answer: Any, name: str) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> float:
-    """Return a number from an answer; 0 for anything that is none."""
+    """Return a number from an answer; 0 for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
     return float(value) if is_number else 0.0
 

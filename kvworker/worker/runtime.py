@@ -53,7 +53,7 @@ class Runtime:
         settings: Its settings.
         adapters: The adapters of this process.
         on_unavailable: Called when an operation failed because its adapter cannot serve.
-        observer: Is told how each operation ended, and what else happened in this process.
+        observer: Observes the end of each operation, and the other events of this process.
     """
 
     def __init__(self, app: Celery, settings: Settings, observer: Observer | None = None) -> None:

@@ -137,7 +137,7 @@ class Totals(Observer, ForkAware):
             ``execution_seconds`` and ``queue_seconds``: a histogram by tool. The first holds every operation, and the
             second those whose message tells when its call was made. A histogram is ``{"sum", "counts"}``. ``counts``
             has a number for each bucket of ``SECONDS_BOUNDS`` in ``kvworker.messaging.histogram``, and one more for
-            what is longer; it is not cumulative. ``quantile`` there reads it.
+            longer durations; it is not cumulative. ``quantile`` there reads it.
 
             ``batch_steps`` and ``coalesced_calls``: a histogram with ``SIZE_BOUNDS``, of the steps of each ``kv_batch``
             and the calls of each coalesced message.

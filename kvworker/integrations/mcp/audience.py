@@ -32,7 +32,7 @@ class Audience:
     own_namespaces: bool = False
 
     def of_token(self, token: ClientToken | None) -> Audience:
-        """Return the audience of a token's holder: what the token names counts before what the server was given."""
+        """Return the audience of a token's holder. The token's persona and namespaces win over the server's."""
         if token is None:
             return self
         persona = token.persona or self.persona

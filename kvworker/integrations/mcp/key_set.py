@@ -28,7 +28,7 @@ _KeyId: TypeAlias = tuple[str | None, str]
 
 
 class CannotVerifyError(Exception):
-    """The keys cannot be had, so nothing is known about a token."""
+    """The keys cannot be fetched, so a token can be neither accepted nor refused."""
 
 
 class KeySet:

@@ -82,7 +82,7 @@ class OAuthVerifier(TokenVerifier):
 
         Raises:
             ForbiddenError: The token is valid, but has no scope that opens anything, or no usable prefix.
-            CannotVerifyError: The issuer's keys cannot be had.
+            CannotVerifyError: The issuer's keys cannot be fetched.
         """
         header = _header_of(token)
         if header is None or header["alg"] not in self._settings.algorithms:

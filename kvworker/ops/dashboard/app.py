@@ -1,4 +1,4 @@
-"""The application: which page answers which address, and what an error becomes."""
+"""The application: the pages by their addresses, and the answers to errors."""
 
 from __future__ import annotations
 

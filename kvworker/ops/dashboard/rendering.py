@@ -1,4 +1,4 @@
-"""Renders templates. Names and values are hostile: they are escaped, and what cannot be seen in them is shown."""
+"""Renders templates. Names and values are hostile: they are escaped, and invisible characters are shown."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Histogram: TypeAlias = Literal["execution_seconds", "queue_seconds"]
 _HISTOGRAMS: Final[tuple[Histogram, ...]] = ("execution_seconds", "queue_seconds")
 _BUCKETS: Final = tuple(map(str, range(len(SECONDS_BOUNDS) + 1)))
 _OUTCOMES: Final = frozenset((outcome.name, outcome.reason) for outcome in OUTCOMES)
-#: A larger number is none that a worker counted.
+#: A worker cannot have counted a larger number.
 _MOST: Final = 2**53
 
 

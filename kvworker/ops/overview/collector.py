@@ -1,4 +1,4 @@
-"""Collects what belongs to the whole: queues, workers and stores, each within a bound and whatever the others do."""
+"""Collects the state of the whole: queues, workers and stores. Each has its own time limit, whatever the others do."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class OverviewCollector:
         self._stores = {name: _OpenedStore(settings, name) for name in adapters_in_use(settings)}
 
     def collect(self) -> Overview:
-        """Collect an overview. It raises nothing: what fails is a problem of its part."""
+        """Collect an overview. It raises nothing: a failure is a problem of its part."""
         taken_at = time.time()
         sources: dict[str, Source] = {"queues": {"queues": self._queues}, "workers": {"workers": self._workers}}
         sources |= {f"store {name}": store.source(self._top) for name, store in self._stores.items()}

@@ -14,7 +14,7 @@ from kvworker.settings.hosts import listen_addresses
 
 @contextmanager
 def running_exporter(settings: Settings, where: str, top: int) -> Iterator[str]:
-    """Serve the metrics of the whole until the context ends, and give their URL.
+    """Serve the metrics of the whole until the context ends, and yield their URL.
 
     Args:
         settings: The settings of the store.

@@ -1,4 +1,4 @@
-"""Runs the parts of an overview beside each other. Each is bounded in time and fails on its own."""
+"""Runs the parts of an overview beside each other. Each is bounded in time and fails separately."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _AUTOVACUUM = {
 }
 _EXPIRY_PLACE = "(((stamp + 999999) / 1000000 + CASE WHEN kept < 0 THEN kept * -14400 ELSE kept END) >> 6)"
 
-#: Whoever writes records may do so in the new table, even if config/grants.sql was not run between the two steps.
+#: Roles that write records may also write the new table, even if config/grants.sql was not run between the two steps.
 _COPY_RIGHTS = """DO $$
 DECLARE
     given record;
