@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -55,7 +56,7 @@ def test_the_version_of_an_entry_does_not_change_how_long_its_records_are_kept(
     with engine.begin() as connection:
         connection.execute(text("UPDATE kv_entries SET version = version + 315360000000000"))
     engine.dispose()
-    writes = [
+    writes: list[Callable[[], Any]] = [
         lambda: adapter.set("n", "k", 2, operation_id="set"),
         lambda: adapter.increment("n", "k", ttl_seconds=60, operation_id="increment"),
         lambda: adapter.set("n", "k", 33, keep_ttl=True, operation_id="planned"),
