@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from starlette.types import Message
 
-from kvworker import ConfigurationError, InlineKeyValueStore, Settings
-from kvworker.access import TokenFile, TokenStore
-from kvworker.messaging.queue_readiness import QueueReadiness
+from kvworker import ConfigurationError, InlineKeyValueStore
+from kvworker.access import TokenStore
 from kvworker.ops.dashboard.guard import HEADERS
-from kvworker.ops.dashboard.viewers import Viewers
-from tests.unit.ops.dashboard.conftest import ORIGIN, Browser, Open
+from tests.unit.ops.dashboard.conftest import ORIGIN, Open
 
 FLAGS = ["type.system.kv_store_access"]
 WRITE = [*FLAGS, "type.system.kv_store_write"]
@@ -255,63 +249,6 @@ def test_signing_out_ends_the_session(open_dashboard: Open, tokens: Path) -> Non
     browser.submit("/", "/sign-out")
     browser.cookies.update(cookies)
     assert browser.get("/").status_code == 401
-
-
-async def ask(browser: Browser, method: str, path: str, messages: Sequence[Message]) -> list[int]:
-    """Send a request as a server does, and return the status of the answer."""
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": [(b"host", b"localhost")]}
-    incoming, statuses = iter(messages), list[int]()
-
-    async def receive() -> Message:
-        if (message := next(incoming, None)) is None:
-            await anyio.sleep_forever()
-        assert message is not None
-        return message
-
-    async def send(message: Message) -> None:
-        if "status" in message:
-            statuses.append(message["status"])
-
-    await browser.app(scope, receive, send)
-    return statuses
-
-
-def test_a_form_that_is_cut_off_logs_nothing(open_dashboard: Open, caplog: pytest.LogCaptureFixture) -> None:
-    messages: Sequence[Message] = [
-        {"type": "http.request", "body": b"token=", "more_body": True},
-        {"type": "http.disconnect"},
-    ]
-    assert anyio.run(ask, open_dashboard(), "POST", "/sign-in", messages) == [400]
-    assert caplog.records == []
-
-
-def test_probes_that_wait_for_a_frozen_broker_hold_up_no_page(
-    open_dashboard: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    thaw = threading.Event()
-    monkeypatch.setattr(QueueReadiness, "problem", lambda _self: "" if thaw.wait(60) else "frozen")
-    browser = open_dashboard()
-
-    async def scenario() -> None:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(50):
-                tasks.start_soon(ask, browser, "GET", "/readyz", ())
-            try:
-                with anyio.fail_after(30):
-                    assert await ask(browser, "GET", "/static/dashboard.css", ()) == [200]
-            finally:
-                thaw.set()
-
-    anyio.run(scenario)
-
-
-def test_many_sessions_of_one_token_end_no_other(mapping: dict[str, Any], tokens: Path) -> None:
-    viewers = Viewers(Settings.from_mapping(mapping, environ={}), None, TokenFile(tokens))
-    mine = viewers.open("mine")
-    others = [viewers.open("other") for _ in range(1001)]
-    assert viewers.find(mine) is not None
-    assert viewers.find(others[-1]) is not None
-    assert viewers.find(others[0]) is None
 
 
 def test_a_token_with_a_prefix_and_an_unreadable_file_open_nothing(open_dashboard: Open, tokens: Path) -> None:
