@@ -10,7 +10,7 @@ from typing import Final
 import mcp_types as types
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,7 +60,12 @@ class HttpGuard:
     async def _answer_version(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         error = unsupported_version(request.headers[_VERSION_HEADER])
-        answer = types.JSONRPCError(jsonrpc="2.0", id=readable_id(await request.body()), error=error)
+        try:
+            request_id = readable_id(await request.body())
+        except ClientDisconnect:
+            # There is no one to answer. The server would log a traceback.
+            return
+        answer = types.JSONRPCError(jsonrpc="2.0", id=request_id, error=error)
         body = answer.model_dump_json(by_alias=True, exclude_unset=True)
         await Response(body, HTTPStatus.BAD_REQUEST, media_type="application/json")(scope, receive, send)
 
