@@ -58,7 +58,7 @@ class KeySet:
         if not is_known or self._age_seconds > _FRESH_SECONDS:
             await self._refresh(needed=not is_known)
         if self._age_seconds > _USABLE_SECONDS:
-            raise CannotVerifyError(f"the keys of the authorization server at {self._url} cannot be had")
+            raise CannotVerifyError(f"the keys of the authorization server at {self._url} cannot be fetched")
         return self._keys.get((kid, algorithm))
 
     @property
