@@ -173,6 +173,8 @@ ROW_DAMAGE: dict[str, tuple[str, _Found]] = {
         _RECORD.format("request = NULL, result = '[1]'"),
         [("record", "one", f"{_FIRST}: it does not hold refusals")],
     ),
+    "short id": (_RECORD.format("id = substr(id, 1, 8)"), [("record", "one", "its id has 8 bytes instead of 9")]),
+    "kept": (_RECORD.format("kept = 0"), [("record", "one", f"{_FIRST}: it is kept for no time")]),
 }
 
 

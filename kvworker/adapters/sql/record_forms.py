@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any, Final
 
+from kvworker.adapters.sql.record_ids import ID_BYTES
 from kvworker.adapters.sql.recorded_refusals import REFUSED
 from kvworker.errors import rebuild_error
 from kvworker.settings.adapters import MAX_RETENTION_SECONDS
@@ -38,6 +39,19 @@ def record_fault(fingerprint: object, result: object, remaining_seconds: float) 
     if not _FINGERPRINT.fullmatch(fingerprint):
         return "its fingerprint is none"
     return "" if _is_result(result) else "its result has no known form"
+
+
+def small_record_fault(record_id: bytes, stamp: int, expires_at: float) -> str:
+    """Return what is wrong with the rest of a record since schema 0005, or an empty string.
+
+    Args:
+        record_id: The digest of the operation id.
+        stamp: When the operation was recorded, in microseconds since 1970.
+        expires_at: When the record expires, in seconds since 1970.
+    """
+    if len(record_id) != ID_BYTES:
+        return f"its id has {len(record_id)} bytes instead of {ID_BYTES}, so no repetition finds it"
+    return "it is kept for no time" if expires_at * 1_000_000 < stamp + 1_000_000 else ""
 
 
 def _is_result(result: str) -> bool:

@@ -17,6 +17,8 @@ import math
 from functools import lru_cache
 from hashlib import sha256
 
+#: The length of a record's id.
+ID_BYTES = 9
 #: A process's ids count up in hexadecimal digits at their end.
 _COUNTING_DIGITS = 4
 _UUID_LENGTH = 36

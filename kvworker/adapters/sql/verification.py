@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from kvworker.adapters.sql.dialect import Dialect
-from kvworker.adapters.sql.record_forms import record_fault
+from kvworker.adapters.sql.record_forms import record_fault, small_record_fault
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import whole_result
@@ -163,6 +163,8 @@ class Verification:
         # Damaged text of SQLite arrives as bytes.
         result = whole_result(row.result, row.stamp) if is_digest and not isinstance(row.result, bytes) else row.result
         fault = record_fault(row.fingerprint, result, row.expires_at - self._now)
+        if isinstance(row.operation_id, bytes):
+            fault = fault or small_record_fault(row.operation_id, row.stamp, row.expires_at)
         if fault:
             self._report("record", row.namespace, f"{_record_name(row.operation_id)}: {fault}")
 
