@@ -443,3 +443,26 @@ def test_workers_keep_their_rights_when_a_migration_is_finished(empty_postgres_u
     finally:
         execute("".join(f"REASSIGN OWNED BY {n} TO CURRENT_USER; DROP OWNED BY {n}; DROP ROLE {n};" for n in names))
         engine.dispose()
+
+
+def test_partitioned_tables_are_migrated(postgres_server: PostgresServer, empty_postgres_url: str) -> None:
+    """Parameters of a table are those of its partitions."""
+    engine = create_engine(empty_postgres_url)
+    make_previous(engine)
+    postgres_server.partition_tables(str(engine.url.database), records="kv_operations")
+    migrate(engine)
+    with engine.connect() as connection:
+        partitions = "SELECT reloptions IS NOT NULL FROM pg_class WHERE relname ~ '^kv_(entries|ledgers|operations)_.$'"
+        options = connection.execute(text(partitions)).scalars().all()
+        assert options
+        assert all(options)
+    with opened(engine) as adapter:
+        for finish in (False, True):
+            migrate(engine, finish=finish)
+            for name in "abcdef":
+                assert adapter.set(name, "k", 1, operation_id="once").replayed is finish
+        assert adapter.recompute_ledgers().drifts == ()
+        report = adapter.verify()
+        assert report is not None
+        assert (report.problems, report.records) == ((), 6)
+    engine.dispose()

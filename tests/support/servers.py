@@ -103,9 +103,9 @@ class PostgresServer:
         """Drop a database, and disconnect its clients."""
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def partition_tables(self, database: str) -> None:
+    def partition_tables(self, database: str, records: str = "kv_records") -> None:
         """Replace the empty tables of a database by tables that are partitioned by namespace."""
-        for table in ("kv_entries", "kv_ledgers", "kv_records"):
+        for table in ("kv_entries", "kv_ledgers", records):
             self.execute(f"ALTER TABLE {table} RENAME TO {table}_whole", database)
             self.execute(
                 f"CREATE TABLE {table} (LIKE {table}_whole INCLUDING ALL) PARTITION BY HASH (namespace)", database

@@ -16,6 +16,19 @@ _AUTOVACUUM = {
     "kv_operations": "autovacuum_vacuum_scale_factor = 0.02",
     "kv_totals": "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000",
 }
+#: A partitioned table has no parameters of its own: its partitions have.
+_SET_AUTOVACUUM = """DO $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN
+        SELECT CAST(c.oid AS regclass) FROM pg_class c
+        WHERE c.relkind = 'r' AND (c.oid = CAST('{table}' AS regclass)
+            OR c.oid IN (SELECT relid FROM pg_partition_tree('{table}')))
+    LOOP
+        EXECUTE 'ALTER TABLE ' || name || ' SET ({parameters})';
+    END LOOP;
+END $$"""
 _EXPIRY_PLACE = "(((stamp + 999999) / 1000000 + CASE WHEN kept < 0 THEN kept * -14400 ELSE kept END) >> 6)"
 
 #: Roles that write records may also write the new table, even if config/grants.sql was not run between the two steps.
@@ -51,7 +64,7 @@ def expand() -> None:
     op.create_index("kv_records_expiry", "kv_records", [sa.text(_EXPIRY_PLACE)])
     if op.get_context().dialect.name == "postgresql":
         for table, parameters in _AUTOVACUUM.items():
-            op.execute(f"ALTER TABLE {table} SET ({parameters})")
+            op.execute(_SET_AUTOVACUUM.format(table=table, parameters=parameters))
 
 
 def contract() -> None:
