@@ -25,6 +25,7 @@ from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.sql.dialect import DriverConnection, Ledger
 from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect, common_params
 from kvworker.adapters.sql.planning import Entry, Plan, Planner
+from kvworker.adapters.sql.record_ids import is_ahead, record_id
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError, NamespaceMissingError
 from kvworker.adapters.sql.statements import StatementName
@@ -220,6 +221,10 @@ class PostgresDialect(PlanningDialect):
     def _record_of(self, connection: DriverConnection, write: Write, limits: Limits, row: Sequence[Any]) -> Record:
         """Return the record from the row of a write's statement, and learn from the rest of the row."""
         result, stamp, now, *charged = row
+        if is_ahead(stamp, now):
+            # If this process dies before it, the record is only kept for too long.
+            names = {"namespace": write.namespace, "id": record_id(write.operation_id), "stamp": str(stamp)}
+            self.run(connection, "stamp_by_clock", names)
         name = (write.namespace, write.steps[0].key)
         if len(charged) > 1:
             grew, *meetings, _ = charged

@@ -12,7 +12,7 @@ from typing import Any, Final
 from kvworker.adapters.sql.dialect import Dialect, DriverConnection, Ledger
 from kvworker.adapters.sql.operation_records import batch_answer, batch_record
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, Room, UnboundedRoom
-from kvworker.adapters.sql.record_ids import kept_code, record_id
+from kvworker.adapters.sql.record_ids import is_ahead, kept_code, record_id
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import (
     AlreadyRecordedError,
@@ -104,19 +104,18 @@ class PlanningDialect(Dialect):
         if isinstance(room, UnboundedRoom) and not room.fits_each_step():
             plan = planner.plan(entries, write.steps, self._lock_room(connection, write, limits))
         record, answer = _record_and_answer(write, plan)
-        self._store(connection, write, limits, plan, record)
+        params = {**common_params(write, limits), **_result_params(write, record, planner.now)}
+        self._store(connection, params, plan)
         return Record(write.fingerprint, answer, planner.now, replayed=False)
 
-    def _store(self, connection: Any, write: Write, limits: Limits, plan: Plan, record: str) -> None:
-        params = {
-            **common_params(write, limits),
-            **_result_params(write, record),
+    def _store(self, connection: Any, params: Mapping[str, Any], plan: Plan) -> None:
+        grown = {
             "grown_bytes": plan.grown_bytes,
             "grown_entries": plan.grown_entries,
             "grown_records": plan.grown_records,
         }
         try:
-            self.store_plan(connection, params, plan)
+            self.store_plan(connection, {**params, **grown}, plan)
         except self.driver_errors as error:
             meaning = self.translate(error)
             if isinstance(meaning, QuotaRefusedError):
@@ -181,10 +180,10 @@ def common_params(write: Write, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _result_params(write: Write, result: str) -> dict[str, Any]:
+def _result_params(write: Write, result: str, now: float = 0.0) -> dict[str, Any]:
     """Return the result of a write, also without the version that the write made, which the stamp tells."""
     text, mark, version = result.rpartition("v")
-    if write.action not in {"set", "increment"} or not mark:
+    if write.action not in {"set", "increment"} or not mark or is_ahead(int(version), now):
         return {"result": result, "compact_result": result, "stamp": None}
     return {"result": result, "compact_result": text + mark, "stamp": version}
 

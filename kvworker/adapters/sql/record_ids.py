@@ -26,6 +26,7 @@ _UUID_LENGTH = 36
 _UUID_STEM_LENGTH = 8
 _MAX_KEPT_SECONDS = 32_767
 _LONG_UNIT_SECONDS = 14_400
+_MAX_AHEAD_SECONDS = 60.0
 
 
 def record_id(operation_id: str) -> bytes:
@@ -45,6 +46,14 @@ def kept_code(seconds: float) -> int:
     """Return for how long a record is kept: seconds, or if that does not fit 16 bits, -1 for each 4 hours."""
     whole = math.ceil(seconds)
     return whole if whole <= _MAX_KEPT_SECONDS else -math.ceil(whole / _LONG_UNIT_SECONDS)
+
+
+def is_ahead(version: int, now: float) -> bool:
+    """Return whether a version is ahead of the clock, so that it is no instant for a record to expire after.
+
+    Where the clock was ahead once, the versions of the entries that were written stay ahead.
+    """
+    return version > (now + _MAX_AHEAD_SECONDS) * 1_000_000
 
 
 @lru_cache(maxsize=1024)

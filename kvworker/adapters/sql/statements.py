@@ -88,6 +88,7 @@ StatementName: TypeAlias = Literal[
     "set_entry",
     "set_entry_globally",
     "set_in_place",
+    "stamp_by_clock",
     "store_plan",
     # Only SQLite
     "charge_global_ledger",

@@ -1,7 +1,7 @@
 -- Operation records. A row is as small as it can be, since every write adds one:
 --
 --     stamp      when the operation was recorded, in microseconds since 1970; the version of what it wrote, if it has one
---                and is within a second of that
+--                that is not ahead of the clock
 --     request    a digest of the operation id and the request; null for refusals
 --     kept       for how many seconds after the stamp it is kept; if negative, for how many times 4 hours
 --     id         a digest of the operation id
@@ -18,14 +18,17 @@ NOT EXISTS (
 )
 
 -- fragment: record
--- Record the operation. Returns its result, the stamp and the clock. A version is no instant for the record to expire
--- after if the clock was ahead when the entry was written before, or if the write waited long.
+-- Record the operation. Returns its result, the stamp and the clock.
 INSERT INTO kv_records (stamp, request, kept, id, namespace, result)
-SELECT CASE WHEN abs(stamp - now) < 1000000 THEN stamp ELSE now END,
-    %(request)s::int, %(kept)s::int2, %(id)s, %(namespace)s,
-    CASE WHEN abs(stamp - now) < 1000000 THEN nullif(result, 'v') ELSE regexp_replace(result, 'v$', 'v' || stamp) END
-FROM (SELECT result, stamp, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now FROM change) c
+SELECT stamp, %(request)s::int, %(kept)s::int2, %(id)s, %(namespace)s, nullif(result, 'v') FROM change
 RETURNING result, stamp, extract(epoch FROM clock_timestamp())::float8
+
+-- name: stamp_by_clock
+-- Replace a record's stamp, a version ahead of the clock, by the clock. The version goes to the result.
+UPDATE kv_records SET
+    stamp = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    result = concat(coalesce(result, 'v'), stamp)
+WHERE namespace = %(namespace)s AND id = %(id)s AND stamp = %(stamp)s::text::bigint
 
 -- fragment: expiry
 -- When a record expires, in seconds since 1970.

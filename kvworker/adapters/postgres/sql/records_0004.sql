@@ -12,6 +12,10 @@ SELECT %(namespace)s, %(operation_id)s, %(fingerprint)s, regexp_replace(result, 
 FROM change
 RETURNING result, 0, extract(epoch FROM clock_timestamp())::float8
 
+-- name: stamp_by_clock
+-- Do nothing: there are no stamps.
+SELECT WHERE false
+
 -- name: find_records
 -- Read the record of an operation id.
 SELECT fingerprint, result, 0, extract(epoch FROM clock_timestamp())::float8

@@ -25,6 +25,7 @@ _LOCKS: Final = (
     (r"CREATE TABLE (\w+)", "ACCESS EXCLUSIVE", _NEW_TABLE),
     (r"ALTER TABLE (\w+) SET \(", "SHARE UPDATE EXCLUSIVE", "reads and writes go on"),
     (r"DO .*pg_partition_tree\('(\w+)'\).* SET \(", "SHARE UPDATE EXCLUSIVE", "reads and writes go on"),
+    (r"DO .*'GRANT .* ON (\w+) TO ", "ACCESS SHARE", "reads and writes go on"),
     (r"ALTER TABLE (\w+) VALIDATE", "SHARE UPDATE EXCLUSIVE", "reads and writes go on while it reads the whole table"),
     (r"(?:ALTER|DROP) TABLE (\w+)", "ACCESS EXCLUSIVE", "reads and writes wait until the transaction ends"),
     (r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", "ROW EXCLUSIVE", "only writers of the same rows wait"),

@@ -2,12 +2,12 @@
 -- kv_operations_0004 until they expire.
 
 -- name: record_operation
--- Record an applied operation. A version that is not of this second is no instant for the record to expire after.
+-- Record an applied operation.
 INSERT INTO kv_records (stamp, request, kept, id, namespace, result)
-SELECT
-    CASE WHEN abs(:stamp - now) < 1000000 THEN :stamp ELSE now END, :request, :kept, :id, :namespace,
-    CASE WHEN abs(:stamp - now) < 1000000 THEN nullif(:compact_result, 'v') ELSE :result END
-FROM (SELECT CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER) AS now)
+VALUES (
+    coalesce(:stamp, CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)),
+    :request, :kept, :id, :namespace, nullif(:compact_result, 'v')
+)
 
 -- fragment: expiry
 -- When a record expires, in seconds since 1970.
