@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, ClassVar, Final
 
 import psycopg
@@ -22,10 +21,10 @@ from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engi
 from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate, write_signal
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
+from kvworker.adapters.postgres.stamps import correct_stamp
 from kvworker.adapters.sql.dialect import DriverConnection, Ledger
 from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect, common_params
 from kvworker.adapters.sql.planning import Entry, Plan, Planner
-from kvworker.adapters.sql.record_ids import is_ahead, record_id
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError, NamespaceMissingError
 from kvworker.adapters.sql.statements import StatementName
@@ -120,7 +119,7 @@ class PostgresDialect(PlanningDialect):
             yield
         except BaseException:
             # If the connection broke, that is the error to raise, not the failure to roll back.
-            with contextlib.suppress(psycopg.Error):
+            with suppress(psycopg.Error):
                 connection.rollback()
             raise
         connection.commit()
@@ -221,10 +220,7 @@ class PostgresDialect(PlanningDialect):
     def _record_of(self, connection: DriverConnection, write: Write, limits: Limits, row: Sequence[Any]) -> Record:
         """Return the record from the row of a write's statement, and learn from the rest of the row."""
         result, stamp, now, *charged = row
-        if is_ahead(stamp, now):
-            # If this process dies before it, the record is only kept for too long.
-            names = {"namespace": write.namespace, "id": record_id(write.operation_id), "stamp": str(stamp)}
-            self.run(connection, "stamp_by_clock", names)
+        correct_stamp(self, connection, write, stamp=stamp, now=now)
         name = (write.namespace, write.steps[0].key)
         if len(charged) > 1:
             grew, *meetings, _ = charged
@@ -261,8 +257,7 @@ class PostgresDialect(PlanningDialect):
         params = {"namespace": write.namespace, "keys": write.keys, "read_keys": write.read_keys}
         rows = self.run(connection, "lock_entries", params).fetchall()
         now = max(row[-1] for row in rows)
-        entries = {key: Entry(*state) for key, *state, _ in rows}
-        return entries, Planner(write.namespace, now, version=int(now * 1_000_000))
+        return {key: Entry(*state) for key, *state, _ in rows}, Planner(write.namespace, now, int(now * 1_000_000))
 
     def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
         """Store entries, record and ledgers in one statement. A value that stays is not sent."""
