@@ -61,10 +61,15 @@ def _chart(
         return Chart(title, "nothing is known yet", (), (), "")
     values = [value for _, value in known]
     span = duration_text(max(0.0, points[-1][0] - points[0][0]))
-    summary = f"now {shown(values[-1])}, at least {shown(min(values))} and at most {shown(max(values))} in {span}"
+    newest = "now" if points[-1][1] is not None else f"last known at {_clock(known[-1][0])}:"
+    summary = f"{newest} {shown(values[-1])}, at least {shown(min(values))} and at most {shown(max(values))} in {span}"
     step = max(1, len(known) // _MOST_ROWS)
-    rows = tuple((time.strftime("%H:%M:%S", time.localtime(at)), shown(value)) for at, value in known[::-step])
+    rows = tuple((_clock(at), shown(value)) for at, value in known[::-step])
     return Chart(title, summary, _lines(points, max(values)), rows, shown(max(values)))
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def _lines(points: Sequence[tuple[float, float | None]], largest: float) -> tuple[str, ...]:

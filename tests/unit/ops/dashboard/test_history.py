@@ -41,6 +41,11 @@ def test_a_chart_is_interrupted_where_nothing_is_known() -> None:
     assert [value for _, value in chart.rows] == ["5", "10", "0"]
 
 
+def test_a_chart_says_when_its_last_value_was_known() -> None:
+    chart = charts_of([Sample(100.0 + at, depth=depth) for at, depth in enumerate([0, 10, None])])[3]
+    assert chart.summary == f"last known at {chart.rows[0][0]}: 10, at least 0 and at most 10 in 2 s"
+
+
 def test_a_chart_of_nothing_and_one_of_zeros() -> None:
     assert {chart.summary for chart in charts_of([])} == {"nothing is known yet"}
     zeros = charts_of([Sample(1.0, depth=0), Sample(2.0, depth=0)])[3]
