@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import stat
 import subprocess
 import tempfile
 import threading
@@ -109,6 +110,7 @@ def test_a_dump(postgres_server: PostgresServer, postgres_url: str, tmp_path: Pa
         with load.running():
             before = load.acknowledged()
             run_documented("pg_dump", tmp_path, {}, KV_URL=libpq_url(postgres_url))
+            assert stat.S_IMODE((tmp_path / "kv.dump").stat().st_mode) == 0o600
             load.wait_for_more()
     admin = libpq_url(postgres_url, database="postgres")
     run_documented("createdb", tmp_path, {}, ADMIN_URL=admin)
@@ -202,6 +204,7 @@ def copy_as_documented(directory: Path) -> None:
     """Run the Python of the document."""
     (code,) = (block.text for block in BLOCKS if block.language == "python")
     subprocess.run([shutil.which("python3") or "python3", "-c", code], cwd=directory, check=True, timeout=60)
+    assert stat.S_IMODE((directory / "kv-backup.sqlite").stat().st_mode) == 0o600
 
 
 def copy_with_backup(directory: Path) -> None:

@@ -19,16 +19,21 @@ BLOCKS = read_blocks(ROOT / "docs" / "how-to" / "backup.md")
 
 
 def run_documented(program: str, directory: Path, replaced: dict[str, str], **variables: str) -> None:
-    """Run the line of the document that begins with a program's name."""
-    lines = [line for block in BLOCKS if block.language == "sh" for line in block.text.splitlines()]
-    (command,) = (line for line in lines if line.startswith(f"{program} "))
+    """Run the line of the document that begins with a program's name, after the umask of its block."""
+    commands = [block.text.splitlines() for block in BLOCKS if block.language == "sh"]
+    ((umask, command),) = (
+        ([each for each in lines if each.startswith("umask ")], line)
+        for lines in commands
+        for line in lines
+        if line.startswith(f"{program} ")
+    )
     for shown, used in replaced.items():
         assert shown in command
         command = command.replace(shown, used)
     path = os.pathsep.join([str(_PROGRAMS), str(Path(sys.executable).parent), os.environ["PATH"]])
     environ = {**os.environ, "PATH": path, **variables}
     done = subprocess.run(
-        ["/bin/sh", "-ec", command],
+        ["/bin/sh", "-ec", "\n".join([*umask, command])],
         cwd=directory,
         env=environ,
         capture_output=True,
