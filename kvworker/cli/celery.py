@@ -27,7 +27,7 @@ _log_format_option = click.option(
     "--metrics-listen",
     metavar="[HOST:]PORT",
     callback=check_listen,
-    help="Serve the worker's metrics for Prometheus, such as 9808, or 9808-9815 for several workers on one machine.",
+    help="Serve the worker's metrics for Prometheus, such as 9820, or 9820-9827 for several workers on one machine.",
 )
 @_log_format_option
 @click.option("--traces", is_flag=True, help="Send spans to a collector, as OTEL_EXPORTER_OTLP_ENDPOINT says.")

@@ -42,7 +42,7 @@ def listen_addresses(text: str) -> tuple[str, range]:
     """Parse where to listen: ``HOST:PORT``, ``PORT`` for this machine alone, or with a range ``FIRST-LAST`` of ports.
 
     Args:
-        text: Such as ``127.0.0.1:9808``, ``[::1]:9808`` or ``9808-9815``. The caller uses the first free port.
+        text: Such as ``127.0.0.1:9820``, ``[::1]:9820`` or ``9820-9827``. The caller uses the first free port.
 
     Returns:
         The host, and the ports.
@@ -52,7 +52,7 @@ def listen_addresses(text: str) -> tuple[str, range]:
     """
     match = _LISTEN.fullmatch(text.strip())
     if match is None:
-        raise ValueError("it should be HOST:PORT, PORT or HOST:FIRST-LAST, such as 127.0.0.1:9808")
+        raise ValueError("it should be HOST:PORT, PORT or HOST:FIRST-LAST, such as 127.0.0.1:9820")
     first, last = match["first"], match["last"] or match["first"]
     check_port(first)
     check_port(last)

@@ -52,7 +52,7 @@ class MetricsEndpoint(ForkAware):
             shown = ports[0] if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
             raise ConfigurationError(
                 f"{METRICS_VARIABLE}: cannot listen on {host}, port {shown} ({error.strerror or error}); give each"
-                f" worker of this machine its own port, or all of them a range such as {host}:9808-9815"
+                f" worker of this machine its own port, or all of them a range such as {host}:9820-9827"
             ) from None
 
     def after_fork_in_child(self) -> None:

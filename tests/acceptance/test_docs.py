@@ -24,7 +24,7 @@ ENVIRON = {"LANGSMITH_TRACING": "false", "PYTHONUNBUFFERED": "1", "PYTEST_DISABL
 
 
 #: Ports in the documents. Each is replaced by a free one.
-SHOWN_PORTS = ("8765", "8123", "8124", "8125", "9808", "9809", "9810")
+SHOWN_PORTS = ("8765", "8123", "8124", "8125", "9820", "9809", "9810")
 
 
 @pytest.fixture(scope="module")

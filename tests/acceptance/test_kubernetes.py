@@ -34,7 +34,7 @@ def container(tmp_path: Path, empty_postgres_url: str, valkey_url: str) -> Calla
         secrets = {"broker-url": valkey_url, "store-url": empty_postgres_url, "signing-key": KEY}
         for key, value in secrets.items():
             (tmp_path / name / key).write_text(value)
-    ports = {port: str(free_port()) for port in ("9808", "9809")}
+    ports = {port: str(free_port()) for port in ("9820", "9809")}
 
     def make(name: str) -> Container:
         pod = pods()[name]["containers"][0]
