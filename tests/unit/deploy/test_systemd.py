@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kvworker import Settings
-from kvworker.settings.environment import CONFIG_VARIABLE, SECRET_VARIABLES
+from kvworker.settings.environment import CONFIG_VARIABLE, LOG_FORMAT_VARIABLE, METRICS_VARIABLE, SECRET_VARIABLES
 from tests.support.documents import ROOT
 
 DIRECTORY = ROOT / "deploy" / "systemd"
@@ -87,6 +87,8 @@ def test_the_variables_of_the_examples_are_read(name: str) -> None:
     text = (DIRECTORY / f"{name}.env.example").read_text()
     named = re.findall(r"^(\w+)=(\S+)$", text, re.MULTILINE)
     assert named
-    assert {variable.removesuffix("_FILE") for variable, _ in named} <= {CONFIG_VARIABLE, *SECRET_VARIABLES}
-    assert all(value.startswith("/etc/kvworker/") for _, value in named)
+    plain = {METRICS_VARIABLE, LOG_FORMAT_VARIABLE}
+    paths = {variable: value for variable, value in named if variable not in plain}
+    assert {variable.removesuffix("_FILE") for variable in paths} <= {CONFIG_VARIABLE, *SECRET_VARIABLES}
+    assert all(value.startswith("/etc/kvworker/") for value in paths.values())
     assert f"EnvironmentFile=/etc/kvworker/{name}.env\n" in (DIRECTORY / "kvworker-migrate.service").read_text()
