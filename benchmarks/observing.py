@@ -22,9 +22,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from benchmarks.rows import Row
-from benchmarks.workers import KEYS, NAMESPACE, READY_SECONDS, VALUE
+from benchmarks.workers import KEYS, NAMESPACE, READY_SECONDS, VALUE, store_answers
 from kvworker import AsyncKeyValueStore, KeyValueStore, Settings
-from kvworker.errors import KVStoreError
 from kvworker.ops.local.child_processes import Child, ChildSpec, running_child
 from kvworker.ops.metrics import CallMetrics
 from tests.support.servers import free_port
@@ -125,7 +124,7 @@ def _side(postgres_url: str, valkey_url: str, *, counts: bool) -> Iterator[_Side
         spec = _worker(name, Path(directory), settings, counts=counts)
         worker = running.enter_context(running_child(spec))
         store = running.enter_context(KeyValueStore(settings, observer=observer))
-        worker.wait_until(lambda: _answers(store), READY_SECONDS)
+        worker.wait_until(lambda: store_answers(store), READY_SECONDS)
         yield _Side(settings, worker, store)
 
 
@@ -139,12 +138,3 @@ def _worker(name: str, directory: Path, settings: Settings, *, counts: bool) -> 
         environ["KVWORKER_METRICS_LISTEN"] = str(free_port())
     command = (sys.executable, "-m", "celery", "-A", application, "worker", *options)
     return ChildSpec(name, command, directory / "log", cwd=Path.cwd(), env=environ, stop_seconds=20)
-
-
-def _answers(store: KeyValueStore) -> bool:
-    try:
-        for number in range(KEYS):
-            store.set(NAMESPACE, f"key-{number}", VALUE, timeout=1)
-    except KVStoreError:
-        return False
-    return True

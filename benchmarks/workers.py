@@ -70,7 +70,7 @@ def _started_workers(
         running_child(_worker("kvworker", ours, directory, environ)) as kv_worker,
     ):
         noop_worker.wait_until(_noop_answers, READY_SECONDS)
-        kv_worker.wait_until(lambda: _store_answers(store), READY_SECONDS)
+        kv_worker.wait_until(lambda: store_answers(store), READY_SECONDS)
         yield noop_worker, kv_worker
 
 
@@ -87,7 +87,8 @@ def _noop_answers() -> bool:
     return True
 
 
-def _store_answers(store: KeyValueStore) -> bool:
+def store_answers(store: KeyValueStore) -> bool:
+    """Write the entries that the calls use, and return whether a worker did so."""
     try:
         for number in range(KEYS):
             store.set(NAMESPACE, f"key-{number}", VALUE, timeout=1)

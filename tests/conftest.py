@@ -57,9 +57,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    name = postgres_server.create_database()
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
+    with postgres_server.temporary_database() as name:
+        yield postgres_server.url(name)
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ class Outcome(NamedTuple):
     name: str
     reason: str = ""
 
-    @property
-    def is_success(self) -> bool:
-        """Whether the operation did what it was asked for, now or before."""
-        return not self.reason
-
 
 APPLIED: Final = Outcome("applied")
 READ: Final = Outcome("read")

@@ -9,17 +9,14 @@ from tests.support.servers import PostgresServer
 
 @pytest.fixture(scope="session")
 def _shared_database(postgres_server: PostgresServer) -> Iterator[str]:
-    name = postgres_server.create_database()
-    yield name
-    postgres_server.drop_database(name)
+    with postgres_server.temporary_database() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
 def _partitioned_database(postgres_server: PostgresServer) -> Iterator[str]:
-    name = postgres_server.create_database()
-    postgres_server.partition_tables(name)
-    yield name
-    postgres_server.drop_database(name)
+    with postgres_server.temporary_database(partitioned=True) as name:
+        yield name
 
 
 @pytest.fixture

@@ -21,11 +21,8 @@ STATEMENTS = load_statements("kvworker.adapters.postgres")
 
 @pytest.fixture(params=["whole", "partitioned"])
 def postgres_url(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[str]:
-    name = postgres_server.create_database()
-    if request.param == "partitioned":
-        postgres_server.partition_tables(name)
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
+    with postgres_server.temporary_database(partitioned=request.param == "partitioned") as name:
+        yield postgres_server.url(name)
 
 
 @pytest.fixture

@@ -38,11 +38,8 @@ def url(
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path_factory.mktemp('verify')}/kv.sqlite"
         return
-    name = postgres_server.create_database()
-    if request.param == "partitioned":
-        postgres_server.partition_tables(name)
-    yield postgres_server.url(name)
-    postgres_server.drop_database(name)
+    with postgres_server.temporary_database(partitioned=request.param == "partitioned") as name:
+        yield postgres_server.url(name)
 
 
 @pytest.fixture

@@ -103,6 +103,19 @@ class PostgresServer:
         """Drop a database, and disconnect its clients."""
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    @contextmanager
+    def temporary_database(self, *, partitioned: bool = False) -> Iterator[str]:
+        """Create a database with the schema, and drop it at the end.
+
+        Args:
+            partitioned: Whether its tables are partitioned by namespace.
+        """
+        name = self.create_database()
+        if partitioned:
+            self.partition_tables(name)
+        yield name
+        self.drop_database(name)
+
     def partition_tables(self, database: str, records: str = "kv_records") -> None:
         """Replace the empty tables of a database by tables that are partitioned by namespace."""
         for table in ("kv_entries", "kv_ledgers", records):

@@ -23,7 +23,7 @@ def test_a_success_is_a_read_or_a_write_or_its_replay() -> None:
     assert outcome_of_success(writes=False, replayed=False) is READ
     assert outcome_of_success(writes=True, replayed=False) is APPLIED
     assert outcome_of_success(writes=True, replayed=True) is REPLAYED
-    assert all(outcome.is_success == (outcome in {APPLIED, READ, REPLAYED}) for outcome in OUTCOMES)
+    assert all((not outcome.reason) == (outcome in {APPLIED, READ, REPLAYED}) for outcome in OUTCOMES)
 
 
 @pytest.mark.parametrize(
