@@ -61,7 +61,8 @@ def run(postgres_url: str, valkey_url: str, *, rounds: int, quick: bool) -> Iter
         ):
             turn(plain, calls)
             turn(counting, calls)
-            floors, figures = [], []
+            floors: list[float] = []
+            figures: list[float] = []
             for number in range(turns):
                 # Each goes first in half of the turns.
                 for is_plain in (number % 2 == 0, number % 2 == 1):
