@@ -146,10 +146,34 @@ class PoolUse:
 
 
 @dataclass(frozen=True, slots=True)
+class TableLock:
+    """A lock on a whole table, under which its reads or its writes wait.
+
+    Attributes:
+        table: The table.
+        mode: The database's name of the lock.
+        pid: The process of the database that holds the lock or waits for it; 0 for a prepared transaction.
+        user: The user of that process.
+        program: What that program calls itself; "" if it does not.
+        open_seconds: The age of its transaction; None if this user may not see it.
+        waits_for: The processes that it waits for. As long as it waits, so do others. Empty if it holds the lock.
+    """
+
+    table: str
+    mode: str
+    pid: int
+    user: str
+    program: str
+    open_seconds: float | None
+    waits_for: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConnections:
     """The connections to the store's database, of all programs.
 
-    ``hidden`` ones belong to users whose activity this one may not see, so the other counts are without them.
+    ``hidden`` ones belong to users whose activity this one may not see, so the other counts are without them. ``locks``
+    are the locks on the store's tables that may keep operations waiting.
     """
 
     total: int
@@ -158,3 +182,4 @@ class DatabaseConnections:
     waiting_for_lock: int
     hidden: int
     limit: int
+    locks: tuple[TableLock, ...] = ()

@@ -24,6 +24,7 @@ from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
 from kvworker.ops.fleet import Fleet, ask_workers
+from kvworker.ops.overview.locks import lasting_locks, lock_text
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.config_file import find_file
 from kvworker.wording import counted, noun
@@ -146,6 +147,7 @@ def _database(settings: Settings) -> str:
     for name in names:
         try:
             with open_adapter(settings, name) as adapter:
+                _check_locks(name, adapter)
                 _query(adapter)
         except SchemaError:
             # The database answered. The schema check reports this error.
@@ -157,6 +159,13 @@ def _database(settings: Settings) -> str:
                 fix = f"do what the message says, in {setting} or on the server"
             raise CheckError(f"{name}: {error}", fix) from error
     return ", ".join(names)
+
+
+def _check_locks(name: str, adapter: KeyValueStoreAdapter) -> None:
+    if locks := lasting_locks(adapter):
+        detail = "\n".join(f"{name}: {lock_text(lock)}" for lock in locks)
+        fix = "let it finish, or end it in the database with SELECT pg_terminate_backend(PROCESS)"
+        raise CheckError(detail, fix if locks[0].pid else "commit or roll back what pg_prepared_xacts shows")
 
 
 def _query(adapter: KeyValueStoreAdapter) -> None:

@@ -19,6 +19,7 @@ from kvworker.adapters.postgres.connection import OneCursorConnection, bounded
 from kvworker.adapters.postgres.encoding import check_encoding
 from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engine, timeout_milliseconds
 from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate, write_signal
+from kvworker.adapters.postgres.inspection import read_connections
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.postgres.stamps import correct_stamp
@@ -124,6 +125,12 @@ class PostgresDialect(PlanningDialect):
             raise
         connection.commit()
 
+    @contextmanager
+    def inspection(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
+        with self.transaction(connection):
+            self.run(connection, "bound_inspection", {})
+            yield
+
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write: in one statement if it is a plain one that no quota has refused."""
         try:
@@ -159,7 +166,8 @@ class PostgresDialect(PlanningDialect):
         if reads:
             calls.append((self.statements["get_entries"], read_params(reads)))
         try:
-            rows = self._run_calls(connection, calls, is_transaction=bool(plain))
+            begin = (self.statements["begin"], self.statements["bound_transaction"])
+            rows = run_transaction(connection, begin, calls) if plain else run_each(connection, calls)
         except psycopg.errors.DivisionByZero:
             raise NamespaceMissingError from None
         outcomes: list[Record | GetResult | None] = [None] * len(writes)
@@ -177,14 +185,6 @@ class PostgresDialect(PlanningDialect):
             return self._record_of(connection, write, limits, found[0])
         self._sizes.record_write(write.namespace, write.steps[0].key, kept_size=False)
         return None
-
-    def _run_calls(
-        self, connection: psycopg.Connection[Any], calls: Sequence[Call], *, is_transaction: bool
-    ) -> list[list[Any]]:
-        if not is_transaction:
-            return run_each(connection, calls)
-        begin = (self.statements["begin"], self.statements["bound_transaction"])
-        return run_transaction(connection, begin, calls)
 
     def _first_call(self, write: Write, limits: Limits) -> Call:
         """Return the statement that will most likely apply the write, and its parameters."""
@@ -297,4 +297,4 @@ class PostgresDialect(PlanningDialect):
         return rows, freed_bytes
 
     def connections(self, connection: DriverConnection) -> DatabaseConnections:
-        return DatabaseConnections(*self.fetch_one(connection, "count_connections", {}))
+        return read_connections(self, connection)

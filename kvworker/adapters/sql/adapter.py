@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kvworker.adapters.sql import inspection, listing, maintenance
 from kvworker.adapters.sql.dialect import Dialect
 from kvworker.adapters.sql.engines import ProcessEngine
-from kvworker.adapters.sql.executor import Executor
+from kvworker.adapters.sql.executor import Executor, InspectionExecutor
 from kvworker.adapters.sql.operation_records import ResultContext, batch_result, step_result, tools_of
 from kvworker.adapters.sql.reads import export_entries, read_entry, read_steps, read_steps_again
 from kvworker.adapters.sql.recorded_refusals import is_refusal
@@ -63,6 +63,7 @@ class SqlAdapter(StepAdapter):
     def __init__(self, settings: SqlAdapterSettings, dialect: Dialect, engine: ProcessEngine) -> None:
         self._dialect = dialect
         self._executor = Executor(dialect, engine, migrate_on_start=settings.migrate_on_start)
+        self._inspector = InspectionExecutor(dialect, engine, migrate_on_start=settings.migrate_on_start)
         self._limits = Limits(
             settings.namespace_quota_bytes,
             settings.global_quota_bytes,
@@ -171,19 +172,19 @@ class SqlAdapter(StepAdapter):
         return listing.all_usage(self._executor, self._limits)
 
     def total_usage(self) -> LedgerUsage:
-        return listing.total_usage(self._executor, self._limits)
+        return listing.total_usage(self._inspector, self._limits)
 
     def rank_usage(self, query: UsageQuery) -> UsagePage:
-        return inspection.rank_usage(self._executor, query.checked(), self._limits)
+        return inspection.rank_usage(self._inspector, query.checked(), self._limits)
 
     def expiry_report(self) -> ExpiryReport:
-        return inspection.expiry_report(self._executor)
+        return inspection.expiry_report(self._inspector)
 
     def table_sizes(self) -> tuple[TableSize, ...]:
-        return inspection.table_sizes(self._executor)
+        return inspection.table_sizes(self._inspector)
 
     def database_connections(self) -> DatabaseConnections | None:
-        return self._executor.run(self._dialect.connections)
+        return self._executor.run_unchecked(self._dialect.connections)
 
     def pool_use(self) -> PoolUse | None:
         return self._executor.engine.pool_use()

@@ -124,6 +124,10 @@ class Dialect(ABC):
             with suppress(*self.driver_errors):
                 connection.rollback()
 
+    def inspection(self, _connection: Any) -> AbstractContextManager[object]:
+        """Let the statements of a ``with`` block give up on a locked table soon, as ``StoreUnavailableError``."""
+        return nullcontext()
+
     @abstractmethod
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
         """Apply a write in one transaction, or return its record if it was applied before.

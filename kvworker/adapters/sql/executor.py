@@ -67,6 +67,10 @@ class Executor:
         with tracing.active.query(self.dialect.name, operation):
             return self._run_with_retries(attempt, operation_id)
 
+    def run_unchecked(self, work: Callable[[Any], _Result]) -> _Result:
+        """Return the result of ``work`` as ``run`` does, whatever the state of the schema is."""
+        return self._run_with_retries(lambda: self._on_connection(work))
+
     def inspect(self, work: Callable[[Any], _Result]) -> _Result:
         """Return the result of ``work`` as ``run`` does, without migrating the database on first use."""
 
@@ -129,7 +133,7 @@ class Executor:
             self.dialect.check_encoding(connection)
             return self.dialect.fetch_one(connection, "schema_version", {})
 
-        row = self.engine.use(read)
+        row = self._on_connection(read)
         if row is None:
             raise SchemaError("the database has no schema version; run `kvworker migrate`")
         return row[0], row[1] if len(row) > 1 else None
@@ -143,12 +147,15 @@ class Executor:
     def _use(self, work: Callable[[Any], _Result]) -> _Result:
         """Run the work, and once more if the schema may have been migrated meanwhile."""
         try:
-            return self.engine.use(work)
+            return self._on_connection(work)
         except self.dialect.driver_errors as error:
             if not isinstance(self.dialect.translate(error), SchemaError):
                 raise
             # Another thread may have found out first, so it means nothing if the statements are the same as before.
             self._check_version()
+        return self._on_connection(work)
+
+    def _on_connection(self, work: Callable[[Any], _Result]) -> _Result:
         return self.engine.use(work)
 
     def _check_version(self) -> None:
@@ -219,3 +226,15 @@ class Executor:
             cause = error.orig if isinstance(error.orig, Exception) else error
             translate = self.dialect.cannot_connect if error.statement is None else self.dialect.translate
             raise translate(cause) from self.dialect.cause_of(cause)
+
+
+class InspectionExecutor(Executor):
+    """Runs queries that show a store to an operator: they give up soon on a table that another session has locked."""
+
+    def _on_connection(self, work: Callable[[Any], _Result]) -> _Result:
+        def inspect(connection: Any) -> _Result:
+            """Run the work within the bound."""
+            with self.dialect.inspection(connection):
+                return work(connection)
+
+        return super()._on_connection(inspect)

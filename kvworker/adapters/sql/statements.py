@@ -69,6 +69,7 @@ StatementName: TypeAlias = Literal[
     "withdraw_refusals",
     # Only PostgreSQL
     "begin",
+    "bound_inspection",
     "bound_lock_waits",
     "bound_transaction",
     "count_connections",
@@ -90,6 +91,7 @@ StatementName: TypeAlias = Literal[
     "set_in_place",
     "stamp_by_clock",
     "store_plan",
+    "table_locks",
     # Only SQLite
     "charge_global_ledger",
     "charge_ledger",

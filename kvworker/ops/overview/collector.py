@@ -112,7 +112,7 @@ def _data(part: Part[Any]) -> Any:
     return None if value is None else asdict(value)
 
 
-#: The names of a store's parts. The one that a lock on a table may hold up comes last.
+#: The names of a store's parts.
 STORE_PARTS: Final = tuple(StoreParts.__dataclass_fields__)
 
 
@@ -169,13 +169,16 @@ class _OpenedStore:
         self._adapter: KeyValueStoreAdapter | None = None
 
     def source(self, top: int) -> Source:
-        """Return the parts of the store, with so many of the fullest namespaces, perhaps none."""
+        """Return the parts of the store, with so many of the fullest namespaces, perhaps none.
+
+        The one comes first that waits for no lock on a table, and tells who holds one.
+        """
         query = UsageQuery(limit=top or 1)
         parts: Source = {
+            "connections": lambda: self._opened().database_connections(),
             "total": lambda: self._opened().total_usage(),
             "fullest": lambda: self._opened().rank_usage(query),
             "expiry": lambda: self._opened().expiry_report(),
-            "connections": lambda: self._opened().database_connections(),
             "tables": lambda: self._opened().table_sizes(),
         }
         return parts if top else {**parts, "fullest": lambda: None}

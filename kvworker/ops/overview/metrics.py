@@ -49,6 +49,11 @@ _STORE_METRICS: Final = {
     "table_rows_estimate": ("Rows of a table, as the database estimates.", ("table",)),
     "database_connections": ("Connections to the database of all programs, by state.", ("state",)),
     "database_connection_limit": ("Connections that the database server allows.", ()),
+    "database_connections_waiting_for_lock": ("Connections to the database that wait for a lock.", ()),
+    "table_locks": (
+        "Locks on a whole table that keep its reads or writes waiting, held or awaited. Absent without one.",
+        ("table",),
+    ),
 }
 
 
@@ -200,3 +205,7 @@ def _database(store: StoreParts) -> Iterator[tuple[str, tuple[str, ...], float |
         yield "database_connections", ("other",), other
         yield "database_connections", ("hidden",), found.hidden
         yield "database_connection_limit", (), found.limit
+        yield "database_connections_waiting_for_lock", (), found.waiting_for_lock
+        yield from (
+            ("table_locks", (table,), count) for table, count in Counter(lock.table for lock in found.locks).items()
+        )

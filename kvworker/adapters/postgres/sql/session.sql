@@ -21,6 +21,10 @@ SELECT set_config('lock_timeout', '50ms', true), set_config('idle_in_transaction
 -- Give up on a lock after 50 ms, for the rest of the transaction.
 SELECT set_config('lock_timeout', '50ms', true)
 
+-- name: bound_inspection
+-- Give up on a lock after half a second, for the rest of the transaction.
+SELECT set_config('lock_timeout', '500ms', true)
+
 -- name: missing_rights
 -- Tell whether the server is a standby, and which rights on the tables this user lacks: null if none.
 SELECT pg_is_in_recovery(), string_agg(needed.privilege || ' on ' || needed.name, ', ')
