@@ -1,11 +1,12 @@
-# One image for the worker, beat, migrations, checks, the exporter and the dashboard. The stage `flower` adds the monitor.
+# One image for the worker, beat, migrations, checks, the exporter, the dashboard and the MCP server. The stage `flower`
+# adds the monitor.
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE beat_schedule.py kvworker_health.py ./
 COPY kvworker kvworker
 COPY tasks tasks
 RUN python -m venv /opt/kvworker \
-    && /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt '.[dashboard,metrics]'
+    && /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt '.[dashboard,mcp,metrics]'
 
 FROM build AS build-flower
 RUN /opt/kvworker/bin/pip install --no-cache-dir --constraint constraints.txt flower

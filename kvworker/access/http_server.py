@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from typing import Any, Final
@@ -12,8 +13,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from kvworker.systemd import Systemd
+
 #: Seconds that open connections have to finish after the server was told to stop.
 _GRACE_SECONDS: Final = 3
+#: The pause between two reports to systemd, whose watchdog ends a server that is silent for longer than it allows.
+_REPORT_SECONDS: Final = 2
 #: How long a client may take to send the head of a request, its body, and to read what is ready for it.
 HEAD_SECONDS: float = 10
 BODY_SECONDS: float = 30
@@ -23,7 +28,7 @@ READ_SECONDS: float = 60
 async def serve(
     app: ASGIApp, listener: socket.socket, *, most_connections: int | None = None, trusted_proxies: tuple[str, ...] = ()
 ) -> None:
-    """Serve an application until a signal arrives.
+    """Serve an application until a signal arrives. systemd is told that the server is ready, and that its loop turns.
 
     Args:
         app: The application.
@@ -41,6 +46,12 @@ def make_server(
     app: ASGIApp, most_connections: int | None = None, trusted_proxies: tuple[str, ...] = ()
 ) -> uvicorn.Server:
     """Make the server; see ``serve``."""
+    systemd = Systemd(os.environ)
+
+    async def report() -> None:
+        """Tell systemd how the server is. That it is ready counts once."""
+        systemd.report("READY=1", "WATCHDOG=1")
+
     config = uvicorn.Config(
         app,
         http=ImpatientProtocol,
@@ -52,6 +63,8 @@ def make_server(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        callback_notify=report,
+        timeout_notify=_REPORT_SECONDS,
         limit_concurrency=most_connections,
         # By default uvicorn trusts any local client's statement of its address.
         proxy_headers=bool(trusted_proxies),

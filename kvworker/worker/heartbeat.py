@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 import kvworker_health as health
 from kvworker.errors import ConfigurationError
 from kvworker.settings.private_paths import private_directory, replace_private_file
-from kvworker.worker.systemd import Systemd
+from kvworker.systemd import Systemd
 
 logger = get_logger(__name__)
 

@@ -25,6 +25,14 @@ ENVIRON = {"LANGSMITH_TRACING": "false", "PYTHONUNBUFFERED": "1", "PYTEST_DISABL
 
 #: Ports in the documents. Each is replaced by a free one.
 SHOWN_PORTS = ("8765", "8123", "8124", "8125", "9820", "9809", "9810")
+#: Paths in the documents that only root could use, and what stands in for them.
+SHOWN_PATHS = {
+    "/var/lib/kvworker": "beat-state",
+    "/etc/kvworker/ca.pem": "ca.pem",
+    "/etc/kvworker/tokens": "tokens-of-a-service",
+    "/etc/kvworker/kvworker.yaml": "config/kvworker.yaml",
+    "/opt/kvworker/bin/kvworker ": "kvworker ",
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +60,7 @@ def test_a_page_shows_the_same_when_it_is_run_again(name: str, home: Path) -> No
 
 def read_as_a_user(document: Path, home: Path) -> None:
     """Run every block of a document in its own process, and compare its output."""
-    ports = {shown: str(free_port()) for shown in SHOWN_PORTS}
-    replacements = {**ports, "/var/lib/kvworker": "beat-state", "/etc/kvworker/ca.pem": "ca.pem"}
+    replacements = {**{shown: str(free_port()) for shown in SHOWN_PORTS}, **SHOWN_PATHS}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.support.reader", str(document), json.dumps(replacements)],
         cwd=home,

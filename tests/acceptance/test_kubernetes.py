@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from kvworker import KeyValueStore, Settings
+from kvworker.access import TokenStore
 from tests.support.containers import Container, stopping
 from tests.support.documents import ROOT
 from tests.support.manifests import find, pods
@@ -34,7 +36,11 @@ def container(tmp_path: Path, empty_postgres_url: str, valkey_url: str) -> Calla
         secrets = {"broker-url": valkey_url, "store-url": empty_postgres_url, "signing-key": KEY}
         for key, value in secrets.items():
             (tmp_path / name / key).write_text(value)
-    ports = {port: str(free_port()) for port in ("9820", "9809")}
+    (tmp_path / "kvworker-tokens").mkdir()
+    TokenStore(tmp_path / "kvworker-tokens" / "tokens").create(
+        "agent", persona=None, namespace_prefix="team", expires_at=None
+    )
+    ports = {port: str(free_port()) for port in ("9820", "9809", "8000", "9810")}
 
     def make(name: str) -> Container:
         pod = pods()[name]["containers"][0]
@@ -81,6 +87,31 @@ def test_the_pods_run_serve_and_are_probed(container: Callable[[str], Container]
         with urlopen(found[1], timeout=60) as response:  # noqa: S310 - loopback
             metrics = response.read().decode()
         assert re.search(rf"^{re.escape(query[query.index('(') + 1 : -1])} \d", metrics, re.MULTILINE), metrics
+
+
+@pytest.mark.parametrize("name", ["mcp", "dashboard"])
+def test_a_server_over_http_is_probed_without_a_token_and_demands_one(
+    container: Callable[[str], Container], name: str
+) -> None:
+    migrate, server = container("migrate"), container(name)
+    assert migrate.run(["kvworker", *pods()["migrate"]["containers"][0]["args"]]).returncode == 0
+    with stopping(start(server, name)):
+        wait_until(lambda: " at http" in server.log(), what=f"the address of {name}")
+        found = re.search(r" at http://([\d.:]+)/", server.log())
+        assert found is not None
+        pod = pods()[name]["containers"][0]
+        for kind in ("startup", "readiness", "liveness"):
+            # The kubelet names the address of the pod as the host.
+            probe_headers = {"Host": f"10.1.2.3:{pod['ports'][0]['containerPort']}"}
+            path = pod[f"{kind}Probe"]["httpGet"]["path"]
+            with urlopen(Request(f"http://{found[1]}{path}", headers=probe_headers), timeout=60) as response:
+                assert response.status == 200
+        host = {"Host": f"kvworker-{name}:{find('Service', f'kvworker-{name}')['spec']['ports'][0]['port']}"}
+        page = "mcp" if name == "mcp" else "namespaces"
+        with pytest.raises(HTTPError) as refused:
+            urlopen(Request(f"http://{found[1]}/{page}", headers=host), timeout=60)
+        refused.value.close()
+        assert refused.value.code == 401
 
 
 def test_kedas_login_reads_the_length_of_the_queue_and_nothing_else(valkey_url: str) -> None:

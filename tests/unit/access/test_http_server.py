@@ -1,10 +1,11 @@
-"""A client that holds its connection open is disconnected, and one that waits for its answer is not."""
+"""A client that holds its connection open is disconnected, and one that waits is not. systemd hears that it turns."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from kvworker.access import http_server
 from kvworker.access.http_server import make_server
+from tests.support.health import fake_systemd
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n"
@@ -116,3 +118,16 @@ def test_a_client_that_waits_for_its_answer_gets_it_twice(request_bytes: bytes) 
         writer.close()
 
     run(scenario)
+
+
+def test_systemd_hears_that_the_server_is_ready_and_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_systemd(tmp_path, 30) as systemd:
+        for name, value in systemd.environ.items():
+            monkeypatch.setenv(name, value)
+
+        async def wait(_connect: Connect) -> None:
+            while systemd.reports().count("WATCHDOG=1") < 2:
+                await asyncio.sleep(0.1)
+
+        run(wait)
+        assert systemd.reports()[0] == "READY=1"

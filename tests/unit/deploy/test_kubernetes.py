@@ -37,7 +37,7 @@ def test_the_validation_finds_a_misspelt_key() -> None:
 
 
 def test_no_pod_has_a_right_that_it_does_not_need() -> None:
-    assert {*pods()} == {"migrate", "worker", "beat", "metrics"}
+    assert {*pods()} == {"migrate", "worker", "beat", "metrics", "mcp", "dashboard"}
     for name, pod in pods().items():
         (container,) = pod["containers"]
         assert pod["automountServiceAccountToken"] is False, name
@@ -63,6 +63,10 @@ def test_all_run_the_same_release() -> None:
 
 
 def test_every_mounted_object_and_every_secret_file_exists() -> None:
+    # It holds the file that `kvworker tokens` writes, so no manifest makes it.
+    page = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
+    made = dict(re.findall(r"kubectl create secret generic (\S+) --from-file=(\w+)", page))
+    secrets = {**SECRETS, **{name: {key: ""} for name, key in made.items()}}
     for name, pod in pods().items():
         (container,) = pod["containers"]
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -73,11 +77,36 @@ def test_every_mounted_object_and_every_secret_file_exists() -> None:
                 assert volume["configMap"]["name"] == "kvworker", name
                 assert mount["mountPath"] == "/etc/kvworker", name
             if "secret" in volume:
-                held |= {f"{mount['mountPath']}/{key}": key for key in SECRETS[volume["secret"]["secretName"]]}
+                keys = {*secrets[volume["secret"]["secretName"]]}
+                chosen = {item["key"]: item["path"] for item in volume["secret"].get("items", ())}
+                assert keys >= {*chosen}, name
+                held |= {f"{mount['mountPath']}/{key}": chosen.get(key, key) for key in chosen or keys}
         assert not volumes, name
         for variable in container["env"]:
             assert variable["name"].removesuffix("_FILE") in SECRET_VARIABLES, name
             assert variable["value"] in held, name
+        tokens = [word.removeprefix("--tokens=") for word in container["args"] if word.startswith("--tokens=")]
+        assert {*tokens} <= {*held}, name
+
+
+def test_what_other_machines_reach_demands_tokens_and_tells_whether_it_can_serve() -> None:
+    for name in ("mcp", "dashboard"):
+        (container,) = pods()[name]["containers"]
+        host = find("Service", f"kvworker-{name}")["metadata"]["name"]
+        assert {"--allow-remote", f"--allowed-host={host}"} <= {*container["args"]}
+        assert any(word.startswith("--tokens=") for word in container["args"])
+        paths = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
+        assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    (secrets,) = (volume["secret"] for volume in pods()["mcp"]["volumes"] if volume["name"] == "secrets")
+    assert "store-url" not in [item["key"] for item in secrets["items"]], "the MCP server needs no database"
+
+
+def test_the_image_can_run_every_pod() -> None:
+    (installed,) = re.findall(r"'\.\[(\S+)\]'", (ROOT / "Dockerfile").read_text())
+    needed = {"mcp": "mcp", "dashboard": "dashboard", "metrics": "metrics", "worker": "metrics"}
+    for name, pod in pods().items():
+        command = pod["containers"][0]["args"][0]
+        assert needed.get(command) in {None, *installed.split(",")}, name
 
 
 def test_the_configuration_and_the_secrets_make_settings() -> None:

@@ -68,12 +68,33 @@ def test_the_units_are_alike() -> None:
     assert "NoNewPrivileges=yes" in hardening[0]
 
 
-@pytest.mark.parametrize("name", ["kvworker-worker@", "kvworker-beat"])
-def test_systemd_watches_a_service_and_gives_it_time_to_stop(name: str) -> None:
-    service = read(DIRECTORY / f"{name}.service")["Service"]
+@pytest.mark.parametrize("name", ["worker@", "beat", "mcp", "dashboard"])
+def test_systemd_watches_a_service(name: str) -> None:
+    service = read(DIRECTORY / f"kvworker-{name}.service")["Service"]
     assert service["Type"] == "notify"
-    assert service["Restart"] == "always"
     assert int(service["WatchdogSec"]) == 30
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if "migrate" not in unit.name], ids=lambda unit: unit.stem)
+def test_a_service_is_restarted_and_limited(unit: Path) -> None:
+    service = read(unit)["Service"]
+    assert service["Restart"] == "always"
+    assert service["User"] == service["Group"] == "kvworker"
+    assert service["EnvironmentFile"] == "/etc/kvworker/kvworker.env"
+    assert {"MemoryMax", "TimeoutStopSec"} <= {*service}
+
+
+@pytest.mark.parametrize("name", ["mcp", "dashboard"])
+def test_a_server_over_http_demands_tokens_and_listens_on_this_machine_alone(name: str) -> None:
+    command = read(DIRECTORY / f"kvworker-{name}.service")["Service"]["ExecStart"]
+    assert command.endswith(" --tokens /etc/kvworker/tokens")
+    assert "--host" not in command
+    assert " /etc/kvworker/tokens\n" in (ROOT / "docs" / "how-to" / "systemd.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["kvworker-worker@", "kvworker-beat"])
+def test_each_process_has_its_own_heartbeat_and_time_to_stop(name: str) -> None:
+    service = read(DIRECTORY / f"{name}.service")["Service"]
     directory = f"/run/{service['RuntimeDirectory']}/"
     assert service["Environment"] == f"KVWORKER_HEARTBEAT={directory}heartbeat"
     if "worker@" in name:
