@@ -53,7 +53,10 @@ def test_operations_are_counted_by_tool_outcome_and_time() -> None:
     ]
     times = report["execution_seconds"]["kv_set"]
     assert times["sum"] == 100.003
-    assert [i for i, count in enumerate(times["counts"]) if count] == [SECONDS_BOUNDS.index(0.003), len(SECONDS_BOUNDS)]
+    assert [i for i, count in enumerate(times["counts"]) if count] == [
+        SECONDS_BOUNDS.index(0.00315),
+        len(SECONDS_BOUNDS),
+    ]
     assert report["queue_seconds"]["kv_set"]["sum"] == 50.0015
 
 
