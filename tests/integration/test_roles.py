@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from kvworker import Settings
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.adapter import SqlAdapter
+from kvworker.adapters.sql.migrations import upgrade_to
+from kvworker.adapters.sql.schema import PREVIOUS_VERSION, SCHEMA_VERSION
 from kvworker.errors import ConfigurationError
 from kvworker.ops.doctor import run_checks
 from kvworker.testing import AdapterConformance, AdapterFactory
-from tests.integration.test_ledger_shares import split
+from tests.integration.test_ledger_shares import rows, split
 from tests.support.adapters import adapters_over
 from tests.support.documents import ROOT
+from tests.support.processes import wait_until
 from tests.support.servers import PostgresServer
 
 OWNER, WORKER, MONITOR = "kvworker_owner", "kvworker_worker", "kvworker_monitor"
@@ -175,6 +182,67 @@ def test_an_invisible_schema_is_reported(postgres_server: PostgresServer, emptie
         assert "may not use their schema" in finding.detail
     finally:
         postgres_server.execute(f"GRANT USAGE ON SCHEMA public TO {WORKER}", emptied)
+
+
+@pytest.fixture
+def previous(postgres_server: PostgresServer, granted: str) -> Iterator[str]:
+    """A database with the schema and the rights of the previous release, which its owner made."""
+    database = postgres_server.create_database(template=None)
+    postgres_server.execute(f"GRANT CREATE ON SCHEMA public TO {OWNER}", database)
+    engine = create_engine(url_as(postgres_server, OWNER, database))
+    with engine.begin() as connection:
+        upgrade_to(connection, PREVIOUS_VERSION)
+        tables = "kv_entries, kv_ledgers, kv_operations, kv_totals"
+        connection.execute(text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {WORKER}"))
+        connection.execute(text(f"GRANT SELECT ON kv_schema_version TO {WORKER}"))
+    engine.dispose()
+    yield database
+    postgres_server.drop_database(database)
+
+
+def add_entries(adapter: KeyValueStoreAdapter, name: str, stop: threading.Event) -> int:
+    """Add an entry with each write, so that every one charges a ledger, and repeat it. Return how many."""
+    for number in itertools.count(1):
+        key = f"{name}/{number}"
+        first, again = (adapter.increment("n", key, operation_id=key) for _ in range(2))
+        assert (first.replayed, again.replayed, again.value, again.version) == (False, True, 1, first.version)
+        if stop.is_set():
+            return number
+    return 0
+
+
+def test_the_owner_finishes_a_migration_while_the_workers_role_writes_to_split_ledgers(
+    postgres_server: PostgresServer, previous: str
+) -> None:
+    owner_url, worker_url = (url_as(postgres_server, role, previous) for role in (OWNER, WORKER))
+    stop = threading.Event()
+    with (
+        make_adapter(owner_url) as owner,
+        make_adapter(worker_url, global_quota_bytes=100_000, namespace_entry_limit=10**6) as worker,
+        connected(postgres_server.url(previous)) as connection,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        assert isinstance(owner, SqlAdapter)
+        owner.migrate()
+        postgres_server.run_file(ROOT / "config" / "grants.sql", previous, OWNER)
+        split(connection, worker)
+        counting = [threads.submit(add_entries, worker, str(thread), stop) for thread in range(4)]
+        try:
+            wait_until(lambda: worker.usage("n")[0].entry_count > 50, what="writes before the end")
+            owner.migrate(finish=True)
+            finished = worker.usage("n")[0].entry_count
+            wait_until(lambda: worker.usage("n")[0].entry_count > finished + 50, what="writes after it")
+            assert rows(connection, "n") > 1
+        finally:
+            stop.set()
+        counted = sum(thread.result(timeout=60) for thread in counting)
+        assert owner.schema_version() == SCHEMA_VERSION
+        assert worker.increment("n", "0/1", operation_id="0/1").replayed
+        report = worker.verify()
+        assert report is not None
+        # The split made two.
+        assert (report.problems, report.entries) == ((), counted + 2)
+        assert worker.recompute_ledgers().drifts == ()
 
 
 def settings(url: str, redis_url: str = "redis://127.0.0.1:1/0") -> Settings:

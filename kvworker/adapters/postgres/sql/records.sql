@@ -78,8 +78,8 @@ WITH new AS (
 -- include: credit_refusals
 
 -- name: prune_batch
--- Delete operation records past their retention, beginning with a place. Credits their ledgers. Returns how many it
--- deleted and found, and the last place.
+-- Delete operation records past their retention, beginning with a place; no clock is before 1970, whose place is 0.
+-- Credits their ledgers. Returns how many it deleted and found, and the last place.
 WITH now AS (
     SELECT floor(extract(epoch FROM clock_timestamp()))::bigint AS seconds
 ), held AS (
