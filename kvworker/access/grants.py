@@ -55,7 +55,7 @@ class Grant(Block):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     persona: str | None = Field(default=None, max_length=255)
-    #: Without the separator. The holder sees only the namespaces below it, and does not see the prefix.
+    #: Without the separator. The holder sees only the namespaces below it. Over MCP their names lack it.
     namespace_prefix: Annotated[str, AfterValidator(_check_prefix)] | None = None
     expires_at: AwareDatetime | None = Field(default=None, strict=False)
     token_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)

@@ -118,7 +118,7 @@ class MaintainedStore(ABC):
         """Return a page of namespaces' ledgers in an order. The default reads every ledger.
 
         Raises:
-            InvalidKeyError: The query's search is not part of a name.
+            InvalidKeyError: The query's search or its prefix is not part of a name.
             InvalidRequestError: The query is invalid.
         """
         return query.checked().page_of(self.usage())

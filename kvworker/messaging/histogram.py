@@ -22,8 +22,8 @@ SIZE_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0,
 def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
     """Return about the value below which a share of the observed values lies: the middle of its bucket.
 
-    Nothing tells where in the bucket it lies, and the middle is never off by more than half of the bucket. Values spread
-    evenly over it, as Prometheus assumes, would be off by nearly all of it for the p99 of values that are alike.
+    Nothing tells where in the bucket it lies, and the middle is never off by more than half of the bucket. Prometheus
+    takes values as spread evenly over it, which is off by nearly all of it for the p99 of values that are alike.
 
     Args:
         bounds: The upper bounds of the buckets, of which the last one has none.

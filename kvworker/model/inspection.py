@@ -35,6 +35,7 @@ class UsageQuery:
         patterns: Only namespaces that match one of these; None means all.
         limit: The most ledgers of a page, 1 to 1000.
         offset: The number of ledgers to skip.
+        prefix: Only namespaces whose names begin with this text.
     """
 
     order_by: UsageOrder = "fullness"
@@ -43,17 +44,19 @@ class UsageQuery:
     patterns: tuple[str, ...] | None = None
     limit: int = 20
     offset: int = 0
+    prefix: str = ""
 
     def checked(self) -> UsageQuery:
         """Check the query and return it.
 
         Raises:
-            InvalidKeyError: The search is not part of a name.
+            InvalidKeyError: The search or the prefix is not part of a name.
             InvalidRequestError: Another argument is invalid.
         """
         if self.order_by not in get_args(UsageOrder):
             raise InvalidRequestError(f"order_by must be one of {', '.join(get_args(UsageOrder))}")
         check_prefix("search", self.search, MAX_NAMESPACE_BYTES)
+        check_prefix("prefix", self.prefix, MAX_NAMESPACE_BYTES)
         check_count("limit", self.limit, MAX_PAGE_ROWS)
         if check_integer("offset", self.offset) < 0:
             raise InvalidRequestError(f"offset must be at least 0, not {self.offset}")
@@ -70,9 +73,8 @@ class UsageQuery:
         return UsagePage(tuple(chosen[self.offset : self.offset + self.limit]), len(chosen))
 
     def _chooses(self, namespace: str) -> bool:
-        return self.search in namespace and (
-            self.patterns is None or any(matches(pattern, namespace) for pattern in self.patterns)
-        )
+        is_within = namespace.startswith(self.prefix) and self.search in namespace
+        return is_within and (self.patterns is None or any(matches(pattern, namespace) for pattern in self.patterns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,18 @@ class InspectionCases(Cases):
             query = UsageQuery("namespace", descending=False, patterns=patterns)
             assert _names(adapter, query) == found
 
+    def test_a_prefix_chooses_namespaces_literally(self, adapter: KeyValueStoreAdapter) -> None:
+        """No character of it is special, it does not ignore case, and search and patterns choose among its names."""
+        names = ["a/1", "a/2", "A/3", "ab/4", "*/5", "%/6", "_/7", "[a]/8", "ü/9", "x/a/1"]
+        for name in names:
+            adapter.set(name, "k", 1)
+        for prefix in ("a/", "A/", "a", "*/", "%/", "_/", "[a]/", "ü/", "", "b/"):
+            page = adapter.rank_usage(UsageQuery("namespace", descending=False, prefix=prefix))
+            found = sorted(name for name in names if name.startswith(prefix))
+            assert ([ledger.namespace for ledger in page.ledgers], page.total_count) == (found, len(found))
+        query = UsageQuery("namespace", descending=False, search="1", patterns=("*/1", "ab/*"), prefix="a/")
+        assert _names(adapter, query) == ["a/1"]
+
     @pytest.mark.parametrize(
         ("query", "error"),
         [
@@ -72,6 +84,7 @@ class InspectionCases(Cases):
             (UsageQuery(offset=-1), InvalidRequestError),
             (UsageQuery("value"), InvalidRequestError),  # type: ignore[arg-type]
             (UsageQuery(search="\0"), InvalidKeyError),
+            (UsageQuery(prefix="\0"), InvalidKeyError),
         ],
     )
     def test_an_invalid_query_is_refused(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -15,11 +14,9 @@ from kvworker.errors import ConfigurationError
 from kvworker.ops.dashboard.context import Visit
 from kvworker.ops.dashboard.forms import FormError, read_form
 from kvworker.ops.dashboard.pages import Pages
-from kvworker.ops.dashboard.viewers import PrefixedTokenError, Viewer, Viewers
+from kvworker.ops.dashboard.viewers import Viewer, Viewers
 
 logger = logging.getLogger(__name__)
-
-_PREFIXED: Final = "This token is limited to a namespace prefix. The dashboard needs one without."
 
 
 class RefusedError(Exception):
@@ -106,8 +103,6 @@ class Door:
     def _viewer_of(self, token: str) -> Viewer | None:
         try:
             return self._viewers.viewer_of(token)
-        except PrefixedTokenError:
-            raise RefusedError(_PREFIXED, HTTPStatus.FORBIDDEN) from None
         except ConfigurationError as error:
             logger.error("nobody can be let in: %s", error)  # noqa: TRY400
             text = "Nobody can be let in now. The log of the dashboard says why."

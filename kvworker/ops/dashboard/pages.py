@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast, get_args
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from kvworker.model import GetResult, UsageOrder, UsageQuery, encode_value, new_operation_id
 from kvworker.ops.dashboard.charts import HEIGHT, WIDTH, charts_of
@@ -48,7 +48,9 @@ class Pages:
         self._templates = make_environment()
 
     async def overview(self, visit: Visit) -> Response:
-        """Show what happens now and what happened in the last hour."""
+        """Show what happens now and what happened in the last hour, unless the viewer may not see the whole store."""
+        if visit.viewer.prefix:
+            return RedirectResponse("/namespaces", HTTPStatus.SEE_OTHER)
         overview = await visit.in_thread(self.history.latest)
         charts = charts_of(self.history.samples())
         return self.render(visit, "overview", overview=overview, charts=charts, width=WIDTH, height=HEIGHT)
@@ -65,7 +67,6 @@ class Pages:
             cast(UsageOrder, order_by),
             is_descending,
             search=given.get("search", ""),
-            patterns=visit.viewer.patterns,
             limit=PAGE_ROWS,
             offset=(page - 1) * PAGE_ROWS,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -16,6 +17,7 @@ from kvworker.model import GetResult, KeyList, LedgerUsage, UsagePage, UsageQuer
 from kvworker.ops.dashboard.viewers import Viewer
 from kvworker.settings import Settings
 from kvworker.tools import find_tool
+from kvworker.tools.denials import log_denial
 from kvworker.tools.policy import Policy
 
 _Result = TypeVar("_Result")
@@ -50,16 +52,22 @@ class Stores:
     async def usage(self, viewer: Viewer, query: UsageQuery) -> UsagePage:
         """Read a page of the namespaces that a viewer may see, from the database itself."""
         self._policy.admit(viewer.persona, find_tool("kv_list_namespaces"), {})
-        return await self._bounded(lambda: self._adapters.of(viewer.provider).rank_usage(query))
+        limited = replace(query, patterns=viewer.patterns, prefix=viewer.prefix)
+        page = await self._bounded(lambda: self._adapters.of(viewer.provider).rank_usage(limited))
+        # The adapter may be anyone's. What a token may see must not depend on it.
+        shown = tuple(ledger for ledger in page.ledgers if str(ledger.namespace).startswith(viewer.prefix))
+        return replace(page, ledgers=shown)
 
     async def namespace(self, viewer: Viewer, name: str) -> LedgerUsage:
         """Read the usage of a namespace."""
-        return await self._call(viewer, lambda store: store.usage(name, timeout=ANSWER_SECONDS))
+        return await self._call(viewer, "kv_usage", name, lambda store: store.usage(name, timeout=ANSWER_SECONDS))
 
     async def keys(self, viewer: Viewer, namespace: str, prefix: str, cursor: str | None) -> KeyList:
         """Read a page of the keys of a namespace."""
         return await self._call(
             viewer,
+            "kv_list_keys",
+            namespace,
             lambda store: store.list_keys(
                 namespace, prefix=prefix, cursor=cursor, limit=PAGE_ROWS, timeout=ANSWER_SECONDS
             ),
@@ -67,13 +75,23 @@ class Stores:
 
     async def entry(self, viewer: Viewer, namespace: str, key: str) -> GetResult:
         """Read an entry."""
-        return await self._call(viewer, lambda store: store.get(namespace, key, timeout=ANSWER_SECONDS))
+        return await self._call(
+            viewer, "kv_get", namespace, lambda store: store.get(namespace, key, timeout=ANSWER_SECONDS)
+        )
 
     async def change(self, viewer: Viewer, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Call a tool that writes, and return its result."""
-        return await self._call(viewer, lambda store: store.call(tool, arguments, timeout=ANSWER_SECONDS))
+        return await self._call(
+            viewer, tool, arguments["namespace"], lambda store: store.call(tool, arguments, timeout=ANSWER_SECONDS)
+        )
 
-    async def _call(self, viewer: Viewer, call: Callable[[KeyValueStore], _Result]) -> _Result:
+    async def _call(
+        self, viewer: Viewer, tool: str, namespace: str, call: Callable[[KeyValueStore], _Result]
+    ) -> _Result:
+        # Nothing tells whether another namespace exists.
+        if not namespace.startswith(viewer.prefix):
+            detail = f"the token is only for namespaces that begin with {viewer.prefix!r}"
+            raise log_denial(viewer.persona or "", tool, namespace, detail)
         return await self._bounded(lambda: call(self._facade(viewer.persona)))
 
     def _facade(self, persona: str | None) -> KeyValueStore:

@@ -6,10 +6,10 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from kvworker.access import TokenFile
+from kvworker.access import SEPARATOR, TokenFile
 from kvworker.settings import Settings
 from kvworker.tools import TOOLS
 from kvworker.tools.policy import Policy
@@ -31,6 +31,7 @@ class Viewer:
         may_see_namespaces: True if the policies let them see any namespace.
         patterns: The patterns of the namespaces that they may see; None means all.
         provider: The provider of their entries; None is the default.
+        prefix: The beginning of the names of all namespaces that they may see or change.
     """
 
     name: str = ""
@@ -38,11 +39,12 @@ class Viewer:
     may_see_namespaces: bool = True
     patterns: tuple[str, ...] | None = None
     provider: str | None = None
+    prefix: str = ""
 
     @property
     def sees_everything(self) -> bool:
         """True if no namespace is hidden."""
-        return self.may_see_namespaces and self.patterns is None
+        return self.may_see_namespaces and self.patterns is None and not self.prefix
 
 
 @dataclass
@@ -56,10 +58,6 @@ class Session:
     def accepts(self, form_token: str) -> bool:
         """Tell whether a form was made for this session."""
         return hmac.compare_digest(self.form_token.encode(), form_token.encode())
-
-
-class PrefixedTokenError(Exception):
-    """The token is limited to a namespace prefix, which the dashboard does not support."""
 
 
 class Viewers:
@@ -122,7 +120,6 @@ class Viewers:
 
         Raises:
             ConfigurationError: The file of tokens cannot be read, or the token's persona does not exist.
-            PrefixedTokenError: The token is limited to a namespace prefix.
         """
         if self._tokens is None:
             is_key = hmac.compare_digest(token.encode(), self.key.encode())
@@ -130,9 +127,8 @@ class Viewers:
         grant = self._tokens.find(token)
         if grant is None:
             return None
-        if grant.namespace_prefix is not None:
-            raise PrefixedTokenError
-        return self._viewer(grant.name, grant.persona or self._persona)
+        viewer = self._viewer(grant.name, grant.persona or self._persona)
+        return viewer if grant.namespace_prefix is None else replace(viewer, prefix=grant.namespace_prefix + SEPARATOR)
 
     def _viewer(self, name: str, persona: str | None) -> Viewer:
         if not self._policy.is_enforced:

@@ -1,15 +1,15 @@
 -- What operators see of the store. Lists arrive as JSON.
 
 -- name: rank_usage
--- Read a page of the namespaces' ledgers in an order, and their number. Only those whose names hold ``search`` and match
--- a pattern, in which * stands for any run of characters.
+-- Read a page of the namespaces' ledgers in an order, and their number. Only those whose names begin with ``prefix``,
+-- hold ``search`` and match a pattern, in which * stands for any run of characters.
 SELECT namespace, used_bytes, entry_count, record_count, quota_bytes, limit_factor, count(*) OVER ()
 FROM (
     SELECT namespace, sum(used_bytes)::bigint AS used_bytes, sum(entry_count)::bigint AS entry_count,
         sum(record_count)::bigint AS record_count, max(quota_bytes) FILTER (WHERE slot = 0) AS quota_bytes,
         max(limit_factor) AS limit_factor
     FROM kv_ledgers
-    WHERE namespace <> '' AND strpos(namespace, %(search)s::text) > 0 AND (
+    WHERE namespace <> '' AND starts_with(namespace, %(prefix)s::text) AND strpos(namespace, %(search)s::text) > 0 AND (
         %(patterns)s::text IS NULL OR EXISTS (
             SELECT FROM json_array_elements_text(%(patterns)s::json) AS p(pattern)
             WHERE namespace LIKE

@@ -1,11 +1,11 @@
 -- What operators see of the store. Lists arrive as JSON.
 
 -- name: rank_usage
--- Read a page of the namespaces' ledgers in an order, and their number. Only those whose names hold ``search`` and match
--- a pattern, in which * stands for any run of characters.
+-- Read a page of the namespaces' ledgers in an order, and their number. Only those whose names begin with ``prefix``,
+-- hold ``search`` and match a pattern, in which * stands for any run of characters.
 SELECT namespace, used_bytes, entry_count, record_count, quota_bytes, limit_factor, count(*) OVER ()
 FROM kv_ledgers
-WHERE namespace <> '' AND instr(namespace, :search) > 0 AND (
+WHERE namespace <> '' AND substr(namespace, 1, length(:prefix)) = :prefix AND instr(namespace, :search) > 0 AND (
     :patterns IS NULL OR EXISTS (
         SELECT 1 FROM json_each(:patterns) p
         WHERE namespace GLOB replace(replace(p.value, '[', '[[]'), '?', '[?]')
