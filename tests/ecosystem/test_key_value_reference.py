@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from key_value.aio.adapters.pydantic import PydanticAdapter
 from key_value.aio.stores.memory import MemoryStore
@@ -97,7 +97,7 @@ def inner() -> Iterator[InlineKeyValueStore]:
         yield store
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(calls=st.lists(_calls(), min_size=1, max_size=15))
 def test_random_calls_give_the_same_results(inner: InlineKeyValueStore, calls: list[Call]) -> None:
     async def compare() -> None:

@@ -244,7 +244,7 @@ def _comparable(op: Op, result: Any) -> Any:
     return result
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(batches=st.lists(_BATCHES, min_size=1, max_size=4), search=_searches(st.integers(0, 3), st.integers(0, 3)))
 def test_random_batches_give_the_same_results(
     kv_store: InlineKeyValueStore, batches: list[list[Op]], search: SearchOp

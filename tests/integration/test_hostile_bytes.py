@@ -28,7 +28,7 @@ from tests.support.hostile import SOUND, items, json_values
 from tests.support.processes import wait_until
 
 LIMIT = 200_000
-few = settings(max_examples=150, deadline=None)
+few = settings(max_examples=150)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_a_pipeline_gives_the_same_as_single_calls() -> None:
     with CountingStore() as store, InlineKeyValueStore() as other:
 
         @given(WORK, st.sampled_from([1, 3, 1000]), st.sampled_from([4, 1000]))
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=150)
         def compare(work: list[tuple[str, str, tuple[str, dict[str, Any]]]], most_steps: int, most_bytes: int) -> None:
             # Each example has its own namespaces: making a store takes longer.
             number = next(numbers)

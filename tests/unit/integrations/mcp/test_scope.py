@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvworker import ConfigurationError, InlineKeyValueStore, InvalidRequestError, KVStoreError
@@ -37,7 +37,6 @@ def call(store: InlineKeyValueStore, scope: Scope, name: str, **arguments: Any) 
         raise scope.error(error) from None
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(one=NAMES, other=NAMES, namespace=st.text(min_size=1))
 def test_no_namespace_has_two_prefixes(one: str, other: str, namespace: str) -> None:
     full = Scope.named(one).prefix + namespace

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -66,7 +66,6 @@ def test_every_argument_is_described_in_every_rendering(tool: Tool) -> None:
     assert all(field["description"] for field in output_schema(tool)["properties"].values())
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_accepted_call_is_valid(data: st.DataObject) -> None:
     tool = data.draw(st.sampled_from(list(TOOLS.values())), label="tool")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -98,7 +98,6 @@ def with_text(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), render=st.sampled_from([plain_schema, gemini_schema]))
 def test_calls_by_the_schema_convert_to_the_tools_arguments(data: st.DataObject, render: Render) -> None:
     tool = data.draw(st.sampled_from(list(TOOLS.values())), label="tool")
