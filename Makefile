@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 WORKERS ?= 4
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-quick test-lowest chaos upstream lint format docs bench dist clean
+.PHONY: help setup demo test test-quick test-lowest chaos upstream lint format docs bench soak dist clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -61,6 +61,9 @@ docs: $(READY) ## Build the documentation in site/; a broken link or reference f
 
 bench: $(READY) ## Measure kvworker against floors of the same run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
+
+soak: $(READY) ## Write 2,000,000 times to the same keys on each database, and check that neither grows; takes an hour
+	$(BIN)/python -m benchmarks.soak
 
 dist: $(READY) ## Build what a release publishes in dist/: both distributions, their bill of materials, and hashes
 	$(BIN)/python -m release dist
