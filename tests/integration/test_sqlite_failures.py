@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,25 @@ def test_a_lock_held_too_long_is_an_error_and_nothing_is_done(tmp_path: Path) ->
         assert adapter.get("namespace", "key").value == 1
         other.close()
         assert adapter.increment("namespace", "key", operation_id="operation").value == 2
+
+
+def test_the_log_is_cut_after_a_long_read(tmp_path: Path) -> None:
+    path, limit = tmp_path / "kv.sqlite", 16 * 2**20
+    log = path.with_name("kv.sqlite-wal")
+    with make_adapter(path) as adapter:
+        adapter.set("namespace", "key", "x")
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM kv_entries").fetchall()
+            for number in range(200):
+                adapter.set("namespace", "key", str(number) * 100_000)
+                if log.stat().st_size > 2 * limit:
+                    break
+            assert log.stat().st_size > 2 * limit
+        for number in range(2):
+            adapter.set("namespace", "key", number)
+        assert log.stat().st_size <= limit
+        assert adapter.get("namespace", "key").value == 1
 
 
 def test_an_expiry_before_1970_is_swept(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import SqliteSettings
 
 _RETRY_SECONDS: Final = 0.01
+#: The size to which SQLite cuts its log once it begins that again from the start. While someone reads one snapshot for
+#: long, as ``verify`` does, the log grows.
+_LOG_BYTES: Final = 16 * 2**20
 
 
 def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
@@ -45,6 +48,7 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
     def _set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         if not in_memory:
             _use_wal(connection, settings.busy_timeout_seconds)
+            connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         # An acknowledged write must survive a power failure; with NORMAL the last writes could be lost.
         connection.execute("PRAGMA synchronous = FULL")
 
