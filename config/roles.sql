@@ -17,3 +17,8 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"DBNAME" TO kvworker_owner, kvworker_worker, kvworker_monitor;
 GRANT USAGE ON SCHEMA public TO kvworker_owner, kvworker_worker, kvworker_monitor;
 GRANT CREATE ON SCHEMA public TO kvworker_owner;
+
+-- Keep statements of refused writes, and values, out of the server's log: docs/how-to/deployment.md explains it.
+ALTER ROLE kvworker_worker SET log_min_error_statement = panic;
+ALTER ROLE kvworker_worker SET log_parameter_max_length = 0;
+ALTER ROLE kvworker_worker SET log_parameter_max_length_on_error = 0;

@@ -103,8 +103,9 @@ WITH change AS (
 -- include: settle_globally
 
 -- fragment: increment
--- Add to a counter. The cast of the stored value refuses a value that is not an integer (22P02) or exceeds 64 bits
--- (22003). The cast in the result refuses a first value out of range, but only where that value is used.
+-- Add to a counter. The cast in the result refuses what was no integer (22P02), and those of stored and first values
+-- refuse what exceeds 64 bits (22003). The server logs a text that a cast refuses: "" stands for what is no integer, and
+-- numeric lies between the others and bigint, whose error then quotes nothing.
 WITH change AS (
     INSERT INTO kv_entries AS e (
         namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
@@ -117,29 +118,33 @@ WITH change AS (
     ON CONFLICT (namespace, key) DO UPDATE SET
     (value, expires_at, size_bytes, previous_bytes, version, reserve, granted) = (
         SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version),
-            e.reserve + g.records, g.records
+            e.reserve + r, r
         FROM (
             SELECT
-                CASE WHEN c.live THEN (e.value::bigint + %(delta)s::bigint)::text ELSE %(text)s::text END AS value,
+                CASE
+                    WHEN NOT live THEN %(text)s
+                    WHEN ltrim(e.value, '-0123456789') = '' THEN (e.value::numeric::bigint + %(delta)s)::text
+                    ELSE ''
+                END AS value,
                 coalesce(
-                    c.now + make_interval(secs => %(ttl_seconds)s), CASE WHEN c.live THEN e.expires_at END
+                    now + make_interval(secs => %(ttl_seconds)s), CASE WHEN live THEN e.expires_at END
                 ) AS expires_at
             FROM (
-                SELECT t.now, coalesce(e.expires_at > t.now, true) AS live
+                SELECT now, e.expires_at > now IS NOT FALSE AS live
                 FROM (SELECT clock_timestamp() AS now OFFSET 0) t
             ) c
             OFFSET 0
         ) n, LATERAL (
-            SELECT CASE WHEN octet_length(n.value) = e.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
-        ) g (records)
+            SELECT 31 * (octet_length(n.value) = e.size_bytes AND e.reserve < 32)::int
+        ) g (r)
     )
-    RETURNING concat_ws(' ', e.value::bigint, extract(epoch FROM e.expires_at), 'v') AS result, e.version AS stamp,
-        e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
+    RETURNING concat_ws(' ', e.value::numeric::bigint, extract(epoch FROM e.expires_at), 'v') AS result,
+        e.version AS stamp, e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
         1 + e.granted AS records
 )
 
 -- name: increment_in_place
--- The same for a live counter, if its number of digits stays.
+-- The same for a live counter, if its number of digits stays. The other statement refuses what is none.
 WITH change AS (
     UPDATE kv_entries e SET
         value = (e.value::bigint + %(delta)s::bigint)::text,
@@ -149,8 +154,8 @@ WITH change AS (
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND e.reserve > 1
         AND
 -- include: no_record
-        AND CASE WHEN e.expires_at IS NULL OR e.expires_at > clock_timestamp()
-            THEN octet_length((e.value::bigint + %(delta)s::bigint)::text) = e.size_bytes END
+        AND CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND ltrim(e.value, '-0123456789') = ''
+            THEN octet_length((e.value::numeric::bigint + %(delta)s::bigint)::text) = e.size_bytes END
     RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v') AS result, e.version AS stamp,
         e.reserve > 1 AS has_reserve
 )
