@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from kvworker.access import Address, TokenFile
-from kvworker.cli.options import config_option, load_settings, persona_option
+from kvworker.cli.options import access_metrics_option, config_option, load_settings, persona_option
 from kvworker.cli.tokens import tokens_option
 from kvworker.errors import extra_needed
 from kvworker.messaging.log_lines import EscapedLines
@@ -30,6 +30,7 @@ from kvworker.messaging.log_lines import EscapedLines
     help="A host name that viewers may use. You can repeat the option.",
 )
 @tokens_option
+@access_metrics_option
 @click.option("--allow-writes", is_flag=True, help="Let viewers delete entries, set quotas and clear namespaces.")
 @persona_option
 @config_option
@@ -42,6 +43,7 @@ def dashboard_command(  # noqa: PLR0913 - one for each option
     allow_remote: bool,
     allowed_hosts: tuple[str, ...],
     tokens_file: Path | None,
+    metrics_listen: str | None,
     allow_writes: bool,
     persona: str | None,
 ) -> None:
@@ -63,7 +65,7 @@ def dashboard_command(  # noqa: PLR0913 - one for each option
             " then add --allow-remote"
         )
     _show_warnings()
-    access = Access(TokenFile(Path(named)) if named else None, persona, allow_writes)
+    access = Access(TokenFile(Path(named)) if named else None, persona, allow_writes, metrics_listen)
     serve_dashboard(settings, address, access, lambda url: click.echo(f"dashboard at {url}", err=True))
 
 

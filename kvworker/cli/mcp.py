@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvworker.access import Address, TokenFile
-from kvworker.cli.options import PositiveNumber, config_option, load_settings, persona_option
+from kvworker.cli.options import PositiveNumber, access_metrics_option, config_option, load_settings, persona_option
 from kvworker.cli.tokens import tokens_option
 from kvworker.errors import extra_needed
 from kvworker.messaging.log_lines import EscapedLines
@@ -59,6 +60,7 @@ def _check_addresses(_context: click.Context, _option: click.Parameter, given: t
     callback=_check_addresses,
     help="A proxy whose X-Forwarded-For names the client whose failed attempts count. You can repeat the option.",
 )
+@access_metrics_option
 @persona_option
 @click.option("--namespace-prefix", metavar="TEXT", help="Serve only namespaces under TEXT.")
 @click.option("--session-prefix", is_flag=True, help="Give every session its own namespaces.")
@@ -87,6 +89,7 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     allowed_hosts: tuple[str, ...],
     tokens_file: Path | None,
     trusted_proxies: tuple[str, ...],
+    metrics_listen: str | None,
     persona: str | None,
     namespace_prefix: str | None,
     session_prefix: bool,
@@ -117,7 +120,7 @@ def mcp_command(  # noqa: PLR0913 - one for each option
     if transport == "stdio":
         serve_stdio(settings, audience)
         return
-    admission = _admission(settings, tokens_file, trusted_proxies)
+    admission = replace(_admission(settings, tokens_file, trusted_proxies), metrics_listen=metrics_listen)
     if not admission.is_required and is_remote:
         raise _reachable(host)
     serve_http(settings, audience, address, admission, SessionLimits(max_sessions, session_idle_seconds), _announce)

@@ -83,3 +83,11 @@ def check_listen(_context: click.Context, _option: click.Parameter, where: str |
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     return where
+
+
+access_metrics_option = click.option(
+    "--metrics-listen",
+    metavar="[HOST:]PORT",
+    callback=check_listen,
+    help="Where to serve the number of failed attempts for Prometheus; a port alone is for this machine only.",
+)

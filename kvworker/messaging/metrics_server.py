@@ -10,13 +10,19 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import WSGIApplication
+
+from kvworker.errors import ConfigurationError, extra_needed
+from kvworker.settings.hosts import listen_addresses
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +68,34 @@ class MetricsServer:
     def close_in_child(self) -> None:
         """Leave the port to the process that this one was forked from."""
         self._server.socket.close()
+
+
+@contextmanager
+def serving_metrics(where: str, user: str, make_registry: Callable[[], CollectorRegistry]) -> Iterator[str]:
+    """Serve a registry until the context ends, and yield the URL of its metrics.
+
+    Args:
+        where: Address and port, as ``listen_addresses`` in ``kvworker.settings.hosts`` describes.
+        user: What needs the extra, for the error if it is missing.
+        make_registry: Makes the registry. It may import the extra.
+
+    Raises:
+        ConfigurationError: It cannot listen there, or the extra ``metrics`` is missing.
+        ValueError: The address is invalid.
+    """
+    try:
+        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - an extra
+
+        app = make_wsgi_app(make_registry())
+    except ModuleNotFoundError:
+        raise ConfigurationError(extra_needed(user, "metrics")) from None
+    host, ports = listen_addresses(where)
+    try:
+        server = MetricsServer(app, host, ports)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from None
+    with closing(server):
+        yield server.url
 
 
 def _listening(host: str, ports: Iterable[int], most_seconds: float) -> _Server:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from kvworker import KeyValueStore
+from tests.support.access_metrics import access_failures
 from tests.support.chromium import CHROMIUM, MISSING, running_chromium
 from tests.support.command_line import clean_environ
 from tests.support.processes import ProcessNode, WorkerNode, running, wait_until
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
@@ -30,7 +33,9 @@ class DashboardNode(ProcessNode):
     """``kvworker dashboard`` with forms, on a free port."""
 
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "kvworker", "dashboard", "--port", "0", "--allow-writes"]
+        self.metrics_port = free_port()
+        options = ("--port", "0", "--allow-writes", "--metrics-listen", str(self.metrics_port))
+        command = [sys.executable, "-m", "kvworker", "dashboard", *options]
         super().__init__("dashboard", command, directory=directory, environ={**clean_environ(), **environ})
 
     @property
@@ -119,6 +124,13 @@ def test_every_page_is_accessible_in_each_shape(visit: Visit, store: KeyValueSto
         for scheme in ("light", "dark")
     )
     assert light != dark
+
+
+def test_wrong_keys_are_counted(dashboard: DashboardNode) -> None:
+    for _ in range(2):
+        assert httpx2.get(f"{dashboard.url}/sign-in?key=wrong", timeout=60).status_code == 401
+    assert httpx2.get(dashboard.announced, timeout=60).status_code == 200
+    assert access_failures(dashboard.metrics_port, "dashboard") == 2
 
 
 def test_the_overview_follows_what_happens_until_it_is_paused(visit: Visit, store: KeyValueStore) -> None:

@@ -17,6 +17,8 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from kvworker import KeyValueStore, Settings
+from kvworker.access import FailedAttempts
+from kvworker.access.metrics import access_registry
 from kvworker.ops.metrics import CallMetrics
 from tests.support.processes import ProcessNode, WorkerNode, running, wait_until
 from tests.support.servers import free_port
@@ -99,7 +101,9 @@ def test_every_metric_of_the_dashboard_and_the_rules_exists(
     with KeyValueStore(settings, observer=CallMetrics(registry)) as store:
         store.set("n", "k", 1, timeout=60)
         store.set("n", "expiring", 1, ttl_seconds=3600)
-    found = series("\n".join((scrape(metrics_port), scrape(exporter_port), generate_latest(registry).decode())))
+    own = (registry, access_registry("mcp", FailedAttempts("the MCP server")))
+    scraped = (scrape(metrics_port), scrape(exporter_port), *(generate_latest(each).decode() for each in own))
+    found = series("\n".join(scraped))
     assert worker_node.status == "running"
     for expression in expressions():
         names = set(re.findall(r"\b(?:kvworker|process)_\w+", expression))

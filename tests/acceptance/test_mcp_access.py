@@ -17,10 +17,12 @@ from mcp.client.streamable_http import streamable_http_client
 
 from kvworker import KeyValueStore
 from kvworker.access import TokenStore
+from tests.support.access_metrics import access_failures
 from tests.support.issuer import Issuer, running_issuer
 from tests.support.mcp_http import INITIALIZE, SESSION_HEADER, bearer, get, open_session, post, serving
 from tests.support.mcp_session import fail, run_within, use, write_config
 from tests.support.processes import wait_until
+from tests.support.servers import free_port
 
 READ, WRITE = "type.system.kv_store_access", "type.system.kv_store_write"
 PERSONAS = {
@@ -197,7 +199,8 @@ def send(url: str, *lines: str | bytes, body: bytes = b"") -> bytes:
 def test_hostile_requests_open_nothing_and_the_server_goes_on(tmp_path: Path, tokens: TokenStore) -> None:
     valid = create(tokens, "valid")
     wrong = "kvw_" + "a" * 43
-    options = ("--tokens", str(tokens.path))
+    metrics_port = free_port()
+    options = ("--tokens", str(tokens.path), "--metrics-listen", str(metrics_port))
     with serving(tmp_path, write_config(tmp_path), *options) as server:
         host = f"Host: {urlsplit(server.url).netloc}"
         json_headers = (host, "Content-Type: application/json", "Accept: application/json, text/event-stream")
@@ -229,11 +232,13 @@ def test_hostile_requests_open_nothing_and_the_server_goes_on(tmp_path: Path, to
         ):
             answer = send(server.url, "POST /mcp HTTP/1.1", *json_headers, *ambiguous, body=b"0\r\n\r\n" + smuggled)
             assert answer in {b"400", b"501", b""}, ambiguous
+        counted = access_failures(metrics_port, "mcp")
         # Nothing on the way is believed about where a client is.
         for number in range(8):
             spoofed = {**bearer(wrong), "X-Forwarded-For": f"192.0.2.{number}"}
             assert post(server.url, "initialize", INITIALIZE, spoofed).status == 401
         assert post(server.url, "initialize", INITIALIZE, bearer(valid)).status == 200
+        assert access_failures(metrics_port, "mcp") == counted + 8
         assert "a client at 127.0.0.1, which has failed 8 times" in server.logs()
         assert "192.0.2." not in server.logs()
         assert valid not in server.logs()

@@ -19,12 +19,16 @@ Call: TypeAlias = tuple[str, Mapping[str, Any]]
 _MAX_READ_BYTES: Final = 262_144
 
 
-def run_each(connection: psycopg.Connection[Any], calls: Sequence[Call]) -> list[list[Any]]:
-    """Run statements one after the other, each as its own transaction, and return their rows."""
+def run_calls(
+    connection: psycopg.Connection[Any], begin: Sequence[str], calls: Sequence[Call], *, is_transaction: bool
+) -> list[list[Any]]:
+    """Run statements and return their rows, as one transaction that ``begin`` begins, or each as its own."""
+    if is_transaction:
+        return _run_transaction(connection, begin, calls)
     return [connection.execute(*call, binary=True).fetchall() for call in calls]
 
 
-def run_transaction(
+def _run_transaction(
     connection: psycopg.Connection[Any], begin: Sequence[str], calls: Sequence[Call]
 ) -> list[list[Any]]:
     """Run statements as one transaction, which ``begin`` begins, in one round trip, and return their rows.

@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_each, run_transaction
+from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_calls
 from kvworker.adapters.postgres.connection import OneCursorConnection, bounded
 from kvworker.adapters.postgres.encoding import check_encoding
 from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engine, timeout_milliseconds
@@ -167,7 +167,7 @@ class PostgresDialect(PlanningDialect):
             calls.append((self.statements["get_entries"], read_params(reads)))
         try:
             begin = (self.statements["begin"], self.statements["bound_transaction"])
-            rows = run_transaction(connection, begin, calls) if plain else run_each(connection, calls)
+            rows = run_calls(connection, begin, calls, is_transaction=bool(plain))
         except psycopg.errors.DivisionByZero:
             raise NamespaceMissingError from None
         outcomes: list[Record | GetResult | None] = [None] * len(writes)

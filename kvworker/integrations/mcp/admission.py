@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
@@ -11,7 +11,7 @@ from mcp.server.auth.settings import AuthSettings
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from kvworker.access import TokenFile
+from kvworker.access import FailedAttempts, TokenFile
 from kvworker.errors import ConfigurationError
 from kvworker.integrations.mcp.audience import Audience, Callers
 from kvworker.integrations.mcp.bearer import BearerGuard, Door
@@ -30,11 +30,15 @@ class Admission:
         tokens: The file of our own tokens.
         oauth: The authorization server whose tokens count.
         trusted_proxies: The addresses of proxies. Their ``X-Forwarded-For`` names the client whose failures count.
+        metrics_listen: Where to serve the number of failed attempts for Prometheus; None for nowhere.
+        failures: The failed attempts.
     """
 
     tokens: TokenFile | None = None
     oauth: OAuthSettings | None = None
     trusted_proxies: tuple[str, ...] = ()
+    metrics_listen: str | None = None
+    failures: FailedAttempts = field(default_factory=lambda: FailedAttempts("the MCP server"))
 
     @property
     def is_required(self) -> bool:
@@ -71,7 +75,7 @@ class Admission:
             return app
         open_paths = {ALIVE_PATH, READY_PATH, *(route.path for route in self.routes())}
         metadata_url = None if self.oauth is None else _metadata_url(_published(self.oauth))
-        return BearerGuard(app, Door(verifier, callers.check, frozenset(open_paths), metadata_url))
+        return BearerGuard(app, Door(verifier, callers.check, frozenset(open_paths), self.failures, metadata_url))
 
     def routes(self) -> list[Route]:
         """Return the routes by which clients learn which authorization server to ask for a token (RFC 9728)."""

@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -41,14 +41,15 @@ class Door:
         verifier: Verifies tokens.
         check: Checks that a valid token's holder can be served, or raises a ``ConfigurationError``.
         open_paths: The paths that need no token.
+        failures: Counts the failed attempts, and slows them down.
         metadata_url: Where clients learn which authorization server to ask for a token, if there is one.
     """
 
     verifier: TokenVerifier
     check: Callable[[ClientToken], None]
     open_paths: frozenset[str]
+    failures: FailedAttempts
     metadata_url: str | None = None
-    failures: FailedAttempts = field(default_factory=lambda: FailedAttempts("the MCP server"))
 
 
 class _Refusal(Exception):  # noqa: N818 - it is an answer

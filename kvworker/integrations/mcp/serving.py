@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kvworker.access import Address, http_server
+from kvworker.access.metrics import serving_failures
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.integrations.mcp.admission import Admission
 from kvworker.integrations.mcp.audience import Audience, Callers
@@ -84,7 +85,7 @@ def serve_http(
         announce: Called with the server's URL once it listens.
 
     Raises:
-        ConfigurationError: A persona, a prefix, the file of tokens or the address is invalid.
+        ConfigurationError: A persona, a prefix, the file of tokens or an address is invalid.
     """
     audience.common_scope()
     admission.check(settings, audience)
@@ -100,7 +101,7 @@ def serve_http(
             guarded = HttpGuard(admission.guarded(app, callers), known)
             await http_server.serve(guarded, listener, trusted_proxies=admission.trusted_proxies)
 
-    with address.listen() as listener:
+    with address.listen() as listener, serving_failures(admission.metrics_listen, "mcp", admission.failures):
         announce(address.url(listener, _PATH))
         anyio.run(serve, listener)
 

@@ -40,13 +40,16 @@ class Door:
         pages: Makes the page that asks for a token.
         viewers: Knows the viewers' rights.
         cookie: The name of the cookie.
+
+    Attributes:
+        failures: The failed attempts to be let in.
     """
 
     def __init__(self, pages: Pages, viewers: Viewers, cookie: str) -> None:
         self._pages = pages
         self._viewers = viewers
         self._cookie = cookie
-        self._failures = FailedAttempts("the dashboard")
+        self.failures = FailedAttempts("the dashboard")
 
     def admit(self, request: Request) -> Visit:
         """Let a request in.
@@ -81,7 +84,7 @@ class Door:
         except RefusedError as error:
             return self._pages.sign_in(error.text, error.status)
         if viewer is None:
-            may_go_on = await self._failures.slow_down(request.client.host if request.client else None)
+            may_go_on = await self.failures.slow_down(request.client.host if request.client else None)
             status = HTTPStatus.UNAUTHORIZED if may_go_on else HTTPStatus.TOO_MANY_REQUESTS
             return self._pages.sign_in("This token opens nothing.", status)
         # A new session: one whose id somebody planted before must not become one that is signed in.

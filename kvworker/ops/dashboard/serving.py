@@ -12,6 +12,7 @@ import anyio
 
 from kvworker.access import Address, TokenFile
 from kvworker.access.http_server import serve
+from kvworker.access.metrics import serving_failures
 from kvworker.messaging.queue_readiness import QueueReadiness
 from kvworker.ops.dashboard.app import make_app
 from kvworker.ops.dashboard.door import Door
@@ -35,11 +36,13 @@ class Access:
         tokens: The file of the tokens that open it. Without it, the address that is announced holds a key that does.
         persona: The persona of those whose token names none.
         allows_writes: True if it has forms that change something.
+        metrics_listen: Where to serve the number of failed attempts for Prometheus; None for nowhere.
     """
 
     tokens: TokenFile | None = None
     persona: str | None = None
     allows_writes: bool = False
+    metrics_listen: str | None = None
 
 
 def serve_dashboard(settings: Settings, address: Address, access: Access, announce: Callable[[str], None]) -> None:
@@ -65,9 +68,10 @@ def serve_dashboard(settings: Settings, address: Address, access: Access, announ
         readiness = QueueReadiness(settings, lambda: access.tokens and access.tokens.grants())
         app = Guard(make_app(pages, door, readiness), host_names)
         history.start()
-        announce(address.url(listener, f"/sign-in?key={viewers.key}" if viewers.key else "/"))
         try:
-            anyio.run(partial(serve, app, listener, most_connections=_MOST_CONNECTIONS))
+            with serving_failures(access.metrics_listen, "dashboard", door.failures):
+                announce(address.url(listener, f"/sign-in?key={viewers.key}" if viewers.key else "/"))
+                anyio.run(partial(serve, app, listener, most_connections=_MOST_CONNECTIONS))
         finally:
             history.stop()
             stores.close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
-from kvworker.errors import ConfigurationError, extra_needed
-from kvworker.messaging.metrics_server import MetricsServer
+from kvworker.messaging.metrics_server import serving_metrics
 from kvworker.ops.overview.collector import OverviewCollector
 from kvworker.settings import Settings
-from kvworker.settings.hosts import listen_addresses
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 @contextmanager
@@ -25,17 +27,13 @@ def running_exporter(settings: Settings, where: str, top: int) -> Iterator[str]:
         ConfigurationError: It cannot listen there, or the extra ``metrics`` is missing.
         ValueError: The address is invalid.
     """
-    try:
-        from prometheus_client import make_wsgi_app  # noqa: PLC0415 - an extra
-
-        from kvworker.ops.overview.metrics import overview_registry  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise ConfigurationError(extra_needed("the exporter", "metrics")) from None
-    host, ports = listen_addresses(where)
     with closing(OverviewCollector(settings, top=top)) as collector:
-        try:
-            server = MetricsServer(make_wsgi_app(overview_registry(collector)), host, ports)
-        except OSError as error:
-            raise ConfigurationError(f"cannot listen on {where}: {error.strerror or error}") from None
-        with closing(server):
-            yield server.url
+
+        def make_registry() -> CollectorRegistry:
+            """Make it of what is collected."""
+            from kvworker.ops.overview.metrics import overview_registry  # noqa: PLC0415 - an extra
+
+            return overview_registry(collector)
+
+        with serving_metrics(where, "the exporter", make_registry) as url:
+            yield url
