@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def _database(settings: Settings) -> str:
             with open_adapter(settings, name) as adapter:
                 _check_locks(name, adapter)
                 _query(adapter)
+                _check_files(name, adapter)
         except SchemaError:
             # The database answered. The schema check reports this error.
             pass
@@ -166,6 +168,11 @@ def _check_locks(name: str, adapter: KeyValueStoreAdapter) -> None:
         detail = "\n".join(f"{name}: {lock_text(lock)}" for lock in locks)
         fix = "let it finish, or end it in the database with SELECT pg_terminate_backend(PROCESS)"
         raise CheckError(detail, fix if locks[0].pid else "commit or roll back what pg_prepared_xacts shows")
+
+
+def _check_files(name: str, adapter: KeyValueStoreAdapter) -> None:
+    if isinstance(adapter, SqlAdapter) and (files := shlex.join(map(str, adapter.files_open_to_others()))):
+        raise CheckError(f"{name}: any user of this machine can read or write {files}", f"run `chmod o= {files}`")
 
 
 def _query(adapter: KeyValueStoreAdapter) -> None:

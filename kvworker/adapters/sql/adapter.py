@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvworker.adapters.sql import inspection, listing, maintenance
@@ -239,6 +240,10 @@ class SqlAdapter(StepAdapter):
         """Return the newer version that the schema is expanded to, or None if its migration is finished."""
         version, expanded = self._executor.schema_version()
         return expanded if expanded and expanded > version else None
+
+    def files_open_to_others(self) -> list[Path]:
+        """Return the files of the database that any user of this machine can read or write; a server's are not."""
+        return self._dialect.files_open_to_others()
 
     def check_schema(self) -> None:
         """Check that this release works with the schema.

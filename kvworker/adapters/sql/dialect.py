@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from sqlalchemy import Engine
@@ -84,6 +85,10 @@ class Dialect(ABC):
     @abstractmethod
     def is_idle(self, connection: Any) -> bool:
         """Return whether the driver's connection is open and outside of a transaction."""
+
+    def files_open_to_others(self) -> list[Path]:
+        """Return the files of the database that any user of this machine can read or write."""
+        return []
 
     def bounded(self, _connection: Any) -> AbstractContextManager[object]:
         """Bound every wait for the server on a host program's connection; our own connections are made so."""

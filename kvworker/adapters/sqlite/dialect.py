@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Engine
@@ -25,6 +26,7 @@ from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Record, Write
 from kvworker.adapters.sqlite.engine import is_in_memory, make_sqlite_engine
 from kvworker.adapters.sqlite.errors import cannot_connect, translate
+from kvworker.adapters.sqlite.files import file_of, files_open_to_others
 from kvworker.errors import ConfigurationError
 from kvworker.model import GetResult
 from kvworker.settings.adapters import SqliteSettings
@@ -53,6 +55,11 @@ class SqliteDialect(PlanningDialect):
         """Return whether the database is a file, whose locks a child would wrongly believe to hold."""
         # A database in memory would be lost with its connection.
         return self._url is not None and not is_in_memory(self._url)
+
+    def files_open_to_others(self) -> list[Path]:
+        if self._url is None or is_in_memory(self._url):
+            return []
+        return files_open_to_others(file_of(self._url))
 
     def check_usable(self, connection: sqlite3.Connection) -> None:
         """Begin a write, and undo it. A database that another process is writing to is usable too."""

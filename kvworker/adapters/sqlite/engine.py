@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from kvworker.adapters.sql.configuration import path_of
+from kvworker.adapters.sqlite.files import file_of, make_private_file
 from kvworker.errors import ConfigurationError
 from kvworker.settings.adapters import SqliteSettings
 
@@ -43,6 +44,11 @@ def make_sqlite_engine(url: URL, settings: SqliteSettings) -> Engine:
         pool_reset_on_return=None,
         connect_args={"timeout": settings.busy_timeout_seconds, "check_same_thread": False},
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _make_file(_dialect: object, _entry: object, _args: object, _arguments: object) -> None:
+        if not in_memory:
+            make_private_file(url)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
@@ -80,7 +86,7 @@ def with_absolute_path(url: URL) -> URL:
 
 
 def _check_directory(url: URL, *, create: bool) -> None:
-    directory = Path((url.database or "").removeprefix("file:")).parent
+    directory = file_of(url).parent
     if create:
         try:
             directory.mkdir(parents=True, exist_ok=True)
