@@ -1,0 +1,151 @@
+"""The statements and rules that operators copy from the pages, against real servers."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from kvworker.adapters import create_kv_store_adapter
+from tests.support.documents import ROOT, read_blocks
+from tests.support.processes import wait_until
+from tests.support.roles import WorkerRole, worker_role
+from tests.support.servers import PostgresServer
+
+PAGES = ROOT / "docs" / "how-to"
+SECURE = PAGES / "secure.md"
+
+
+@pytest.fixture
+def role(postgres_url: str) -> Iterator[WorkerRole]:
+    with worker_role(postgres_url) as role:
+        yield role
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
+def inline(page: Path, pattern: str) -> list[str]:
+    """The texts between backticks of a page that match a pattern, in the page's order."""
+    prose = re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
+    found = re.findall(r"`([^`]+)`", prose.replace("\n", " "))
+    return [text for text in found if re.fullmatch(pattern, text)]
+
+
+class TestRedis:
+    @pytest.fixture
+    def admin(self, valkey_url: str) -> Iterator[Callable[[str], Any]]:
+        """Makes the two users of the page, and connects as one of them."""
+        (block,) = (each.text for each in read_blocks(SECURE) if each.text.startswith("user default off"))
+        rules = {line.split()[1]: line.split()[1:] for line in block.splitlines()}
+        clients: list[Any] = []
+
+        def connected(login: str) -> Any:
+            user, _, password = login.partition(":")
+            clients.append(Redis.from_url(valkey_url, username=user, password=password))
+            return clients[-1]
+
+        owner: Any
+        with Redis.from_url(valkey_url) as owner:
+            try:
+                for user in ("admin", "kvworker"):
+                    owner.execute_command("ACL", "SETUSER", *rules[user])
+                yield connected
+            finally:
+                for client in clients:
+                    client.close()
+                owner.execute_command("ACL", "DELUSER", "admin", "kvworker")
+
+    def test_the_administrator_changes_a_password_in_the_steps_of_the_page(self, admin: Callable[[str], Any]) -> None:
+        steps = inline(SECURE, r"(ACL SETUSER kvworker|CLIENT KILL USER) .+")
+        assert steps == ["ACL SETUSER kvworker >new", "ACL SETUSER kvworker <old", "CLIENT KILL USER kvworker"]
+        administrator, old = admin("admin:another-password"), admin("kvworker:password")
+        assert old.ping()
+        identity = old.client_id()
+        for step in steps:
+            assert administrator.execute_command(*step.replace("<old", "<password").split()) is not None
+        assert admin("kvworker:new").ping()
+        with pytest.raises(AuthenticationError):
+            admin("kvworker:password").ping()
+        with pytest.raises((AuthenticationError, RedisConnectionError)):
+            old.ping()
+        assert f"id={identity} " not in str(admin("kvworker:new").execute_command("CLIENT", "INFO"))
+
+    def test_the_administrator_can_save_the_users_and_read_nothing(self, admin: Callable[[str], Any]) -> None:
+        administrator = admin("admin:another-password")
+        for command in inline(SECURE, "ACL SAVE|CONFIG REWRITE"):
+            # It would need a file of the server's.
+            assert administrator.execute_command("ACL", "DRYRUN", "admin", *command.split()) in (b"OK", "OK")
+        for forbidden in ("GET k", "SET k v", "KEYS *", "LRANGE kv 0 -1", "FLUSHALL", "CONFIG GET *", "SHUTDOWN"):
+            with pytest.raises(NoPermissionError):
+                administrator.execute_command(*forbidden.split())
+
+
+def test_the_statements_that_change_a_password_in_postgresql(postgres_url: str, role: WorkerRole) -> None:
+    change, end = inline(SECURE, ".* kvworker_worker PASSWORD .*|SELECT pg_terminate_backend.*")
+    with connect(postgres_url) as superuser, connect(role.url) as session:
+        for statement in (change, end):
+            superuser.execute(statement.replace("kvworker_worker", role.name).encode())
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+def test_the_query_that_names_who_holds_a_lock(
+    postgres_server: PostgresServer, postgres_url: str, role: WorkerRole
+) -> None:
+    (query,) = (each.text for each in read_blocks(PAGES / "troubleshooting.md") if "pg_blocking_pids" in each.text)
+    monitor = f"{role.name}_monitor"
+    postgres_server.execute(
+        sql.SQL("CREATE ROLE {} LOGIN IN ROLE pg_monitor, pg_signal_backend").format(sql.Identifier(monitor))
+    )
+    try:
+        with create_kv_store_adapter("postgres", {"url": role.url, "statement_timeout_seconds": 90}) as adapter:
+            adapter.set("n", "k", 1)
+            with closing(connect(role.url)) as holder, connect(role.url.replace(role.name, monitor)) as watcher:
+                holder.execute("BEGIN")
+                holder.execute("SELECT FROM kv_entries FOR UPDATE")
+                writer = threading.Thread(target=adapter.set, args=("n", "k", 2))
+                writer.start()
+                pid = holder.info.backend_pid
+
+                def rows() -> dict[int, list[int]]:
+                    return {row[0]: row[1] for row in watcher.execute(query.encode()).fetchall()}
+
+                wait_until(lambda: [pid] in rows().values(), timeout_seconds=60, what="the writer's wait")
+                assert rows()[pid] == []
+                (end,) = inline(PAGES / "troubleshooting.md", r"SELECT pg_terminate_backend\(PID\)")
+                assert watcher.execute(end.replace("PID", str(pid)).encode()).fetchone() == (True,)
+                writer.join()
+            assert adapter.get("n", "k").value == 2
+    finally:
+        postgres_server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(monitor)))
+
+
+def test_the_restored_database_gets_the_name_of_the_old_one(postgres_server: PostgresServer) -> None:
+    old, restored = (postgres_server.create_database() for _ in range(2))
+    lost = f"{old}_lost"
+    for database, value in ((old, "lost"), (restored, "restored")):
+        with create_kv_store_adapter("postgres", {"url": postgres_server.url(database)}) as adapter:
+            adapter.set("n", "k", value)
+    names = {"kv": old, "kv_lost": lost, "kv_restored": restored}
+    statements = inline(PAGES / "backup.md", "ALTER DATABASE .*")
+    assert len(statements) == 2
+    try:
+        for statement in statements:
+            postgres_server.execute(re.sub(r"kv\w*", lambda name: names[name[0]], statement))
+        with create_kv_store_adapter("postgres", {"url": postgres_server.url(old)}) as adapter:
+            assert adapter.get("n", "k").value == "restored"
+    finally:
+        for database in (old, restored, lost):
+            postgres_server.drop_database(database)
