@@ -126,6 +126,24 @@ def test_every_page_is_accessible_in_each_shape(visit: Visit, store: KeyValueSto
     assert light != dark
 
 
+def test_charts_have_axes_that_people_can_read(visit: Visit, store: KeyValueStore) -> None:
+    store.set("n", "k", 1)
+    for options in ({}, {"color_scheme": "dark"}, {"viewport": NARROW}):
+        page = visit("/", **options)
+        depths = page.locator("figure", has_text="Waiting messages")
+        expect(depths.locator(".times span")).to_have_count(2, timeout=PATIENT)
+        for label in depths.locator(".values span, .times span").all():
+            expect(label).to_be_visible()
+        assert depths.locator(".values span").last.text_content() == "0"
+        assert all(re.fullmatch(r"\d\d:\d\d:\d\d", text) for text in depths.locator(".times span").all_text_contents())
+        is_cut = (
+            "figure => [...figure.querySelectorAll('.plot *')].some(each => each.scrollWidth > each.clientWidth + 1)"
+        )
+        assert not depths.evaluate(is_cut)
+        expect(depths.get_by_role("img")).to_have_accessible_name(re.compile("Waiting messages: .* at most "))
+        check_accessible(page)
+
+
 def test_wrong_keys_are_counted(dashboard: DashboardNode) -> None:
     for _ in range(2):
         assert httpx2.get(f"{dashboard.url}/sign-in?key=wrong", timeout=60).status_code == 401

@@ -25,14 +25,16 @@ class Chart:
         summary: The same as text.
         lines: The points of each unbroken line, for ``polyline``.
         rows: Some of its moments and values, as text.
-        largest: The value at its upper edge, as text.
+        values: The values at its upper and at its lower edge, as text; None without any value.
+        times: The times at its left and at its right edge.
     """
 
     title: str
     summary: str
     lines: tuple[str, ...]
     rows: tuple[tuple[str, str], ...]
-    largest: str
+    values: tuple[str, str] | None = None
+    times: tuple[str, str] = ("", "")
 
 
 def charts_of(samples: Sequence[Sample]) -> list[Chart]:
@@ -58,21 +60,24 @@ def _chart(
     points = [(sample.at, read(sample)) for sample in samples]
     known = [(at, value) for at, value in points if value is not None]
     if not known:
-        return Chart(title, "nothing is known yet", (), (), "")
+        return Chart(title, "nothing is known yet", (), ())
     values = [value for _, value in known]
     span = duration_text(max(0.0, points[-1][0] - points[0][0]))
     newest = "now" if points[-1][1] is not None else f"last known at {_clock(known[-1][0])}:"
     summary = f"{newest} {shown(values[-1])}, at least {shown(min(values))} and at most {shown(max(values))} in {span}"
     step = max(1, len(known) // _MOST_ROWS)
     rows = tuple((_clock(at), shown(value)) for at, value in known[::-step])
-    return Chart(title, summary, _lines(points, max(values)), rows, shown(max(values)))
+    # Without a height of its own, a chart of zeros is one of the height 1.
+    upper = max(values) or 1
+    times = _clock(points[0][0]), _clock(points[-1][0])
+    return Chart(title, summary, _lines(points, upper), rows, (shown(upper), shown(0)), times)
 
 
 def _clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
 
 
-def _lines(points: Sequence[tuple[float, float | None]], largest: float) -> tuple[str, ...]:
+def _lines(points: Sequence[tuple[float, float | None]], upper: float) -> tuple[str, ...]:
     """Return the points of each line; a moment without a value interrupts it."""
     begin, end = points[0][0], points[-1][0]
     lines: list[list[str]] = [[]]
@@ -81,7 +86,7 @@ def _lines(points: Sequence[tuple[float, float | None]], largest: float) -> tupl
             lines.append([])
             continue
         x = (at - begin) / ((end - begin) or 1) * WIDTH
-        y = HEIGHT - _MARGIN - value / (largest or 1) * (HEIGHT - 2 * _MARGIN)
+        y = HEIGHT - _MARGIN - value / upper * (HEIGHT - 2 * _MARGIN)
         lines[-1].append(f"{x:.1f},{y:.1f}")
     # One point makes no line, so it becomes a short one.
     return tuple(" ".join(line if len(line) > 1 else line * 2) for line in lines if line)

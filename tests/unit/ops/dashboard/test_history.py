@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import cast
 
 from kvworker.ops.dashboard.charts import HEIGHT, WIDTH, charts_of
@@ -39,6 +40,15 @@ def test_a_chart_is_interrupted_where_nothing_is_known() -> None:
     assert chart.summary == "now 5, at least 0 and at most 10 in 3 s"
     assert chart.lines == (f"0.0,{HEIGHT - 2:.1f} 100.0,2.0", f"{WIDTH}.0,40.0 {WIDTH}.0,40.0")
     assert [value for _, value in chart.rows] == ["5", "10", "0"]
+
+
+def test_the_axes_of_a_chart_are_labelled_with_values_and_times() -> None:
+    samples = [Sample(100.0 + 60 * at, median_seconds=seconds) for at, seconds in enumerate((0.012, None, 0.004, None))]
+    medians, depths = charts_of(samples)[1], charts_of([Sample(100.0, depth=0)])[3]
+    assert medians.values == ("12 ms", "0 s")
+    assert medians.times == tuple(time.strftime("%H:%M:%S", time.localtime(at)) for at in (100, 280))
+    assert depths.values == ("1", "0")
+    assert charts_of(samples)[3].values is None
 
 
 def test_a_chart_says_when_its_last_value_was_known() -> None:
