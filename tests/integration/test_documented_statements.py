@@ -149,3 +149,11 @@ def test_the_restored_database_gets_the_name_of_the_old_one(postgres_server: Pos
     finally:
         for database in (old, restored, lost):
             postgres_server.drop_database(database)
+
+
+def test_the_query_that_shows_whether_vacuums_keep_up(postgres_url: str) -> None:
+    (query,) = (each.text for each in read_blocks(PAGES / "deployment.md") if "pg_stat_user_tables" in each.text)
+    with create_kv_store_adapter("postgres", {"url": postgres_url}) as adapter, connect(postgres_url) as connection:
+        adapter.set("n", "k", 1)
+        found = {row[0]: row for row in connection.execute(query.encode())}
+        assert {"kv_entries", "kv_ledgers", "kv_records", "kv_totals"} <= found.keys()
