@@ -91,13 +91,14 @@ class Writer:
         self._id_prefix = new_operation_id()
 
     def run(self, writes: int, rate: float, stop: threading.Event) -> None:
-        """Make so many writes, at most ``rate`` of them a second."""
-        started = time.monotonic()
+        """Make so many writes, at most ``rate`` of them a second. It does not make up for a delay."""
+        due = time.monotonic()
         while self.written < writes and not stop.is_set():
-            self._write_turn()
-            time.sleep(max(0.0, started + self.written / rate - time.monotonic()))
+            due = max(due + self._write_turn() / rate, time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
 
-    def _write_turn(self) -> None:
+    def _write_turn(self) -> int:
+        """Return how many writes it made."""
         size = 1 if self._random.random() < SINGLE_SHARE else COALESCED
         operations = [self._operation(self.written + number) for number in range(size)]
         results = self._adapter.apply_many(operations) if size > 1 else [None]
@@ -105,6 +106,7 @@ class Writer:
             if result is None:
                 self._adapter.apply_step(operation.namespace, operation.step, operation.operation_id)
         self.written += size
+        return size
 
     def _operation(self, number: int) -> Operation:
         # The form of the ids that a caller's process makes.
