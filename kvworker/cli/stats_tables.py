@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvworker.cli.output import make_table, shown_name
+from kvworker.messaging.observer import Event
 from kvworker.model import ExpiryReport, LedgerUsage, TableSize, escaped_lines
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import Activity
@@ -33,6 +34,8 @@ def overview_tables(overview: Overview) -> RenderableType:
     if overview.workers.value is not None:
         shown += _workers(overview.workers.value.fleet)
         shown.append(_operations(overview.workers.value))
+        if drifts := overview.workers.value.since_start.event(Event.DRIFT):
+            shown.append(Text(f"recomputes found and corrected {counted(drifts, 'wrong ledger')}", style="bold red"))
     for name, store in overview.stores.items():
         shown += _store(name, store)
     return Group(*shown)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from rich.console import Console
 
-from kvworker import KeyValueStore
+from kvworker import KeyValueStore, Settings
+from kvworker.cli.stats_tables import overview_tables
+from kvworker.ops.overview.collector import OverviewCollector
 from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, wait_until
 
 
@@ -50,7 +55,7 @@ def _rows(postgres_url: str) -> int:
 
 
 def test_two_beats_sweep_recompute_and_prune(
-    store: KeyValueStore, worker_node: WorkerNode, beats: list[ProcessNode], postgres_url: str
+    store: KeyValueStore, settings: Settings, worker_node: WorkerNode, beats: list[ProcessNode], postgres_url: str
 ) -> None:
     for number in range(50):
         store.set("n", f"k{number}", "x" * 10, ttl_seconds=0.1)
@@ -64,6 +69,14 @@ def test_two_beats_sweep_recompute_and_prune(
         connection.execute("UPDATE kv_records SET kept = 0")
         count = "SELECT count(*) FROM kv_records"
         wait_until(lambda: connection.execute(count).fetchone() == (0,), what="the prune")
+    with closing(OverviewCollector(settings)) as collector:
+
+        def shows_the_drift() -> bool:
+            printed = StringIO()
+            Console(file=printed).print(overview_tables(collector.collect()))
+            return "recomputes found and corrected 1 wrong ledger" in printed.getvalue()
+
+        wait_until(shows_the_drift, timeout_seconds=60, what="the drift in the worker's counts")
     log = worker_node.logs()
     assert "ledger was wrong" in log
     assert "recorded_bytes=77" in log
