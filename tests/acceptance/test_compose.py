@@ -25,7 +25,7 @@ from kvworker.ops.database import open_adapter
 from tests.support.command_line import ROOT
 from tests.support.containers import Container, stopping
 from tests.support.processes import wait_until
-from tests.support.servers import PostgresServer
+from tests.support.servers import PostgresServer, free_port
 
 SECRETS = {"FLOWER_BASIC_AUTH": "ops:s3cret"}
 MOUNTED = "/etc/kvworker/kvworker.yaml"
@@ -69,6 +69,8 @@ class Service(Container):
         assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]  # noqa: S108 - in a container
         own = {"KVWORKER_CONFIG": str(config), "TMPDIR": str(tmp)}
         paths = {SECRET_FILES: f"{secrets}/", HOME: str(home)}
+        self.ports = {port: str(free_port()) for port in ("9820", "9809")}
+        paths |= {f"0.0.0.0:{port}": f"127.0.0.1:{own}" for port, own in self.ports.items()}
         super().__init__(home, own | service["environment"], paths, [tmp, *([self.state] if written else [])])
 
     def run_healthcheck(self) -> subprocess.CompletedProcess[str]:
@@ -107,12 +109,13 @@ def deployment(services: dict[str, Any], tmp_path: Path, empty_postgres_url: str
 
 
 def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
-    migrate, worker, beat = (deployment.container(name) for name in ("migrate", "worker", "beat"))
+    migrate, worker, beat, exporter = (deployment.container(name) for name in ("migrate", "worker", "beat", "metrics"))
     for _ in range(2):
         done = migrate.run(["kvworker", *migrate.service["command"]])
         assert done.returncode == 0, done.stderr
     processes = [container.start(["kvworker", *container.service["command"]]) for container in (worker, beat)]
-    with stopping(*processes):
+    exporting = exporter.start(["kvworker", *exporter.service["command"]])
+    with stopping(*processes), stopping(exporting, code=143):
         settings = deployment.settings()
         with KeyValueStore(settings) as store, open_adapter(settings) as adapter:
             assert store.set("n", "k", {"a": 1}, ttl_seconds=3, timeout=30).ttl_seconds == 3
@@ -124,6 +127,9 @@ def test_the_declared_services_run_and_serve(deployment: Deployment) -> None:
             assert check.returncode == 0, check.stdout
             assert check.stdout.startswith("ok   ")
         assert (beat.state / "beat-schedule").is_file()
+        for container, port, metric in ((worker, "9820", "kvworker_worker_ready"), (exporter, "9809", "kvworker_up")):
+            with urlopen(f"http://127.0.0.1:{container.ports[port]}/metrics", timeout=60) as response:
+                assert f"\n{metric}" in response.read().decode()
 
 
 @contextmanager

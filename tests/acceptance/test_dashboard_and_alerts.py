@@ -20,6 +20,7 @@ from kvworker import KeyValueStore, Settings
 from kvworker.access import FailedAttempts
 from kvworker.access.metrics import access_registry
 from kvworker.ops.metrics import CallMetrics
+from tests.support.documents import read_blocks
 from tests.support.processes import ProcessNode, WorkerNode, running, wait_until
 from tests.support.servers import free_port
 
@@ -138,6 +139,27 @@ def test_every_alert_is_explained_in_the_documentation() -> None:
 def promtool(*arguments: str | Path) -> None:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_prometheus_accepts_the_configurations_of_the_pages(tmp_path: Path) -> None:
+    blocks = read_blocks(ROOT / "docs/how-to/monitoring.md")
+    texts = {block.options["file"]: block.text for block in blocks if "scrape_configs" in block.text}
+    assert {*texts} == {"prometheus.yml", "prometheus-compose.yml", "prometheus-kubernetes.yml"}
+    for name, text in texts.items():
+        config = yaml.safe_load(text)
+        for job in config["scrape_configs"]:
+            # Debian's Prometheus is built without it.
+            job.pop("kubernetes_sd_configs", None)
+        (tmp_path / name).write_text(yaml.safe_dump(config))
+        promtool("check", "config", "--syntax-only", tmp_path / name)
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    (job,) = yaml.safe_load(texts["prometheus-compose.yml"])["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert services[found["names"][0]]["environment"]["KVWORKER_METRICS_LISTEN"] == f"0.0.0.0:{found['port']}"
+    assert (
+        services["metrics"]["command"][-1].partition(":")[2] == job["static_configs"][0]["targets"][0].partition(":")[2]
+    )
 
 
 @needs_promtool
