@@ -1,4 +1,7 @@
-"""docs/reference/configuration.md lists every key with its default and every variable, and nothing else."""
+"""docs/reference/configuration.md lists every key with its default and every variable, and nothing else.
+
+``config/production.yaml`` shows every key as well.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jsonschema import Draft202012Validator
 
 from kvworker.settings import (
     ConversationStoreSettings,
@@ -20,6 +24,7 @@ from kvworker.settings import (
 )
 from kvworker.settings.adapters import PoolSettings, PostgresSettings, SqliteSettings
 from kvworker.settings.oauth import OAuthSettings
+from kvworker.settings.schema import configuration_schema
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -141,5 +146,16 @@ def test_the_first_block_shows_every_key_with_its_default() -> None:
     assert block is not None
     shown_there = yaml.safe_load(block[1])
     assert Settings.from_mapping(shown_there) == Settings()
-    every_key = {key for key in keys_of(Settings().to_mapping()) if ".sqlite." not in key}
-    assert keys_of(shown_there) == every_key
+    assert keys_of(shown_there) == every_key()
+
+
+def every_key() -> set[str]:
+    """Every key of a file for PostgreSQL, without those within blocks that are None by default."""
+    return {key for key in keys_of(Settings().to_mapping()) if ".sqlite." not in key}
+
+
+def test_the_production_file_shows_every_key_on_or_off() -> None:
+    text = (ROOT / "config/production.yaml").read_text(encoding="utf-8")
+    shown_there = yaml.safe_load(re.sub(r"(?m)^( *)# ( *[a-z_]+:(?: |$))", r"\1\2", text))
+    assert keys_of(shown_there) == every_key()
+    Draft202012Validator(configuration_schema()).validate(shown_there)
