@@ -161,7 +161,7 @@ class MaintenanceSettings(Block):
     )
     recompute_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one recompute may run.")
     prune_interval_seconds: _Seconds = Field(
-        default=600.0, description="Seconds between prunes, which delete operation records past their retention."
+        default=300.0, description="Seconds between prunes, which delete operation records past their retention."
     )
     prune_batch_rows: _Rows = Field(default=1000, description="Rows that a prune deletes in one transaction.")
     prune_budget_seconds: _Seconds = Field(default=20.0, description="Seconds that one prune may run.")
