@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kvworker import Settings
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sqlite import files
 from kvworker.errors import KVStoreError
 from kvworker.ops.doctor import Finding, run_checks
 
@@ -58,6 +62,71 @@ def test_an_existing_file_keeps_its_mode(directory: Path) -> None:
     with make(url_of(file, "plain")) as adapter:
         adapter.set("n", "k", 1)
         assert modes(file) == [0o660] * 3
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_a_link_to_a_missing_file_makes_a_private_one(directory: Path, umask: int) -> None:
+    (directory / "kv.sqlite").symlink_to("real.sqlite")
+    os.umask(umask)
+    with make(url_of(directory / "kv.sqlite", "plain")) as adapter:
+        adapter.set("n", "k", 1)
+        assert modes(directory / "real.sqlite") == [0o600] * 3
+
+
+def test_making_the_file_ends_no_lock_of_another_thread(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without its lock on the file loses its log, and with it acknowledged writes, to any other process."""
+    file = directory / "kv.sqlite"
+    url = url_of(file, "plain")
+    opened: list[KeyValueStoreAdapter] = []
+
+    def close(descriptor: int) -> None:
+        """Let another thread use the file as soon as it exists."""
+        if file.exists() and not opened:
+            opened.append(make(url))
+            opened[0].set("n", "first", 1)
+        os.close(descriptor)
+
+    monkeypatch.setattr(files, "os", SimpleNamespace(**{**vars(os), "close": close}))
+    with make(url) as adapter:
+        adapter.set("n", "first", 1)
+        opened.append(adapter)
+        if opened[0] is not adapter:
+            adapter.close()
+        assert count_elsewhere(file) == 1
+        opened[0].set("n", "second", 2)
+        assert count_elsewhere(file) == 2
+        opened[0].close()
+    assert [each.name for each in directory.iterdir()] == ["kv.sqlite"]
+
+
+def test_processes_and_threads_make_one_file_at_once(directory: Path) -> None:
+    file = directory / "kv.sqlite"
+    program = f"""
+import threading
+from kvworker.adapters import create_kv_store_adapter
+with create_kv_store_adapter("sqlite", {{"url": {url_of(file, "plain")!r}, "migrate_on_start": True}}) as adapter:
+    threads = [threading.Thread(target=adapter.increment, args=("n", "k")) for _ in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+"""
+    programs = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [each.wait(120) for each in programs] == [0] * 3
+    with make(url_of(file, "plain")) as adapter:
+        assert adapter.get("n", "k").value == 24
+        assert modes(file) == [0o600] * 3
+    assert [each.name for each in directory.iterdir()] == ["kv.sqlite"]
+
+
+def count_elsewhere(file: Path) -> int:
+    """Count the entries in another process, which then closes the database."""
+    program = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(*connection.execute("SELECT count(*) FROM kv_entries").fetchone())
+connection.close()
+"""
+    found = subprocess.run([sys.executable, "-c", program, file], capture_output=True, check=True, text=True)
+    return int(found.stdout)
 
 
 def test_a_file_that_must_exist_is_not_made(directory: Path) -> None:

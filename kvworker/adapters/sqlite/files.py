@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -26,11 +27,27 @@ def make_private_file(url: URL) -> None:
 
     SQLite gives its log and its index of it the mode of this file. An existing file keeps its mode.
     """
-    if url.query.get("mode") in {"ro", "rw"}:
-        return  # SQLite would not make it either, and reports a missing one.
-    # It exists, or SQLite reports why it cannot be made.
+    # SQLite, too, makes the file that a symbolic link names. It would not make one with such a mode.
+    file = file_of(url).resolve()
+    if url.query.get("mode") in {"ro", "rw"} or file.exists():
+        return
+    # It exists by now, or SQLite reports why it cannot be made.
     with suppress(OSError):
-        os.close(os.open(file_of(url), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        _make_empty_file(file)
+
+
+def _make_empty_file(file: Path) -> None:
+    """Make a file that no descriptor of ours was ever open on.
+
+    To close one would end all locks of this process on the file. Another thread may hold some: SQLite would then delete
+    the log below its connection, with what it writes.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".kvworker-", suffix=".part", dir=file.parent)
+    try:
+        os.close(descriptor)
+        os.link(name, file)
+    finally:
+        Path(name).unlink()
 
 
 def files_open_to_others(file: Path) -> list[Path]:
@@ -40,4 +57,11 @@ def files_open_to_others(file: Path) -> list[Path]:
     if any(not directory.stat().st_mode & stat.S_IXOTH for directory in file.parents):
         return []
     files = (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm"))
-    return [each for each in files if each.exists() and each.stat().st_mode & _OTHERS]
+    return [each for each in files if _mode_of(each) & _OTHERS]
+
+
+def _mode_of(file: Path) -> int:
+    # The last process that closes the database deletes its log.
+    with suppress(FileNotFoundError):
+        return file.stat().st_mode
+    return 0
