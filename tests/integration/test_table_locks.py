@@ -16,6 +16,7 @@ from kvworker import Settings
 from kvworker.cli.stats_tables import overview_tables
 from kvworker.ops.doctor import Finding, run_checks
 from kvworker.ops.overview.collector import STORE_PARTS, Overview, OverviewCollector
+from kvworker.ops.overview.locks import lock_text
 from kvworker.testing import eventually
 from tests.support.servers import PostgresServer, free_port
 
@@ -105,6 +106,37 @@ def test_a_session_that_waits_for_a_lock_is_named_with_those_ahead(
         named = f"process {waiting.info.backend_pid} (user {waiting.info.user}, program migration)"
     what = f"waits for AccessExclusiveLock behind process {locker.info.backend_pid}, and others behind it"
     assert detail.startswith(f"postgres: kv_entries is locked: {named} {what}; its transaction began")
+
+
+def test_many_locks_hide_none_of_another_table(settings: Settings, postgres_url: str) -> None:
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(13) as threads:
+        holders = [stack.enter_context(connected(postgres_url, "reader")) for _ in range(7)]
+        for holder in holders:
+            holder.execute("SELECT FROM kv_entries, kv_ledgers")
+        tables = ["kv_entries"] * 12 + ["kv_ledgers"]
+        waiting = [threads.submit(lock_table, postgres_url, table) for table in tables]
+        eventually(lambda: count_waiting(postgres_url) == len(tables), timeout_seconds=60)
+        store = collect(settings).stores["postgres"]
+        for holder in holders:
+            holder.rollback()
+        assert [each.result(60) for each in waiting] == [None] * len(tables)
+    assert store.connections.value is not None
+    locks = store.connections.value.locks
+    assert [lock.table for lock in locks] == ["kv_entries"] * 5 + ["kv_ledgers"]
+    text = lock_text(locks[-1])
+    assert f"behind process {locks[-1].waits_for[0]}, process " in text
+    assert "and 2 more, and others behind it" in text
+
+
+def lock_table(url: str, table: LiteralString) -> None:
+    with connected(url, "migration") as connection:
+        connection.execute("LOCK TABLE " + table)
+
+
+def count_waiting(url: str) -> int:
+    with connected(url, "observer") as connection:
+        (row,) = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchall()
+        return int(row[0])
 
 
 def test_a_lock_on_a_partition_is_one_on_its_table(postgres_server: PostgresServer) -> None:

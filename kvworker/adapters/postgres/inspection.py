@@ -10,8 +10,8 @@ from kvworker.adapters.sql.dialect import Dialect, DriverConnection
 from kvworker.adapters.sql.schema import VERSION_TABLE, metadata
 from kvworker.model import DatabaseConnections, TableLock
 
-#: An operator needs no longer list of locks.
-_MOST_LOCKS: Final = 20
+#: An operator needs no longer list of a table's locks.
+_MOST_LOCKS: Final = 5
 
 
 def read_connections(dialect: Dialect, connection: DriverConnection) -> DatabaseConnections:

@@ -11,6 +11,8 @@ from kvworker.ops.overview.units import duration_text
 
 #: Migrations and the store's own statements hold locks for a shorter time.
 _SHORT_SECONDS: Final = 1.0
+#: A line names no more processes that a lock waits for.
+_MOST_NAMED: Final = 5
 
 
 def lasting_locks(adapter: KeyValueStoreAdapter) -> list[TableLock]:
@@ -33,7 +35,7 @@ def lock_text(lock: TableLock) -> str:
     owner = f"{_process(lock.pid)} ({', '.join(names)})" if names else _process(lock.pid)
     what = f"holds {lock.mode}"
     if lock.waits_for:
-        what = f"waits for {lock.mode} behind {', '.join(map(_process, lock.waits_for))}, and others behind it"
+        what = f"waits for {lock.mode} behind {_processes(lock.waits_for)}, and others behind it"
     since = "" if lock.open_seconds is None else f"; its transaction began {duration_text(lock.open_seconds)} ago"
     return f"{lock.table} is locked: {owner} {what}{since}"
 
@@ -41,6 +43,14 @@ def lock_text(lock: TableLock) -> str:
 def _locks(adapter: KeyValueStoreAdapter) -> tuple[TableLock, ...]:
     connections = adapter.database_connections()
     return () if connections is None else connections.locks
+
+
+def _processes(pids: tuple[int, ...]) -> str:
+    """Name processes. A parallel query has several, which PostgreSQL names by the same number."""
+    different = [*dict.fromkeys(pids)]
+    names = ", ".join(map(_process, different[:_MOST_NAMED]))
+    more = len(different) - _MOST_NAMED
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def _process(pid: int) -> str:

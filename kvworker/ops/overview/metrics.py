@@ -51,7 +51,7 @@ _STORE_METRICS: Final = {
     "database_connection_limit": ("Connections that the database server allows.", ()),
     "database_connections_waiting_for_lock": ("Connections to the database that wait for a lock.", ()),
     "table_locks": (
-        "Locks on a whole table that keep its reads or writes waiting, held or awaited. Absent without one.",
+        "Locks on a whole table that keep its reads or writes waiting, held or awaited, up to 5. Absent without one.",
         ("table",),
     ),
 }

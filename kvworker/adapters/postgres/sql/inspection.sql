@@ -69,17 +69,21 @@ FROM pg_stat_activity WHERE datname = current_database()
 
 -- name: table_locks
 -- Read the locks on tables that keep reads or writes waiting: those that are held, and those that are awaited, with the
--- processes that they wait for.
-SELECT t.name, l.mode, coalesce(l.pid, 0), coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
+-- processes that they wait for. Of each table at most so many, so that none hides another.
+SELECT l.name, l.mode, coalesce(l.pid, 0), coalesce(a.usename::text, ''), coalesce(a.application_name, ''),
     extract(epoch FROM clock_timestamp() - a.xact_start)::float8,
     CASE WHEN l.granted THEN '{}' ELSE pg_blocking_pids(l.pid) END
-FROM json_array_elements_text(%(tables)s::json) AS t(name)
-JOIN pg_class c
-    ON c.oid = to_regclass(t.name) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(t.name))
-JOIN pg_locks l ON l.relation = c.oid AND l.locktype = 'relation'
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+FROM (
+    SELECT t.name, l.mode, l.pid, l.granted,
+        row_number() OVER (PARTITION BY t.name ORDER BY l.granted DESC, l.pid) AS place
+    FROM json_array_elements_text(%(tables)s::json) AS t(name)
+    JOIN pg_class c
+        ON c.oid = to_regclass(t.name) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(t.name))
+    JOIN pg_locks l ON l.relation = c.oid AND l.locktype = 'relation'
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    WHERE l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        AND l.pid IS DISTINCT FROM pg_backend_pid()
+) l
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-    AND l.pid IS DISTINCT FROM pg_backend_pid()
-ORDER BY l.granted DESC, t.name, l.pid
-LIMIT %(limit)s::bigint
+WHERE l.place <= %(limit)s::bigint
+ORDER BY l.granted DESC, l.name, l.place
