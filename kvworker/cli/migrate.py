@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,24 +48,33 @@ def _show_result(migrated: MigratedStore, *, as_json: bool) -> None:
     elif migrated.expanded is None:
         click.echo(f"the schema is at version {migrated.version}")
     else:
-        click.echo(
-            f"the schema is at version {migrated.version}, expanded to {migrated.expanded}; upgrade all workers,"
-            " and then run `kvworker migrate --finish`"
-        )
+        click.echo(f"the schema is at version {migrated.version}, {_expanded_text(migrated.expanded)}")
+
+
+def _expanded_text(version: str) -> str:
+    return f"expanded to {version}; upgrade all workers, and then run `kvworker migrate --finish`"
 
 
 def _show_plans(plans: Sequence[PlannedMigration], *, as_json: bool) -> None:
     if as_json:
-        print_json([{"adapter": plan.adapter, "steps": [asdict(step) for step in plan.steps]} for plan in plans])
+        print_json([_plan_data(plan) for plan in plans])
         return
     for plan in plans:
-        click.echo(f"{plan.adapter}: {'nothing to do' if not plan.steps else 'each step is one transaction'}")
+        if plan.expanded:
+            click.echo(f"{plan.adapter}: nothing to do now; the schema is {_expanded_text(plan.expanded)}")
+        else:
+            click.echo(f"{plan.adapter}: {'nothing to do' if not plan.steps else 'each step is one transaction'}")
         for step in plan.steps:
             click.echo(f"\n{step.title}")
             for statement in step.statements:
                 click.echo(f"  {' '.join(statement.text.split())}")
                 if statement.lock:
                     click.echo(f"    locks {statement.table}: {statement.lock}; {statement.effect}")
+
+
+def _plan_data(plan: PlannedMigration) -> dict[str, Any]:
+    expanded = {"expanded": plan.expanded} if plan.expanded else {}
+    return {"adapter": plan.adapter, "steps": [asdict(step) for step in plan.steps], **expanded}
 
 
 def _script(plan: PlannedMigration) -> str:

@@ -24,7 +24,7 @@ from kvworker.messaging.queue_readiness import check_broker
 from kvworker.messaging.result_checks import refusal_by_results
 from kvworker.messaging.signing import UNSIGNED
 from kvworker.ops.database import open_adapter
-from kvworker.ops.fleet import Fleet, ask_workers
+from kvworker.ops.fleet import Fleet, ask_workers, outdated_text
 from kvworker.ops.overview.locks import lasting_locks, lock_text
 from kvworker.settings import Settings, redacted_url
 from kvworker.settings.config_file import find_file
@@ -37,6 +37,7 @@ MAX_CLOCK_DIFFERENCE_SECONDS = 2.0
 _MIN_WORKER_TIMEOUT_SECONDS = 5.0
 #: A caller's machine may lack a package with an adapter, which no other check needs.
 _NEED_ADAPTERS: Final = frozenset({"config", "database", "schema", "clocks"})
+_OUTDATED_FIX = "replace this worker by one of the newest release"
 _SILENCE_FIX = "it is frozen, or busy in a pool such as solo; look at its log, and end it if it hangs"
 
 
@@ -234,6 +235,8 @@ def _worker(settings: Settings) -> str:
             + (unknown_certificate if settings.policies.has_certificates else ""),
         ) from error
     except KVStoreError as error:
+        if outdated := outdated_text(str(error)):
+            raise CheckError(outdated, _OUTDATED_FIX) from error
         raise CheckError(str(error), "fix the failed checks above first, or see the worker's log") from error
     return f"answered in {(time.monotonic() - started) * 1000:.0f} ms"
 
@@ -248,10 +251,11 @@ def _each_worker(settings: Settings) -> Iterator[Finding]:
         yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         return
     for worker in fleet.answers:
-        if worker.problem:
+        if outdated := outdated_text(worker.problem):
+            yield Finding("worker", ok=False, detail=f"{worker.name}: {outdated}", fix=_OUTDATED_FIX)
+        elif worker.problem:
             detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
-            fix = "start or correct what it names, or correct its tools.kv_store.adapters or queue.result_backend;"
-            fix += " it then continues"
+            fix = "start or correct what it names, or its adapter's block or queue.result_backend; it then continues"
             yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         else:
             yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")

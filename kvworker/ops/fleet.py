@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class WorkerAnswer:
         module = str(pool.get("implementation", "")).partition(":")[0].rpartition(".")[2]
         return cls(
             name,
-            redacted_url(str(state.get("problem", ""))),
+            _shown_problem(redacted_url(str(state.get("problem", "")))),
             version=str(state.get("version", ""))[:_MAX_TEXT],
             pool=_POOL_NAMES.get(module, module)[:_MAX_TEXT],
             concurrency=int(_number(pool.get("max-concurrency"))),
@@ -109,6 +110,20 @@ def ask_workers(settings: Settings, *, is_patient: bool = True) -> Fleet:
         return fleet
     again = _ask(app, _SECOND_COLLECT_SECONDS)
     return _fleet(app, settings, {name: max(stats[name], again[name], key=len) for name in {*stats, *again}})
+
+
+def outdated_text(problem: str) -> str:
+    """Return what a worker says that is too old for the schema, or "" for any other problem.
+
+    Its advice is left out: 0.1 says to migrate, which has been done.
+    """
+    found = re.match(r"(?s).*schema is of version (\d{4}), and this program works with (\d{4})", problem)
+    return found[0] if found and found[1] > found[2] else ""
+
+
+def _shown_problem(problem: str) -> str:
+    outdated = outdated_text(problem)
+    return f"{outdated}; replace this worker" if outdated else problem
 
 
 def _ask(app: Celery, seconds: float, most: int | None = None) -> defaultdict[str, list[Any]]:

@@ -26,11 +26,19 @@ class MigratedStore:
 
 @dataclass(frozen=True)
 class PlannedMigration:
-    """The plan of a migration for the database of one adapter: its steps, and the same as a SQL script."""
+    """The plan of a migration for the database of one adapter.
+
+    Attributes:
+        adapter: The adapter's name.
+        steps: What is to be done.
+        script: The same as a SQL script.
+        expanded: The newer version that the schema is expanded to, if only the end of its migration is left.
+    """
 
     adapter: str
     steps: tuple[PlannedStep, ...]
     script: str
+    expanded: str | None = None
 
 
 def migrate_store(settings: Settings, *, finish: bool = False) -> MigratedStore:
@@ -63,7 +71,8 @@ def plan_store_migration(settings: Settings, *, finish: bool = False) -> list[Pl
         with open_adapter(settings, name) as adapter:
             if isinstance(adapter, SqlAdapter):
                 steps, script = adapter.plan_migration(finish=finish)
-                plans.append(PlannedMigration(name, tuple(steps), script))
+                expanded = None if steps else adapter.expanded_version()
+                plans.append(PlannedMigration(name, tuple(steps), script, expanded))
     return plans
 
 

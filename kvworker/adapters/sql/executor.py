@@ -162,9 +162,9 @@ class Executor:
         """Check the schema's version, and use its statements."""
         version, expanded = self._read_version()
         if not works_with(version, expanded):
+            advice = "upgrade this program" if version > SCHEMA_VERSION else "run `kvworker migrate`"
             raise SchemaError(
-                f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION};"
-                " run `kvworker migrate` with the newest version of the program"
+                f"the database's schema is of version {version}, and this program works with {SCHEMA_VERSION}; {advice}"
             )
         self.dialect.use_schema(version)
 

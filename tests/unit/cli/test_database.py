@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from kvworker.adapters import KeyValueStoreAdapter, registry
+from kvworker.adapters.sql.schema import PREVIOUS_VERSION, SCHEMA_VERSION
 from kvworker.cli import main
 from kvworker.ops.database import open_adapter, open_sql_adapter
 from kvworker.settings import Settings
@@ -55,6 +56,16 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_migrate_prints_the_version_and_can_be_repeated(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output(capsys, "migrate") == "the schema is at version 0005\n"
     assert json.loads(output(capsys, "migrate", "--json")) == {"schema_version": "0005"}
+
+
+def test_a_plan_for_an_expanded_schema_names_the_last_step(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("migrate")
+    with sqlite3.connect(config.parent / "kv.sqlite") as store:
+        store.execute("UPDATE kv_schema_version SET version_num = ?", (PREVIOUS_VERSION,))
+    capsys.readouterr()
+    last_step = f"expanded to {SCHEMA_VERSION}; upgrade all workers, and then run `kvworker migrate --finish`"
+    assert output(capsys, "migrate", "--plan") == f"sqlite: nothing to do now; the schema is {last_step}\n"
+    assert json.loads(output(capsys, "migrate", "--plan", "--json"))[0]["expanded"] == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize(("version", "message"), [(None, "no schema to migrate"), ("7", "at version 7")])
