@@ -33,7 +33,7 @@ def overview_tables(overview: Overview) -> RenderableType:
         shown += _queues(overview.queues.value)
     if overview.workers.value is not None:
         shown += _workers(overview.workers.value.fleet)
-        shown.append(_operations(overview.workers.value))
+        shown += _operations(overview.workers.value)
         if drifts := overview.workers.value.since_start.event(Event.DRIFT):
             shown.append(Text(f"recomputes found and corrected {counted(drifts, 'wrong ledger')}", style="bold red"))
     for name, store in overview.stores.items():
@@ -84,14 +84,20 @@ def _worker_cells(worker: WorkerAnswer) -> list[str | Text]:
     ]
 
 
-def _operations(workers: WorkersState) -> Table:
+def _operations(workers: WorkersState) -> Iterator[RenderableType]:
+    periods = {"since start": workers.since_start}
+    if workers.recent is not None:
+        periods = {f"last {duration_text(workers.recent.seconds)}": workers.recent, **periods}
     numbers = ("count", "per s", "p50", "p99", "wait p99", "refused", "unknown", "failed")
     table = make_table("operations", *numbers, numbers=numbers)
-    recent = workers.recent
-    if recent is not None:
-        table.add_row(f"last {duration_text(recent.seconds)}", *_activity_cells(recent))
-    table.add_row("since start", *_activity_cells(workers.since_start))
-    return table
+    for period, activity in periods.items():
+        table.add_row(period, *_activity_cells(activity))
+    yield table
+    for period, activity in periods.items():
+        if incidents := activity.incidents():
+            text = ", ".join(f"{name} {count:,}" for name, count in incidents.items())
+            is_overload = activity is workers.recent and activity.late
+            yield Text(f"events, {period}: {text}", style="bold red" if is_overload else "")
 
 
 def _activity_cells(activity: Activity) -> list[str]:

@@ -94,7 +94,7 @@ class QueueUnavailableError(_OperationError):
             return super().__str__()
         remedy = "start the broker (`kvworker up` starts a local one), or correct queue.broker_url"
         if not self.detail:
-            remedy = "is the broker running? (`kvworker up` starts a local one)"
+            remedy = "is the broker running (`kvworker up` starts a local one), or is it or this process overloaded?"
         if self.detail.startswith(BROKER_ANSWERED):
             remedy = "the broker runs, so correct queue.broker_url or the broker"
         return f"{super().__str__()}; {remedy}"

@@ -47,6 +47,7 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
         _chart("Age of the oldest message", samples, lambda each: each.oldest_seconds, duration_text),
         _chart("Refused operations", samples, lambda each: each.refused, _number),
         _chart("Unknown and failed operations", samples, lambda each: each.unknown, _number),
+        _chart("Dropped late per second", samples, lambda each: each.late_per_second, _number),
     ]
 
 

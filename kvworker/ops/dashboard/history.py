@@ -34,6 +34,7 @@ class Sample:
         oldest_seconds: The age of the oldest one.
         refused: The operations since the sample before that were refused, denied or invalid.
         unknown: Those whose outcome is unknown, or that failed.
+        late_per_second: The rate at which messages were dropped because they waited for too long.
     """
 
     at: float
@@ -44,6 +45,7 @@ class Sample:
     oldest_seconds: float | None = None
     refused: float | None = None
     unknown: float | None = None
+    late_per_second: float | None = None
 
     @classmethod
     def of(cls, overview: Overview) -> Sample:
@@ -58,6 +60,7 @@ class Sample:
             oldest_seconds=(queue.oldest_seconds if queue.depth else 0.0) if queue else None,
             refused=recent.ended("refused", "denied", "invalid") if recent else None,
             unknown=recent.ended("unknown", "failed") if recent else None,
+            late_per_second=recent.late_per_second if recent else None,
         )
 
 

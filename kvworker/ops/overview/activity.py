@@ -47,6 +47,16 @@ class Activity:
         """The operations of a second."""
         return self.operations / self.seconds if self.seconds > 0 else 0.0
 
+    @property
+    def late(self) -> int:
+        """The number of messages and operations that waited in the queue for too long, and were dropped."""
+        return self.event(Event.LATE_DROPPED) + self.ended("expired")
+
+    @property
+    def late_per_second(self) -> float:
+        """Those of a second."""
+        return self.late / self.seconds if self.seconds > 0 else 0.0
+
     def ended(self, *outcomes: str) -> int:
         """Return how many operations had one of these outcomes."""
         return int(sum(count for name, count in self.counts.items() if name[0] == "operations" and name[2] in outcomes))
@@ -70,6 +80,15 @@ class Activity:
     def event(self, event: Event) -> int:
         """Return how often an event happened."""
         return int(self.counts.get(("events", event.value), 0))
+
+    def incidents(self) -> dict[str, int]:
+        """Return how often each event happened that did happen, by its name for people.
+
+        Drifts are left out: they say something about the store, not about the workers.
+        """
+        others = (event for event in Event if event not in {Event.LATE_DROPPED, Event.DRIFT})
+        counts = {"dropped late": self.late, **{event.value.replace("_", " "): self.event(event) for event in others}}
+        return {name: count for name, count in counts.items() if count}
 
     def maintenance(self, task: str, name: str) -> float:
         """Return a number of a periodic task, such as the rows that a sweep deleted."""

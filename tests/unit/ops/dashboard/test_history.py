@@ -20,6 +20,7 @@ RECENT = Activity(
         ("operations", "kv_set", "applied", ""): 8,
         ("operations", "kv_set", "refused", "limit"): 1,
         ("operations", "kv_set", "unknown", "timeout"): 1,
+        ("events", "late_messages_dropped"): 30,
     },
 )
 
@@ -28,6 +29,7 @@ def test_a_sample_has_what_the_overview_tells() -> None:
     queues = Part(BrokerState((QueueState("kv", 0), QueueState("kv.maintenance", 3, 4.0))))
     sample = Sample.of(Overview(7.0, queues, Part(WorkersState(Fleet(), RECENT))))
     assert (sample.at, sample.operations_per_second, sample.refused, sample.unknown) == (7.0, 2.0, 1, 1)
+    assert sample.late_per_second == 6.0
     # The queue of operations is empty, so nothing in it is old.
     assert (sample.depth, sample.oldest_seconds) == (0, 0)
     assert Sample.of(Overview(7.0, Part(problem="away"))) == Sample(7.0)

@@ -11,7 +11,11 @@ import pytest
 
 from kvworker import InlineKeyValueStore
 from kvworker.ops.dashboard.rendering import MOST_CHARACTERS, link
-from tests.unit.ops.dashboard.conftest import Open
+from kvworker.ops.fleet import Fleet, WorkerAnswer
+from kvworker.ops.overview.activity import Activity
+from kvworker.ops.overview.collector import Overview, WorkersState
+from kvworker.ops.overview.parts import Part
+from tests.unit.ops.dashboard.conftest import FixedHistory, Open
 
 HOSTILE = "\"><script>alert(1)</script>'{{ 'a' * 30 }}\u202e\x1b[31m&amp;"
 
@@ -22,6 +26,16 @@ def test_the_overview_names_what_cannot_be_read(open_dashboard: Open) -> None:
     assert "the broker &lt;b&gt;is&lt;/b&gt; away" in page.text
     assert "77 bytes, 7 entries" in page.text
     assert "nothing is known yet" in page.text
+
+
+def test_the_overview_shows_what_was_dropped_late(open_dashboard: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Fleet((WorkerAnswer("w", "", state={"totals": {"events": {"late_messages_dropped": 1200, "retries": 3}}}),))
+    recent = Activity(5.0, {("events", "late_messages_dropped"): 60})
+    monkeypatch.setattr(FixedHistory, "overview", Overview(1.8e9, workers=Part(WorkersState(fleet, recent))))
+    page = open_dashboard().get("/").text
+    assert "<dt>Dropped late per second</dt><dd>12.0</dd>" in page
+    assert "<td>60</td><td>1,200</td>" in page
+    assert '<th scope="row">retries</th><td>0</td><td>3</td>' in page
 
 
 def test_namespaces_can_be_sorted_and_searched(open_dashboard: Open, store: InlineKeyValueStore) -> None:

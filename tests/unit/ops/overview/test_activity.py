@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kvworker.messaging.observer import Event
-from kvworker.messaging.outcomes import APPLIED
+from kvworker.messaging.outcomes import APPLIED, EXPIRED
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import ActivityMeter, activity_since_start
 from kvworker.tools import TOOLS
@@ -35,6 +35,16 @@ def test_the_totals_of_all_workers_are_summed_up() -> None:
     shown = activity.to_dict()
     assert shown["unsuccessful"] == [{"outcome": "refused", "reason": "namespace_quota", "count": 2}]
     assert shown["events"]["ledger_drifts"] == 4
+
+
+def test_what_was_dropped_late_is_counted_though_much_of_it_is_no_operation() -> None:
+    totals = Totals()
+    tell(totals, [ended(), ended(outcome=EXPIRED)])
+    totals.happened(Event.LATE_DROPPED, 9)
+    totals.happened(Event.RETRIED, 3)
+    activity = activity_since_start(Fleet((answer(totals.report(), uptime_seconds=5),)))
+    assert (activity.operations, activity.late, activity.late_per_second) == (2, 10, 2.0)
+    assert activity.incidents() == {"dropped late": 10, "retries": 3}
 
 
 def test_a_meter_counts_what_happened_between_two_answers() -> None:
