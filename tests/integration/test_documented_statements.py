@@ -17,6 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kvworker.adapters import create_kv_store_adapter
+from kvworker.errors import StoreUnavailableError
 from tests.support.documents import ROOT, read_blocks
 from tests.support.processes import wait_until
 from tests.support.roles import WorkerRole, worker_role
@@ -38,7 +39,7 @@ def connect(url: str) -> psycopg.Connection[Any]:
 
 def inline(page: Path, pattern: str) -> list[str]:
     """The texts between backticks of a page that match a pattern, in the page's order."""
-    prose = re.sub(r"(?ms)^```.*?^```$", "", page.read_text())
+    prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
     found = re.findall(r"`([^`]+)`", prose.replace("\n", " "))
     return [text for text in found if re.fullmatch(pattern, text)]
 
@@ -132,22 +133,40 @@ def test_the_query_that_names_who_holds_a_lock(
         postgres_server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(monitor)))
 
 
-def test_the_restored_database_gets_the_name_of_the_old_one(postgres_server: PostgresServer) -> None:
+def test_the_restored_database_gets_the_name_of_the_old_one_while_workers_run(postgres_server: PostgresServer) -> None:
+    """Beside an adapter that keeps its sessions and what it knows of the lost database, as a running worker's does."""
     old, restored = (postgres_server.create_database() for _ in range(2))
-    lost = f"{old}_lost"
-    for database, value in ((old, "lost"), (restored, "restored")):
-        with create_kv_store_adapter("postgres", {"url": postgres_server.url(database)}) as adapter:
-            adapter.set("n", "k", value)
-    names = {"kv": old, "kv_lost": lost, "kv_restored": restored}
-    statements = inline(PAGES / "backup.md", "ALTER DATABASE .*")
-    assert len(statements) == 2
+    names = {"kv": old, "kv_lost": f"{old}_lost", "kv_restored": restored}
+
+    def run(statement: str) -> None:
+        postgres_server.execute(re.sub(r"\bkv\w*", lambda name: names[name[0]], statement))
+
+    (block,) = (each.text for each in read_blocks(PAGES / "backup.md") if "ALLOW_CONNECTIONS" in each.text)
+    *renames, reopen = inline(PAGES / "backup.md", "ALTER DATABASE .*")
+    assert (len(renames), len(block.splitlines())) == (2, 2)
     try:
-        for statement in statements:
-            postgres_server.execute(re.sub(r"kv\w*", lambda name: names[name[0]], statement))
-        with create_kv_store_adapter("postgres", {"url": postgres_server.url(old)}) as adapter:
-            assert adapter.get("n", "k").value == "restored"
+        with create_kv_store_adapter("postgres", {"url": postgres_server.url(restored)}) as adapter:
+            adapter.set("n", "k", "restored")
+        with create_kv_store_adapter("postgres", {"url": postgres_server.url(old)}) as worker:
+            worker.set("n", "k", "lost")
+            worker.set("later", "k", "lost")
+            with pytest.raises(psycopg.errors.ObjectInUse, match="is being accessed by other users"):
+                run(renames[0])
+            for statement in (*block.splitlines(), renames[0]):
+                run(statement)
+            with pytest.raises(StoreUnavailableError):
+                worker.set("n", "k", "lost")
+            run(renames[1])
+            assert worker.get("n", "k").value == "restored"
+            worker.set("later", "k", "new")
+            report = worker.verify()
+            assert report is not None
+            assert (report.problems, report.entries) == ((), 2)
+        run(reopen)
+        with create_kv_store_adapter("postgres", {"url": postgres_server.url(names["kv_lost"])}) as adapter:
+            assert adapter.get("later", "k").value == "lost"
     finally:
-        for database in (old, restored, lost):
+        for database in names.values():
             postgres_server.drop_database(database)
 
 
