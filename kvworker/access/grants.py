@@ -6,13 +6,13 @@ import hashlib
 import re
 import secrets
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from kvworker.errors import ConfigurationError, InvalidKeyError
 from kvworker.model import check_namespace, check_prefix
-from kvworker.settings.base import Block
+from kvworker.settings.base import Block, is_blank
 from kvworker.settings.problems import problem
 
 #: Ends every namespace prefix and is not allowed inside one, so that no prefix is the beginning of another: "a/" and
@@ -43,6 +43,12 @@ def check_namespace_prefix(name: str) -> str:
     return name
 
 
+def _check_persona(name: str) -> str:
+    if is_blank(name):
+        raise problem("a persona's name must not be blank")
+    return name
+
+
 def _check_prefix(name: str) -> str:
     try:
         return check_namespace_prefix(name)
@@ -53,8 +59,11 @@ def _check_prefix(name: str) -> str:
 class Grant(Block):
     """A token's name and what its holder may do. The token itself is known only to its holder."""
 
+    #: A blank persona or prefix, such as an empty variable of a script, must not mean that nothing is limited.
+    omits_blank_text: ClassVar[bool] = False
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    persona: str | None = Field(default=None, max_length=255)
+    persona: Annotated[str, AfterValidator(_check_persona)] | None = Field(default=None, max_length=255)
     #: Without the separator. The holder sees only the namespaces below it. Over MCP their names lack it.
     namespace_prefix: Annotated[str, AfterValidator(_check_prefix)] | None = None
     expires_at: AwareDatetime | None = Field(default=None, strict=False)

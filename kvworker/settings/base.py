@@ -26,10 +26,14 @@ class Block(BaseModel):
 
     #: Keys for which null has its own meaning.
     nullable_keys: ClassVar[frozenset[str]] = frozenset()
+    #: False takes blank text as it takes any other text.
+    omits_blank_text: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
     def _omit_blank(cls, data: object) -> object:
+        if not cls.omits_blank_text:
+            return data
         if is_blank(data):
             return {}
         if not isinstance(data, Mapping):

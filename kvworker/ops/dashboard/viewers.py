@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kvworker.access import SEPARATOR, TokenFile
+from kvworker.messaging.wire import check_persona
 from kvworker.settings import Settings
 from kvworker.tools import TOOLS
 from kvworker.tools.policy import Policy
@@ -71,12 +72,15 @@ class Viewers:
     Attributes:
         key: A secret for the person who started this process; "" if tokens open the dashboard. Other users of the
             machine can reach its port, too.
+
+    Raises:
+        InvalidRequestError: The name of the persona is blank or too long.
     """
 
     def __init__(self, settings: Settings, persona: str | None, tokens: TokenFile | None) -> None:
         self.key = "" if tokens else secrets.token_urlsafe(32)
         self._policy = Policy(settings.policies)
-        self._persona = persona or settings.policies.default_persona
+        self._persona = check_persona(persona) or settings.policies.default_persona
         self._tokens = tokens
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 

@@ -132,6 +132,17 @@ def test_comments_and_order_survive_a_change(path: Path, store: TokenStore) -> N
         (line(token_sha256="kvw_" + "a" * 43), "token_sha256: string should match pattern"),
         (line(token_sha256=HASH.upper()), "token_sha256: string should match pattern"),
         (line(namespace_prefix="a/b"), "namespace_prefix: a namespace prefix must not hold '/'"),
+        (
+            line(namespace_prefix=""),
+            "namespace_prefix: a namespace prefix must also be a valid namespace: namespace must",
+        ),
+        (
+            line(namespace_prefix=" "),
+            "namespace_prefix: a namespace prefix must also be a valid namespace: namespace must",
+        ),
+        (line(persona=""), "persona: a persona's name must not be blank"),
+        (line(persona="\t"), "persona: a persona's name must not be blank"),
+        (line(expires_at=""), "expires_at: it should be a valid datetime"),
         (line(expires_at="2027-01-01T00:00:00"), "expires_at: it should have timezone info"),
         (line(expires_at="soon"), "expires_at: it should be a valid datetime"),
         (line(personas="reader"), "personas: unknown key; did you mean persona?"),

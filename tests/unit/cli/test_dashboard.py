@@ -41,6 +41,12 @@ def test_a_missing_file_of_tokens_is_one_line(kvworker: Kvworker) -> None:
     assert "cannot read the tokens in missing" in missing.err
 
 
+def test_a_blank_persona_does_not_mean_the_default_one(kvworker: Kvworker) -> None:
+    ran = kvworker("dashboard", "--port", "0", "--persona", "")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "persona must be a non-blank string" in ran.err
+
+
 def test_a_missing_extra_is_one_line(kvworker: Kvworker, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
 
