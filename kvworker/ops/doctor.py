@@ -38,7 +38,7 @@ _MIN_WORKER_TIMEOUT_SECONDS = 5.0
 #: A caller's machine may lack a package with an adapter, which no other check needs.
 _NEED_ADAPTERS: Final = frozenset({"config", "database", "schema", "clocks"})
 _OUTDATED_FIX = "replace this worker by one of the newest release"
-_SILENCE_FIX = "it is frozen, or busy in a pool such as solo; look at its log, and end it if it hangs"
+_SILENCE_FIX = "it is frozen, or busy in a pool such as solo; look at its log, and end it by SIGKILL if it hangs"
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _each_worker(settings: Settings) -> Iterator[Finding]:
             yield Finding("worker", ok=False, detail=f"{worker.name}: {outdated}", fix=_OUTDATED_FIX)
         elif worker.problem:
             detail = f"{worker.name}: it consumes nothing, since it cannot serve: {worker.problem}"
-            fix = "start or correct what it names, or its adapter's block or queue.result_backend; it then continues"
+            fix = "start or correct what it names, or tools.kv_store.adapters or queue.result_backend; then it goes on"
             yield Finding("worker", ok=False, detail=redacted_url(detail), fix=fix)
         else:
             yield Finding("worker", ok=True, detail=f"{worker.name}: it can serve")

@@ -215,6 +215,10 @@ def test_doctor_names_a_frozen_worker_at_once_beside_one_that_answers(
     assert "frozen" in last.fix
     other_worker.kill("SIGCONT")
     wait_until(lambda: len(_workers(settings)) == 2, what="both workers answering again")
+    other_worker.kill("SIGSTOP")
+    other_worker.kill("SIGTERM")
+    assert "SIGKILL" in last.fix
+    assert other_worker.status == "running"
     other_worker.kill()
     wait_until(lambda: all(finding.ok for finding in run_checks(settings, ("worker",))), what="the one that is left")
     assert worker_node.status == "running"
