@@ -11,6 +11,7 @@ import anyio
 from anyio import to_thread
 
 from kvworker.adapters.providers import Adapters
+from kvworker.adapters.sql.adapter import SqlAdapter
 from kvworker.client.sync import KeyValueStore
 from kvworker.errors import StoreUnavailableError
 from kvworker.model import GetResult, KeyList, LedgerUsage, UsagePage, UsageQuery
@@ -53,10 +54,14 @@ class Stores:
         """Read a page of the namespaces that a viewer may see, from the database itself."""
         self._policy.admit(viewer.persona, find_tool("kv_list_namespaces"), {})
         limited = replace(query, patterns=viewer.patterns, prefix=viewer.prefix)
-        page = await self._bounded(lambda: self._adapters.of(viewer.provider).rank_usage(limited))
-        # The adapter may be anyone's. What a token may see must not depend on it.
-        shown = tuple(ledger for ledger in page.ledgers if str(ledger.namespace).startswith(viewer.prefix))
-        return replace(page, ledgers=shown)
+        return await self._bounded(lambda: self._ranked(viewer.provider, limited))
+
+    def _ranked(self, provider: str | None, query: UsageQuery) -> UsagePage:
+        adapter = self._adapters.of(provider)
+        if query.prefix and not isinstance(adapter, SqlAdapter):
+            # A host's adapter may know no prefixes. The number of its namespaces would tell of those of others, too.
+            return query.checked().page_of(adapter.usage())
+        return adapter.rank_usage(query)
 
     async def namespace(self, viewer: Viewer, name: str) -> LedgerUsage:
         """Read the usage of a namespace."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from urllib.parse import quote
 
 import pytest
 
 from kvworker import InlineKeyValueStore
 from kvworker.access import TokenStore
-from kvworker.model import UsageOrder
+from kvworker.adapters import create_kv_store_adapter, register_kv_store_adapter, registry
+from kvworker.model import UsageOrder, UsagePage, UsageQuery
 from tests.unit.ops.dashboard.conftest import ORIGIN, Browser, Open
 
 #: Names that are close to those below the prefix ``a*``, in which the star is no wildcard.
@@ -140,3 +143,33 @@ def test_pages_count_only_the_namespaces_below_the_prefix(
     names = [*listed(browser, sort="namespace"), *listed(browser, sort="namespace", page="2")]
     assert names == [f"a*/{number:03}" for number in range(101)]
     assert listed(browser, page="3") == []
+
+
+class OlderAdapter:
+    """An adapter of a host, made before queries had a prefix."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._inner = create_kv_store_adapter("sqlite", config)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def rank_usage(self, query: UsageQuery) -> UsagePage:
+        """Ignore the prefix."""
+        return self._inner.rank_usage(replace(query, prefix=""))
+
+
+@pytest.mark.usefixtures("filled")
+def test_an_adapter_without_prefixes_tells_nothing_of_other_namespaces(
+    open_dashboard: Open, tmp_path: Path, mapping: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    register_kv_store_adapter("older", cast(Any, OlderAdapter))
+    adapters = mapping["tools"]["kv_store"]["adapters"]
+    mapping["tools"]["kv_store"] = {"default_adapter": "older", "adapters": {"older": adapters["sqlite"]}}
+    browser = sign_in(open_dashboard, tmp_path)
+    for parameters in ({}, {"search": "notes"}, {"sort": "namespace"}, {"search": "secret"}):
+        names = listed(browser, **parameters)
+        counted = f"{len(names)} {'namespace' if len(names) == 1 else 'namespaces'}<"
+        assert counted in browser.get("/namespaces", params=parameters).text
+    assert listed(browser, sort="namespace") == list(MINE)
