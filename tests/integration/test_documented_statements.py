@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from kvworker.adapters import create_kv_store_adapter
+from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.errors import StoreUnavailableError
 from tests.support.documents import ROOT, read_blocks
 from tests.support.processes import wait_until
@@ -176,3 +177,64 @@ def test_the_query_that_shows_whether_vacuums_keep_up(postgres_url: str) -> None
         adapter.set("n", "k", 1)
         found = {row[0]: row for row in connection.execute(query.encode())}
         assert {"kv_entries", "kv_ledgers", "kv_records", "kv_totals"} <= found.keys()
+
+
+def test_the_emptied_table_of_old_records_is_truncated_while_workers_write(postgres_url: str) -> None:
+    (block,) = (each.text for each in read_blocks(PAGES / "deployment.md") if "TRUNCATE" in each.text)
+    holds_records, limit, truncate = (line.encode() for line in block.splitlines())
+    end = threading.Event()
+
+    def write(adapter: KeyValueStoreAdapter, thread: int) -> int:
+        number = 0
+        while not end.is_set():
+            number += 1
+            adapter.set("n", str(thread), number, operation_id=f"{thread}/{number}")
+        return number
+
+    with (
+        create_kv_store_adapter("postgres", {"url": postgres_url}) as adapter,
+        connect(postgres_url) as operator,
+        connect(postgres_url) as reader,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        adapter.set("n", "k", 1)
+        operator.execute(
+            "INSERT INTO kv_operations_0004 SELECT 'n', 'old-' || i, md5('request'), '', now() - interval '1 s' * i"
+            " FROM generate_series(0, 20000) i"
+        )
+        operator.execute(
+            "UPDATE kv_operations_0004 SET expires_at = now() + interval '1 day' WHERE operation_id = 'old-0'"
+        )
+        adapter.recompute_ledgers()
+        writers = [threads.submit(write, adapter, thread) for thread in range(2)]
+        try:
+            adapter.prune_operations()
+            assert operator.execute(holds_records).fetchone() == (True,)
+            operator.execute("UPDATE kv_operations_0004 SET expires_at = now()")
+            adapter.prune_operations()
+            assert operator.execute(holds_records).fetchone() == (False,)
+            operator.execute(limit)
+            reader.execute("BEGIN")
+            reader.execute(holds_records)
+            with pytest.raises(psycopg.errors.LockNotAvailable, match="canceling statement due to lock timeout"):
+                operator.execute(truncate)
+            reader.execute("COMMIT")
+            wait_until(lambda: truncated(operator, truncate), timeout_seconds=60, what="the lock")
+            is_small = operator.execute("SELECT pg_total_relation_size('kv_operations_0004') < 100000")
+            assert is_small.fetchone() == (True,)
+            written = adapter.get("n", "0").value
+            wait_until(lambda: adapter.get("n", "0").value != written, timeout_seconds=60, what="another write")
+        finally:
+            end.set()
+        assert all(writer.result() for writer in writers)
+        report = adapter.verify()
+        assert report is not None
+        assert report.problems == ()
+
+
+def truncated(connection: psycopg.Connection[Any], truncate: bytes) -> bool:
+    try:
+        connection.execute(truncate)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
