@@ -15,7 +15,7 @@ from kvworker.model import ExpiryReport, LedgerUsage, TableSize, escaped_lines
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import Activity
 from kvworker.ops.overview.collector import Overview, StoreParts, WorkersState
-from kvworker.ops.overview.locks import lock_text
+from kvworker.ops.overview.locks import lock_lines
 from kvworker.ops.overview.queues import BrokerState
 from kvworker.ops.overview.units import bytes_text, count_text, duration_text
 from kvworker.wording import counted
@@ -130,7 +130,7 @@ def _store(name: str, store: StoreParts) -> Iterator[RenderableType]:
             f"database: {connections.total} of {connections.limit} connections, {connections.active} active,"
             f" {connections.waiting_for_lock} waiting for a lock"
         )
-        yield from (Text(escaped_lines(lock_text(lock)), style="bold red") for lock in connections.locks)
+        yield from (Text(escaped_lines(line), style="bold red") for line in lock_lines(connections))
 
 
 def _total_line(total: LedgerUsage) -> str:

@@ -20,6 +20,7 @@ from kvworker.model.identifiers import (
 from kvworker.model.inspection import (
     EXPIRY_RANGES,
     MOST_COUNTED,
+    BlockingSession,
     DatabaseConnections,
     ExpiringEntries,
     ExpiryReport,
@@ -112,6 +113,7 @@ __all__ = [
     "STEP_RESULTS",
     "Action",
     "BatchResult",
+    "BlockingSession",
     "ClearResult",
     "DatabaseConnections",
     "DecodedValue",

@@ -171,11 +171,33 @@ class TableLock:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockingSession:
+    """A session of the database that keeps others waiting for a lock on rows of the store.
+
+    Attributes:
+        pid: Its process of the database; 0 for a prepared transaction.
+        user: The user of that process.
+        program: What that program calls itself; "" if it does not.
+        open_seconds: The age of its transaction; None if this user may not see it.
+        waiting_count: The sessions that wait for it, directly or behind others.
+        waiting_seconds: How long the first of them has been waiting.
+    """
+
+    pid: int
+    user: str
+    program: str
+    open_seconds: float | None
+    waiting_count: int
+    waiting_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseConnections:
     """The connections to the store's database, of all programs.
 
     ``hidden`` ones belong to users whose activity this one may not see, so the other counts are without them. ``locks``
-    are the locks on the store's tables that may keep operations waiting.
+    are the locks on the store's tables that may keep operations waiting. ``blockers`` are the sessions that have kept
+    others waiting for a lock on rows for longer than a second.
     """
 
     total: int
@@ -185,3 +207,4 @@ class DatabaseConnections:
     hidden: int
     limit: int
     locks: tuple[TableLock, ...] = ()
+    blockers: tuple[BlockingSession, ...] = ()

@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from kvworker import Settings
+from kvworker.adapters import KeyValueStoreAdapter
 from kvworker.cli.stats_tables import overview_tables
+from kvworker.ops.database import open_adapter
 from kvworker.ops.doctor import Finding, run_checks
 from kvworker.ops.overview.collector import STORE_PARTS, Overview, OverviewCollector
 from kvworker.ops.overview.locks import lock_text
@@ -149,7 +151,58 @@ def test_a_lock_on_a_partition_is_one_on_its_table(postgres_server: PostgresServ
     assert "program job) holds ShareLock" in finding.detail
 
 
-def test_locks_of_rows_and_of_reads_are_no_fault(settings: Settings, locker: psycopg.Connection[Any]) -> None:
+@pytest.fixture
+def monitored(settings: Settings, locker: psycopg.Connection[Any]) -> Iterator[KeyValueStoreAdapter]:
+    """The store's adapter, with an entry of which the locker has locked the row."""
+    with open_adapter(settings) as adapter:
+        adapter.set("n", "k", 1)
+        locker.execute("SELECT FROM kv_entries FOR UPDATE")
+        yield adapter
+        locker.rollback()
+
+
+def test_a_session_that_locks_rows_is_named_with_the_number_of_those_who_wait(
+    settings: Settings, monitored: KeyValueStoreAdapter, locker: psycopg.Connection[Any]
+) -> None:
+    assert check_database(settings).ok
+    with ThreadPoolExecutor(3) as threads:
+        # All but the first wait for each other.
+        waiting = [threads.submit(monitored.set, "n", "k", value) for value in range(3)]
+        eventually(lambda: "3 sessions" in check_database(settings).detail, timeout_seconds=60)
+        finding, overview = check_database(settings), collect(settings)
+        locker.rollback()
+        assert {each.result(60).value for each in waiting} == {0, 1, 2}
+    named = f"process {locker.info.backend_pid} (user {locker.info.user}, program nightly job)"
+    assert finding.detail.startswith(f"postgres: rows are locked: {named} keeps 3 sessions waiting for ")
+    assert finding.detail.count("rows are locked") == 1
+    assert "pg_terminate_backend" in finding.fix
+    connections = overview.stores["postgres"].connections.value
+    assert connections is not None
+    assert [session.pid for session in connections.blockers] == [locker.info.backend_pid]
+    assert check_database(settings).ok
+
+
+def test_sessions_that_wait_for_rows_of_other_tables_are_not_the_stores(settings: Settings, postgres_url: str) -> None:
+    with connected(postgres_url, "job") as holder, connected(postgres_url, "other job") as waiter:
+        holder.execute("CREATE TABLE other AS SELECT 1 AS a")
+        holder.commit()
+        holder.execute("SELECT FROM other FOR UPDATE")
+        with ThreadPoolExecutor(1) as thread:
+            updated = thread.submit(waiter.execute, "UPDATE other SET a = 2")
+            eventually(lambda: has_long_wait(postgres_url), timeout_seconds=60)
+            finding = check_database(settings)
+            holder.rollback()
+            updated.result(60)
+    assert finding.ok
+
+
+def has_long_wait(url: str) -> bool:
+    with connected(url, "observer") as connection:
+        query = "SELECT FROM pg_locks WHERE clock_timestamp() - waitstart > '1.5 s'"
+        return bool(connection.execute(query).fetchall())
+
+
+def test_locks_without_a_session_that_waits_are_no_fault(settings: Settings, locker: psycopg.Connection[Any]) -> None:
     locker.execute("INSERT INTO kv_ledgers (namespace, used_bytes, entry_count, limit_bytes) VALUES ('n', 0, 0, NULL)")
     locker.execute("SELECT FROM kv_entries FOR UPDATE")
     assert check_database(settings).ok

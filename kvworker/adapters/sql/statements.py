@@ -92,6 +92,7 @@ StatementName: TypeAlias = Literal[
     "stamp_by_clock",
     "store_plan",
     "table_locks",
+    "blocking_sessions",
     # Only SQLite
     "charge_global_ledger",
     "charge_ledger",

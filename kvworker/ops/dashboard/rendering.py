@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kvworker.model import JSONValue, escaped, escaped_json
-from kvworker.ops.overview.locks import lock_text
+from kvworker.ops.overview.locks import lock_lines
 from kvworker.ops.overview.units import bytes_text, count_text, duration_text
 
 _NOTHING: Final = "-"
@@ -36,10 +36,9 @@ def make_environment() -> Environment:
         "rate": lambda value: f"{value:,.1f}",
         "percent": lambda share: f"{share:.1%}",
         "clock": lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)),
-        "lock": lock_text,
         "visible": lambda name: escaped(str(name)),
     }
-    environment.globals["link"] = link
+    environment.globals |= {"link": link, "lock_lines": lock_lines}
     return environment
 
 

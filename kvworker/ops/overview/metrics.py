@@ -50,6 +50,10 @@ _STORE_METRICS: Final = {
     "database_connections": ("Connections to the database of all programs, by state.", ("state",)),
     "database_connection_limit": ("Connections that the database server allows.", ()),
     "database_connections_waiting_for_lock": ("Connections to the database that wait for a lock.", ()),
+    "database_blocked_sessions": (
+        "Sessions of the store that have waited for a lock on rows for longer than a second.",
+        (),
+    ),
     "table_locks": (
         "Locks on a whole table that keep its reads or writes waiting, held or awaited, up to 5. Absent without one.",
         ("table",),
@@ -206,6 +210,7 @@ def _database(store: StoreParts) -> Iterator[tuple[str, tuple[str, ...], float |
         yield "database_connections", ("hidden",), found.hidden
         yield "database_connection_limit", (), found.limit
         yield "database_connections_waiting_for_lock", (), found.waiting_for_lock
+        yield "database_blocked_sessions", (), sum(blocker.waiting_count for blocker in found.blockers)
         yield from (
             ("table_locks", (table,), count) for table, count in Counter(lock.table for lock in found.locks).items()
         )

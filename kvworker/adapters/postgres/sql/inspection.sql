@@ -87,3 +87,35 @@ FROM (
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.place <= %(limit)s::bigint
 ORDER BY l.granted DESC, l.name, l.place
+
+-- name: blocking_sessions
+-- Read the sessions that have kept sessions of the store waiting for a lock on rows for longer than so many seconds, and
+-- do not wait themselves. A session of the store has a lock on one of its tables.
+WITH RECURSIVE ours AS (
+    SELECT c.oid FROM json_array_elements_text(%(tables)s::json) AS t(name)
+    JOIN pg_class c
+        ON c.oid = to_regclass(t.name) OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass(t.name))
+), waits AS MATERIALIZED (
+    SELECT w.pid, w.seconds, w.locktype, b.pid AS behind
+    FROM (
+        SELECT l.pid, l.locktype, extract(epoch FROM clock_timestamp() - l.waitstart)::float8 AS seconds
+        FROM pg_locks l
+        JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
+        WHERE NOT l.granted AND l.waitstart < clock_timestamp() - make_interval(secs => %(seconds)s::float8)
+        ORDER BY l.waitstart LIMIT %(most_waits)s::bigint
+    ) w
+    CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS b(pid)
+), chains AS (
+    SELECT w.pid, w.behind, w.seconds FROM waits w
+    WHERE w.locktype <> 'relation'
+        AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = w.pid AND l.relation IN (SELECT oid FROM ours))
+    UNION
+    SELECT c.pid, w.behind, c.seconds FROM chains c JOIN waits w ON w.pid = c.behind
+)
+SELECT c.behind, coalesce(max(a.usename::text), ''), coalesce(max(a.application_name), ''),
+    extract(epoch FROM clock_timestamp() - max(a.xact_start))::float8, count(DISTINCT c.pid), max(c.seconds)
+FROM chains c LEFT JOIN pg_stat_activity a ON a.pid = c.behind
+WHERE NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = c.behind AND NOT l.granted)
+GROUP BY c.behind
+ORDER BY count(DISTINCT c.pid) DESC, c.behind
+LIMIT %(limit)s::bigint

@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvworker.model import (
+    BlockingSession,
     DatabaseConnections,
     ExpiringEntries,
     ExpiryReport,
@@ -27,11 +28,12 @@ from tests.support.documents import ROOT
 HOSTILE = '"}\n\\evil{ü'
 FLEET = Fleet((WorkerAnswer("a", "", "1.2.3", "prefork"), WorkerAnswer("b", "no database", "1.2.3", "prefork")), 1)
 LOCK = TableLock("kv_entries", "ShareLock", 5, "u", "p", 1.5)
+BLOCKER = BlockingSession(6, "u", "p", 1.5, 2, 3.0)
 STORE = StoreParts(
     Part(LedgerUsage(None, 70, 7, 1000, namespace_count=2, namespace_limit=10)),
     Part(UsagePage((LedgerUsage(HOSTILE, 60, 6, 100),), 2)),
     Part(ExpiryReport(3, 4.5, (ExpiringEntries(0, 60, 1), ExpiringEntries(60, 3600, 2)))),
-    Part(DatabaseConnections(9, 1, 2, 4, 3, 100, (LOCK, LOCK))),
+    Part(DatabaseConnections(9, 1, 2, 4, 3, 100, (LOCK, LOCK), (BLOCKER, BLOCKER))),
     Part((TableSize("kv_entries", 8192, 16384, 7), TableSize("database", 4096))),
 )
 QUEUES = (QueueState("kv", 5, 12.5), QueueState("kv.maintenance", 0, consumers=2))
@@ -86,6 +88,7 @@ def test_every_part_becomes_metrics() -> None:
         ("table_bytes", "database", "rows"): 4096,
         ("database_connections", "other"): 3,
         ("database_connections_waiting_for_lock",): 4,
+        ("database_blocked_sessions",): 4,
         ("table_locks", "kv_entries"): 2,
         ("up", "queues", ""): 1,
         ("up", "tables"): 1,
