@@ -40,7 +40,7 @@ def container(tmp_path: Path, empty_postgres_url: str, valkey_url: str) -> Calla
     TokenStore(tmp_path / "kvworker-tokens" / "tokens").create(
         "agent", persona=None, namespace_prefix="team", expires_at=None
     )
-    ports = {port: str(free_port()) for port in ("9820", "9809", "8000", "9810")}
+    ports = {port: str(free_port()) for port in ("9820", "9809", "8000", "9810", "9830", "9831")}
 
     def make(name: str) -> Container:
         pod = pods()[name]["containers"][0]

@@ -26,7 +26,7 @@ prctl = ctypes.CDLL(None).prctl
 prctl(38, 1, 0, 0, 0), prctl(65, 1, 0, 0, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-PORTS = ("8000", "9809", "9810")
+PORTS = ("8000", "9809", "9810", "9830", "9831")
 
 
 def start(unit: str, home: Path, config: Path, systemd: FakeSystemd) -> tuple[subprocess.Popen[bytes], Path]:

@@ -128,6 +128,11 @@ def test_what_other_machines_reach_demands_tokens_and_tells_whether_it_can_serve
         host = find("Service", f"kvworker-{name}")["metadata"]["name"]
         assert {"--allow-remote", f"--allowed-host={host}"} <= {*container["args"]}
         assert any(word.startswith("--tokens=") for word in container["args"])
+        # The alert KvworkerAccessFailures and Grafana's dashboard need them.
+        (port,) = (port["containerPort"] for port in container["ports"] if port["name"] == "metrics")
+        assert f"--metrics-listen=0.0.0.0:{port}" in container["args"]
+        annotations = find("Deployment", f"kvworker-{name}")["spec"]["template"]["metadata"]["annotations"]
+        assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
         paths = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
         assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
     (secrets,) = (volume["secret"] for volume in pods()["mcp"]["volumes"] if volume["name"] == "secrets")
@@ -154,8 +159,10 @@ def test_the_configuration_and_the_secrets_make_settings() -> None:
 
 def test_the_policy_lets_pass_what_the_pods_use() -> None:
     policy = find("NetworkPolicy", "kvworker")["spec"]
-    opened = {port["containerPort"] for pod in pods().values() for port in pod["containers"][0].get("ports", ())}
-    assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == opened
+    ports = [port for pod in pods().values() for port in pod["containers"][0].get("ports", ())]
+    for rule, name in zip(policy["ingress"], ("metrics", "http"), strict=True):
+        opened = {port["containerPort"] for port in ports if port["name"] == name}
+        assert {port["port"] for port in rule["ports"]} == opened
     names, servers = ([port["port"] for port in rule["ports"]] for rule in policy["egress"])
     assert {*names} == {53}
     urls = SECRETS["kvworker"]["broker-url"], SECRETS["kvworker"]["store-url"]

@@ -89,6 +89,8 @@ def test_a_server_over_http_demands_tokens_and_listens_on_this_machine_alone(nam
     command = read(DIRECTORY / f"kvworker-{name}.service")["Service"]["ExecStart"]
     assert command.endswith(" --tokens /etc/kvworker/tokens")
     assert "--host" not in command
+    # The alert KvworkerAccessFailures and Grafana's dashboard need them.
+    assert re.search(r" --metrics-listen 983[0-9] ", command)
     assert " /etc/kvworker/tokens\n" in (ROOT / "docs" / "how-to" / "systemd.md").read_text()
 
 
