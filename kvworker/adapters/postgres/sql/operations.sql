@@ -123,7 +123,7 @@ WITH change AS (
             SELECT
                 CASE
                     WHEN NOT live THEN %(text)s
-                    WHEN ltrim(e.value, '-0123456789') = '' THEN (e.value::numeric::bigint + %(delta)s)::text
+                    WHEN e.value !~ '[^-0-9]' THEN (e.value::numeric::bigint + %(delta)s)::text
                     ELSE ''
                 END AS value,
                 coalesce(
@@ -154,7 +154,7 @@ WITH change AS (
     WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND e.reserve > 1
         AND
 -- include: no_record
-        AND CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND ltrim(e.value, '-0123456789') = ''
+        AND CASE WHEN (e.expires_at IS NULL OR e.expires_at > clock_timestamp()) AND e.value !~ '[^-0-9]'
             THEN octet_length((e.value::numeric::bigint + %(delta)s::bigint)::text) = e.size_bytes END
     RETURNING concat_ws(' ', e.value, extract(epoch FROM e.expires_at), 'v') AS result, e.version AS stamp,
         e.reserve > 1 AS has_reserve
