@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvworker.model import LedgerUsage, escaped_json, escaped_lines
+from kvworker.ops.overview.units import fullness_text
 
 _WIDTH_WITHOUT_TERMINAL = 200
 
@@ -47,8 +48,8 @@ def make_table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 
 
 def usage_table(usages: Iterable[LedgerUsage]) -> Table:
-    """Make a table that compares each ledger with its quota."""
-    numbers = ("entries", "records", "used bytes", "quota bytes", "used")
+    """Make a table that compares each ledger with its limits."""
+    numbers = ("entries", "records", "used bytes", "quota bytes", "full")
     table = make_table("namespace", *numbers, numbers=numbers)
     for usage in usages:
         table.add_row(shown_name(usage.namespace), *_usage_cells(usage))
@@ -56,12 +57,10 @@ def usage_table(usages: Iterable[LedgerUsage]) -> Table:
 
 
 def _usage_cells(usage: LedgerUsage) -> list[str]:
-    quota, share = "none", ""
-    if usage.quota_bytes is not None:
-        quota, share = f"{usage.quota_bytes:,}", f"{usage.used_bytes / usage.quota_bytes:.1%}"
+    quota = "none" if usage.quota_bytes is None else f"{usage.quota_bytes:,}"
     entries = _count_cell(usage.entry_count, usage.entry_limit)
     records = _count_cell(usage.record_count, usage.record_limit)
-    return [entries, records, f"{usage.used_bytes:,}", quota, share]
+    return [entries, records, f"{usage.used_bytes:,}", quota, fullness_text(usage)]
 
 
 def _count_cell(count: int, limit: int | None) -> str:

@@ -17,7 +17,7 @@ from kvworker.ops.overview.activity import Activity
 from kvworker.ops.overview.collector import Overview, StoreParts, WorkersState
 from kvworker.ops.overview.locks import lock_lines
 from kvworker.ops.overview.queues import BrokerState
-from kvworker.ops.overview.units import bytes_text, count_text, duration_text
+from kvworker.ops.overview.units import bytes_text, count_text, duration_text, fullness_text
 from kvworker.wording import counted
 
 _NOTHING = "-"
@@ -145,7 +145,7 @@ def _fullest(ledgers: tuple[LedgerUsage, ...]) -> Table:
     table = make_table("namespace", *numbers, numbers=numbers)
     for ledger in ledgers:
         quota = _NOTHING if ledger.quota_bytes is None else bytes_text(ledger.quota_bytes)
-        cells = (f"{ledger.entry_count:,}", bytes_text(ledger.used_bytes), quota, f"{ledger.fullness:.1%}")
+        cells = (f"{ledger.entry_count:,}", bytes_text(ledger.used_bytes), quota, fullness_text(ledger))
         table.add_row(shown_name(ledger.namespace), *cells)
     return table
 

@@ -167,9 +167,23 @@ class LedgerUsage(Result):
     @property
     def fullness(self) -> float:
         """The largest share of a limit that is used: of the bytes, the entries or the operation records."""
-        limits = ((self.used_bytes, self.quota_bytes), (self.entry_count, self.entry_limit))
-        records = (self.record_count, self.record_limit)
-        return max((used / limit for used, limit in (*limits, records) if limit), default=0.0)
+        return max(self._shares().values(), default=0.0)
+
+    @property
+    def fullest_limit(self) -> str:
+        """The limit of which that share is used: ``bytes``, ``entries`` or ``records``. Empty if nothing is."""
+        shares = self._shares()
+        fullest = max(shares, key=lambda name: shares[name], default="")
+        return fullest if self.fullness else ""
+
+    def _shares(self) -> dict[str, float]:
+        """Return the used share of each limit that there is."""
+        limits = {
+            "bytes": (self.used_bytes, self.quota_bytes),
+            "entries": (self.entry_count, self.entry_limit),
+            "records": (self.record_count, self.record_limit),
+        }
+        return {name: used / limit for name, (used, limit) in limits.items() if limit}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kvworker.model import JSONValue, escaped, escaped_json
 from kvworker.ops.overview.locks import lock_lines
-from kvworker.ops.overview.units import bytes_text, count_text, duration_text
+from kvworker.ops.overview.units import bytes_text, count_text, duration_text, fullness_text
 
 _NOTHING: Final = "-"
 #: A page shows no more of a value than this.
@@ -34,7 +34,7 @@ def make_environment() -> Environment:
         "count": count_text,
         "number": lambda value: _NOTHING if value is None else f"{value:,}",
         "rate": lambda value: f"{value:,.1f}",
-        "percent": lambda share: f"{share:.1%}",
+        "fullness": fullness_text,
         "clock": lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)),
         "visible": lambda name: escaped(str(name)),
     }

@@ -104,7 +104,10 @@ def _data(part: Part[Any]) -> Any:
     """Return a part's value as data. Some have properties that programs want too."""
     value = part.value
     if isinstance(value, UsagePage):
-        return [{**ledger.to_dict(), "fullness": ledger.fullness} for ledger in value.ledgers]
+        return [
+            {**ledger.to_dict(), "fullness": ledger.fullness, "fullest_limit": ledger.fullest_limit}
+            for ledger in value.ledgers
+        ]
     if isinstance(value, LedgerUsage | WorkersState):
         return value.to_dict()
     if isinstance(value, tuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvworker.model import MOST_COUNTED
+from kvworker.model import MOST_COUNTED, LedgerUsage
 
 _BYTE_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _DURATIONS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
@@ -30,3 +30,9 @@ def duration_text(seconds: float) -> str:
 def count_text(count: int) -> str:
     """Format a count that stops at ``MOST_COUNTED``."""
     return f"{count:,} or more" if count >= MOST_COUNTED else f"{count:,}"
+
+
+def fullness_text(usage: LedgerUsage) -> str:
+    """Format the largest share of a limit that is used, with the limit, such as 96.0% (records)."""
+    limit = f" ({usage.fullest_limit})" if usage.fullest_limit else ""
+    return f"{usage.fullness:.1%}{limit}"

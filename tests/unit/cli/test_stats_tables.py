@@ -1,22 +1,28 @@
-"""The tables of ``stats``, without a server."""
+"""The tables of ``stats`` and ``usage``, without a server."""
 
 from __future__ import annotations
 
 from io import StringIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
+from kvworker.cli.output import usage_table
 from kvworker.cli.stats_tables import overview_tables
+from kvworker.model import LedgerUsage, UsagePage
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import Activity
-from kvworker.ops.overview.collector import Overview, WorkersState
+from kvworker.ops.overview.collector import Overview, StoreParts, WorkersState
 from kvworker.ops.overview.parts import Part
 
 
+def printed(shown: RenderableType) -> str:
+    out = StringIO()
+    Console(file=out, width=200).print(shown)
+    return out.getvalue()
+
+
 def shown(overview: Overview) -> str:
-    printed = StringIO()
-    Console(file=printed, width=200).print(overview_tables(overview))
-    return printed.getvalue()
+    return printed(overview_tables(overview))
 
 
 def test_events_that_are_no_operations_have_a_line_of_their_own() -> None:
@@ -26,3 +32,11 @@ def test_events_that_are_no_operations_have_a_line_of_their_own() -> None:
     lines = shown(Overview(1.0, workers=Part(WorkersState(fleet, recent)))).splitlines()
     assert lines[-2:] == ["events, last 2 s: dropped late 678", "events, since start: dropped late 12,345, retries 3"]
     assert "events" not in shown(Overview(1.0, workers=Part(WorkersState(Fleet(), Activity(2.0, {})))))
+
+
+def test_a_full_namespace_tells_which_limit_is_full() -> None:
+    ledger = LedgerUsage("n", 7, 1, 2**20, 1000, 96, 100)
+    overview = Overview(1.0, stores={"postgres": StoreParts(fullest=Part(UsagePage((ledger,), 1)))})
+    assert "96.0% (records)" in shown(overview)
+    assert "96.0% (records)" in printed(usage_table([ledger]))
+    assert overview.to_dict()["stores"]["postgres"]["fullest"][0]["fullest_limit"] == "records"

@@ -69,3 +69,17 @@ def test_recompute_report_as_a_dict() -> None:
     }
     assert json.loads(json.dumps(report.to_dict())) == wanted
     assert RecomputeReport(2).complete
+
+
+@pytest.mark.parametrize(
+    ("usage", "share", "limit"),
+    [
+        (LedgerUsage("n", 7, 1, 100, 1000, 96, 100), 0.96, "records"),
+        (LedgerUsage("n", 7, 90, 100, 100, 5, 100), 0.9, "entries"),
+        (LedgerUsage("n", 70, 1, 100, 100, 5, 100), 0.7, "bytes"),
+        (LedgerUsage("n", 0, 0, 100, 100), 0.0, ""),
+        (LedgerUsage("n", 7, 1, None), 0.0, ""),
+    ],
+)
+def test_the_fullest_limit_has_a_name(usage: LedgerUsage, share: float, limit: str) -> None:
+    assert (usage.fullness, usage.fullest_limit) == (share, limit)

@@ -56,6 +56,7 @@ def test_namespaces_can_be_sorted_and_searched(open_dashboard: Open, store: Inli
     assert names(sort="used_bytes", order="asc")[0] == "other"
     assert names(search="oth") == ["other"]
     assert names(page=3) == names(search="nothing") == []
+    assert "</meter> 0.0% (bytes)</td>" in browser.get("/namespaces").text
     assert "151 namespaces" in browser.get("/namespaces").text
     # Anything else in the address is ignored, or as wrong as it is.
     assert names(sort="value; DROP", order="up", page="-1") == names()
