@@ -179,6 +179,26 @@ def test_the_query_that_shows_whether_vacuums_keep_up(postgres_url: str) -> None
         assert {"kv_entries", "kv_ledgers", "kv_records", "kv_totals"} <= found.keys()
 
 
+@pytest.mark.parametrize(("key", "value"), [(10, 12), (50, 12), (10, 112)])
+def test_the_size_of_an_entry_is_the_one_of_the_page(postgres_url: str, key: int, value: int) -> None:
+    page = (PAGES / "deployment.md").read_text()
+    found = re.search(
+        r"takes (\d+) bytes with its index, ([\d.]+) times its value, and ([\d.]+) times its namespace", page
+    )
+    assert found is not None
+    fixed, by_value, by_name = map(float, found.groups())
+    namespace, count = 5, 20_000
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO kv_entries (namespace, key, value, size_bytes, previous_bytes, version)"
+            " SELECT rpad('n' || mod(i, 100), %s, 'x'), rpad(i || '-', %s, 'x'), repeat('x', %s), 1, 1, i"
+            " FROM generate_series(1, %s) i ORDER BY md5(i::text)",
+            (namespace, key, value, count),
+        )
+        (size,) = connection.execute("SELECT pg_total_relation_size('kv_entries')").fetchone() or (0,)
+    assert size / count == pytest.approx(fixed + by_value * value + by_name * (namespace + key), rel=0.1)
+
+
 def test_the_emptied_table_of_old_records_is_truncated_while_workers_write(postgres_url: str) -> None:
     (block,) = (each.text for each in read_blocks(PAGES / "deployment.md") if "TRUNCATE" in each.text)
     holds_records, limit, truncate = (line.encode() for line in block.splitlines())
