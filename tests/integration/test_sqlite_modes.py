@@ -19,6 +19,7 @@ from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sqlite import files
 from kvworker.errors import KVStoreError
 from kvworker.ops.doctor import Finding, run_checks
+from tests.support.documents import ROOT, read_blocks
 
 SUFFIXES = ("", "-wal", "-shm")
 
@@ -34,6 +35,23 @@ def directory() -> Iterator[Path]:
         before = os.umask(0o022)
         yield directory
         os.umask(before)
+
+
+GROUP = 54323
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to any group")
+def test_a_store_for_a_group_that_is_made_as_documented_is_the_groups_with_its_log(directory: Path) -> None:
+    (block,) = (each.text for each in read_blocks(ROOT / "docs/how-to/secure.md") if "install -d" in each.text)
+    script = block.replace("GROUP", str(GROUP)).replace("/var/lib", str(directory))
+    subprocess.run(["sh", "-e", "-c", script], check=True)
+    file = directory / "kv" / "kv.sqlite"
+    with make(url_of(file, "plain")) as adapter:
+        adapter.set("n", "k", 1)
+        assert modes(file) == [0o660] * 3
+    # SQLite gives its log the file's group only if root runs it. Whatever a user makes there must be the group's, too.
+    (file.parent / "made").touch()
+    assert {each.stat().st_gid for each in file.parent.iterdir()} == {GROUP}
 
 
 def url_of(file: Path, form: str) -> str:

@@ -17,7 +17,9 @@ _MEANINGS: Final[Mapping[int, Callable[[], Exception]]] = {
     sqlite3.SQLITE_READONLY: lambda: StoreUnavailableError("the database is read-only"),
     sqlite3.SQLITE_IOERR: lambda: StoreUnavailableError("the database's disk failed"),
     sqlite3.SQLITE_FULL: lambda: StoreUnavailableError("the database's disk is full"),
-    sqlite3.SQLITE_CANTOPEN: lambda: StoreUnavailableError("the database file cannot be opened"),
+    sqlite3.SQLITE_CANTOPEN: lambda: StoreUnavailableError(
+        "the database file cannot be opened: this user may lack rights on it, its -wal, its -shm or its directory"
+    ),
     sqlite3.SQLITE_NOMEM: lambda: StoreUnavailableError("the database is out of memory"),
     sqlite3.SQLITE_NOTADB: lambda: ConfigurationError("the file is not a SQLite database; correct the url"),
     sqlite3.SQLITE_CORRUPT: lambda: KVStoreError("the database file is damaged; restore it from a backup"),
