@@ -37,8 +37,8 @@ def stats_command(config: Path | None, interval: float, top: int, *, watch: bool
     """Show queues, workers and the fullest namespaces.
 
     It asks the broker, the workers and the database itself, and waits for no longer than five seconds. The first
-    lines name each part that cannot be read, and the exit code is then 1. With --watch and --json it prints a document
-    on each line.
+    lines name each lock that keeps operations waiting and each part that cannot be read. If there is such a part, the
+    exit code is 1. With --watch and --json it prints a document on each line.
     """
     if interval < _LEAST_INTERVAL_SECONDS:
         raise click.UsageError(f"--interval is at least {_LEAST_INTERVAL_SECONDS:g}")

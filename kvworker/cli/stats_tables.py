@@ -15,7 +15,6 @@ from kvworker.model import ExpiryReport, LedgerUsage, TableSize, escaped_lines
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import Activity
 from kvworker.ops.overview.collector import Overview, StoreParts, WorkersState
-from kvworker.ops.overview.locks import lock_lines
 from kvworker.ops.overview.queues import BrokerState
 from kvworker.ops.overview.units import bytes_text, count_text, duration_text, fullness_text
 from kvworker.wording import counted
@@ -24,11 +23,11 @@ _NOTHING = "-"
 
 
 def overview_tables(overview: Overview) -> RenderableType:
-    """Make the tables of an overview, after a line for each part that failed."""
+    """Make the tables of an overview, after a line for each lock and for each part that failed."""
     shown: list[RenderableType] = [Text(time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(overview.taken_at)))]
     # They come first: a short terminal cuts the end.
-    problems = overview.problems().items()
-    shown += (Text(escaped_lines(f"{name}: {problem}"), style="bold red") for name, problem in problems)
+    lines = overview.lock_lines() + [f"{name}: {problem}" for name, problem in overview.problems().items()]
+    shown += (Text(escaped_lines(line), style="bold red") for line in lines)
     if overview.queues.value is not None:
         shown += _queues(overview.queues.value)
     if overview.workers.value is not None:
@@ -130,7 +129,6 @@ def _store(name: str, store: StoreParts) -> Iterator[RenderableType]:
             f"database: {connections.total} of {connections.limit} connections, {connections.active} active,"
             f" {connections.waiting_for_lock} waiting for a lock"
         )
-        yield from (Text(escaped_lines(line), style="bold red") for line in lock_lines(connections))
 
 
 def _total_line(total: LedgerUsage) -> str:

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kvworker.model import JSONValue, escaped, escaped_json
-from kvworker.ops.overview.locks import lock_lines
 from kvworker.ops.overview.units import bytes_text, count_text, duration_text, fullness_text
 
 _NOTHING: Final = "-"
@@ -38,7 +37,7 @@ def make_environment() -> Environment:
         "clock": lambda at: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)),
         "visible": lambda name: escaped(str(name)),
     }
-    environment.globals |= {"link": link, "lock_lines": lock_lines}
+    environment.globals["link"] = link
     return environment
 
 

@@ -16,6 +16,7 @@ from kvworker.model import DatabaseConnections, ExpiryReport, LedgerUsage, Table
 from kvworker.ops.database import open_adapter
 from kvworker.ops.fleet import Fleet, ask_workers
 from kvworker.ops.overview.activity import Activity, ActivityMeter, activity_since_start
+from kvworker.ops.overview.locks import lock_lines
 from kvworker.ops.overview.parts import Part, PartRunner, Source
 from kvworker.ops.overview.queues import BrokerState, read_queues
 from kvworker.settings import Settings, redacted_url
@@ -98,6 +99,11 @@ class Overview:
         for name, store in self.stores.items():
             parts |= {f"{name}: {part}": getattr(store, part) for part in STORE_PARTS}
         return {name: part.problem for name, part in parts.items() if part.problem}
+
+    def lock_lines(self) -> list[str]:
+        """Return a line for each lock that keeps operations waiting."""
+        read = {name: store.connections.value for name, store in self.stores.items()}
+        return [f"{name}: {line}" for name, found in read.items() if found is not None for line in lock_lines(found)]
 
 
 def _data(part: Part[Any]) -> Any:

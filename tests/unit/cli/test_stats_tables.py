@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from kvworker.cli.output import usage_table
 from kvworker.cli.stats_tables import overview_tables
-from kvworker.model import LedgerUsage, UsagePage
+from kvworker.model import DatabaseConnections, LedgerUsage, TableLock, UsagePage
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import Activity
 from kvworker.ops.overview.collector import Overview, StoreParts, WorkersState
@@ -40,3 +40,11 @@ def test_a_full_namespace_tells_which_limit_is_full() -> None:
     assert "96.0% (records)" in shown(overview)
     assert "96.0% (records)" in printed(usage_table([ledger]))
     assert overview.to_dict()["stores"]["postgres"]["fullest"][0]["fullest_limit"] == "records"
+
+
+def test_locks_come_first_since_they_are_the_cause_of_other_problems() -> None:
+    lock = TableLock("kv_ledgers", "ShareLock", 5, "u", "p", None)
+    store = StoreParts(Part(problem="no"), connections=Part(DatabaseConnections(9, 1, 2, 4, 3, 100, (lock,))))
+    lines = shown(Overview(1.0, stores={"postgres": store})).splitlines()
+    named = "postgres: kv_ledgers is locked: process 5 (user u, program p) holds ShareLock"
+    assert lines[1:3] == [named, "postgres: total: no"]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from kvworker import InlineKeyValueStore
+from kvworker.model import BlockingSession, DatabaseConnections, LedgerUsage, TableLock
 from kvworker.ops.dashboard.rendering import MOST_CHARACTERS, link
 from kvworker.ops.fleet import Fleet, WorkerAnswer
 from kvworker.ops.overview.activity import Activity
-from kvworker.ops.overview.collector import Overview, WorkersState
+from kvworker.ops.overview.collector import Overview, StoreParts, WorkersState
 from kvworker.ops.overview.parts import Part
 from tests.unit.ops.dashboard.conftest import FixedHistory, Open
 
@@ -36,6 +37,25 @@ def test_the_overview_shows_what_was_dropped_late(open_dashboard: Open, monkeypa
     assert "<dt>Dropped late per second</dt><dd>12.0</dd>" in page
     assert "<td>60</td><td>1,200</td>" in page
     assert '<th scope="row">retries</th><td>0</td><td>3</td>' in page
+
+
+def test_a_lock_is_named_beside_what_cannot_be_read(open_dashboard: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = TableLock("kv_entries", "ShareLock", 5, "<u>", "p", 1.5)
+    blocker = BlockingSession(6, "u", "p", None, 2, 3.0)
+    connections = Part(DatabaseConnections(9, 1, 2, 4, 3, 100, (lock,), (blocker,)))
+    problem = Part[LedgerUsage](problem="a lock was not granted in time")
+    stores = {"postgres": StoreParts(total=problem, connections=connections)}
+    monkeypatch.setattr(FixedHistory, "overview", Overview(1.8e9, stores=stores))
+    page = open_dashboard().get("/").text
+    box = re.search(r'<section class="problems".*?</section>', page, re.DOTALL)
+    assert box is not None
+    for text in (
+        "postgres: kv_entries is locked: process 5 (user <u>, program p) holds ShareLock",
+        "postgres: rows are locked: process 6 (user u, program p) keeps 2 sessions waiting for 3 s",
+        "a lock was not granted in time",
+    ):
+        assert text in unescape(box[0])
+    assert page.count("is locked") == 1
 
 
 def test_namespaces_can_be_sorted_and_searched(open_dashboard: Open, store: InlineKeyValueStore) -> None:
