@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from kvworker.settings.urls import redacted_url
+
+#: Marks in a field's JSON Schema whether a blank value counts as omitted there.
+MAY_BE_BLANK: Final = "x-may-be-blank"
 
 
 def is_blank(value: object) -> bool:

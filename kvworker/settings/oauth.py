@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from kvworker.settings.base import Block
-from kvworker.settings.problems import problem
+from kvworker.settings.base import MAY_BE_BLANK, Block, is_blank
+from kvworker.settings.problems import problem, problem_at
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -54,14 +55,24 @@ class OAuthSettings(Block):
     )
     scopes: dict[str, str | None] = Field(
         default={},
+        json_schema_extra={MAY_BE_BLANK: False},
         description="The persona of each scope; without a persona, the server's. A token's first scope in this order"
         " counts, and a token without one is refused. If omitted, every token of the issuer for this audience counts.",
     )
-    prefix_claim: str | None = Field(
+    prefix_claim: Annotated[str, Field(json_schema_extra={"pattern": r"\S"})] | None = Field(
         default=None,
+        json_schema_extra={MAY_BE_BLANK: False},
         description="The claim that holds the namespace prefix of a token's holder, such as tenant. A token without it"
         " is refused.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_blank_limits(cls, data: object, info: ValidationInfo) -> object:
+        for key in ("scopes", "prefix_claim"):
+            if info.context is not None and isinstance(data, Mapping) and is_blank(data.get(key, {})):
+                raise problem_at(key, "it is blank; leave it out if it should limit no token")
+        return data
 
     @field_validator("resource_url")
     @classmethod

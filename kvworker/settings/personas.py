@@ -23,7 +23,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticKnownError
 
 from kvworker.errors import ConfigurationError
-from kvworker.settings.base import Block, is_blank
+from kvworker.settings.base import MAY_BE_BLANK, Block, is_blank
 from kvworker.settings.problems import problem, problem_at, problem_lines, refuse
 from kvworker.settings.stray_keys import near_misses, slid_keys
 from kvworker.settings.yaml_file import read_file
@@ -69,8 +69,6 @@ def _not_empty(personas: object, info: ValidationInfo) -> object:
 
 _SETTING = "policies.personas_file"
 
-#: Marks in a field's JSON Schema whether a blank value counts as omitted there.
-MAY_BE_BLANK: Final = "x-may-be-blank"
 AT_LEAST_ONE: Final[JsonDict] = {"minProperties": 1}
 
 _VISIBLE = Field(json_schema_extra={"pattern": r"\S"})

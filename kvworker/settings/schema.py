@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from kvworker.settings.base import Block
-from kvworker.settings.personas import MAY_BE_BLANK, PersonasBlock
+from kvworker.settings.base import MAY_BE_BLANK, Block
+from kvworker.settings.personas import PersonasBlock
 from kvworker.settings.root import Settings
 
 SCHEMA_NAME: Final = "kvworker.schema.json"

@@ -140,6 +140,10 @@ _PERSONA = "policies.personas.p"
             " known here: default_persona, signing_key, previous_signing_keys, security_key,"
             " security_certificate, security_cert_store, tokens_file, oauth, personas_file, personas",
         ),
+        (
+            {"oauth": {"issuer": "https://id", "audience": "https://kv", "jwks_url": "https://id/k", "scopes": ""}},
+            "policies.oauth.scopes: it is blank; leave it out if it should limit no token",
+        ),
         ({"personas_file": 5}, "policies.personas_file: it should be text, not 5; write '5' with quotes"),
         (
             {"personas_file": "/nowhere/personas.yaml"},
