@@ -14,11 +14,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from kvworker import InvalidValueTypeError, KeyValueStore, Settings
+from kvworker import KeyValueStore, Settings
 from kvworker.adapters.postgres import make_adapter
 from kvworker.adapters.sqlite import make_adapter as make_sqlite_adapter
 from tests.support.processes import wait_until
-from tests.support.servers import PostgresServer
 
 _VALUE = "a-value-to-look-for"
 
@@ -93,13 +92,3 @@ def test_the_broker_itself_bounds_what_anyone_can_push(client: Redis) -> None:
             client.lpush("kv", b"x" * 1_100_000)
     finally:
         client.config_set("proto-max-bulk-len", 512 * 1024 * 1024)
-
-
-def test_postgresqls_own_log_quotes_a_value_that_is_not_an_integer(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    with make_adapter({"url": postgres_url}) as adapter:
-        adapter.set("n", "k", _VALUE)
-        with pytest.raises(InvalidValueTypeError):
-            adapter.increment("n", "k")
-    assert _VALUE in postgres_server.log.read_text()
