@@ -199,6 +199,31 @@ class VersionCases(Cases):
         assert isinstance(value, list)
         assert sorted(value, key=repr) == sorted(range(40), key=repr)
 
+    def test_conditional_operations_that_are_sent_at_once_are_applied_once(self, adapter: KeyValueStoreAdapter) -> None:
+        """When several threads send one conditional operation at once, one applies it, and the others replay it."""
+        rounds, threads = 20, 4
+        first = [adapter.set("namespace", f"swap {number}", 0).version for number in range(rounds)]
+
+        def send(number: int) -> list[tuple[int | None, bool]]:
+            turn = number // threads
+            options: dict[str, Any] = {"operation_id": f"swap {turn}", "expected_version": first[turn]}
+            swapped = adapter.set("namespace", f"swap {turn}", [1, 2], **options)
+            created = adapter.set("namespace", f"new {turn}", 1, if_absent=True, operation_id=f"new {turn}")
+            kept = adapter.set("namespace", f"kept {turn}", 1, keep_ttl=True, operation_id=f"kept {turn}")
+            options = {"operation_id": f"remove {turn}", "expected_version": swapped.version}
+            removed = adapter.delete("namespace", f"swap {turn}", **options)
+            assert removed.deleted
+            written = ((each.version, each.replayed) for each in (swapped, created, kept))
+            return [*written, (None, removed.replayed)]
+
+        with ThreadPoolExecutor(threads) as pool:
+            sent = list(pool.map(send, range(rounds * threads)))
+        for turn in range(rounds):
+            for results in zip(*sent[turn * threads : (turn + 1) * threads], strict=True):
+                assert len({version for version, _ in results}) == 1
+                assert sorted(replayed for _, replayed in results) == [False, True, True, True]
+        assert adapter.recompute_ledgers().drifts == ()
+
     def test_only_one_of_several_threads_can_set_if_absent(self, adapter: KeyValueStoreAdapter) -> None:
         """When several threads write with ``if_absent``, exactly one creates the entry, and the others raise."""
 

@@ -21,10 +21,11 @@ from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engi
 from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate, write_signal
 from kvworker.adapters.postgres.inspection import read_connections
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
+from kvworker.adapters.postgres.single_statements import params_of, statements_of
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.postgres.stamps import correct_stamp
 from kvworker.adapters.sql.dialect import DriverConnection, Ledger
-from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect, common_params
+from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect
 from kvworker.adapters.sql.planning import Entry, Plan, Planner
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError, NamespaceMissingError
@@ -34,20 +35,6 @@ from kvworker.errors import StoreUnavailableError
 from kvworker.model import MAX_READ_BYTES, DatabaseConnections, GetResult
 from kvworker.settings.adapters import PostgresSettings
 
-#: The statements of a plain write, by its action: if the entry keeps its size, ...
-_IN_PLACE: Final[Mapping[str, StatementName]] = {"set": "set_in_place", "increment": "increment_in_place"}
-#: ... if its ledger changes, ...
-_CHARGING: Final[Mapping[str, StatementName]] = {
-    "set": "set_entry",
-    "delete": "delete_entry",
-    "increment": "increment_entry",
-}
-#: ... and if the store has a global ledger as well.
-_CHARGING_GLOBALLY: Final[Mapping[str, StatementName]] = {
-    "set": "set_entry_globally",
-    "delete": "delete_entry_globally",
-    "increment": "increment_entry_globally",
-}
 #: A process that freezes in a transaction must not keep its locks from all others. SET takes no parameters.
 _BEGIN: Final = sql.SQL(
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
@@ -188,34 +175,27 @@ class PostgresDialect(PlanningDialect):
 
     def _first_call(self, write: Write, limits: Limits) -> Call:
         """Return the statement that will most likely apply the write, and its parameters."""
-        params = self._plain_params(write, limits)
-        name = _IN_PLACE[write.action] if self._expects_same_size(write) else self._charging_statement(write, limits)
-        return self.statements[name], params
+        name = self._in_place_statement(write) or self._charging_statement(write, limits)
+        return self.statements[name], params_of(write, limits)
 
     def _write_plain(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        params = self._plain_params(write, limits)
+        params = params_of(write, limits)
         row = None
-        if self._expects_same_size(write):
-            row = self.fetch_one(connection, _IN_PLACE[write.action], params)
+        if in_place := self._in_place_statement(write):
+            row = self.fetch_one(connection, in_place, params)
         if row is None:
             row = self.fetch_one(connection, self._charging_statement(write, limits), params)
-        if row is None:
-            raise DuplicateOperationError
-        return self._record_of(connection, write, limits, row)
+        if row is not None:
+            return self._record_of(connection, write, limits, row)
+        if write.steps[0].is_conditional:
+            # It was applied before, or is refused. Only a plan tells which, and why.
+            return self.write_planned(connection, write, limits)
+        raise DuplicateOperationError
 
-    def _plain_params(self, write: Write, limits: Limits) -> dict[str, Any]:
-        (step,) = write.steps
-        # Numbers go as text: psycopg would send integers of different sizes as different types, and prepare for each.
-        return {
-            **common_params(write, limits),
-            "key": step.key,
-            "text": step.text,
-            "ttl_seconds": step.ttl_seconds,
-            "delta": str(step.delta),
-        }
-
-    def _expects_same_size(self, write: Write) -> bool:
-        return write.action != "delete" and self._sizes.expects_same_size(write.namespace, write.steps[0].key)
+    def _in_place_statement(self, write: Write) -> StatementName | None:
+        """Return the statement that touches no ledger, if there is one and the entry will most likely keep its size."""
+        statement = statements_of(write).in_place
+        return statement if statement and self._sizes.expects_same_size(write.namespace, write.steps[0].key) else None
 
     def _record_of(self, connection: DriverConnection, write: Write, limits: Limits, row: Sequence[Any]) -> Record:
         """Return the record from the row of a write's statement, and learn from the rest of the row."""
@@ -239,8 +219,9 @@ class PostgresDialect(PlanningDialect):
                 self._splitter.split(connection, namespace, limits)
 
     def _charging_statement(self, write: Write, limits: Limits) -> StatementName:
+        statements = statements_of(write)
         globally = limits.global_bytes is not None or self._has_global_ledger
-        return (_CHARGING_GLOBALLY if globally else _CHARGING)[write.action]
+        return statements.charging_globally if globally else statements.charging
 
     def lock_ledger(self, connection: DriverConnection, namespace: str) -> Ledger | None:
         """Lock a ledger, and merge the shares into which it was split for concurrent writers."""

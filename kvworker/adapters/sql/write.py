@@ -44,7 +44,7 @@ class Write:
     @property
     def is_plain(self) -> bool:
         """Whether one statement can apply the write."""
-        return self.action in {"set", "delete", "increment"} and not self.steps[0].is_conditional
+        return self.action in {"set", "delete", "increment"}
 
     @property
     def request_digest(self) -> int:

@@ -70,9 +70,7 @@ WITH change AS (
         reserve = e.reserve
             + CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END,
         granted = CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
-    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
-        e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
-        1 + e.granted AS records
+-- include: written
 )
 
 -- name: set_in_place
@@ -93,6 +91,102 @@ WITH change AS (
 )
 -- include: record
     , (SELECT has_reserve FROM change)
+
+-- name: set_in_place_if_version
+-- The same for a live entry of the expected version.
+WITH change AS (
+    UPDATE kv_entries e SET
+        value = %(text)s::text,
+-- include: new_expiry
+        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+        reserve = e.reserve - 1
+    WHERE
+-- include: has_version
+        AND e.reserve > 1 AND size_bytes = octet_length(%(text)s::text)
+        AND
+-- include: no_record
+    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
+        e.reserve > 1 AS has_reserve
+)
+-- include: record
+    , (SELECT has_reserve FROM change)
+
+-- name: set_entry_if_version
+-- include: set_if_version
+-- include: settle
+
+-- name: set_entry_if_version_globally
+-- include: set_if_version
+-- include: settle_globally
+
+-- fragment: set_if_version
+-- Replace a live entry of the expected version. No row means that it has another one, or that the operation is recorded.
+WITH change AS (
+    UPDATE kv_entries e SET
+        value = %(text)s::text,
+-- include: new_expiry
+        size_bytes = octet_length(%(text)s::text),
+        previous_bytes = e.size_bytes,
+        version = greatest(e.version + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),
+        reserve = e.reserve
+            + CASE WHEN e.size_bytes = octet_length(%(text)s::text) AND e.reserve < 32 THEN 31 ELSE 0 END,
+        granted = CASE WHEN e.size_bytes = octet_length(%(text)s::text) AND e.reserve < 32 THEN 31 ELSE 0 END
+    WHERE
+-- include: has_version
+        AND
+-- include: no_record
+-- include: written
+)
+
+-- name: set_entry_unless
+-- include: set_unless
+-- include: settle
+
+-- name: set_entry_unless_globally
+-- include: set_unless
+-- include: settle_globally
+
+-- fragment: set_unless
+-- Insert or replace an entry, unless it must be absent and is live. It may keep the expiry of a live one.
+WITH change AS (
+    INSERT INTO kv_entries AS e (
+        namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
+    )
+    SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
+        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
+        extract(epoch FROM clock_timestamp()) * 1000000, 1, 1
+    WHERE
+-- include: no_record
+    ON CONFLICT (namespace, key) DO UPDATE SET
+        value = excluded.value,
+-- include: new_expiry
+        size_bytes = excluded.size_bytes,
+        previous_bytes = e.size_bytes,
+        version = greatest(e.version + 1, excluded.version),
+        reserve = e.reserve
+            + CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END,
+        granted = CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
+    WHERE NOT %(if_absent)s OR e.expires_at <= clock_timestamp()
+-- include: written
+)
+
+-- fragment: written
+-- What a set returns to the rest of its statement.
+    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
+        e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries,
+        1 + e.granted AS records
+
+-- fragment: new_expiry
+-- The expiry of an entry that is replaced: its own if it is live and keeps it.
+        expires_at = CASE
+            WHEN %(keep_ttl)s AND e.expires_at > clock_timestamp() THEN e.expires_at
+            ELSE clock_timestamp() + make_interval(secs => %(ttl_seconds)s)
+        END,
+
+-- fragment: has_version
+-- Whether an entry is live and has the expected version.
+        e.namespace = %(namespace)s::text AND e.key = %(key)s::text AND e.version = %(expected_version)s::bigint
+        AND (e.expires_at IS NULL OR e.expires_at > clock_timestamp())
 
 -- name: increment_entry
 -- include: increment
@@ -183,6 +277,29 @@ WITH unrecorded AS (
     SELECT coalesce(r.live, false)::text AS result, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS stamp, coalesce(-r.size_bytes, 0) AS bytes,
         CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS entries, 1 - coalesce(r.reserve, 0) AS records
     FROM unrecorded LEFT JOIN removed r ON true
+)
+
+-- name: delete_entry_if_version
+-- include: delete_if_version
+-- include: settle
+
+-- name: delete_entry_if_version_globally
+-- include: delete_if_version
+-- include: settle_globally
+
+-- fragment: delete_if_version
+-- Remove a live entry of the expected version. No row means that it has another one, or that the operation is recorded.
+WITH removed AS (
+    DELETE FROM kv_entries e
+    WHERE
+-- include: has_version
+        AND
+-- include: no_record
+    RETURNING size_bytes, reserve
+), change AS (
+    SELECT 'true' AS result, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS stamp, -r.size_bytes AS bytes,
+        -1 AS entries, 1 - r.reserve AS records
+    FROM removed r
 )
 
 -- name: delete_entries
