@@ -52,24 +52,10 @@ SELECT string_agg(result, '') FROM withdrawn
 
 -- fragment: set
 -- Insert or replace an entry. The update reads the clock again, because it may have waited for the row.
-WITH change AS (
-    INSERT INTO kv_entries AS e (
-        namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
-    )
-    SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
-        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
-        extract(epoch FROM clock_timestamp()) * 1000000, 1, 1
-    WHERE
--- include: no_record
-    ON CONFLICT (namespace, key) DO UPDATE SET
+-- include: insert_entry
         value = excluded.value,
         expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
-        size_bytes = excluded.size_bytes,
-        previous_bytes = e.size_bytes,
-        version = greatest(e.version + 1, excluded.version),
-        reserve = e.reserve
-            + CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END,
-        granted = CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
+-- include: replace_entry
 -- include: written
 )
 
@@ -86,11 +72,7 @@ WITH change AS (
         AND size_bytes = octet_length(%(text)s::text)
         AND
 -- include: no_record
-    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
-        e.reserve > 1 AS has_reserve
-)
--- include: record
-    , (SELECT has_reserve FROM change)
+-- include: written_in_place
 
 -- name: set_in_place_if_version
 -- The same for a live entry of the expected version.
@@ -105,11 +87,7 @@ WITH change AS (
         AND e.reserve > 1 AND size_bytes = octet_length(%(text)s::text)
         AND
 -- include: no_record
-    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
-        e.reserve > 1 AS has_reserve
-)
--- include: record
-    , (SELECT has_reserve FROM change)
+-- include: written_in_place
 
 -- name: set_entry_if_version
 -- include: set_if_version
@@ -148,6 +126,16 @@ WITH change AS (
 
 -- fragment: set_unless
 -- Insert or replace an entry, unless it must be absent and is live. It may keep the expiry of a live one.
+-- include: insert_entry
+        value = excluded.value,
+-- include: new_expiry
+-- include: replace_entry
+    WHERE NOT %(if_absent)s OR e.expires_at <= clock_timestamp()
+-- include: written
+)
+
+-- fragment: insert_entry
+-- Insert an entry, unless the operation is recorded, or do what follows to the one that exists.
 WITH change AS (
     INSERT INTO kv_entries AS e (
         namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
@@ -158,17 +146,23 @@ WITH change AS (
     WHERE
 -- include: no_record
     ON CONFLICT (namespace, key) DO UPDATE SET
-        value = excluded.value,
--- include: new_expiry
+
+-- fragment: replace_entry
+-- Charge what the new value changes to the entry that it replaces.
         size_bytes = excluded.size_bytes,
         previous_bytes = e.size_bytes,
         version = greatest(e.version + 1, excluded.version),
         reserve = e.reserve
             + CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END,
         granted = CASE WHEN e.size_bytes = excluded.size_bytes AND e.reserve < 32 THEN 31 ELSE 0 END
-    WHERE NOT %(if_absent)s OR e.expires_at <= clock_timestamp()
--- include: written
+
+-- fragment: written_in_place
+-- The rest of a set that touches no ledger.
+    RETURNING concat(extract(epoch FROM e.expires_at) || ' ', 'v') AS result, e.version AS stamp,
+        e.reserve > 1 AS has_reserve
 )
+-- include: record
+    , (SELECT has_reserve FROM change)
 
 -- fragment: written
 -- What a set returns to the rest of its statement.
@@ -200,16 +194,7 @@ WITH change AS (
 -- Add to a counter. The cast in the result refuses what was no integer (22P02), and those of stored and first values
 -- refuse what exceeds 64 bits (22003). The server logs a text that a cast refuses: "" stands for what is no integer, and
 -- numeric lies between the others and bigint, whose error then quotes nothing.
-WITH change AS (
-    INSERT INTO kv_entries AS e (
-        namespace, key, value, expires_at, size_bytes, previous_bytes, version, reserve, granted
-    )
-    SELECT %(namespace)s::text, %(key)s::text, %(text)s::text,
-        clock_timestamp() + make_interval(secs => %(ttl_seconds)s), octet_length(%(text)s), 0,
-        extract(epoch FROM clock_timestamp()) * 1000000, 1, 1
-    WHERE
--- include: no_record
-    ON CONFLICT (namespace, key) DO UPDATE SET
+-- include: insert_entry
     (value, expires_at, size_bytes, previous_bytes, version, reserve, granted) = (
         SELECT n.value, n.expires_at, octet_length(n.value), e.size_bytes, greatest(e.version + 1, excluded.version),
             e.reserve + r, r
