@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
+from kvworker.settings.problems import problem_at
 from kvworker.settings.urls import redacted_url
 
 #: Marks in a field's JSON Schema whether a blank value counts as omitted there.
@@ -29,12 +30,14 @@ class Block(BaseModel):
 
     #: Keys for which null has its own meaning.
     nullable_keys: ClassVar[frozenset[str]] = frozenset()
+    #: Keys that limit something, and what to do instead of leaving one blank: its variable may not have been set.
+    limiting_keys: ClassVar[Mapping[str, str]] = {}
     #: False takes blank text as it takes any other text.
     omits_blank_text: ClassVar[bool] = True
 
     @model_validator(mode="before")
     @classmethod
-    def _omit_blank(cls, data: object) -> object:
+    def _omit_blank(cls, data: object, info: ValidationInfo) -> object:
         if not cls.omits_blank_text:
             return data
         if is_blank(data):
@@ -42,6 +45,9 @@ class Block(BaseModel):
         if not isinstance(data, Mapping):
             return data
         kept = {str(key): value for key, value in data.items()}
+        for key, advice in cls.limiting_keys.items():
+            if info.context is not None and is_blank(kept.get(key, {})):
+                raise problem_at(key, f"it is blank; {advice}")
         return {
             key: value
             for key, value in kept.items()

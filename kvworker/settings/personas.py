@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,14 +17,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
-    model_validator,
 )
 from pydantic.config import JsonDict
 from pydantic_core import PydanticKnownError
 
 from kvworker.errors import ConfigurationError
 from kvworker.settings.base import MAY_BE_BLANK, Block, is_blank
-from kvworker.settings.problems import problem, problem_at, problem_lines, refuse
+from kvworker.settings.problems import problem, problem_lines, refuse
 from kvworker.settings.stray_keys import near_misses, slid_keys
 from kvworker.settings.yaml_file import read_file
 
@@ -82,6 +81,10 @@ _Namespaces = Annotated[dict[_Name, _Rights] | None, BeforeValidator(_is_mapping
 class PersonaSettings(Block):
     """The permissions of one persona."""
 
+    limiting_keys: ClassVar[Mapping[str, str]] = {
+        "namespaces": "leave it out for every namespace, or write {} for none"
+    }
+
     flags: _Flags = Field(
         default=(), description="Flags that the persona is granted. Flags of other tools are ignored."
     )
@@ -97,13 +100,6 @@ class PersonaSettings(Block):
         description="The adapter that runs the persona's operations: kv_store_<adapter>, or the adapter's name."
         " Default: the default adapter.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_blank_namespaces(cls, data: object, info: ValidationInfo) -> object:
-        if info.context is not None and isinstance(data, Mapping) and is_blank(data.get("namespaces", {})):
-            raise problem_at("namespaces", "it is blank; leave it out for every namespace, or write {} for none")
-        return data
 
 
 Personas = Annotated[dict[Annotated[str, BeforeValidator(_persona_name)], PersonaSettings], BeforeValidator(_not_empty)]
