@@ -18,7 +18,9 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
+from kvworker.adapters.sql.record_ids import record_id, request_digest
 from kvworker.errors import StoreUnavailableError
+from kvworker.model import new_operation_id
 from tests.support.documents import ROOT, read_blocks
 from tests.support.processes import wait_until
 from tests.support.roles import WorkerRole, worker_role
@@ -197,6 +199,24 @@ def test_the_size_of_an_entry_is_the_one_of_the_page(postgres_url: str, key: int
         )
         (size,) = connection.execute("SELECT pg_total_relation_size('kv_entries')").fetchone() or (0,)
     assert size / count == pytest.approx(fixed + by_value * value + by_name * (namespace + key), rel=0.1)
+
+
+def test_the_size_of_an_operation_record_is_the_one_of_the_page(postgres_url: str) -> None:
+    found = re.search(r"record of a `set` takes\s(\d+)\sbytes with its\sindexes", (PAGES / "deployment.md").read_text())
+    assert found is not None
+    processes, count = [new_operation_id() for _ in range(4)], 100_000
+    ids = [f"{process}-{number:08x}" for number in range(count // len(processes)) for process in processes]
+    with connect(postgres_url) as connection:
+        with (
+            connection.cursor() as cursor,
+            cursor.copy("COPY kv_records (stamp, request, kept, id, namespace) FROM STDIN") as copy,
+        ):
+            for number, operation_id in enumerate(ids):
+                stamp, request = 1_800_000_000_000_000 + number * 1000, request_digest(operation_id, "")
+                copy.write_row((stamp, request, 3600, record_id(operation_id), f"ns-{number % 32:04}"))
+        (size,) = connection.execute("SELECT pg_total_relation_size('kv_records')").fetchone() or (0,)
+    assert size / count == pytest.approx(int(found[1]), rel=0.02)
+    assert int(found[1]) <= 120
 
 
 def test_the_emptied_table_of_old_records_is_truncated_while_workers_write(postgres_url: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import tracemalloc
+from contextlib import closing
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +86,29 @@ def test_namespaces_can_be_sorted_and_searched(open_dashboard: Open, store: Inli
     for digits in (20, 5000):
         assert names(page="9" * digits) == names()
     assert browser.get("/namespaces?search=%00").status_code == 400
+
+
+def test_ten_thousand_namespaces_can_be_sorted_and_searched(
+    open_dashboard: Open, store: InlineKeyValueStore, tmp_path: Path
+) -> None:
+    store.set("z", "k", 1)
+    with closing(sqlite3.connect(tmp_path / "kv.sqlite")) as connection, connection:
+        connection.executemany(
+            "INSERT INTO kv_ledgers (namespace, slot, used_bytes, entry_count, limit_bytes, entry_limit, record_limit)"
+            " VALUES (?, 0, ?, 1, 1000000, 1000000, 1000000)",
+            ((f"run/{number:04}", number + 100) for number in range(9_999)),
+        )
+    browser = open_dashboard()
+
+    def names(**parameters: object) -> list[str]:
+        html = browser.get(link("/namespaces", **parameters)).text
+        assert "10,000 namespaces" in html or "search" in parameters
+        return re.findall(r'<bdi class="name">(.+?)</bdi>', html)
+
+    assert names()[:2] == ["run/9998", "run/9997"]
+    assert names(sort="namespace", page=100)[-2:] == ["run/9998", "z"]
+    assert names(sort="used_bytes", order="asc")[:2] == ["z", "run/0000"]
+    assert names(search="77", sort="namespace") == [f"run/{n:04}" for n in range(9_999) if "77" in f"{n:04}"][:100]
 
 
 def test_a_namespace_lists_its_keys_by_prefix_and_page(open_dashboard: Open, store: InlineKeyValueStore) -> None:
