@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from tests.support.database import locked_entry
 from tests.support.elapsed import finishes_within
 from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 from tests.support.servers import PostgresServer
+from tests.support.threads import threads_ended
 
 #: The most by which a call may exceed its timeout.
 GRACE_SECONDS = 1.0
@@ -184,18 +184,13 @@ def test_an_unavailable_database_is_retried_within_the_deadline(
 
 def test_a_store_that_is_closed_while_its_first_call_begins_stays_closed(settings: Settings) -> None:
     for delay_seconds in (0.0, 0.001, 0.003, 0.006, 0.012):
-        store = KeyValueStore(settings)
-        with ThreadPoolExecutor(1) as thread:
+        with threads_ended(), ThreadPoolExecutor(1) as thread:
+            store = KeyValueStore(settings)
             call = thread.submit(store.submit, "kv_get", {"namespace": "n", "key": "k"}, timeout=1.0)
             time.sleep(delay_seconds)
             store.close()
             with contextlib.suppress(InvalidRequestError):
                 call.result()
-        wait_until(lambda: not _threads_of_stores(), what="the end of its threads")
-
-
-def _threads_of_stores() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kvworker-")]
 
 
 def test_a_closed_store_says_so(store: KeyValueStore, worker_node: WorkerNode) -> None:

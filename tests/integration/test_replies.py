@@ -17,6 +17,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
 from tests.support.elapsed import finishes_within
 from tests.support.processes import wait_until
+from tests.support.threads import threads_ended
 
 
 class Waiter:
@@ -160,8 +161,8 @@ def test_closing_ends_the_pause_between_two_connections(
     pausing = threading.Event()
     monkeypatch.setattr("kvworker.client.transport.replies.BACKOFF", pause)
     monkeypatch.setattr("kvworker.client.transport.replies.connect", lambda _: 1 / 0)
-    reader.register("prefix-1", Waiter())
-    assert pausing.wait(10)
-    with finishes_within(5.0):
-        reader.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "kvworker-replies"]
+    with threads_ended():
+        reader.register("prefix-1", Waiter())
+        assert pausing.wait(10)
+        with finishes_within(5.0):
+            reader.close()

