@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from kvworker.adapters.maintained_store import MaintainedStore
+from kvworker.errors import InvalidRequestError
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
@@ -197,6 +198,8 @@ class KeyValueStoreAdapter(MaintainedStore):
                 return self.touch(namespace, step.key, cast(float, step.ttl_seconds), operation_id=operation_id)
             case "persist":
                 return self.persist(namespace, step.key, operation_id=operation_id)
+            case _:
+                raise InvalidRequestError(f"{type(self).__name__} does not support {step.action}")
 
     @abstractmethod
     def batch(

@@ -5,6 +5,15 @@ seconds. Arguments are checked here once, and the code behind the checks trusts 
 ``kvworker.errors``.
 """
 
+from kvworker.model.batch_results import STEP_RESULTS, BatchResult, OperationResult, StepResult
+from kvworker.model.computed_steps import (
+    COMPUTED_STEPS,
+    Change,
+    ComputedStep,
+    StepMoment,
+    StoredEntry,
+    make_step,
+)
 from kvworker.model.identifiers import (
     MAX_KEY_BYTES,
     MAX_NAMESPACE_BYTES,
@@ -41,9 +50,8 @@ from kvworker.model.reports import (
     VerifyReport,
 )
 from kvworker.model.results import (
-    STEP_RESULTS,
-    BatchResult,
     ClearResult,
+    ComputedResult,
     DeleteResult,
     GetResult,
     IncrementResult,
@@ -51,11 +59,9 @@ from kvworker.model.results import (
     LedgerUsage,
     ListedEntry,
     NamespaceList,
-    OperationResult,
     QuotaResult,
     Result,
     SetResult,
-    StepResult,
     TouchResult,
 )
 from kvworker.model.steps import (
@@ -95,6 +101,7 @@ from kvworker.model.values import (
 )
 
 __all__ = [
+    "COMPUTED_STEPS",
     "DEFAULT_PAGE_ROWS",
     "EXPIRY_RANGES",
     "INT64_MAX",
@@ -114,7 +121,10 @@ __all__ = [
     "Action",
     "BatchResult",
     "BlockingSession",
+    "Change",
     "ClearResult",
+    "ComputedResult",
+    "ComputedStep",
     "DatabaseConnections",
     "DecodedValue",
     "DeleteResult",
@@ -140,8 +150,10 @@ __all__ = [
     "Result",
     "SetResult",
     "Step",
+    "StepMoment",
     "StepResult",
     "StoreProblem",
+    "StoredEntry",
     "SweepReport",
     "TableLock",
     "TableSize",
@@ -170,6 +182,7 @@ __all__ = [
     "escaped_json",
     "escaped_lines",
     "is_canonical",
+    "make_step",
     "new_operation_id",
     "shown_name",
 ]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self
 
-from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
 from kvworker.model.values import DecodedValue, JSONValue
 
 
@@ -30,6 +29,14 @@ class Result:
             TypeError: A required field is missing.
         """
         return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedResult(Result):
+    """The base of the results of computed steps."""
+
+    namespace: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,64 +230,3 @@ class QuotaResult(Result):
     namespace: str
     quota_bytes: int | None
     replayed: bool = False
-
-
-StepResult: TypeAlias = GetResult | SetResult | IncrementResult | DeleteResult | TouchResult
-
-#: The results of the tools that may be a step of a batch.
-STEP_RESULTS: Mapping[str, type[StepResult]] = {
-    "kv_get": GetResult,
-    "kv_set": SetResult,
-    "kv_delete": DeleteResult,
-    "kv_increment": IncrementResult,
-    "kv_touch": TouchResult,
-    "kv_persist": TouchResult,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult(Result):
-    """The results of a batch's steps, in order. A step that was refused has its error as its result.
-
-    Only a non-atomic batch holds errors. An atomic batch raises ``BatchRefusedError`` instead.
-    """
-
-    namespace: str
-    results: tuple[StepResult | KVStoreError, ...]
-    replayed: bool = False
-    #: The steps' tools, by which ``from_dict`` chooses each result's class.
-    tools: tuple[str, ...] = field(default=(), repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the dict that crosses the queue. Each step has its ``tool`` and its result or its ``error``."""
-        steps = [
-            {"tool": tool, **result.to_dict()} if isinstance(result, Result) else _error_to_dict(tool, result)
-            for tool, result in zip(self.tools, self.results, strict=True)
-        ]
-        return {"namespace": self.namespace, "results": steps, "replayed": self.replayed}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild the batch's result from its dict."""
-        steps = data["results"]
-        tools = tuple(step["tool"] for step in steps)
-        results = tuple(
-            _error_from_dict(step["error"]) if "error" in step else STEP_RESULTS[step["tool"]].from_dict(step)
-            for step in steps
-        )
-        return cls(data["namespace"], results, data["replayed"], tools)
-
-
-OperationResult: TypeAlias = (
-    StepResult | KeyList | NamespaceList | LedgerUsage | ClearResult | QuotaResult | BatchResult
-)
-
-
-def _error_to_dict(tool: str, error: KVStoreError) -> dict[str, Any]:
-    # The message is for readers of the JSON, such as a language model. Python rebuilds the error from its args.
-    return {"tool": tool, "error": {"type": type(error).__name__, "args": list(error.args), "message": str(error)}}
-
-
-def _error_from_dict(data: Mapping[str, Any]) -> KVStoreError:
-    error = rebuild_error(data["type"], data["args"])
-    return error or OperationFailedError("", f"{data['type']}: {data['message']}")

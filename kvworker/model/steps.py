@@ -21,6 +21,7 @@ from kvworker.model.values import EncodedValue, JSONValue, encode_value
 Action: TypeAlias = Literal["get", "set", "delete", "increment", "touch", "persist"]
 
 
+#: The options of each action that is not computed.
 _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "get": (),
     "set": ("value", "ttl_seconds", "expected_version", "if_absent", "keep_ttl"),
@@ -79,13 +80,28 @@ class Step:
         """True if the step depends on the entry's version, absence or expiry."""
         return self.expected_version is not None or self.if_absent or self.keep_ttl
 
+    @property
+    def makes_version(self) -> bool:
+        """True if the entry may have a new version afterwards."""
+        return self.action in {"set", "increment"}
+
+    @property
+    def reads_value(self) -> bool:
+        """True if the step depends on the entry's present value."""
+        return self.action in {"get", "increment"}
+
     def _refuse_foreign_options(self) -> None:
-        options = _OPTIONS.get(self.action)
-        if options is None:
-            raise InvalidRequestError(f"a step's action must be one of {', '.join(_OPTIONS)}, not {self.action!r}")
+        options = self._option_names()
         for name, default in _DEFAULTS:
             if name not in options and getattr(self, name) != default:
                 raise InvalidRequestError(f"{self.action} takes no {name}")
+
+    def _option_names(self) -> tuple[str, ...]:
+        """Return the names of the options that the action takes."""
+        options = _OPTIONS.get(self.action)
+        if options is None:
+            raise InvalidRequestError(f"a step's action must be one of {', '.join(_OPTIONS)}, not {self.action!r}")
+        return options
 
     def _refuse_contradictions(self) -> None:
         if self.if_absent and self.expected_version is not None:

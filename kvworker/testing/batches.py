@@ -22,6 +22,7 @@ from kvworker.errors import (
 )
 from kvworker.model import (
     BatchResult,
+    ComputedResult,
     DeleteResult,
     GetResult,
     IncrementResult,
@@ -43,7 +44,7 @@ from kvworker.testing.support import (
 
 def _without_versions(batch: BatchResult) -> list[StepResult | KVStoreError]:
     return [
-        result if isinstance(result, DeleteResult | KVStoreError) else replace(result, version=None)
+        result if isinstance(result, ComputedResult | DeleteResult | KVStoreError) else replace(result, version=None)
         for result in batch.results
     ]
 

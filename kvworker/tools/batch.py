@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from kvworker.errors import InvalidRequestError
-from kvworker.model import MAX_BATCH_STEPS, Action, Step, shown_name
+from kvworker.model import MAX_BATCH_STEPS, Step, shown_name
+from kvworker.model import make_step as make_step_of_action
 from kvworker.tools.arguments import check_parameters
 from kvworker.tools.definition import Parameter, Tool
 
@@ -65,7 +66,7 @@ def make_step(tool: str, arguments: Mapping[str, Any]) -> Step:
         tool: The name of one of the ``STEP_TOOLS``.
         arguments: The tool's checked arguments, without namespace and idempotency key.
     """
-    return Step(cast(Action, tool.removeprefix("kv_")), **arguments)
+    return make_step_of_action(tool.removeprefix("kv_"), arguments)
 
 
 def make_steps(operations: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:

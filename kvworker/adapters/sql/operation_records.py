@@ -6,6 +6,7 @@ A record keeps only what the request does not say. A step's record is, by its ac
     increment             the same, preceded by "VALUE "
     delete                "true" or "false"
     get                   null: a record holds no value, so a replay reads again
+    computed steps        the answer of ``ComputedStep.change``, as JSON
 
 Records from before entries had versions have no vVERSION. A batch's record is a JSON array of its steps' records, with
 an object (error, shared, args) for each step that was refused individually. Until its first caller is answered, and in
@@ -23,11 +24,14 @@ from kvworker.adapters.sql.write import Record
 from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
 from kvworker.model import (
     BatchResult,
+    ComputedStep,
     DeleteResult,
     GetResult,
     IncrementResult,
+    JSONValue,
     SetResult,
     Step,
+    StepMoment,
     StepResult,
     TouchResult,
     decode_value,
@@ -37,6 +41,11 @@ from kvworker.model import (
 def written_record(expires_at: float | None, version: int) -> str:
     """Make the record of a written entry."""
     return f"v{version}" if expires_at is None else f"{expires_at!r} v{version}"
+
+
+def computed_record(answer: JSONValue) -> str:
+    """Make the record of a computed step."""
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
 def read_entry_text(text: str | None, expires_at: float | None, version: int) -> str:
@@ -79,6 +88,8 @@ class ResultContext:
 def step_result(namespace: str, step: Step, record: str, context: ResultContext) -> StepResult:
     """Make the result of a step from its record."""
     name = (namespace, step.key)
+    if isinstance(step, ComputedStep):
+        return step.result(StepMoment(namespace, context.now, 0), json.loads(record), replayed=context.replayed)
     if step.action == "get":
         return found_result(name, json.loads(record), context) if record else GetResult(*name, found=False)
     if step.action == "delete":

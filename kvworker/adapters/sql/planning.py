@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kvworker.adapters.sql.operation_records import read_entry_text, written_record
+from kvworker.adapters.sql.operation_records import computed_record, read_entry_text, written_record
 from kvworker.adapters.sql.signals import QuotaRefusedError
 from kvworker.adapters.sql.write import Quota
 from kvworker.errors import (
@@ -23,7 +23,7 @@ from kvworker.errors import (
     NamespaceQuotaExceededError,
     VersionConflictError,
 )
-from kvworker.model import INT64_MAX, INT64_MIN, Step
+from kvworker.model import INT64_MAX, INT64_MIN, ComputedStep, Step, StepMoment, StoredEntry
 
 _JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 #: The digits and the sign of the longest signed 64-bit integer.
@@ -192,7 +192,7 @@ class Planner:
             QuotaRefusedError: expired entries must be purged first.
         """
         plan = Plan(entries, dict(entries))
-        writes = Counter(step.key for step in steps if step.action in {"set", "increment"})
+        writes = Counter(step.key for step in steps if step.makes_version)
         for key, count in writes.items():
             plan.versions[key] = max(entries[key].version, self.version - count)
         for index, step in enumerate(steps):
@@ -220,22 +220,37 @@ class Planner:
     def _apply(self, step: Step, entry: Entry, version: int) -> tuple[Entry, str]:
         live = entry if entry.is_live(self.now) else None
         self._check_condition(step, live.version if live else None)
+        if isinstance(step, ComputedStep):
+            return self._compute(step, entry, live, version)
+        if live is None and step.action in {"get", "touch", "persist"}:
+            return entry, ""
+        return self._apply_plain(step, entry, live, version)
+
+    def _apply_plain(self, step: Step, entry: Entry, live: Entry | None, version: int) -> tuple[Entry, str]:
         if step.action == "set":
             return self._set(step, live, version)
         if step.action == "increment":
             return self._increment(step, live, version)
         if step.action == "delete":
             return Entry(), "true" if live else "false"
-        if live is None:
-            return entry, ""
         if step.action == "get":
             return entry, read_entry_text(entry.text, entry.expires_at, entry.version)
-        return self._touch(step, live)
+        return self._touch(step, entry)
 
     def _check_condition(self, step: Step, actual_version: int | None) -> None:
         expected = step.expected_version
         if (expected is not None and actual_version != expected) or (step.if_absent and actual_version is not None):
             raise VersionConflictError(self.namespace, step.key, expected, actual_version)
+
+    def _compute(self, step: ComputedStep, entry: Entry, live: Entry | None, version: int) -> tuple[Entry, str]:
+        found = StoredEntry(live.text or "", live.expires_at, live.version) if live else None
+        change = step.change(found, StepMoment(self.namespace, self.now, version))
+        record = computed_record(change.answer)
+        if change.removes:
+            return Entry(), record
+        if change.text is None:
+            return entry, record
+        return _written(change.text, change.expires_at, version)[0], record
 
     def _set(self, step: Step, live: Entry | None, version: int) -> tuple[Entry, str]:
         kept_expiry = live.expires_at if live and step.keep_ttl else None

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from kvworker.adapters.sql.record_ids import request_digest
-from kvworker.model import GeneratedOperationId, Step, check_namespace, check_operation_id, new_operation_id
+from kvworker.model import (
+    ComputedStep,
+    GeneratedOperationId,
+    Step,
+    check_namespace,
+    check_operation_id,
+    new_operation_id,
+)
 
 #: The plain actions' names in fingerprints. Records keep fingerprints, so these must never change.
 _FINGERPRINT_NAMES: Final = {"set": "set_entry", "delete": "delete_entry", "increment": "increment_entry"}
@@ -59,7 +66,7 @@ class Write:
     @property
     def read_keys(self) -> list[str]:
         """The keys whose values the steps depend on."""
-        return sorted({step.key for step in self.steps if step.action in {"get", "increment"}})
+        return sorted({step.key for step in self.steps if step.reads_value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,8 @@ def _fingerprint(
 
 
 def _request(step: Step) -> list[Any]:
+    if isinstance(step, ComputedStep):
+        return [step.action, step.key, step.ttl_seconds, step.expected_version, *step.request]
     # For a counter, the text (its first value) and the delta together determine the initial value.
     text = step.text if step.action in {"set", "increment"} else None
     delta = step.delta if step.action == "increment" else 0

@@ -1,0 +1,116 @@
+"""Steps whose effect is computed from the entry's present value, without a database.
+
+An adapter locks the entry, hands it to ``ComputedStep.change``, stores what that returns, and keeps the answer in the
+operation's record. So one implementation serves every database, in batches too, and a replay repeats the answer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, cast
+
+from kvworker.model.results import ComputedResult
+from kvworker.model.steps import Action, Step
+from kvworker.model.values import JSONValue
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A live entry as a computed step finds it: its value as canonical JSON text, its expiry and its version.
+
+    Instants are seconds since 1970 by the database's clock.
+    """
+
+    text: str
+    expires_at: float | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepMoment:
+    """When and where a step is applied.
+
+    ``now`` is the database's clock in seconds since 1970. ``version`` is the entry's version afterwards if the step
+    writes it: it is larger than every version that the key ever had.
+    """
+
+    namespace: str
+    now: float
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a computed step does, and the answer that the operation's record keeps.
+
+    Without ``text`` and ``removes`` the entry stays as it is. An entry that is written gets ``expires_at``.
+    """
+
+    answer: JSONValue
+    text: str | None = None
+    expires_at: float | None = None
+    removes: bool = False
+
+
+class ComputedStep(Step, ABC):
+    """A step with its own effect and result.
+
+    Subclasses are frozen dataclasses with slots, and ``COMPUTED_STEPS`` names them. They add their own fields to those
+    of ``Step``, and call ``Step.__post_init__``.
+    """
+
+    __slots__ = ()
+
+    #: The names of the options of ``Step`` that it takes.
+    inherited_options: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abstractmethod
+    def request(self) -> list[JSONValue]:
+        """The arguments that tell this request from another one with the same operation id, without the key."""
+
+    @abstractmethod
+    def change(self, entry: StoredEntry | None, moment: StepMoment) -> Change:
+        """Decide what to do with the entry; None is a missing or expired one.
+
+        Raises:
+            KVStoreError: The step is refused.
+        """
+
+    @property
+    def makes_version(self) -> bool:
+        """True: it may write the entry."""
+        return True
+
+    @property
+    def reads_value(self) -> bool:
+        """True: its effect depends on the value."""
+        return True
+
+    def _option_names(self) -> tuple[str, ...]:
+        return self.inherited_options
+
+    @abstractmethod
+    def result(self, moment: StepMoment, answer: Any, *, replayed: bool) -> ComputedResult:
+        """Make the result from the answer that ``change`` gave, perhaps long ago.
+
+        Args:
+            moment: The present moment; its version means nothing here.
+            answer: The answer, as decoded from JSON.
+            replayed: Whether the operation was applied before.
+        """
+
+
+#: The class of each computed step by its action.
+COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {}
+
+
+def make_step(action: str, arguments: Mapping[str, Any]) -> Step:
+    """Make a step from its action and its other arguments.
+
+    Raises:
+        InvalidRequestError: An argument is wrong.
+    """
+    return COMPUTED_STEPS.get(action, Step)(cast(Action, action), **arguments)
