@@ -14,6 +14,7 @@ from kvworker.__version__ import __version__
 
 #: The module of each public name.
 _MODULES = {
+    "AcquirePermitResult": "kvworker.model",
     "AsyncKeyValueStore": "kvworker.client.aio",
     "AsyncPipeline": "kvworker.client.pipeline",
     "BatchRefusedError": "kvworker.errors",
@@ -35,6 +36,8 @@ _MODULES = {
     "KeyList": "kvworker.model",
     "KeyValueStore": "kvworker.client.sync",
     "KeyValueStoreAdapter": "kvworker.adapters",
+    "LeaseHeldError": "kvworker.errors",
+    "LeaseLostError": "kvworker.errors",
     "LedgerUsage": "kvworker.model",
     "LimitExceededError": "kvworker.errors",
     "ListedEntry": "kvworker.model",
@@ -52,8 +55,12 @@ _MODULES = {
     "QueueUnavailableError": "kvworker.errors",
     "QuotaExceededError": "kvworker.errors",
     "QuotaResult": "kvworker.model",
+    "RateLimitExceededError": "kvworker.errors",
+    "RateLimitResult": "kvworker.model",
     "ReadTooLargeError": "kvworker.errors",
     "RedeliveryLimitError": "kvworker.errors",
+    "ReleasePermitResult": "kvworker.model",
+    "RenewPermitResult": "kvworker.model",
     "ReplayTooLargeError": "kvworker.errors",
     "SchemaError": "kvworker.errors",
     "SetResult": "kvworker.model",

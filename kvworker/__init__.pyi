@@ -21,6 +21,8 @@ from kvworker.errors import InvalidRequestError as InvalidRequestError
 from kvworker.errors import InvalidTTLError as InvalidTTLError
 from kvworker.errors import InvalidValueTypeError as InvalidValueTypeError
 from kvworker.errors import KVStoreError as KVStoreError
+from kvworker.errors import LeaseHeldError as LeaseHeldError
+from kvworker.errors import LeaseLostError as LeaseLostError
 from kvworker.errors import LimitExceededError as LimitExceededError
 from kvworker.errors import NamespaceQuotaExceededError as NamespaceQuotaExceededError
 from kvworker.errors import NestedCallError as NestedCallError
@@ -32,6 +34,7 @@ from kvworker.errors import PipelineError as PipelineError
 from kvworker.errors import PolicyDeniedError as PolicyDeniedError
 from kvworker.errors import QueueUnavailableError as QueueUnavailableError
 from kvworker.errors import QuotaExceededError as QuotaExceededError
+from kvworker.errors import RateLimitExceededError as RateLimitExceededError
 from kvworker.errors import ReadTooLargeError as ReadTooLargeError
 from kvworker.errors import RedeliveryLimitError as RedeliveryLimitError
 from kvworker.errors import ReplayTooLargeError as ReplayTooLargeError
@@ -42,6 +45,7 @@ from kvworker.errors import UnsupportedMessageError as UnsupportedMessageError
 from kvworker.errors import ValueSerializationError as ValueSerializationError
 from kvworker.errors import VersionConflictError as VersionConflictError
 from kvworker.inline import InlineKeyValueStore as InlineKeyValueStore
+from kvworker.model import AcquirePermitResult as AcquirePermitResult
 from kvworker.model import BatchResult as BatchResult
 from kvworker.model import ClearResult as ClearResult
 from kvworker.model import DeleteResult as DeleteResult
@@ -52,6 +56,9 @@ from kvworker.model import LedgerUsage as LedgerUsage
 from kvworker.model import ListedEntry as ListedEntry
 from kvworker.model import NamespaceList as NamespaceList
 from kvworker.model import QuotaResult as QuotaResult
+from kvworker.model import RateLimitResult as RateLimitResult
+from kvworker.model import ReleasePermitResult as ReleasePermitResult
+from kvworker.model import RenewPermitResult as RenewPermitResult
 from kvworker.model import SetResult as SetResult
 from kvworker.model import Step as Step
 from kvworker.model import TouchResult as TouchResult

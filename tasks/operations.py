@@ -52,6 +52,26 @@ def kv_persist(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     return runtime_of(task).run_operation(task.request, TOOLS["kv_persist"], parents, payload)
 
 
+def kv_acquire_permit(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Take a permit of a lease or semaphore."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_acquire_permit"], parents, payload)
+
+
+def kv_renew_permit(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Set a permit's expiry."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_renew_permit"], parents, payload)
+
+
+def kv_release_permit(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Give a permit back."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_release_permit"], parents, payload)
+
+
+def kv_rate_limit(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Take from a rate limit."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_rate_limit"], parents, payload)
+
+
 def kv_list_keys(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """List a page of a namespace's entries."""
     return runtime_of(task).run_operation(task.request, TOOLS["kv_list_keys"], parents, payload)
@@ -94,6 +114,10 @@ OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
     wire.INCREMENT_TASK: kv_increment,
     wire.TOUCH_TASK: kv_touch,
     wire.PERSIST_TASK: kv_persist,
+    wire.ACQUIRE_PERMIT_TASK: kv_acquire_permit,
+    wire.RENEW_PERMIT_TASK: kv_renew_permit,
+    wire.RELEASE_PERMIT_TASK: kv_release_permit,
+    wire.RATE_LIMIT_TASK: kv_rate_limit,
     wire.LIST_KEYS_TASK: kv_list_keys,
     wire.LIST_NAMESPACES_TASK: kv_list_namespaces,
     wire.CLEAR_TASK: kv_clear,

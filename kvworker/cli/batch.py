@@ -27,7 +27,7 @@ def batch_command(call: Call, *, as_json: bool, file: IO[bytes], not_atomic: boo
     """Run the operations of FILE on NAMESPACE.
 
     They run in order, in one transaction. FILE is a JSON array or JSON lines; `-` reads standard input. An operation
-    is an object with its tool (kv_get, kv_set, kv_delete, kv_increment, kv_touch or kv_persist) and that tool's other
+    is an object with its tool, one that works on a single key such as kv_get or kv_increment, and that tool's other
     arguments:
 
     {"tool": "kv_set", "key": "k", "value": 1, "ttl_seconds": 60}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import click
 
@@ -53,17 +53,23 @@ def outcome_text(tool: str, result: Mapping[str, Any]) -> str:
     """Describe the outcome of an operation on one entry in a few words."""
     if not result.get("found", True):
         return "no entry"
-    match tool:
-        case "kv_get":
-            return json_text(result["value"])
-        case "kv_set":
-            return "stored" + (f", {_expiry(result)}" if "ttl_seconds" in result else "")
-        case "kv_delete":
-            return "deleted" if result["deleted"] else "no entry"
-        case "kv_increment":
-            return str(result["value"])
-        case _:
-            return _expiry(result)
+    return _TEXTS.get(tool, _expiry)(result)
+
+
+def _stored(result: Mapping[str, Any]) -> str:
+    return "stored" + (f", {_expiry(result)}" if "ttl_seconds" in result else "")
+
+
+def _acquired(result: Mapping[str, Any]) -> str:
+    if result["acquired"]:
+        return f"token {result['token']}, {_expiry(result)}"
+    return f"held by others, again in {seconds_text(result['retry_after_seconds'])}"
+
+
+def _allowed(result: Mapping[str, Any]) -> str:
+    if result["allowed"]:
+        return f"allowed, {result['remaining']} left"
+    return f"not allowed, again in {seconds_text(result['retry_after_seconds'])}"
 
 
 def replay_note(result: Mapping[str, Any]) -> str:
@@ -74,3 +80,15 @@ def replay_note(result: Mapping[str, Any]) -> str:
 def _expiry(result: Mapping[str, Any]) -> str:
     seconds = result.get("ttl_seconds")
     return "does not expire" if seconds is None else f"expires in {seconds_text(seconds)}"
+
+
+#: What each tool's outcome says. The others tell when the entry expires.
+_TEXTS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "kv_get": lambda result: json_text(result["value"]),
+    "kv_set": _stored,
+    "kv_delete": lambda result: "deleted" if result["deleted"] else "no entry",
+    "kv_increment": lambda result: str(result["value"]),
+    "kv_acquire_permit": _acquired,
+    "kv_release_permit": lambda result: "released" if result["released"] else "not held",
+    "kv_rate_limit": _allowed,
+}

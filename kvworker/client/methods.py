@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from kvworker.client.limit_methods import LimitMethods
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
@@ -25,7 +26,7 @@ from kvworker.model import (
 from kvworker.tools import Tool, find_tool
 
 
-class FacadeMethods(ABC):
+class FacadeMethods(LimitMethods):
     """Turns each method into a tool and its arguments, and leaves the call itself to ``call_tool``.
 
     Two parameters mean the same in every method:
@@ -256,8 +257,7 @@ class FacadeMethods(ABC):
 
         Args:
             namespace: The namespace of all operations.
-            operations: Dicts with a ``tool`` (``kv_get``, ``kv_set``, ``kv_delete``, ``kv_increment``, ``kv_touch``,
-                ``kv_persist``) and that tool's other arguments.
+            operations: Dicts with a ``tool`` that works on one key, such as ``kv_get``, and its other arguments.
             atomic: Apply all operations or none. Without it each operation has its own result or its own error.
             idempotency_key: Identifies the batch as a whole.
             timeout: Bound of the call in seconds.

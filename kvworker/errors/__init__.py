@@ -10,9 +10,12 @@
     │   ├── ValueSerializationError      the value is not JSON
     │   └── UnsupportedMessageError      the message is newer than this worker
     ├── OperationRefusedError            the store's state forbids the write; nothing was changed
-    │   ├── InvalidValueTypeError        the value to increment is not an integer
+    │   ├── InvalidValueTypeError        the value is not of the type that the operation needs
     │   ├── CounterOverflowError         the counter would leave the signed 64-bit range
     │   ├── VersionConflictError         the entry has another version, or exists already
+    │   ├── LeaseHeldError               others hold the lease, or all permits
+    │   ├── LeaseLostError               the lease or permit has expired or was released
+    │   ├── RateLimitExceededError       a rate limit does not allow the call yet
     │   ├── IdempotencyConflictError     the operation id was used with other arguments
     │   ├── BatchRefusedError            a step of an atomic batch was refused
     │   ├── ReadTooLargeError            a batch would read more than one message may hold
@@ -70,10 +73,13 @@ from kvworker.errors.refusals import (
     GlobalQuotaExceededError,
     IdempotencyConflictError,
     InvalidValueTypeError,
+    LeaseHeldError,
+    LeaseLostError,
     LimitExceededError,
     NamespaceQuotaExceededError,
     OperationRefusedError,
     QuotaExceededError,
+    RateLimitExceededError,
     ReadTooLargeError,
     ReplayTooLargeError,
     VersionConflictError,
@@ -101,6 +107,8 @@ __all__ = [
     "InvalidTTLError",
     "InvalidValueTypeError",
     "KVStoreError",
+    "LeaseHeldError",
+    "LeaseLostError",
     "LimitExceededError",
     "NamespaceQuotaExceededError",
     "NestedCallError",
@@ -114,6 +122,7 @@ __all__ = [
     "QueueError",
     "QueueUnavailableError",
     "QuotaExceededError",
+    "RateLimitExceededError",
     "ReadTooLargeError",
     "RedeliveryLimitError",
     "ReplayTooLargeError",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from kvworker.errors.base import KVStoreError, rebuild_error
 from kvworker.wording import counted, noun
+
+_INTEGER: Final = "a JSON integer"
 
 
 class OperationRefusedError(KVStoreError):
@@ -27,9 +30,22 @@ class _EntryError(OperationRefusedError):
 
 
 class InvalidValueTypeError(_EntryError):
-    """The stored value is not a JSON integer, so it cannot be incremented."""
+    """The stored value is not of the type that the operation needs, such as a JSON integer to increment.
 
-    reason = "the stored value is not a JSON integer, so it cannot be incremented; set an integer first"
+    ``needed`` names that type with its article.
+    """
+
+    def __init__(self, namespace: str, key: str, needed: str = _INTEGER) -> None:
+        super().__init__(namespace, key)
+        if needed != _INTEGER:
+            # Older callers rebuild the error of an increment from two arguments.
+            self.args = (namespace, key, needed)
+        self.needed = needed
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """The type that the value should have."""
+        return f"the stored value is not {self.needed}; use another key, or store {self.needed} first"
 
 
 class CounterOverflowError(_EntryError):
@@ -58,6 +74,43 @@ class VersionConflictError(_EntryError):
             return f"the entry exists, at version {self.actual_version}, but the write required it to be absent"
         actual = "absent" if self.actual_version is None else f"at version {self.actual_version}"
         return f"the entry is {actual}, not at the expected version {self.expected_version}; read it again"
+
+
+class LeaseLostError(_EntryError):
+    """The caller no longer holds the lease or permit: it has expired, or was released or deleted."""
+
+    reason = "the lease or permit is lost: it has expired, or was released or deleted, and another holder may have it"
+
+
+class LeaseHeldError(_EntryError):
+    """Others hold the lease, or all permits of the semaphore.
+
+    The first of them expires after ``retry_after_seconds`` unless its holder renews it.
+    """
+
+    def __init__(self, namespace: str, key: str, retry_after_seconds: float) -> None:
+        super().__init__(namespace, key)
+        self.args = (namespace, key, retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """When to try again."""
+        return f"others hold it, and the first of them expires in {self.retry_after_seconds:.3g} s unless it is renewed"
+
+
+class RateLimitExceededError(_EntryError):
+    """A rate limit does not allow a call yet. It may be allowed after ``retry_after_seconds``."""
+
+    def __init__(self, namespace: str, key: str, retry_after_seconds: float) -> None:
+        super().__init__(namespace, key)
+        self.args = (namespace, key, retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """When to try again."""
+        return f"the rate limit does not allow the call yet; try again in {self.retry_after_seconds:.3g} s"
 
 
 class IdempotencyConflictError(OperationRefusedError):

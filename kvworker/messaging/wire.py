@@ -38,6 +38,10 @@ DELETE_TASK: Final = "kvworker.kv_delete"
 INCREMENT_TASK: Final = "kvworker.kv_increment"
 TOUCH_TASK: Final = "kvworker.kv_touch"
 PERSIST_TASK: Final = "kvworker.kv_persist"
+ACQUIRE_PERMIT_TASK: Final = "kvworker.kv_acquire_permit"
+RENEW_PERMIT_TASK: Final = "kvworker.kv_renew_permit"
+RELEASE_PERMIT_TASK: Final = "kvworker.kv_release_permit"
+RATE_LIMIT_TASK: Final = "kvworker.kv_rate_limit"
 LIST_KEYS_TASK: Final = "kvworker.kv_list_keys"
 LIST_NAMESPACES_TASK: Final = "kvworker.kv_list_namespaces"
 CLEAR_TASK: Final = "kvworker.kv_clear"
@@ -65,7 +69,7 @@ TASK: Final = "task"
 #: Arguments of operations and fields of results that may hold a caller's values.
 _VALUE_FIELDS: Final = frozenset({"value", "operations", "entries", "results"})
 #: Fields of a result that differ on replay.
-_REPLAY_FIELDS: Final = frozenset({"replayed", "ttl_seconds"})
+_REPLAY_FIELDS: Final = frozenset({"replayed", "ttl_seconds", "retry_after_seconds", "full_after_seconds"})
 #: The text of the key by which kombu recognizes a tagged type.
 _TAG: Final = '"__type__"'
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

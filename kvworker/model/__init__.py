@@ -7,19 +7,19 @@ seconds. Arguments are checked here once, and the code behind the checks trusts 
 
 from kvworker.model.batch_results import STEP_RESULTS, BatchResult, OperationResult, StepResult
 from kvworker.model.computed_steps import (
-    COMPUTED_STEPS,
     Change,
     ComputedStep,
     StepMoment,
     StoredEntry,
-    make_step,
 )
 from kvworker.model.identifiers import (
+    MAX_HOLDER_BYTES,
     MAX_KEY_BYTES,
     MAX_NAMESPACE_BYTES,
     MAX_OPERATION_ID_BYTES,
     GeneratedOperationId,
     check_cursor,
+    check_holder,
     check_key,
     check_namespace,
     check_operation_id,
@@ -40,7 +40,21 @@ from kvworker.model.inspection import (
     UsagePage,
     UsageQuery,
 )
+from kvworker.model.limit_results import (
+    AcquirePermitResult,
+    RateLimitResult,
+    ReleasePermitResult,
+    RenewPermitResult,
+)
+from kvworker.model.permit_steps import (
+    MAX_PERMITS,
+    AcquirePermitStep,
+    ReleasePermitStep,
+    RenewPermitStep,
+    check_permit_ttl,
+)
 from kvworker.model.quoting import escaped, escaped_json, escaped_lines, shown_name
+from kvworker.model.rate_limit_step import MAX_RATE, RateLimitStep
 from kvworker.model.reports import (
     LedgerDrift,
     PruneReport,
@@ -64,6 +78,7 @@ from kvworker.model.results import (
     SetResult,
     TouchResult,
 )
+from kvworker.model.step_classes import COMPUTED_STEPS, make_step
 from kvworker.model.steps import (
     Action,
     Operation,
@@ -83,7 +98,9 @@ from kvworker.model.validation import (
     check_count,
     check_flag,
     check_integer,
+    check_period,
     check_quota,
+    check_token,
     check_touch_ttl,
     check_ttl,
     check_version,
@@ -108,16 +125,21 @@ __all__ = [
     "INT64_MIN",
     "MAX_BATCH_ROWS",
     "MAX_BATCH_STEPS",
+    "MAX_HOLDER_BYTES",
     "MAX_KEY_BYTES",
     "MAX_NAMESPACE_BYTES",
     "MAX_OPERATION_ID_BYTES",
     "MAX_PAGE_ROWS",
+    "MAX_PERMITS",
     "MAX_QUOTA_BYTES",
+    "MAX_RATE",
     "MAX_READ_BYTES",
     "MAX_TTL_SECONDS",
     "MAX_VALUE_DEPTH",
     "MOST_COUNTED",
     "STEP_RESULTS",
+    "AcquirePermitResult",
+    "AcquirePermitStep",
     "Action",
     "BatchResult",
     "BlockingSession",
@@ -146,7 +168,13 @@ __all__ = [
     "PoolUse",
     "PruneReport",
     "QuotaResult",
+    "RateLimitResult",
+    "RateLimitStep",
     "RecomputeReport",
+    "ReleasePermitResult",
+    "ReleasePermitStep",
+    "RenewPermitResult",
+    "RenewPermitStep",
     "Result",
     "SetResult",
     "Step",
@@ -165,13 +193,17 @@ __all__ = [
     "check_count",
     "check_cursor",
     "check_flag",
+    "check_holder",
     "check_integer",
     "check_key",
     "check_namespace",
     "check_operation_id",
+    "check_period",
+    "check_permit_ttl",
     "check_prefix",
     "check_quota",
     "check_steps",
+    "check_token",
     "check_touch_ttl",
     "check_ttl",
     "check_version",

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
 from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
+from kvworker.model.limit_results import (
+    AcquirePermitResult,
+    RateLimitResult,
+    ReleasePermitResult,
+    RenewPermitResult,
+)
 from kvworker.model.results import (
     ClearResult,
     ComputedResult,
@@ -32,6 +38,10 @@ STEP_RESULTS: Mapping[str, type[StepResult]] = {
     "kv_increment": IncrementResult,
     "kv_touch": TouchResult,
     "kv_persist": TouchResult,
+    "kv_acquire_permit": AcquirePermitResult,
+    "kv_renew_permit": RenewPermitResult,
+    "kv_release_permit": ReleasePermitResult,
+    "kv_rate_limit": RateLimitResult,
 }
 
 

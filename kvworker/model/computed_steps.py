@@ -7,12 +7,11 @@ operation's record. So one implementation serves every database, in batches too,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar
 
 from kvworker.model.results import ComputedResult
-from kvworker.model.steps import Action, Step
+from kvworker.model.steps import Step
 from kvworker.model.values import JSONValue
 
 
@@ -57,7 +56,8 @@ class Change:
 class ComputedStep(Step, ABC):
     """A step with its own effect and result.
 
-    Subclasses are frozen dataclasses with slots, and ``COMPUTED_STEPS`` names them. They add their own fields to those
+    Subclasses are frozen dataclasses with slots, and ``COMPUTED_STEPS`` in
+    ``kvworker.model.step_classes`` names them. They add their own fields to those
     of ``Step``, and call ``Step.__post_init__``.
     """
 
@@ -101,16 +101,3 @@ class ComputedStep(Step, ABC):
             answer: The answer, as decoded from JSON.
             replayed: Whether the operation was applied before.
         """
-
-
-#: The class of each computed step by its action.
-COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {}
-
-
-def make_step(action: str, arguments: Mapping[str, Any]) -> Step:
-    """Make a step from its action and its other arguments.
-
-    Raises:
-        InvalidRequestError: An argument is wrong.
-    """
-    return COMPUTED_STEPS.get(action, Step)(cast(Action, action), **arguments)

@@ -11,6 +11,7 @@ from kvworker.model.quoting import shown_argument
 MAX_NAMESPACE_BYTES = 255
 MAX_KEY_BYTES = 1024
 MAX_OPERATION_ID_BYTES = 255
+MAX_HOLDER_BYTES = 255
 
 
 def check_namespace(namespace: object) -> str:
@@ -39,6 +40,18 @@ def check_operation_id(operation_id: object) -> str:
     """
     try:
         return _check_name("idempotency_key", operation_id, MAX_OPERATION_ID_BYTES)
+    except InvalidKeyError as error:
+        raise InvalidRequestError(*error.args) from None
+
+
+def check_holder(holder: object) -> str:
+    """Return the name of a permit's holder exactly as given.
+
+    Raises:
+        InvalidRequestError: It is not a non-blank string of at most 255 UTF-8 bytes without NUL.
+    """
+    try:
+        return _check_name("holder", holder, MAX_HOLDER_BYTES)
     except InvalidKeyError as error:
         raise InvalidRequestError(*error.args) from None
 

@@ -18,7 +18,18 @@ from kvworker.model.validation import (
 )
 from kvworker.model.values import EncodedValue, JSONValue, encode_value
 
-Action: TypeAlias = Literal["get", "set", "delete", "increment", "touch", "persist"]
+Action: TypeAlias = Literal[
+    "get",
+    "set",
+    "delete",
+    "increment",
+    "touch",
+    "persist",
+    "acquire_permit",
+    "renew_permit",
+    "release_permit",
+    "rate_limit",
+]
 
 
 #: The options of each action that is not computed.

@@ -83,6 +83,34 @@ def check_version(version: object) -> int | None:
     return number
 
 
+def check_token(token: object) -> int | None:
+    """Return a permit's fencing token. None accepts any.
+
+    Raises:
+        InvalidRequestError: It is not an integer of at least 1.
+    """
+    if token is None:
+        return None
+    number = check_integer("token", token)
+    if number < 1:
+        raise InvalidRequestError(f"token must be the token of a permit, not {shown_argument(token)}")
+    return number
+
+
+def check_period(per_seconds: object) -> float:
+    """Return the period of a rate limit in seconds.
+
+    Raises:
+        InvalidRequestError: It is not a finite number above 0.
+    """
+    is_number = isinstance(per_seconds, int | float) and not isinstance(per_seconds, bool)
+    if not is_number or not 0 < per_seconds < math.inf:  # type: ignore[operator]
+        raise InvalidRequestError(
+            f"per_seconds must be a finite number of seconds above 0, not {shown_argument(per_seconds)}"
+        )
+    return float(min(per_seconds, MAX_TTL_SECONDS))  # type: ignore[call-overload]
+
+
 def check_flag(name: str, value: object) -> bool:
     """Return a flag, such as ``if_absent``.
 

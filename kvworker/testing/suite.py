@@ -11,7 +11,9 @@ from kvworker.testing.listings import ClearCases, ListingCases
 from kvworker.testing.maintenance import MaintenanceCases
 from kvworker.testing.names import NameCases
 from kvworker.testing.own_quotas import OwnQuotaCases
+from kvworker.testing.permits import PermitCases
 from kvworker.testing.quotas import QuotaCases
+from kvworker.testing.rate_limits import RateLimitCases
 from kvworker.testing.ttl import TTLCases
 from kvworker.testing.values import ValueCases
 from kvworker.testing.versions import VersionCases
@@ -30,6 +32,8 @@ class AdapterConformance(
     BatchCases,
     BatchLimitCases,
     ApplyManyCases,
+    PermitCases,
+    RateLimitCases,
     ListingCases,
     ClearCases,
     MaintenanceCases,

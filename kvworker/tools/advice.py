@@ -27,12 +27,19 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
     errors.InvalidRequestError: (_NOTHING, "Correct the arguments as the message says and call {tool} again."),
     errors.UnsupportedMessageError: (_NOTHING, _OPERATOR),
     errors.OperationRefusedError: (_NOTHING, "Do not repeat the same call. Read the message."),
-    errors.InvalidValueTypeError: (_NOTHING, "Use another key, or store an integer under this key with kv_set first."),
+    errors.InvalidValueTypeError: (_NOTHING, "Use another key, or store {needed} under this key with kv_set first."),
     errors.CounterOverflowError: (_NOTHING, "Use a smaller delta, or reset the counter with kv_set."),
     errors.VersionConflictError: (
         _NOTHING,
         "Someone else wrote the entry. Read it again with kv_get. If you still want to write, pass the version that"
         " kv_get returned as expected_version.",
+    ),
+    errors.LeaseHeldError: (_NOTHING, "Wait {retry_after_seconds} seconds, and call {tool} again."),
+    errors.RateLimitExceededError: (_NOTHING, "Wait {retry_after_seconds} seconds, and call {tool} again."),
+    errors.LeaseLostError: (
+        _NOTHING,
+        "You no longer hold the permit. Stop the work that needs it. To begin again, take a new one with"
+        " kv_acquire_permit.",
     ),
     errors.IdempotencyConflictError: (
         _NOTHING,

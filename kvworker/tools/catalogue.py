@@ -23,6 +23,7 @@ from kvworker.model import (
 )
 from kvworker.tools.batch import OperationsCheck
 from kvworker.tools.definition import ACCESS_FLAG, ADMIN_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
+from kvworker.tools.limit_tools import LIMIT_TOOLS
 from kvworker.tools.parameters import (
     ATOMIC,
     CURSOR,
@@ -226,7 +227,7 @@ _SET_QUOTA = Tool(
 )
 
 #: The tools that may be an operation of a batch.
-STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST)
+STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST, *LIMIT_TOOLS)
 
 _BATCH = Tool(
     name="kv_batch",

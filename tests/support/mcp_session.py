@@ -82,6 +82,13 @@ async def use_every_tool(client: Client) -> None:
     assert await use(client, "kv_increment", **once) == {**counted, "replayed": True}
     assert (await use(client, "kv_touch", namespace="n", key="c", ttl_seconds=60))["ttl_seconds"] == 60
     assert "ttl_seconds" not in await use(client, "kv_persist", namespace="n", key="c")
+    lease = {"namespace": "n", "key": "l", "holder": "me"}
+    token = (await use(client, "kv_acquire_permit", **lease, ttl_seconds=60))["token"]
+    assert (await use(client, "kv_renew_permit", **lease, ttl_seconds=60, token=token))["token"] == token
+    assert (await use(client, "kv_release_permit", **lease))["released"] is True
+    allowed = [await use(client, "kv_rate_limit", namespace="n", key="r", limit=1, per_seconds=60) for _ in range(2)]
+    assert [answer["allowed"] for answer in allowed] == [True, False]
+    assert (await use(client, "kv_delete", namespace="n", key="r"))["deleted"] is True
     keys = await use(client, "kv_list_keys", namespace="n", include_values=True)
     assert [entry["value"] for entry in keys["entries"]] == [1, value]
     spaces = await use(client, "kv_list_namespaces", limit=1)

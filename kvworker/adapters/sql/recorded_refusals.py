@@ -21,6 +21,7 @@ from kvworker.errors import (
     CounterOverflowError,
     InvalidValueTypeError,
     KVStoreError,
+    LeaseLostError,
     QuotaExceededError,
     VersionConflictError,
     rebuild_error,
@@ -32,6 +33,7 @@ REFUSALS: Final = (
     VersionConflictError,
     InvalidValueTypeError,
     CounterOverflowError,
+    LeaseLostError,
     BatchRefusedError,
 )
 #: Stands in place of an applied operation's fingerprint.

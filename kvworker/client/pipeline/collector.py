@@ -60,6 +60,10 @@ class Collector:
     increment = _collected(FacadeMethods.increment)
     touch = _collected(FacadeMethods.touch)
     persist = _collected(FacadeMethods.persist)
+    acquire_permit = _collected(FacadeMethods.acquire_permit)
+    renew_permit = _collected(FacadeMethods.renew_permit)
+    release_permit = _collected(FacadeMethods.release_permit)
+    rate_limit = _collected(FacadeMethods.rate_limit)
 
     def __init__(
         self, store: KeyValueOperations, idempotency_key: str | None, *, raise_on_error: bool, timeout: float | None

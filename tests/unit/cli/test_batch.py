@@ -49,6 +49,32 @@ def test_a_file_can_be_an_array_or_lines(kvworker: Kvworker, tmp_path: Path, dat
     assert (ran.code, ran.out, ran.err) == (0, _PRINTED, "")
 
 
+def test_permits_and_rate_limits_are_described(kvworker: Kvworker) -> None:
+    lease = {"key": "lease", "holder": "one"}
+    rate = {"tool": "kv_rate_limit", "key": "rate", "limit": 1, "per_seconds": 60}
+    operations = [
+        {"tool": "kv_acquire_permit", **lease, "ttl_seconds": 60},
+        {"tool": "kv_acquire_permit", **lease, "holder": "two", "ttl_seconds": 60},
+        {"tool": "kv_renew_permit", **lease, "ttl_seconds": 90},
+        {"tool": "kv_release_permit", **lease},
+        {"tool": "kv_release_permit", **lease},
+        rate,
+        rate,
+    ]
+    ran = kvworker("batch", "n", "-", stdin=json.dumps(operations).encode())
+    texts = [line.split(": ", 1)[1] for line in ran.out.splitlines()[:-1]]
+    assert texts[0].startswith("token ")
+    assert texts[0].endswith(", expires in 60 s")
+    assert texts[1:] == [
+        "held by others, again in 60 s",
+        "expires in 90 s",
+        "released",
+        "not held",
+        "allowed, 0 left",
+        "not allowed, again in 60 s",
+    ]
+
+
 def test_a_batch_is_applied_once_per_idempotency_key(kvworker: Kvworker) -> None:
     batch = ("batch", "n", "-", "--idempotency-key", "b")
     line = b'{"tool": "kv_increment", "key": "c"}'

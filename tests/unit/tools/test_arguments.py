@@ -15,7 +15,16 @@ _INTEGERS = [
     for parameter in tool.parameters
     if parameter.schema.get("type") == "integer"
 ]
-_REQUIRED: dict[str, Any] = {"namespace": "n", "key": "k", "value": 1, "ttl_seconds": 60, "operations": []}
+_REQUIRED: dict[str, Any] = {
+    "namespace": "n",
+    "key": "k",
+    "value": 1,
+    "ttl_seconds": 60,
+    "holder": "h",
+    "limit": 10,
+    "per_seconds": 60,
+    "operations": [],
+}
 
 
 def _arguments(tool: Tool, **given: object) -> dict[str, Any]:

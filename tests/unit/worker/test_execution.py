@@ -21,6 +21,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "kv_increment": {"namespace": "n", "key": "k", "delta": 3, "initial_value": 4},
     "kv_touch": {"namespace": "n", "key": "k", "ttl_seconds": 5},
     "kv_persist": {"namespace": "n", "key": "k"},
+    "kv_acquire_permit": {"namespace": "n", "key": "k", "holder": "h", "ttl_seconds": 5, "permits": 2},
+    "kv_renew_permit": {"namespace": "n", "key": "k", "holder": "h", "ttl_seconds": 5},
+    "kv_release_permit": {"namespace": "n", "key": "k", "holder": "h"},
+    "kv_rate_limit": {"namespace": "n", "key": "k", "limit": 10, "per_seconds": 60, "quantity": 3},
     "kv_list_keys": {"namespace": "n", "limit": 1, "include_values": True},
     "kv_list_namespaces": {"prefix": "n"},
     "kv_clear": {"namespace": "n"},
@@ -33,6 +37,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
 def test_a_tool_gives_its_result(tool: Tool) -> None:
     with InlineKeyValueStore() as store:
+        if tool.name == "kv_renew_permit":
+            store.acquire_permit("n", "k", "h", 5)
         request = Request(tool, check_arguments(tool, ARGUMENTS[tool.name]), "operation")
         assert isinstance(execute(store.adapter, request), tool.result)
 

@@ -93,6 +93,12 @@ def test_every_accepted_call_is_valid(data: st.DataObject) -> None:
         ("kv_touch", {"namespace": "n", "key": "k", "ttl_seconds": None}),
         ("kv_increment", {"namespace": "n", "key": "k", "delta": 0.5}),
         ("kv_increment", {"namespace": "n", "key": "k", "delta": 2**63}),
+        ("kv_acquire_permit", {"namespace": "n", "key": "k", "holder": "h"}),
+        ("kv_acquire_permit", {"namespace": "n", "key": "k", "holder": "h", "ttl_seconds": 5, "permits": 1001}),
+        ("kv_renew_permit", {"namespace": "n", "key": "k", "holder": "h", "ttl_seconds": 5, "token": 0}),
+        ("kv_release_permit", {"namespace": "n", "key": "k", "holder": ""}),
+        ("kv_rate_limit", {"namespace": "n", "key": "k", "limit": 1, "per_seconds": 0}),
+        ("kv_rate_limit", {"namespace": "n", "key": "k", "limit": 1, "per_seconds": 1, "quantity": 0}),
         ("kv_list_keys", {"namespace": "n", "limit": 1001}),
         ("kv_set_quota", {"namespace": "n", "quota_bytes": 0}),
         ("kv_batch", {"namespace": "n", "operations": []}),
@@ -117,6 +123,10 @@ def test_real_results_are_valid() -> None:
         {"tool": "kv_increment", "key": "c", "ttl_seconds": 60},
         {"tool": "kv_touch", "key": "c", "ttl_seconds": 60},
         {"tool": "kv_persist", "key": "c"},
+        {"tool": "kv_acquire_permit", "key": "l", "holder": "h", "ttl_seconds": 60},
+        {"tool": "kv_release_permit", "key": "l", "holder": "h"},
+        {"tool": "kv_renew_permit", "key": "l", "holder": "h", "ttl_seconds": 60},
+        {"tool": "kv_rate_limit", "key": "r", "limit": 1, "per_seconds": 60},
         {"tool": "kv_increment", "key": "k"},
         {"tool": "kv_set", "key": "k", "value": 1, "if_absent": True},
         {"tool": "kv_delete", "key": "k"},
@@ -129,6 +139,13 @@ def test_real_results_are_valid() -> None:
         ("kv_touch", {"namespace": "n", "key": "c", "ttl_seconds": 0.5}),
         ("kv_touch", {"namespace": "n", "key": "missing", "ttl_seconds": 60}),
         ("kv_persist", {"namespace": "n", "key": "c"}),
+        ("kv_acquire_permit", {"namespace": "n", "key": "l", "holder": "h", "ttl_seconds": 60}),
+        ("kv_acquire_permit", {"namespace": "n", "key": "l", "holder": "other", "ttl_seconds": 60}),
+        ("kv_renew_permit", {"namespace": "n", "key": "l", "holder": "h", "ttl_seconds": 60}),
+        ("kv_release_permit", {"namespace": "n", "key": "l", "holder": "h"}),
+        ("kv_release_permit", {"namespace": "n", "key": "l", "holder": "h"}),
+        ("kv_rate_limit", {"namespace": "n", "key": "r", "limit": 1, "per_seconds": 60}),
+        ("kv_rate_limit", {"namespace": "n", "key": "r", "limit": 1, "per_seconds": 60}),
         ("kv_list_keys", {"namespace": "n", "limit": 1, "include_values": True}),
         ("kv_list_keys", {"namespace": "n"}),
         ("kv_list_namespaces", {}),
@@ -148,6 +165,7 @@ def test_real_results_are_valid() -> None:
             assert {field.name for field in TOOLS[name].result_fields if field.always} <= set(result)
             if name == "kv_batch":
                 assert [step["error"]["type"] for step in result["results"] if "error" in step] == [
+                    "LeaseLostError",
                     "InvalidValueTypeError",
                     "VersionConflictError",
                 ]
@@ -184,7 +202,11 @@ def test_annotations_let_a_host_decide_without_asking() -> None:
         "kv_clear",
         "kv_batch",
     }
-    assert {name for name, hint in hints.items() if not hint["idempotentHint"]} == {"kv_increment", "kv_batch"}
+    assert {name for name, hint in hints.items() if not hint["idempotentHint"]} == {
+        "kv_increment",
+        "kv_rate_limit",
+        "kv_batch",
+    }
     assert not any(hint["openWorldHint"] for hint in hints.values())
 
 

@@ -1,0 +1,28 @@
+"""The class of each computed step, and how any step is made from its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from kvworker.model.computed_steps import ComputedStep
+from kvworker.model.permit_steps import AcquirePermitStep, ReleasePermitStep, RenewPermitStep
+from kvworker.model.rate_limit_step import RateLimitStep
+from kvworker.model.steps import Action, Step
+
+#: The class of each computed step by its action.
+COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {
+    "acquire_permit": AcquirePermitStep,
+    "renew_permit": RenewPermitStep,
+    "release_permit": ReleasePermitStep,
+    "rate_limit": RateLimitStep,
+}
+
+
+def make_step(action: str, arguments: Mapping[str, Any]) -> Step:
+    """Make a step from its action and its other arguments.
+
+    Raises:
+        InvalidRequestError: An argument is wrong.
+    """
+    return COMPUTED_STEPS.get(action, Step)(cast(Action, action), **arguments)
