@@ -1,20 +1,23 @@
-"""Gives a LangGraph graph long-term memory in kvworker: a ``BaseStore`` to compile the graph with.
+"""Gives a LangGraph graph a checkpointer and long-term memory in kvworker.
 
 Needs the extra ``langgraph``::
 
     from kvworker import KeyValueStore
-    from kvworker.integrations.langgraph import KvworkerStore
+    from kvworker.integrations.langgraph import KvworkerSaver, KvworkerStore
 
-    memory = KvworkerStore(KeyValueStore.from_config("config/kvworker.yaml"))
-    graph = builder.compile(store=memory)
+    store = KeyValueStore.from_config("config/kvworker.yaml")
+    graph = builder.compile(checkpointer=KvworkerSaver(store), store=KvworkerStore(store))
 
-``store`` holds the public class, ``batch`` and ``reads`` the logic of its operations, ``items`` the form in which items
-are stored, and ``matching`` the filters. This package may import what ``kvworker.integrations`` may.
+``saver`` holds the checkpointer, and ``checkpoints`` the logic of its operations. ``store`` holds the memory, ``batch``
+and ``reads`` the logic of its operations, ``items`` the form in which items are stored, and ``matching`` the filters.
+This package may import what ``kvworker.integrations`` may.
 """
 
 from kvworker.errors import extra_needed
 
 try:
+    from kvworker.integrations.langgraph.checkpoints.fence import StaleWriterError
+    from kvworker.integrations.langgraph.saver import KvworkerSaver
     from kvworker.integrations.langgraph.store import KvworkerStore
 except ModuleNotFoundError as missing:
     if missing.name is None or missing.name.partition(".")[0] != "langgraph":
@@ -24,4 +27,4 @@ except ModuleNotFoundError as missing:
         name=missing.name,
     ) from missing
 
-__all__ = ["KvworkerStore"]
+__all__ = ["KvworkerSaver", "KvworkerStore", "StaleWriterError"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp, Op, PutOp, Result, SearchOp
 
 from kvworker.errors import InvalidRequestError, InvalidTTLError
+from kvworker.integrations.entries import step_call
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.matching import check_filter
 from kvworker.integrations.langgraph.reads import list_namespaces, read_items, search_items
-from kvworker.integrations.rounds import Call, Rounds, chunked, in_parallel, result_of
+from kvworker.integrations.rounds import Rounds, chunked, in_parallel, result_of
 from kvworker.model import MAX_BATCH_STEPS, MAX_TTL_SECONDS, check_key, encode_value
 
 _Found: TypeAlias = dict[Namespace, dict[str, StoredItem]]
@@ -183,13 +184,6 @@ def _ttl_seconds(minutes: float | None) -> float | None:
 
 
 def _write(name: str, steps: Sequence[_Step]) -> Rounds[None]:
-    outcomes = yield [_write_call(name, chunk) for chunk in chunked(steps, MAX_BATCH_STEPS)]
+    outcomes = yield [step_call(name, chunk) for chunk in chunked(steps, MAX_BATCH_STEPS)]
     for outcome in outcomes:
         result_of(outcome)
-
-
-def _write_call(name: str, steps: Sequence[_Step]) -> Call:
-    if len(steps) > 1:
-        return Call("kv_batch", {"namespace": name, "operations": steps})
-    arguments: Mapping[str, Any] = {option: value for option, value in steps[0].items() if option != "tool"}
-    return Call(cast(str, steps[0]["tool"]), {"namespace": name, **arguments})

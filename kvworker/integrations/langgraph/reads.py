@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langgraph.store.base import ListNamespacesOp, SearchOp
 
-from kvworker.errors import ReadTooLargeError
+from kvworker.integrations.entries import read_entries
 from kvworker.integrations.langgraph.items import Names, Namespace, StoredItem
 from kvworker.integrations.langgraph.matching import literal_prefix, matches_conditions, matches_filter
-from kvworker.integrations.rounds import Call, Rounds, chunked, in_parallel, make_call, result_of
-from kvworker.model import MAX_BATCH_STEPS, MAX_PAGE_ROWS, BatchResult, GetResult, KeyList, NamespaceList
+from kvworker.integrations.rounds import Call, Rounds, chunked, in_parallel, make_call
+from kvworker.model import MAX_PAGE_ROWS, KeyList, NamespaceList
 
 #: Namespaces that a search reads at the same time. A larger number reads more items beyond the search's limit.
 _SEARCH_WIDTH = 8
 
 
 def read_items(names: Names, namespace: Namespace, keys: Sequence[str]) -> Rounds[dict[str, StoredItem]]:
-    """Read the items of some keys of a namespace: in one message, or in several if they are too large for one.
+    """Read the items of some keys of a namespace.
 
     Returns:
         The items that exist, by key.
     """
-    name = names.encode(namespace)
-    found: dict[str, StoredItem] = {}
-    waiting = list(chunked(keys, MAX_BATCH_STEPS))
-    while waiting:
-        outcomes = yield [_get_call(name, chunk) for chunk in waiting]
-        sent, waiting = waiting, []
-        for chunk, outcome in zip(sent, outcomes, strict=True):
-            if isinstance(outcome, ReadTooLargeError) and len(chunk) > 1:
-                middle = len(chunk) // 2
-                waiting += [chunk[:middle], chunk[middle:]]
-                continue
-            for entry in _entries(result_of(outcome)):
-                if entry.found:
-                    found[entry.key] = StoredItem.from_json(namespace, entry.key, entry.value)
-    return found
+    entries = yield from read_entries(names.encode(namespace), keys)
+    return {key: StoredItem.from_json(namespace, key, entry.value) for key, entry in entries.items()}
 
 
 def search_items(names: Names, op: SearchOp) -> Rounds[list[StoredItem]]:
@@ -123,16 +110,6 @@ def _namespace_page(name_prefix: str | None, cursor: str | None) -> Rounds[Names
     arguments = {"prefix": name_prefix, "limit": MAX_PAGE_ROWS, "cursor": cursor}
     page: NamespaceList = yield from make_call(Call("kv_list_namespaces", arguments))
     return page
-
-
-def _get_call(name: str, keys: Sequence[str]) -> Call:
-    if len(keys) == 1:
-        return Call("kv_get", {"namespace": name, "key": keys[0]})
-    return Call("kv_batch", {"namespace": name, "operations": [{"tool": "kv_get", "key": key} for key in keys]})
-
-
-def _entries(result: GetResult | BatchResult) -> Iterable[Any]:
-    return [result] if isinstance(result, GetResult) else result.results
 
 
 def _values_call(name: str, rows: int, cursor: str | None) -> Call:
