@@ -15,6 +15,7 @@ from kvworker.__version__ import __version__
 #: The module of each public name.
 _MODULES = {
     "AcquirePermitResult": "kvworker.model",
+    "AppendResult": "kvworker.model",
     "AsyncKeyValueStore": "kvworker.client.aio",
     "AsyncPipeline": "kvworker.client.pipeline",
     "BatchRefusedError": "kvworker.errors",

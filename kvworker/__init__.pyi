@@ -46,6 +46,7 @@ from kvworker.errors import ValueSerializationError as ValueSerializationError
 from kvworker.errors import VersionConflictError as VersionConflictError
 from kvworker.inline import InlineKeyValueStore as InlineKeyValueStore
 from kvworker.model import AcquirePermitResult as AcquirePermitResult
+from kvworker.model import AppendResult as AppendResult
 from kvworker.model import BatchResult as BatchResult
 from kvworker.model import ClearResult as ClearResult
 from kvworker.model import DeleteResult as DeleteResult

@@ -72,6 +72,11 @@ def kv_rate_limit(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     return runtime_of(task).run_operation(task.request, TOOLS["kv_rate_limit"], parents, payload)
 
 
+def kv_append(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Append items to a list."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_append"], parents, payload)
+
+
 def kv_list_keys(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """List a page of a namespace's entries."""
     return runtime_of(task).run_operation(task.request, TOOLS["kv_list_keys"], parents, payload)
@@ -118,6 +123,7 @@ OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
     wire.RENEW_PERMIT_TASK: kv_renew_permit,
     wire.RELEASE_PERMIT_TASK: kv_release_permit,
     wire.RATE_LIMIT_TASK: kv_rate_limit,
+    wire.APPEND_TASK: kv_append,
     wire.LIST_KEYS_TASK: kv_list_keys,
     wire.LIST_NAMESPACES_TASK: kv_list_namespaces,
     wire.CLEAR_TASK: kv_clear,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from kvworker.adapters.maintained_store import MaintainedStore
+from kvworker.adapters.value_methods import ValueMethods
 from kvworker.errors import InvalidRequestError
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
@@ -27,7 +28,7 @@ from kvworker.model import (
 )
 
 
-class KeyValueStoreAdapter(MaintainedStore):
+class KeyValueStoreAdapter(MaintainedStore, ValueMethods):
     """A storage backend for entries, ledgers and operation records.
 
     To write an adapter, subclass this class, or ``StepAdapter`` to handle all writes of one key in one method. Run

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import click
 
+from kvworker.cli.json_arguments import parse_json
 from kvworker.cli.options import Seconds, expected_version_option, idempotency_option, ttl_option
 from kvworker.cli.output import print_json
 from kvworker.cli.tool_command import Call, check_found, outcome_text, print_outcome, tool_command
-from kvworker.errors import ValueSerializationError
 
 # The options have the names of the tools' arguments, so that the commands can pass them on unchanged.
 
@@ -51,7 +49,7 @@ def set_command(call: Call, *, as_json: bool, value: str, **arguments: Any) -> N
     Without --ttl or --keep-ttl the entry does not expire, even if it had an expiry before. With --if-absent or
     --expected-version the command fails, and changes nothing, if the entry is not as expected.
     """
-    result = call("kv_set", {**arguments, "value": _parse_value(value)})
+    result = call("kv_set", {**arguments, "value": parse_json(value, "VALUE")})
     print_outcome(result, outcome_text("kv_set", result), as_json=as_json)
 
 
@@ -115,18 +113,3 @@ def _change_expiry(call: Call, tool: str, arguments: dict[str, Any], *, as_json:
     if not as_json:
         check_found(result)
     print_outcome(result, outcome_text(tool, result), as_json=as_json)
-
-
-def _parse_value(text: str) -> Any:
-    """Parse VALUE, or standard input if it is ``-``.
-
-    Raises:
-        ValueSerializationError: The text is not JSON.
-    """
-    try:
-        return json.loads(sys.stdin.buffer.read() if text == "-" else text)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or str(error) or type(error).__name__
-        raise ValueSerializationError(
-            f"""VALUE is not JSON: {reason}. Quote it for the shell: a string is '"text"', an object '{{"a": 1}}'"""
-        ) from None

@@ -21,6 +21,7 @@ COMMANDS = {
     "increment": "kvworker.cli.entries:increment_command",
     "touch": "kvworker.cli.entries:touch_command",
     "persist": "kvworker.cli.entries:persist_command",
+    "append": "kvworker.cli.values:append_command",
     "list": "kvworker.cli.listing:list_command",
     "batch": "kvworker.cli.batch:batch_command",
     "usage": "kvworker.cli.namespaces:usage_command",

@@ -12,6 +12,7 @@ import click
 from kvworker.cli.options import config_option, json_option, load_settings, persona_option, timeout_option
 from kvworker.cli.output import json_text, print_json, seconds_text
 from kvworker.client.sync import KeyValueStore
+from kvworker.wording import counted
 
 #: Calls a tool by name with its arguments, within the command's timeout, and returns its result.
 Call: TypeAlias = Callable[[str, Mapping[str, Any]], dict[str, Any]]
@@ -72,6 +73,11 @@ def _allowed(result: Mapping[str, Any]) -> str:
     return f"not allowed, again in {seconds_text(result['retry_after_seconds'])}"
 
 
+def _appended(result: Mapping[str, Any]) -> str:
+    dropped = result["dropped"]
+    return counted(result["length"], "item") + (f", {dropped} dropped" if dropped else "")
+
+
 def replay_note(result: Mapping[str, Any]) -> str:
     """Describe a replay: text to append to the outcome of a write, empty unless an earlier call applied it."""
     return " (replayed: an earlier call applied this idempotency key)" if result["replayed"] else ""
@@ -91,4 +97,5 @@ _TEXTS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "kv_acquire_permit": _acquired,
     "kv_release_permit": lambda result: "released" if result["released"] else "not held",
     "kv_rate_limit": _allowed,
+    "kv_append": _appended,
 }

@@ -157,6 +157,7 @@ class AsyncKeyValueStore:
     renew_permit = _coroutine(FacadeMethods.renew_permit)
     release_permit = _coroutine(FacadeMethods.release_permit)
     rate_limit = _coroutine(FacadeMethods.rate_limit)
+    append = _coroutine(FacadeMethods.append)
     list_keys = _coroutine(FacadeMethods.list_keys)
     list_namespaces = _coroutine(FacadeMethods.list_namespaces)
     clear = _coroutine(FacadeMethods.clear)

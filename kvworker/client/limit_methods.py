@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import cast
 
+from kvworker.client.tool_calls import ToolCalls
 from kvworker.model import (
     AcquirePermitResult,
-    OperationResult,
     RateLimitResult,
     ReleasePermitResult,
     RenewPermitResult,
 )
 
 
-class LimitMethods(ABC):
+class LimitMethods(ToolCalls):
     """Permits and rate limits, as calls of their tools.
 
     ``lease`` and ``semaphore`` of a store are easier to use than the methods on permits, which they call.
     """
-
-    @abstractmethod
-    def _call(self, tool: str, timeout: float | None, **arguments: Any) -> OperationResult:
-        """Run the tool of that name."""
 
     def acquire_permit(
         self,

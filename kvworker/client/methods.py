@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from kvworker.client.limit_methods import LimitMethods
+from kvworker.client.value_methods import ValueMethods
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
@@ -18,15 +18,13 @@ from kvworker.model import (
     KeyList,
     LedgerUsage,
     NamespaceList,
-    OperationResult,
     QuotaResult,
     SetResult,
     TouchResult,
 )
-from kvworker.tools import Tool, find_tool
 
 
-class FacadeMethods(LimitMethods):
+class FacadeMethods(LimitMethods, ValueMethods):
     """Turns each method into a tool and its arguments, and leaves the call itself to ``call_tool``.
 
     Two parameters mean the same in every method:
@@ -38,16 +36,6 @@ class FacadeMethods(LimitMethods):
     Every method may raise any of the errors that ``kvworker.errors`` lists, ``InvalidRequestError`` for wrong arguments
     and ``OperationTimeoutError`` for an unknown outcome among them.
     """
-
-    @abstractmethod
-    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
-        """Run one operation and return its result.
-
-        Args:
-            tool: The tool to run.
-            arguments: Its arguments, not checked yet.
-            timeout: Bound of the whole call in seconds. None means the configured default.
-        """
 
     def get(self, namespace: str, key: str, *, timeout: float | None = None) -> GetResult:
         """Read an entry.
@@ -273,6 +261,3 @@ class FacadeMethods(LimitMethods):
             "idempotency_key": idempotency_key,
         }
         return cast(BatchResult, self._call("kv_batch", timeout, **arguments))
-
-    def _call(self, tool: str, timeout: float | None, **arguments: Any) -> OperationResult:
-        return self.call_tool(find_tool(tool), arguments, timeout)

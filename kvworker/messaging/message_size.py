@@ -8,6 +8,7 @@ from typing import Any, Final
 from kombu.utils.json import dumps
 
 from kvworker.errors import InvalidRequestError
+from kvworker.model import EncodedValue
 
 #: The most bytes of a message for one character of a value: JSON escapes it in 12, and base64 adds a third.
 _MAX_BYTES_PER_CHARACTER: Final = 16
@@ -37,9 +38,11 @@ def check_message_size(arguments: Mapping[str, Any], payload: Mapping[str, Any],
 
 
 def _most_bytes(arguments: Mapping[str, Any]) -> int:
-    values = [arguments["value"]] if "value" in arguments else []
     operations = arguments.get("operations", ())
-    if operations:
-        values += [operation["value"] for operation in operations if "value" in operation]
-    characters = sum(len(value.text) for value in values)
+    characters = sum(
+        len(argument.text)
+        for each in (arguments, *operations)
+        for argument in each.values()
+        if isinstance(argument, EncodedValue)
+    )
     return characters * _MAX_BYTES_PER_CHARACTER + (1 + len(operations)) * _MAX_OTHER_BYTES

@@ -42,6 +42,7 @@ ACQUIRE_PERMIT_TASK: Final = "kvworker.kv_acquire_permit"
 RENEW_PERMIT_TASK: Final = "kvworker.kv_renew_permit"
 RELEASE_PERMIT_TASK: Final = "kvworker.kv_release_permit"
 RATE_LIMIT_TASK: Final = "kvworker.kv_rate_limit"
+APPEND_TASK: Final = "kvworker.kv_append"
 LIST_KEYS_TASK: Final = "kvworker.kv_list_keys"
 LIST_NAMESPACES_TASK: Final = "kvworker.kv_list_namespaces"
 CLEAR_TASK: Final = "kvworker.kv_clear"
@@ -67,7 +68,9 @@ SIGNATURE: Final = "signature"
 TASK: Final = "task"
 
 #: Arguments of operations and fields of results that may hold a caller's values.
-_VALUE_FIELDS: Final = frozenset({"value", "operations", "entries", "results"})
+_VALUE_FIELDS: Final = frozenset({"value", "operations", "entries", "results"}).union(
+    parameter.name for tool in TOOLS.values() for parameter in tool.parameters if parameter.holds_values
+)
 #: Fields of a result that differ on replay.
 _REPLAY_FIELDS: Final = frozenset({"replayed", "ttl_seconds", "retry_after_seconds", "full_after_seconds"})
 #: The text of the key by which kombu recognizes a tagged type.
@@ -131,8 +134,9 @@ def encode_request(arguments: Mapping[str, Any], *, deadline: float | None, pers
         payload["deadline"] = deadline
     if persona:
         payload["persona"] = persona
-    if "value" in arguments:
-        payload["value"] = _wire_value(arguments["value"])
+    for name, argument in arguments.items():
+        if isinstance(argument, EncodedValue):
+            payload[name] = _wire_value(argument)
     if "operations" in arguments:
         payload["operations"] = _wire_operations(arguments["operations"])
     return payload
@@ -273,9 +277,9 @@ def _wire_operations(operations: Sequence[Mapping[str, Any]]) -> object:
     plain: list[Mapping[str, Any]] = []
     has_tag = False
     for operation in operations:
-        encoded: EncodedValue | None = operation.get("value")
-        has_tag = has_tag or operation["key"] == "__type__" or (encoded is not None and _TAG in encoded.text)
-        plain.append(operation if encoded is None else {**operation, "value": encoded.value})
+        encoded = [(name, value) for name, value in operation.items() if isinstance(value, EncodedValue)]
+        has_tag = has_tag or operation["key"] == "__type__" or any(_TAG in value.text for _, value in encoded)
+        plain.append({**operation, **{name: value.value for name, value in encoded}} if encoded else operation)
     return Literal(_ENCODER.encode(plain)) if has_tag else plain
 
 

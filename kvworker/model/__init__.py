@@ -98,6 +98,7 @@ from kvworker.model.validation import (
     check_count,
     check_flag,
     check_integer,
+    check_max_items,
     check_period,
     check_quota,
     check_token,
@@ -105,6 +106,8 @@ from kvworker.model.validation import (
     check_ttl,
     check_version,
 )
+from kvworker.model.value_results import AppendResult
+from kvworker.model.value_steps import AppendStep, check_items
 from kvworker.model.values import (
     MAX_VALUE_DEPTH,
     DecodedValue,
@@ -141,6 +144,8 @@ __all__ = [
     "AcquirePermitResult",
     "AcquirePermitStep",
     "Action",
+    "AppendResult",
+    "AppendStep",
     "BatchResult",
     "BlockingSession",
     "Change",
@@ -195,7 +200,9 @@ __all__ = [
     "check_flag",
     "check_holder",
     "check_integer",
+    "check_items",
     "check_key",
+    "check_max_items",
     "check_namespace",
     "check_operation_id",
     "check_period",

@@ -27,6 +27,7 @@ from kvworker.model.results import (
     SetResult,
     TouchResult,
 )
+from kvworker.model.value_results import AppendResult
 
 StepResult: TypeAlias = GetResult | SetResult | IncrementResult | DeleteResult | TouchResult | ComputedResult
 
@@ -42,6 +43,7 @@ STEP_RESULTS: Mapping[str, type[StepResult]] = {
     "kv_renew_permit": RenewPermitResult,
     "kv_release_permit": ReleasePermitResult,
     "kv_rate_limit": RateLimitResult,
+    "kv_append": AppendResult,
 }
 
 

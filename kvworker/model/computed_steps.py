@@ -56,9 +56,8 @@ class Change:
 class ComputedStep(Step, ABC):
     """A step with its own effect and result.
 
-    Subclasses are frozen dataclasses with slots, and ``COMPUTED_STEPS`` in
-    ``kvworker.model.step_classes`` names them. They add their own fields to those
-    of ``Step``, and call ``Step.__post_init__``.
+    Subclasses are frozen dataclasses with slots, and ``COMPUTED_STEPS`` in ``kvworker.model.step_classes`` names them.
+    They add their own fields to those of ``Step``, and call ``Step.__post_init__``.
     """
 
     __slots__ = ()
@@ -101,3 +100,18 @@ class ComputedStep(Step, ABC):
             answer: The answer, as decoded from JSON.
             replayed: Whether the operation was applied before.
         """
+
+    def expiry(self, entry: StoredEntry | None, moment: StepMoment) -> float | None:
+        """Return when the written entry expires: after ``ttl_seconds``, or else when it did before."""
+        if self.ttl_seconds is not None:
+            return moment.now + self.ttl_seconds
+        return entry.expires_at if entry else None
+
+    def remaining_seconds(self, expires_at: float | None, moment: StepMoment, *, replayed: bool) -> float | None:
+        """Return the seconds until an instant, at least 0; None for None."""
+        if expires_at is None:
+            return None
+        if self.ttl_seconds is not None and not replayed:
+            # The TTL that the caller asked for, not the remainder a moment later.
+            return self.ttl_seconds
+        return max(0.0, expires_at - moment.now)

@@ -9,6 +9,7 @@ from kvworker.model.computed_steps import ComputedStep
 from kvworker.model.permit_steps import AcquirePermitStep, ReleasePermitStep, RenewPermitStep
 from kvworker.model.rate_limit_step import RateLimitStep
 from kvworker.model.steps import Action, Step
+from kvworker.model.value_steps import AppendStep
 
 #: The class of each computed step by its action.
 COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {
@@ -16,6 +17,7 @@ COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {
     "renew_permit": RenewPermitStep,
     "release_permit": ReleasePermitStep,
     "rate_limit": RateLimitStep,
+    "append": AppendStep,
 }
 
 

@@ -29,6 +29,7 @@ Action: TypeAlias = Literal[
     "renew_permit",
     "release_permit",
     "rate_limit",
+    "append",
 ]
 
 

@@ -123,7 +123,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_count(name: str, value: object, largest: int) -> int:
-    """Return a number of rows, such as ``limit``.
+    """Return a number of things, such as ``limit``.
 
     Raises:
         InvalidRequestError: It is not an integer from 1 to ``largest``.
@@ -132,6 +132,15 @@ def check_count(name: str, value: object, largest: int) -> int:
     if not 1 <= number <= largest:
         raise InvalidRequestError(f"{name} must be from 1 to {largest}, not {shown_argument(value)}")
     return number
+
+
+def check_max_items(max_items: object) -> int | None:
+    """Return the most items that a list may have. None means any number.
+
+    Raises:
+        InvalidRequestError: It is not an integer of at least 1.
+    """
+    return None if max_items is None else check_count("max_items", max_items, INT64_MAX)
 
 
 def check_quota(quota_bytes: object) -> int | None:

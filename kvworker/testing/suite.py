@@ -1,5 +1,6 @@
 """The conformance suite in one class."""
 
+from kvworker.testing.appends import AppendCases
 from kvworker.testing.apply_many import ApplyManyCases
 from kvworker.testing.batch_limits import BatchLimitCases
 from kvworker.testing.batches import BatchCases
@@ -25,6 +26,7 @@ class AdapterConformance(
     TTLCases,
     ExpiryCases,
     IncrementCases,
+    AppendCases,
     VersionCases,
     QuotaCases,
     OwnQuotaCases,

@@ -22,7 +22,7 @@ from kvworker.model import (
     shown_name,
 )
 from kvworker.tools.batch import OperationsCheck
-from kvworker.tools.definition import ACCESS_FLAG, ADMIN_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
+from kvworker.tools.definition import ADMIN_FLAG, READS, WRITES, Parameter, ResultField, Tool
 from kvworker.tools.limit_tools import LIMIT_TOOLS
 from kvworker.tools.parameters import (
     ATOMIC,
@@ -61,9 +61,7 @@ from kvworker.tools.result_fields import (
     TTL_FIELD,
     VERSION_FIELD,
 )
-
-_READS = (ACCESS_FLAG,)
-_WRITES = (ACCESS_FLAG, WRITE_FLAG)
+from kvworker.tools.value_tools import VALUE_TOOLS
 
 _GET = Tool(
     name="kv_get",
@@ -80,7 +78,7 @@ _GET = Tool(
         VERSION_FIELD,
     ),
     side_effects="none",
-    requires_flags=_READS,
+    requires_flags=READS,
 )
 _SET = Tool(
     name="kv_set",
@@ -97,7 +95,7 @@ _SET = Tool(
         VERSION_FIELD,
     ),
     side_effects="destructive",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _DELETE = Tool(
     name="kv_delete",
@@ -111,7 +109,7 @@ _DELETE = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="destructive",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _INCREMENT = Tool(
     name="kv_increment",
@@ -129,7 +127,7 @@ _INCREMENT = Tool(
         VERSION_FIELD,
     ),
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
     repeatable=False,
 )
 _TOUCH_FIELDS = (NAMESPACE_FIELD, KEY_FIELD, FOUND_FIELD, TTL_FIELD, REPLAYED_FIELD, VERSION_FIELD)
@@ -140,7 +138,7 @@ _TOUCH = Tool(
     result=TouchResult,
     result_fields=_TOUCH_FIELDS,
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _PERSIST = Tool(
     name="kv_persist",
@@ -150,7 +148,7 @@ _PERSIST = Tool(
     result=TouchResult,
     result_fields=_TOUCH_FIELDS,
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _LIST_KEYS = Tool(
     name="kv_list_keys",
@@ -164,7 +162,7 @@ _LIST_KEYS = Tool(
         NEXT_CURSOR_FIELD,
     ),
     side_effects="none",
-    requires_flags=_READS,
+    requires_flags=READS,
 )
 _LIST_NAMESPACES = Tool(
     name="kv_list_namespaces",
@@ -177,7 +175,7 @@ _LIST_NAMESPACES = Tool(
         NEXT_CURSOR_FIELD,
     ),
     side_effects="none",
-    requires_flags=_READS,
+    requires_flags=READS,
 )
 _CLEAR = Tool(
     name="kv_clear",
@@ -191,7 +189,7 @@ _CLEAR = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="destructive",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _USAGE = Tool(
     name="kv_usage",
@@ -205,7 +203,7 @@ _USAGE = Tool(
         ResultField("namespace_limit", COUNT, "The upper bound of namespace_count.", always=False),
     ),
     side_effects="none",
-    requires_flags=_READS,
+    requires_flags=READS,
 )
 _SET_QUOTA = Tool(
     name="kv_set_quota",
@@ -223,11 +221,11 @@ _SET_QUOTA = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="write",
-    requires_flags=(*_WRITES, ADMIN_FLAG),
+    requires_flags=(*WRITES, ADMIN_FLAG),
 )
 
 #: The tools that may be an operation of a batch.
-STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST, *LIMIT_TOOLS)
+STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST, *LIMIT_TOOLS, *VALUE_TOOLS)
 
 _BATCH = Tool(
     name="kv_batch",
@@ -261,7 +259,7 @@ _BATCH = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="destructive",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
     repeatable=False,
 )
 

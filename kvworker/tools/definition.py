@@ -15,6 +15,10 @@ ACCESS_FLAG: Final = "type.system.kv_store_access"
 WRITE_FLAG: Final = "type.system.kv_store_write"
 ADMIN_FLAG: Final = "type.system.kv_store_admin"
 
+#: The flags of tools that read, and of those that write.
+READS: Final = (ACCESS_FLAG,)
+WRITES: Final = (ACCESS_FLAG, WRITE_FLAG)
+
 SideEffects: TypeAlias = Literal["none", "write", "destructive"]
 
 
@@ -23,7 +27,8 @@ class Parameter:
     """A parameter of a tool.
 
     ``schema`` is its JSON Schema without null; an optional parameter also accepts null. ``check`` returns the
-    checked argument or raises ``InvalidRequestError``.
+    checked argument or raises ``InvalidRequestError``. A parameter that ``holds_values`` is or contains any JSON value,
+    and its checked argument is an ``EncodedValue``.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Parameter:
     description: str
     check: Callable[[Any], Any]
     required: bool = True
+    holds_values: bool = False
 
     def is_default(self, value: object) -> bool:
         """True if the value equals the default, so that it need not be sent."""

@@ -20,11 +20,10 @@ from kvworker.model import (
     check_permit_ttl,
     check_token,
 )
-from kvworker.tools.definition import ACCESS_FLAG, WRITE_FLAG, Parameter, ResultField, Tool
+from kvworker.tools.definition import WRITES, Parameter, ResultField, Tool
 from kvworker.tools.parameters import IDEMPOTENCY_KEY, KEY, NAMESPACE
 from kvworker.tools.result_fields import BOOLEAN, COUNT, KEY_FIELD, NAMESPACE_FIELD, REPLAYED_FIELD
 
-_WRITES = (ACCESS_FLAG, WRITE_FLAG)
 _SECONDS: Final = {"type": "number", "minimum": 0}
 
 _HOLDER = Parameter(
@@ -83,7 +82,7 @@ _ACQUIRE_PERMIT = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _RENEW_PERMIT = Tool(
     name="kv_renew_permit",
@@ -99,7 +98,7 @@ _RENEW_PERMIT = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 _RELEASE_PERMIT = Tool(
     name="kv_release_permit",
@@ -114,7 +113,7 @@ _RELEASE_PERMIT = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
 )
 
 
@@ -158,7 +157,7 @@ _RATE_LIMIT = Tool(
         REPLAYED_FIELD,
     ),
     side_effects="write",
-    requires_flags=_WRITES,
+    requires_flags=WRITES,
     repeatable=False,
 )
 

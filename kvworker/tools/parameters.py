@@ -20,7 +20,9 @@ from kvworker.model import (
     check_cursor,
     check_flag,
     check_integer,
+    check_items,
     check_key,
+    check_max_items,
     check_namespace,
     check_operation_id,
     check_prefix,
@@ -51,7 +53,21 @@ KEY = Parameter(
     f"The entry's key within the namespace. Not blank, at most {MAX_KEY_BYTES} bytes of UTF-8.",
     check_key,
 )
-VALUE = Parameter("value", {}, "The value to store: any JSON value.", EncodedValue.of)
+VALUE = Parameter("value", {}, "The value to store: any JSON value.", EncodedValue.of, holds_values=True)
+ITEMS = Parameter(
+    "items",
+    {"type": "array", "minItems": 1},
+    'The items to append, in a list: any JSON values, such as ["text", {"a": 1}].',
+    check_items,
+    holds_values=True,
+)
+MAX_ITEMS = Parameter(
+    "max_items",
+    {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
+    "The most items that the list keeps. Beyond it, the oldest are removed from the front.",
+    check_max_items,
+    required=False,
+)
 TTL = Parameter(
     "ttl_seconds",
     {"type": "number", "exclusiveMinimum": 0},

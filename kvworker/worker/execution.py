@@ -19,7 +19,7 @@ from kvworker.model import (
     Step,
     StepResult,
 )
-from kvworker.tools import make_step, make_steps
+from kvworker.tools import STEP_TOOLS, make_step, make_steps
 
 if TYPE_CHECKING:
     from kvworker.adapters.contract import KeyValueStoreAdapter
@@ -139,16 +139,8 @@ def _list_namespaces(adapter: KeyValueStoreAdapter, request: Request, visible: V
 
 #: The adapter call of each tool. ``kv_list_namespaces`` is missing: it also needs to know what the caller may see.
 _METHODS: Final[Mapping[str, Callable[[KeyValueStoreAdapter, Request], OperationResult]]] = {
+    **{tool.name: _step for tool in STEP_TOOLS},
     "kv_get": _get,
-    "kv_set": _step,
-    "kv_delete": _step,
-    "kv_increment": _step,
-    "kv_touch": _step,
-    "kv_persist": _step,
-    "kv_acquire_permit": _step,
-    "kv_renew_permit": _step,
-    "kv_release_permit": _step,
-    "kv_rate_limit": _step,
     "kv_batch": _batch,
     "kv_clear": _clear,
     "kv_set_quota": _set_quota,

@@ -176,6 +176,7 @@ class TestCallIds:
             "kv_release_permit": {"namespace": "n", "key": "lease", "holder": "h"},
             "kv_rate_limit": {"namespace": "n", "key": "rate", "limit": 5, "per_seconds": 60},
             "kv_delete": self.ARGUMENTS,
+            "kv_append": {**self.ARGUMENTS, "items": [1]},
             "kv_clear": {"namespace": "n"},
             "kv_set_quota": {"namespace": "n", "quota_bytes": 1000},
         }

@@ -89,6 +89,7 @@ def _every_operation(w: World) -> Any:
         w.op("kv_set", "k", value={"a": [1, None]}, ttl_seconds=1000.0),
         w.op("kv_get", "k"),
         w.op("kv_persist", "k"),
+        w.op("kv_append", "l", items=[1, {"a": None}], max_items=1),
         w.op("kv_touch", "missing", ttl_seconds=5.0),
         w.count(delta=3, initial_value=1),
         w.op("kv_delete", "k"),

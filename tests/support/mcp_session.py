@@ -89,15 +89,18 @@ async def use_every_tool(client: Client) -> None:
     allowed = [await use(client, "kv_rate_limit", namespace="n", key="r", limit=1, per_seconds=60) for _ in range(2)]
     assert [answer["allowed"] for answer in allowed] == [True, False]
     assert (await use(client, "kv_delete", namespace="n", key="r"))["deleted"] is True
+    appended = await use(client, "kv_append", namespace="n", key="l", items_json='["a", 2.0]', max_items=1)
+    assert (appended["length"], appended["dropped"]) == (1, 1)
     keys = await use(client, "kv_list_keys", namespace="n", include_values=True)
-    assert [entry["value"] for entry in keys["entries"]] == [1, value]
+    assert [entry["value"] for entry in keys["entries"]] == [1, value, [2.0]]
     spaces = await use(client, "kv_list_namespaces", limit=1)
     assert [usage["namespace"] for usage in spaces["namespaces"]] == ["n"]
     operations = [{"tool": "kv_delete", "key": "c"}, {"tool": "kv_increment", "key": "k", "delta": 1.0}]
     batch = await use(client, "kv_batch", namespace="n", operations=operations, atomic=False)
     assert [step["tool"] for step in batch["results"]] == ["kv_delete", "kv_increment"]
     assert batch["results"][1]["error"]["type"] == "InvalidValueTypeError"
-    assert (await use(client, "kv_delete", namespace="n", key="k"))["deleted"] is True
+    for key in ("k", "l"):
+        assert (await use(client, "kv_delete", namespace="n", key=key))["deleted"] is True
     assert (await use(client, "kv_set_quota", namespace="n", quota_bytes=10))["quota_bytes"] == 10
     await meet_errors(client, written["version"])
     assert (await use(client, "kv_set_quota", namespace="n", quota_bytes=None))["quota_bytes"] is None

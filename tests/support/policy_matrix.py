@@ -33,6 +33,7 @@ _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "increment": ("kv_increment", {"key": "count"}),
     "touch": ("kv_touch", {"key": "k", "ttl_seconds": 900}),
     "persist": ("kv_persist", {"key": "k"}),
+    "append": ("kv_append", {"key": "events", "items": ["changed"]}),
     "list_keys": ("kv_list_keys", {}),
     "clear": ("kv_clear", {}),
     "usage": ("kv_usage", {}),
@@ -53,46 +54,46 @@ _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 _TABLE = """
-persona  namespace get set delete increment touch persist list_keys clear usage set_quota reads writes mixed
-reader   team.a     +   -    -        -       -      -        +       -     +       -       +     -      -
-reader   shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
-reader   other      +   -    -        -       -      -        +       -     +       -       +     -      -
-starred  team.a     +   -    -        -       -      -        +       -     +       -       +     -      -
-starred  shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
-starred  other      +   -    -        -       -      -        +       -     +       -       +     -      -
-writer   team.a     +   +    +        +       +      +        +       +     +       -       +     +      +
-writer   shared.b   +   +    +        +       +      +        +       +     +       -       +     +      +
-writer   other      +   +    +        +       +      +        +       +     +       -       +     +      +
-operator team.a     +   +    +        +       +      +        +       +     +       +       +     +      +
-operator shared.b   +   +    +        +       +      +        +       +     +       +       +     +      +
-operator other      +   +    +        +       +      +        +       +     +       +       +     +      +
-team     team.a     +   +    +        +       +      +        +       +     +       -       +     +      +
-team     shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
-team     other      -   -    -        -       -      -        -       -     -       -       -     -      -
-lead     team.a     +   +    +        +       +      +        +       +     +       +       +     +      +
-lead     shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
-lead     other      -   -    -        -       -      -        -       -     -       -       -     -      -
-listener team.a     +   -    -        -       -      -        +       -     +       -       +     -      -
-listener shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
-listener other      -   -    -        -       -      -        -       -     -       -       -     -      -
-dropbox  team.a     -   +    +        +       +      +        -       +     -       -       -     +      -
-dropbox  shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
-dropbox  other      -   -    -        -       -      -        -       -     -       -       -     -      -
-nowhere  team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
-nowhere  shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
-nowhere  other      -   -    -        -       -      -        -       -     -       -       -     -      -
-half     team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
-half     shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
-half     other      -   -    -        -       -      -        -       -     -       -       -     -      -
-nobody   team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
-nobody   shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
-nobody   other      -   -    -        -       -      -        -       -     -       -       -     -      -
-stranger team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
-stranger shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
-stranger other      -   -    -        -       -      -        -       -     -       -       -     -      -
-none     team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
-none     shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
-none     other      -   -    -        -       -      -        -       -     -       -       -     -      -
+persona  namespace get set delete increment touch persist append list_keys clear usage set_quota reads writes mixed
+reader   team.a     +   -    -        -       -      -      -        +       -     +       -       +     -      -
+reader   shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
+reader   other      +   -    -        -       -      -      -        +       -     +       -       +     -      -
+starred  team.a     +   -    -        -       -      -      -        +       -     +       -       +     -      -
+starred  shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
+starred  other      +   -    -        -       -      -      -        +       -     +       -       +     -      -
+writer   team.a     +   +    +        +       +      +      +        +       +     +       -       +     +      +
+writer   shared.b   +   +    +        +       +      +      +        +       +     +       -       +     +      +
+writer   other      +   +    +        +       +      +      +        +       +     +       -       +     +      +
+operator team.a     +   +    +        +       +      +      +        +       +     +       +       +     +      +
+operator shared.b   +   +    +        +       +      +      +        +       +     +       +       +     +      +
+operator other      +   +    +        +       +      +      +        +       +     +       +       +     +      +
+team     team.a     +   +    +        +       +      +      +        +       +     +       -       +     +      +
+team     shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
+team     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+lead     team.a     +   +    +        +       +      +      +        +       +     +       +       +     +      +
+lead     shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
+lead     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+listener team.a     +   -    -        -       -      -      -        +       -     +       -       +     -      -
+listener shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
+listener other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+dropbox  team.a     -   +    +        +       +      +      +        -       +     -       -       -     +      -
+dropbox  shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
+dropbox  other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+nowhere  team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
+nowhere  shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
+nowhere  other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+half     team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
+half     shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
+half     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+nobody   team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
+nobody   shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
+nobody   other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+stranger team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
+stranger shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
+stranger other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+none     team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
+none     shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
+none     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
 """
 
 _TABLE_OF_LIMITS = """

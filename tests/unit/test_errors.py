@@ -53,6 +53,7 @@ EVERY_LEAF: list[KVStoreError] = [
     ValueSerializationError("the value is not JSON"),
     UnsupportedMessageError("version 9"),
     InvalidValueTypeError("session", "ключ"),
+    InvalidValueTypeError("session", "k", "a list"),
     CounterOverflowError("session", "k"),
     VersionConflictError("session", "k", 12, None),
     VersionConflictError("session", "k", None, 12),

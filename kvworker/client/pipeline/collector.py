@@ -16,6 +16,7 @@ from kvworker.client.timeouts import check_timeout
 from kvworker.errors import InvalidRequestError
 from kvworker.model import (
     MAX_OPERATION_ID_BYTES,
+    EncodedValue,
     check_flag,
     check_operation_id,
     new_operation_id,
@@ -64,6 +65,7 @@ class Collector:
     renew_permit = _collected(FacadeMethods.renew_permit)
     release_permit = _collected(FacadeMethods.release_permit)
     rate_limit = _collected(FacadeMethods.rate_limit)
+    append = _collected(FacadeMethods.append)
 
     def __init__(
         self, store: KeyValueOperations, idempotency_key: str | None, *, raise_on_error: bool, timeout: float | None
@@ -92,10 +94,11 @@ class Collector:
         arguments = check_arguments(call.tool, call.arguments)
         self._policy.admit(self._store.persona, call.tool, arguments)
         size_bytes = len(arguments["key"].encode())
-        if "value" in arguments:
-            # A copy, since the caller may change its value before it is sent.
-            arguments["value"] = arguments["value"].copy()
-            size_bytes += len(arguments["value"].text.encode())
+        for name, argument in arguments.items():
+            if isinstance(argument, EncodedValue):
+                # A copy, since the caller may change its value before it is sent.
+                arguments[name] = argument.copy()
+                size_bytes += len(argument.text.encode())
         handle: PipelinedResult[Any] = PipelinedResult(call.tool, arguments)
         self._delivery.add(handle, size_bytes)
         return handle

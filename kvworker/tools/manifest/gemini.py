@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kvworker.tools import STEP_TOOLS, Parameter, Tool, step_parameters
-from kvworker.tools.manifest.text_values import bounds_in_words, is_any_json, text_name, text_schema
+from kvworker.tools.manifest.text_values import bounds_in_words, text_name, text_schema
 
 
 def gemini_schema(tool: Tool) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _object_schema(parameters: Iterable[Parameter], **first: dict[str, Any]) -> 
 
 
 def _argument_schema(parameter: Parameter) -> dict[str, Any]:
-    if is_any_json(parameter):
+    if parameter.holds_values:
         return text_schema(parameter)
     schema = {
         "type": parameter.schema["type"],

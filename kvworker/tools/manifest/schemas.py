@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kvworker.tools import STEP_TOOLS, Parameter, ResultField, Tool, step_parameters
-from kvworker.tools.manifest.text_values import is_any_json, text_name, text_schema
+from kvworker.tools.manifest.text_values import text_name, text_schema
 
 #: The error of a refused operation, in the result of a batch that is not atomic.
 _STEP_ERROR = {
@@ -60,7 +60,7 @@ def _arguments_schema(parameters: Sequence[Parameter], *, as_text: bool, **first
 
 
 def _argument_schema(parameter: Parameter, *, as_text: bool) -> dict[str, Any]:
-    if as_text and is_any_json(parameter):
+    if as_text and parameter.holds_values:
         return text_schema(parameter)
     schema = dict(parameter.schema)
     description = parameter.description

@@ -1,4 +1,4 @@
-"""Arguments that are any JSON value, passed as JSON text in a string named ``<name>_json``.
+"""Arguments that hold any JSON value, passed as JSON text in a string named ``<name>_json``.
 
 Many clients and models go by an argument's ``type``. Without one, they send the number 8 as the text "8", and some
 formats cannot express "any JSON value" at all. A string that holds JSON means the same everywhere.
@@ -18,14 +18,9 @@ _HOW_AS_TEXT: Final = 'Pass it as JSON text, with quotes around a string: "text"
 _STEP_PARAMETERS: Final = {tool.name: step_parameters(tool) for tool in STEP_TOOLS}
 
 
-def is_any_json(parameter: Parameter) -> bool:
-    """True if the parameter is any JSON value."""
-    return not parameter.schema
-
-
 def text_name(parameter: Parameter) -> str:
     """Return the parameter's name in the formats that pass any JSON value as text."""
-    return parameter.name + _AS_TEXT if is_any_json(parameter) else parameter.name
+    return parameter.name + _AS_TEXT if parameter.holds_values else parameter.name
 
 
 def text_schema(parameter: Parameter) -> dict[str, Any]:

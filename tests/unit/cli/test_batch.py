@@ -17,6 +17,7 @@ _OPERATIONS = [
     {"tool": "kv_get", "key": "none"},
     {"tool": "kv_touch", "key": "c", "ttl_seconds": 5},
     {"tool": "kv_persist", "key": "a"},
+    {"tool": "kv_append", "key": "l", "items": ["é", 2, 3], "max_items": 2},
     {"tool": "kv_delete", "key": "a"},
     {"tool": "kv_delete", "key": "odd\x1b"},
 ]
@@ -28,9 +29,10 @@ operations[3] kv_get a: {"é": 1}
 operations[4] kv_get none: no entry
 operations[5] kv_touch c: expires in 5 s
 operations[6] kv_persist a: does not expire
-operations[7] kv_delete a: deleted
-operations[8] kv_delete 'odd\\x1b': no entry
-9 operations, 0 refused
+operations[7] kv_append l: 2 items, 1 dropped
+operations[8] kv_delete a: deleted
+operations[9] kv_delete 'odd\\x1b': no entry
+10 operations, 0 refused
 """
 _LINES = "\r\n\n".join(json.dumps(operation) for operation in _OPERATIONS).encode()
 

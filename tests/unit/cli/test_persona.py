@@ -22,6 +22,7 @@ _STEP = b'{"tool": "kv_get", "key": "k"}'
         ["increment", "n", "c"],
         ["touch", "n", "k", "5"],
         ["persist", "n", "k"],
+        ["append", "n", "l", "1"],
         ["list", "n"],
         ["list"],
         ["batch", "n", "-"],

@@ -22,6 +22,7 @@ SAMPLES: list[KVStoreError] = [
     errors.UnsupportedMessageError("version 9"),
     errors.OperationRefusedError("refused"),
     errors.InvalidValueTypeError("n", "k"),
+    errors.InvalidValueTypeError("n", "k", "a list"),
     errors.CounterOverflowError("n", "k"),
     errors.VersionConflictError("n", "k", 1, 2),
     errors.LeaseHeldError("n", "k", 2.5),

@@ -23,7 +23,7 @@ _REQUIRED: dict[str, Any] = {
     "holder": "h",
     "limit": 10,
     "per_seconds": 60,
-    "operations": [],
+    "items": [1],
 }
 
 

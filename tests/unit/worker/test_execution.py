@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "kv_renew_permit": {"namespace": "n", "key": "k", "holder": "h", "ttl_seconds": 5},
     "kv_release_permit": {"namespace": "n", "key": "k", "holder": "h"},
     "kv_rate_limit": {"namespace": "n", "key": "k", "limit": 10, "per_seconds": 60, "quantity": 3},
+    "kv_append": {"namespace": "n", "key": "k", "items": [1], "max_items": 5, "ttl_seconds": 5},
     "kv_list_keys": {"namespace": "n", "limit": 1, "include_values": True},
     "kv_list_namespaces": {"prefix": "n"},
     "kv_clear": {"namespace": "n"},

@@ -28,6 +28,7 @@ class TestSending:
             d = p.touch("session", "token", 30)
             e = p.persist("session", "token")
             f = p.delete("metrics", "nothing")
+            g = p.append("session", "events", ["a", {"b": None}])
             assert store.sent == []
         assert (a.result().value, a.result().ttl_seconds, a.result().replayed) == ({"scopes": ["a"]}, 60, False)
         assert b.result().value == 42
@@ -35,6 +36,7 @@ class TestSending:
         assert d.result().ttl_seconds == 30
         assert e.result().ttl_seconds is None
         assert f.result().deleted is False
+        assert (g.result().length, store.get("session", "events").value) == (2, ["a", {"b": None}])
         assert store.get("session", "token").ttl_seconds is None
 
     def test_reads_and_writes_of_other_keys_are_two_messages(self, store: CountingStore) -> None:

@@ -91,6 +91,9 @@ def test_every_accepted_call_is_valid(data: st.DataObject) -> None:
         ("kv_set", {"namespace": "n", "key": "k", "value": 1, "if_absent": 1}),
         ("kv_touch", {"namespace": "n", "key": "k"}),
         ("kv_touch", {"namespace": "n", "key": "k", "ttl_seconds": None}),
+        ("kv_append", {"namespace": "n", "key": "k", "items": []}),
+        ("kv_append", {"namespace": "n", "key": "k", "items": "text"}),
+        ("kv_append", {"namespace": "n", "key": "k", "items": [1], "max_items": 0}),
         ("kv_increment", {"namespace": "n", "key": "k", "delta": 0.5}),
         ("kv_increment", {"namespace": "n", "key": "k", "delta": 2**63}),
         ("kv_acquire_permit", {"namespace": "n", "key": "k", "holder": "h"}),
@@ -128,6 +131,7 @@ def test_real_results_are_valid() -> None:
         {"tool": "kv_renew_permit", "key": "l", "holder": "h", "ttl_seconds": 60},
         {"tool": "kv_rate_limit", "key": "r", "limit": 1, "per_seconds": 60},
         {"tool": "kv_increment", "key": "k"},
+        {"tool": "kv_append", "key": "k", "items": [2], "max_items": 1},
         {"tool": "kv_set", "key": "k", "value": 1, "if_absent": True},
         {"tool": "kv_delete", "key": "k"},
     ]
@@ -146,6 +150,7 @@ def test_real_results_are_valid() -> None:
         ("kv_release_permit", {"namespace": "n", "key": "l", "holder": "h"}),
         ("kv_rate_limit", {"namespace": "n", "key": "r", "limit": 1, "per_seconds": 60}),
         ("kv_rate_limit", {"namespace": "n", "key": "r", "limit": 1, "per_seconds": 60}),
+        ("kv_append", {"namespace": "n", "key": "list", "items": [None], "ttl_seconds": 60}),
         ("kv_list_keys", {"namespace": "n", "limit": 1, "include_values": True}),
         ("kv_list_keys", {"namespace": "n"}),
         ("kv_list_namespaces", {}),
@@ -205,6 +210,7 @@ def test_annotations_let_a_host_decide_without_asking() -> None:
     assert {name for name, hint in hints.items() if not hint["idempotentHint"]} == {
         "kv_increment",
         "kv_rate_limit",
+        "kv_append",
         "kv_batch",
     }
     assert not any(hint["openWorldHint"] for hint in hints.values())

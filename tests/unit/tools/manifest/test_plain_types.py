@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from kvworker import InlineKeyValueStore, InvalidRequestError
+from kvworker.model import EncodedValue
 from kvworker.tools import TOOLS, Tool, check_arguments
 from kvworker.tools.manifest import (
     anthropic_tools,
@@ -89,10 +90,9 @@ def as_gemini_sends(arguments: Any) -> Any:
 
 
 def with_text(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return checked arguments with their value as JSON text."""
-    given = dict(arguments)
-    if "value" in given:
-        given["value_json"] = json.dumps(given.pop("value").value)
+    """Return checked arguments with those that hold values as JSON text."""
+    given = {n: v for n, v in arguments.items() if not isinstance(v, EncodedValue)}
+    given |= {f"{n}_json": json.dumps(v.value) for n, v in arguments.items() if isinstance(v, EncodedValue)}
     if "operations" in given:
         given["operations"] = [with_text(operation) for operation in given["operations"]]
     return given

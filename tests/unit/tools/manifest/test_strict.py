@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from kvworker import InvalidRequestError
+from kvworker.model import EncodedValue
 from kvworker.tools import TOOLS, Tool, check_arguments
 from kvworker.tools.manifest import arguments_from_strict, openai_tools, strict_schema
 from tests.support.tool_arguments import some_arguments
@@ -86,20 +87,22 @@ def test_the_walker_finds_broken_rules(schema: dict[str, Any], problem: str) -> 
 
 def strict_form(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the strict call that a model would make for these checked arguments."""
-    given = {**arguments, "value_json": value_json(arguments)}
+    given = as_texts(arguments)
     if "operations" in arguments:
         given["operations"] = [strict_step(operation) for operation in arguments["operations"]]
     return {name: given.get(name) for name in strict_schema(tool)["properties"]}
 
 
-def value_json(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(arguments["value"].value if "value" in arguments else None)
+def as_texts(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments, with those that hold values as JSON text too."""
+    texts = {f"{n}_json": json.dumps(v.value) for n, v in arguments.items() if isinstance(v, EncodedValue)}
+    return {**arguments, **texts}
 
 
 def strict_step(operation: Mapping[str, Any]) -> dict[str, Any]:
     tool = TOOLS[operation["tool"]]
     names = strict_schema(tool)["properties"].keys() - {"namespace", "idempotency_key"}
-    given = {**operation, "value_json": value_json(operation)}
+    given = as_texts(operation)
     return {"tool": tool.name, **{name: given.get(name) for name in names}}
 
 
