@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from celery.canvas import Signature
 
+from kvworker.client.lease_methods import LeaseMethods
 from kvworker.client.methods import FacadeMethods
 from kvworker.messaging.wire import check_persona
 from kvworker.tools import find_tool
@@ -36,7 +37,7 @@ class PendingResult(Protocol):
         """
 
 
-class KeyValueOperations(FacadeMethods):
+class KeyValueOperations(LeaseMethods, FacadeMethods):
     """The operations as plain function calls, together with pending results, signatures and personas."""
 
     #: The configuration.

@@ -58,7 +58,7 @@ class PermitCases(Cases):
     """Leases and semaphores."""
 
     def test_a_lease_has_one_holder(self, adapter: KeyValueStoreAdapter) -> None:
-        """Another holder is answered when the permit expires. A release makes it free, and removes the entry."""
+        """Another holder is told when the permit expires."""
         first = acquire(adapter, "one")
         assert first.acquired
         assert first.ttl_seconds == pytest.approx(60, abs=0.1)
@@ -66,6 +66,10 @@ class PermitCases(Cases):
         assert not second.acquired
         assert (second.token, second.in_use) == (None, 1)
         assert 50 < (second.retry_after_seconds or 0) <= 60
+
+    def test_a_release_frees_a_lease(self, adapter: KeyValueStoreAdapter) -> None:
+        """The next holder gets it at once. In between, the entry takes no room."""
+        acquire(adapter, "one")
         assert release(adapter, "one").released
         assert not adapter.get("namespace", "key").found
         assert ledger(adapter, "namespace") == (0, 0)
