@@ -193,7 +193,7 @@ class MemoryAdapter(StepAdapter):
         for key in plan.removed:
             entries.pop(key, None)
         if write.action != "batch":
-            return (str(plan.outcomes[0]),) * 2
+            return operation_records.step_record(write.steps[0], str(plan.outcomes[0])), str(plan.outcomes[0])
         batch = (write.namespace, write.steps, plan.outcomes)
         return operation_records.batch_record(*batch), operation_records.batch_answer(*batch)
 

@@ -14,6 +14,7 @@ from kvworker.client.sync import KeyValueStore as KeyValueStore
 from kvworker.errors import BatchRefusedError as BatchRefusedError
 from kvworker.errors import ConfigurationError as ConfigurationError
 from kvworker.errors import CounterOverflowError as CounterOverflowError
+from kvworker.errors import EffectUnknownError as EffectUnknownError
 from kvworker.errors import GlobalQuotaExceededError as GlobalQuotaExceededError
 from kvworker.errors import IdempotencyConflictError as IdempotencyConflictError
 from kvworker.errors import InvalidKeyError as InvalidKeyError
@@ -39,6 +40,11 @@ from kvworker.errors import ReadTooLargeError as ReadTooLargeError
 from kvworker.errors import RedeliveryLimitError as RedeliveryLimitError
 from kvworker.errors import ReplayTooLargeError as ReplayTooLargeError
 from kvworker.errors import SchemaError as SchemaError
+from kvworker.errors import StepConflictError as StepConflictError
+from kvworker.errors import StepFailedError as StepFailedError
+from kvworker.errors import StepInProgressError as StepInProgressError
+from kvworker.errors import StepLostError as StepLostError
+from kvworker.errors import StepUnrecordedError as StepUnrecordedError
 from kvworker.errors import StoreUnavailableError as StoreUnavailableError
 from kvworker.errors import UnknownOutcomeError as UnknownOutcomeError
 from kvworker.errors import UnsupportedMessageError as UnsupportedMessageError
@@ -62,5 +68,9 @@ from kvworker.model import ReleasePermitResult as ReleasePermitResult
 from kvworker.model import RenewPermitResult as RenewPermitResult
 from kvworker.model import SetResult as SetResult
 from kvworker.model import Step as Step
+from kvworker.model import StepBeginResult as StepBeginResult
+from kvworker.model import StepFinishResult as StepFinishResult
+from kvworker.model import StepRenewResult as StepRenewResult
+from kvworker.model import StepStatusResult as StepStatusResult
 from kvworker.model import TouchResult as TouchResult
 from kvworker.settings import Settings as Settings

@@ -77,6 +77,26 @@ def kv_append(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     return runtime_of(task).run_operation(task.request, TOOLS["kv_append"], parents, payload)
 
 
+def kv_step_begin(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Reserve a durable step."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_step_begin"], parents, payload)
+
+
+def kv_step_renew(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Renew the lease of a durable step."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_step_renew"], parents, payload)
+
+
+def kv_step_finish(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Record how a durable step ended."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_step_finish"], parents, payload)
+
+
+def kv_step_status(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Tell what is known about a durable step."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_step_status"], parents, payload)
+
+
 def kv_list_keys(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """List a page of a namespace's entries."""
     return runtime_of(task).run_operation(task.request, TOOLS["kv_list_keys"], parents, payload)
@@ -124,6 +144,10 @@ OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
     wire.RELEASE_PERMIT_TASK: kv_release_permit,
     wire.RATE_LIMIT_TASK: kv_rate_limit,
     wire.APPEND_TASK: kv_append,
+    wire.STEP_BEGIN_TASK: kv_step_begin,
+    wire.STEP_RENEW_TASK: kv_step_renew,
+    wire.STEP_FINISH_TASK: kv_step_finish,
+    wire.STEP_STATUS_TASK: kv_step_status,
     wire.LIST_KEYS_TASK: kv_list_keys,
     wire.LIST_NAMESPACES_TASK: kv_list_namespaces,
     wire.CLEAR_TASK: kv_clear,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from kvworker.client.limit_methods import LimitMethods
+from kvworker.client.step_methods import StepMethods
 from kvworker.client.value_methods import ValueMethods
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
@@ -24,8 +25,8 @@ from kvworker.model import (
 )
 
 
-class FacadeMethods(LimitMethods, ValueMethods):
-    """Turns each method into a tool and its arguments, and leaves the call itself to ``call_tool``.
+class FacadeMethods(LimitMethods, ValueMethods, StepMethods):
+    """All methods that stand for a tool.
 
     Two parameters mean the same in every method:
 

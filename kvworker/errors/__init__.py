@@ -17,6 +17,10 @@
     │   ├── LeaseLostError               the lease or permit has expired or was released
     │   ├── RateLimitExceededError       a rate limit does not allow the call yet
     │   ├── IdempotencyConflictError     the operation id was used with other arguments
+    │   │   └── StepConflictError        the durable step was begun with other arguments
+    │   ├── StepInProgressError          another caller holds the durable step
+    │   ├── EffectUnknownError           the durable step's effect may have happened, or not
+    │   ├── StepLostError                the durable step is no longer held with this token
     │   ├── BatchRefusedError            a step of an atomic batch was refused
     │   ├── ReadTooLargeError            a batch would read more than one message may hold
     │   ├── ReplayTooLargeError          a batch that was applied before reads more than that by now
@@ -24,6 +28,8 @@
     │       ├── NamespaceQuotaExceededError
     │       ├── GlobalQuotaExceededError
     │       └── LimitExceededError       too many entries, operation records or namespaces
+    ├── StepUnrecordedError              the durable step ended, and its result does not fit into the store
+    ├── StepFailedError                  the durable step failed, and the error was recorded
     ├── PolicyDeniedError                the persona may not do this; nothing was done
     ├── UnknownOutcomeError              unknown whether it was applied; also of three classes below QueueError
     │   └── StoreUnavailableError        the database is unreachable or too busy
@@ -92,6 +98,14 @@ from kvworker.errors.requests import (
     UnsupportedMessageError,
     ValueSerializationError,
 )
+from kvworker.errors.steps import (
+    EffectUnknownError,
+    StepConflictError,
+    StepFailedError,
+    StepInProgressError,
+    StepLostError,
+    StepUnrecordedError,
+)
 
 __all__ = [
     "BROKER_ANSWERED",
@@ -100,6 +114,7 @@ __all__ = [
     "BatchRefusedError",
     "ConfigurationError",
     "CounterOverflowError",
+    "EffectUnknownError",
     "GlobalQuotaExceededError",
     "IdempotencyConflictError",
     "InvalidKeyError",
@@ -127,6 +142,11 @@ __all__ = [
     "RedeliveryLimitError",
     "ReplayTooLargeError",
     "SchemaError",
+    "StepConflictError",
+    "StepFailedError",
+    "StepInProgressError",
+    "StepLostError",
+    "StepUnrecordedError",
     "StoreUnavailableError",
     "UnknownOutcomeError",
     "UnsupportedMessageError",

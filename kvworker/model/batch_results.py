@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
 from kvworker.errors import KVStoreError, OperationFailedError, rebuild_error
+from kvworker.model.durable_results import StepBeginResult, StepFinishResult, StepRenewResult
 from kvworker.model.limit_results import (
     AcquirePermitResult,
     RateLimitResult,
@@ -44,6 +45,9 @@ STEP_RESULTS: Mapping[str, type[StepResult]] = {
     "kv_release_permit": ReleasePermitResult,
     "kv_rate_limit": RateLimitResult,
     "kv_append": AppendResult,
+    "kv_step_begin": StepBeginResult,
+    "kv_step_renew": StepRenewResult,
+    "kv_step_finish": StepFinishResult,
 }
 
 

@@ -91,6 +91,18 @@ class ComputedStep(Step, ABC):
     def _option_names(self) -> tuple[str, ...]:
         return self.inherited_options
 
+    def reserved_records(self, present: int) -> int:
+        """Return how many operation records the written entry holds in reserve, for its next writes.
+
+        Args:
+            present: The number that it holds at present. One must stay for its deletion.
+        """
+        return max(1, present)
+
+    def record_of(self, outcome: str) -> str:
+        """Return what the operation's record keeps of the answer, as JSON text: by default all of it."""
+        return outcome
+
     @abstractmethod
     def result(self, moment: StepMoment, answer: Any, *, replayed: bool) -> ComputedResult:
         """Make the result from the answer that ``change`` gave, perhaps long ago.

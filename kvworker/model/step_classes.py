@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from kvworker.model.computed_steps import ComputedStep
+from kvworker.model.durable_steps import StepBegin, StepFinish, StepRenew
 from kvworker.model.permit_steps import AcquirePermitStep, ReleasePermitStep, RenewPermitStep
 from kvworker.model.rate_limit_step import RateLimitStep
 from kvworker.model.steps import Action, Step
@@ -18,6 +19,9 @@ COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {
     "release_permit": ReleasePermitStep,
     "rate_limit": RateLimitStep,
     "append": AppendStep,
+    "step_begin": StepBegin,
+    "step_renew": StepRenew,
+    "step_finish": StepFinish,
 }
 
 

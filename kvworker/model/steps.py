@@ -30,6 +30,9 @@ Action: TypeAlias = Literal[
     "release_permit",
     "rate_limit",
     "append",
+    "step_begin",
+    "step_renew",
+    "step_finish",
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
 from kvworker.errors import LimitExceededError, QuotaExceededError
-from kvworker.model import Operation, Step
+from kvworker.model import Operation, Step, StepBegin, StepBeginResult, StepFinish
 from kvworker.testing.support import SHORT_TTL_SECONDS, eventually, wait_for_expiry
 
 _RECORDS = 100
@@ -151,6 +151,24 @@ class LimitConformance:
             return False
 
         eventually(is_founded, timeout_seconds=60)
+
+    def test_the_end_of_an_effect_is_recorded_at_the_limit_of_records(
+        self, make_adapter: LimitedAdapterFactory
+    ) -> None:
+        """A reserved durable step holds a record in reserve for its end, which must not be refused."""
+        adapter = make_adapter(namespace_record_limit=_RECORDS)
+        begun = adapter.apply_step("namespace", StepBegin("step_begin", "step"), None)
+        assert isinstance(begun, StepBeginResult)
+        assert begun.token is not None
+        fill_records(adapter)
+        ended = StepFinish("step_finish", "step", token=begun.token, state="done")
+        assert adapter.apply_step("namespace", ended, None)
+        assert adapter.get("namespace", "step").value == {
+            "$step": 1,
+            "state": "done",
+            "token": begun.token,
+            "value": None,
+        }
 
 
 def fill_records(adapter: KeyValueStoreAdapter) -> None:

@@ -4,6 +4,7 @@ from kvworker.testing.appends import AppendCases
 from kvworker.testing.apply_many import ApplyManyCases
 from kvworker.testing.batch_limits import BatchLimitCases
 from kvworker.testing.batches import BatchCases
+from kvworker.testing.durable_steps import DurableStepCases
 from kvworker.testing.expiry import ExpiryCases
 from kvworker.testing.idempotency import IdempotencyCases
 from kvworker.testing.increments import IncrementCases
@@ -33,6 +34,7 @@ class AdapterConformance(
     IdempotencyCases,
     BatchCases,
     BatchLimitCases,
+    DurableStepCases,
     ApplyManyCases,
     PermitCases,
     RateLimitCases,

@@ -45,6 +45,21 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
         _NOTHING,
         "For a new operation, use a new idempotency_key. To repeat the old one, pass exactly the same arguments.",
     ),
+    errors.StepConflictError: (
+        _NOTHING,
+        "The step was begun with other arguments. For another effect, use another key. For this one, pass exactly the"
+        " same arguments.",
+    ),
+    errors.StepInProgressError: (_NOTHING, "Someone else holds the step. Ask again later with kv_step_status."),
+    errors.EffectUnknownError: (
+        _NOTHING,
+        "Do not perform the effect. Find out whether it happened, and tell the user.",
+    ),
+    errors.StepLostError: (
+        _NOTHING,
+        "Someone else took over the step. Do not perform the effect. See kv_step_status, and tell the user what you"
+        " did.",
+    ),
     errors.BatchRefusedError: (
         _NOTHING,
         "None of the operations was applied. Correct or remove operations[{index}], whose error is in details.error,"
@@ -67,6 +82,8 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
         _NOTHING,
         "Delete entries that you no longer need. If {counted} are operation records or namespaces, tell the user.",
     ),
+    errors.StepUnrecordedError: (_NOTHING, "The effect has ended. Do not perform it again. Tell the user."),
+    errors.StepFailedError: (_NOTHING, "The effect failed for good. Do not perform it again. Tell the user."),
     errors.PolicyDeniedError: (
         _NOTHING,
         "Do not call it again: you are not allowed to. If you need it, tell the user.",

@@ -61,6 +61,7 @@ from kvworker.tools.result_fields import (
     TTL_FIELD,
     VERSION_FIELD,
 )
+from kvworker.tools.step_tools import DURABLE_STEP_TOOLS, STEP_STATUS
 from kvworker.tools.value_tools import VALUE_TOOLS
 
 _GET = Tool(
@@ -225,7 +226,7 @@ _SET_QUOTA = Tool(
 )
 
 #: The tools that may be an operation of a batch.
-STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST, *LIMIT_TOOLS, *VALUE_TOOLS)
+STEP_TOOLS: Final = (_GET, _SET, _DELETE, _INCREMENT, _TOUCH, _PERSIST, *LIMIT_TOOLS, *VALUE_TOOLS, *DURABLE_STEP_TOOLS)
 
 _BATCH = Tool(
     name="kv_batch",
@@ -264,7 +265,8 @@ _BATCH = Tool(
 )
 
 TOOLS: Final[Mapping[str, Tool]] = {
-    tool.name: tool for tool in (*STEP_TOOLS, _LIST_KEYS, _LIST_NAMESPACES, _CLEAR, _USAGE, _SET_QUOTA, _BATCH)
+    tool.name: tool
+    for tool in (*STEP_TOOLS, STEP_STATUS, _LIST_KEYS, _LIST_NAMESPACES, _CLEAR, _USAGE, _SET_QUOTA, _BATCH)
 }
 
 

@@ -28,7 +28,7 @@ class Parameter:
 
     ``schema`` is its JSON Schema without null; an optional parameter also accepts null. ``check`` returns the
     checked argument or raises ``InvalidRequestError``. A parameter that ``holds_values`` is or contains any JSON value,
-    and its checked argument is an ``EncodedValue``.
+    and its checked argument is an ``EncodedValue`` or a digest.
     """
 
     name: str

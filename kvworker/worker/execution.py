@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -18,6 +19,8 @@ from kvworker.model import (
     QuotaResult,
     Step,
     StepResult,
+    StepStatusResult,
+    status_of,
 )
 from kvworker.tools import STEP_TOOLS, make_step, make_steps
 
@@ -83,6 +86,13 @@ def _step(adapter: KeyValueStoreAdapter, request: Request) -> StepResult:
     return adapter.apply_step(namespace, step, request.operation_id)
 
 
+def _step_status(adapter: KeyValueStoreAdapter, request: Request) -> StepStatusResult:
+    # The clock first: a lease that is renewed in between must not seem to have run out.
+    now = adapter.clock()
+    found = _get(adapter, request)
+    return status_of(found, time.time() if now is None else now)
+
+
 def _batch(adapter: KeyValueStoreAdapter, request: Request) -> BatchResult:
     arguments = request.arguments
     return adapter.batch(
@@ -141,6 +151,7 @@ def _list_namespaces(adapter: KeyValueStoreAdapter, request: Request, visible: V
 _METHODS: Final[Mapping[str, Callable[[KeyValueStoreAdapter, Request], OperationResult]]] = {
     **{tool.name: _step for tool in STEP_TOOLS},
     "kv_get": _get,
+    "kv_step_status": _step_status,
     "kv_batch": _batch,
     "kv_clear": _clear,
     "kv_set_quota": _set_quota,

@@ -164,12 +164,18 @@ class TestCallIds:
         again = asyncio.run(counter.ainvoke(_tool_call(counter, self.ARGUMENTS, "call-2")))
         assert json.loads(again.content)["replayed"] is True
 
-    def test_every_write_and_a_batch_are_applied_once(self, tools: dict[str, BaseTool]) -> None:
+    def test_every_write_and_a_batch_are_applied_once(
+        self, tools: dict[str, BaseTool], store: InlineKeyValueStore
+    ) -> None:
+        store.set("n", "held", {"$step": 1, "state": "reserved", "token": 7})
         operations = [{"tool": "kv_increment", "key": "calls"}]
         calls: dict[str, dict[str, Any]] = {
             "kv_set": {**self.ARGUMENTS, "value": 1},
             "kv_batch": {"namespace": "n", "operations": operations},
             "kv_touch": {**self.ARGUMENTS, "ttl_seconds": 60},
+            "kv_step_begin": {"namespace": "n", "key": "step"},
+            "kv_step_renew": {"namespace": "n", "key": "held", "token": 7},
+            "kv_step_finish": {"namespace": "n", "key": "held", "token": 7, "state": "done"},
             "kv_persist": self.ARGUMENTS,
             "kv_acquire_permit": {"namespace": "n", "key": "lease", "holder": "h", "ttl_seconds": 60},
             "kv_renew_permit": {"namespace": "n", "key": "lease", "holder": "h", "ttl_seconds": 60},

@@ -91,6 +91,7 @@ async def use_every_tool(client: Client) -> None:
     assert (await use(client, "kv_delete", namespace="n", key="r"))["deleted"] is True
     appended = await use(client, "kv_append", namespace="n", key="l", items_json='["a", 2.0]', max_items=1)
     assert (appended["length"], appended["dropped"]) == (1, 1)
+    await use_a_durable_step(client)
     keys = await use(client, "kv_list_keys", namespace="n", include_values=True)
     assert [entry["value"] for entry in keys["entries"]] == [1, value, [2.0]]
     spaces = await use(client, "kv_list_namespaces", limit=1)
@@ -106,6 +107,19 @@ async def use_every_tool(client: Client) -> None:
     assert (await use(client, "kv_set_quota", namespace="n", quota_bytes=None))["quota_bytes"] is None
     assert (await use(client, "kv_clear", namespace="n"))["deleted_entries"] == 0
     assert (await use(client, "kv_usage", namespace="n"))["used_bytes"] == 0
+
+
+async def use_a_durable_step(client: Client) -> None:
+    step = {"namespace": "charges", "key": "o-17"}
+    begun = await use(client, "kv_step_begin", **step, holder="agent", arguments_json='{"cents": 990}')
+    assert begun["state"] == "reserved"
+    held = {**step, "token": begun["token"]}
+    assert (await use(client, "kv_step_renew", **held, lease_seconds=30))["lease_seconds"] <= 30
+    assert (await fail(client, "kv_step_begin", **step, arguments_json="500"))["type"] == "StepConflictError"
+    assert (await use(client, "kv_step_finish", **held, state="done", value_json='{"id": 1}'))["state"] == "done"
+    assert (await use(client, "kv_step_status", **step))["value"] == {"id": 1}
+    assert (await fail(client, "kv_step_renew", **held))["type"] == "StepLostError"
+    await use(client, "kv_clear", namespace="charges")
 
 
 async def meet_errors(client: Client, version: int) -> None:

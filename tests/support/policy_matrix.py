@@ -48,6 +48,11 @@ _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "renew": ("kv_renew_permit", {"key": "lease", "holder": "h", "ttl_seconds": 900}),
     "release": ("kv_release_permit", {"key": "lease", "holder": "h"}),
     "rate": ("kv_rate_limit", {"key": "rate", "limit": 1000, "per_seconds": 1}),
+    "begin": ("kv_step_begin", {"key": "step"}),
+    # If it is allowed, the store refuses it: nobody holds the step with this token.
+    "renew_step": ("kv_step_renew", {"key": "step", "token": 7}),
+    "finish": ("kv_step_finish", {"key": "no step", "token": 7, "state": "released"}),
+    "status": ("kv_step_status", {"key": "step"}),
     # These concern the whole store, whatever the namespace of the row.
     "list_all": ("kv_list_namespaces", {}),
     "usage_all": ("kv_usage", {}),
@@ -139,6 +144,49 @@ none     shared.b      -      -      -     -
 none     other         -      -      -     -
 """
 
+_TABLE_OF_DURABLE_STEPS = """
+persona  namespace begin renew_step finish status
+reader   team.a      -     -     -      +
+reader   shared.b    -     -     -      +
+reader   other       -     -     -      +
+starred  team.a      -     -     -      +
+starred  shared.b    -     -     -      +
+starred  other       -     -     -      +
+writer   team.a      +     +     +      +
+writer   shared.b    +     +     +      +
+writer   other       +     +     +      +
+operator team.a      +     +     +      +
+operator shared.b    +     +     +      +
+operator other       +     +     +      +
+team     team.a      +     +     +      +
+team     shared.b    -     -     -      +
+team     other       -     -     -      -
+lead     team.a      +     +     +      +
+lead     shared.b    -     -     -      +
+lead     other       -     -     -      -
+listener team.a      -     -     -      +
+listener shared.b    -     -     -      +
+listener other       -     -     -      -
+dropbox  team.a      +     +     +      -
+dropbox  shared.b    -     -     -      -
+dropbox  other       -     -     -      -
+nowhere  team.a      -     -     -      -
+nowhere  shared.b    -     -     -      -
+nowhere  other       -     -     -      -
+half     team.a      -     -     -      -
+half     shared.b    -     -     -      -
+half     other       -     -     -      -
+nobody   team.a      -     -     -      -
+nobody   shared.b    -     -     -      -
+nobody   other       -     -     -      -
+stranger team.a      -     -     -      -
+stranger shared.b    -     -     -      -
+stranger other       -     -     -      -
+none     team.a      -     -     -      -
+none     shared.b    -     -     -      -
+none     other       -     -     -      -
+"""
+
 _TABLE_OF_THE_WHOLE_STORE = """
 persona  list_all usage_all
 reader      +         +
@@ -179,7 +227,8 @@ def _rows(table: str) -> Iterator[dict[str, str]]:
 
 
 def _cells() -> Iterator[Cell]:
-    for row in [*_rows(_TABLE), *_rows(_TABLE_OF_LIMITS), *_rows(_TABLE_OF_THE_WHOLE_STORE)]:
+    tables = (_TABLE, _TABLE_OF_LIMITS, _TABLE_OF_DURABLE_STEPS, _TABLE_OF_THE_WHOLE_STORE)
+    for row in (row for table in tables for row in _rows(table)):
         persona = row.pop("persona")
         scope = {"namespace": row.pop("namespace")} if "namespace" in row else {}
         for label, mark in row.items():

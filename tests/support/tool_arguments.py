@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from kvworker.model import FINISHED_STATES, UNRECORDED
 from kvworker.tools import STEP_TOOLS, TOOLS, Tool
 
 VALUES = st.recursive(
@@ -17,15 +18,17 @@ NAMES = st.sampled_from(["a", "ü" * 127, "x" * 255])
 NUMBERS = st.sampled_from([1, 2, 999, 1000])
 GOOD = {
     **dict.fromkeys(("namespace", "key", "prefix", "cursor", "idempotency_key", "holder"), NAMES),
-    **dict.fromkeys(
-        ("limit", "quota_bytes", "expected_version", "permits", "token", "burst", "quantity", "max_items"), NUMBERS
-    ),
+    **dict.fromkeys(("limit", "quota_bytes", "expected_version", "permits", "burst", "quantity", "max_items"), NUMBERS),
+    **dict.fromkeys(("token", "takeover_token"), NUMBERS),
     "per_seconds": NUMBERS | st.sampled_from([0.001, 1e6]),
     **dict.fromkeys(("delta", "initial_value"), st.integers(-(2**63), 2**63 - 1)),
     **dict.fromkeys(("if_absent", "keep_ttl", "atomic", "include_values"), st.booleans() | st.none()),
     "ttl_seconds": NUMBERS | st.sampled_from([0.001, 1e300, None]),
-    "value": VALUES,
+    **dict.fromkeys(("value", "arguments"), VALUES),
     "items": st.lists(VALUES, min_size=1, max_size=2),
+    "lease_seconds": st.sampled_from([0.5, 60, 60.0, 86_400]),
+    "state": st.sampled_from(FINISHED_STATES),
+    "unrecorded": st.sampled_from(UNRECORDED),
 }
 JUNK = st.sampled_from(
     [None, True, 0, -1, 0.5, 1.0, 2**63, "", " ", "1", "nul\x00", "ü" * 600, [], [1], {}, {"tool": None}]

@@ -6,7 +6,7 @@ A record keeps only what the request does not say. A step's record is, by its ac
     increment             the same, preceded by "VALUE "
     delete                "true" or "false"
     get                   null: a record holds no value, so a replay reads again
-    computed steps        the answer of ``ComputedStep.change``, as JSON
+    computed steps        what ``ComputedStep.record_of`` keeps of the answer of ``ComputedStep.change``, as JSON
 
 Records from before entries had versions have no vVERSION. A batch's record is a JSON array of its steps' records, with
 an object (error, shared, args) for each step that was refused individually. Until its first caller is answered, and in
@@ -55,9 +55,18 @@ def read_entry_text(text: str | None, expires_at: float | None, version: int) ->
 
 def batch_record(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError]) -> str:
     """Make the record of a batch from its steps' records and errors, without what the batch read."""
-    return _batch_text(
-        namespace, steps, [None if s.action == "get" else o for s, o in zip(steps, outcomes, strict=True)]
-    )
+    return _batch_text(namespace, steps, [_kept(s, o) for s, o in zip(steps, outcomes, strict=True)])
+
+
+def step_record(step: Step, outcome: str) -> str:
+    """Return what the record of a step keeps of its outcome."""
+    return step.record_of(outcome) if isinstance(step, ComputedStep) else outcome
+
+
+def _kept(step: Step, outcome: str | KVStoreError) -> str | KVStoreError | None:
+    if step.action == "get":
+        return None
+    return outcome if isinstance(outcome, KVStoreError) else step_record(step, outcome)
 
 
 def batch_answer(namespace: str, steps: Sequence[Step], outcomes: Sequence[str | KVStoreError]) -> str:

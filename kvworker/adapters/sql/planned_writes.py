@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kvworker.adapters.sql.dialect import Dialect, DriverConnection, Ledger
-from kvworker.adapters.sql.operation_records import batch_answer, batch_record
+from kvworker.adapters.sql.operation_records import batch_answer, batch_record, step_record
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, Room, UnboundedRoom
 from kvworker.adapters.sql.record_ids import is_ahead, kept_code, record_id
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
@@ -192,9 +192,9 @@ def _record_and_answer(write: Write, plan: Plan) -> tuple[str, str]:
     """Return the record to store, and the same with what the write read."""
     if write.action != "batch":
         (outcome,) = plan.outcomes
-        return str(outcome), str(outcome)
+        return step_record(write.steps[0], str(outcome)), str(outcome)
     if plan.read_bytes > MAX_READ_BYTES:
         raise ReadTooLargeError(MAX_READ_BYTES)
     batch = (write.namespace, write.steps, plan.outcomes)
     record = batch_record(*batch)
-    return record, batch_answer(*batch) if any(step.action == "get" for step in write.steps) else record
+    return record, batch_answer(*batch) if any(step.reads_value for step in write.steps) else record

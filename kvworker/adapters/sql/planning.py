@@ -212,7 +212,7 @@ class Planner:
             room.charge(self.namespace, changed.size_bytes - entry.size_bytes, exists - existed)
         if step.action == "get":
             plan.read_bytes += entry.size_bytes
-        plan.after[step.key] = replace(changed, reserve=max(1, entry.reserve)) if changed.size_bytes else changed
+        plan.after[step.key] = replace(changed, reserve=_reserve(step, entry)) if changed.size_bytes else changed
         if changed.version > entry.version:
             plan.versions[step.key] = changed.version
         return record
@@ -276,6 +276,10 @@ class Planner:
 
     def _expiry(self, step: Step, default: float | None) -> float | None:
         return default if step.ttl_seconds is None else self.now + step.ttl_seconds
+
+
+def _reserve(step: Step, entry: Entry) -> int:
+    return step.reserved_records(entry.reserve) if isinstance(step, ComputedStep) else max(1, entry.reserve)
 
 
 def _written(text: str, expires_at: float | None, version: int) -> tuple[Entry, str]:

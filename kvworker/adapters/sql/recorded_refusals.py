@@ -23,6 +23,8 @@ from kvworker.errors import (
     KVStoreError,
     LeaseLostError,
     QuotaExceededError,
+    StepConflictError,
+    StepLostError,
     VersionConflictError,
     rebuild_error,
 )
@@ -35,6 +37,8 @@ REFUSALS: Final = (
     CounterOverflowError,
     LeaseLostError,
     BatchRefusedError,
+    StepConflictError,
+    StepLostError,
 )
 #: Stands in place of an applied operation's fingerprint.
 REFUSED: Final = "refused"

@@ -66,6 +66,9 @@ class Collector:
     release_permit = _collected(FacadeMethods.release_permit)
     rate_limit = _collected(FacadeMethods.rate_limit)
     append = _collected(FacadeMethods.append)
+    step_begin = _collected(FacadeMethods.step_begin)
+    step_renew = _collected(FacadeMethods.step_renew)
+    step_finish = _collected(FacadeMethods.step_finish)
 
     def __init__(
         self, store: KeyValueOperations, idempotency_key: str | None, *, raise_on_error: bool, timeout: float | None

@@ -24,6 +24,9 @@ _REQUIRED: dict[str, Any] = {
     "limit": 10,
     "per_seconds": 60,
     "items": [1],
+    "token": 7,
+    "state": "done",
+    "operations": [],
 }
 
 

@@ -26,6 +26,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "kv_release_permit": {"namespace": "n", "key": "k", "holder": "h"},
     "kv_rate_limit": {"namespace": "n", "key": "k", "limit": 10, "per_seconds": 60, "quantity": 3},
     "kv_append": {"namespace": "n", "key": "k", "items": [1], "max_items": 5, "ttl_seconds": 5},
+    "kv_step_begin": {"namespace": "n", "key": "k", "holder": "h", "arguments": [1], "lease_seconds": 5},
+    "kv_step_renew": {"namespace": "n", "key": "step", "token": 7},
+    "kv_step_finish": {"namespace": "n", "key": "step", "token": 7, "state": "done", "value": 1},
+    "kv_step_status": {"namespace": "n", "key": "step"},
     "kv_list_keys": {"namespace": "n", "limit": 1, "include_values": True},
     "kv_list_namespaces": {"prefix": "n"},
     "kv_clear": {"namespace": "n"},
@@ -40,6 +44,7 @@ def test_a_tool_gives_its_result(tool: Tool) -> None:
     with InlineKeyValueStore() as store:
         if tool.name == "kv_renew_permit":
             store.acquire_permit("n", "k", "h", 5)
+        store.set("n", "step", {"$step": 1, "state": "reserved", "token": 7})
         request = Request(tool, check_arguments(tool, ARGUMENTS[tool.name]), "operation")
         assert isinstance(execute(store.adapter, request), tool.result)
 

@@ -134,6 +134,10 @@ def test_real_results_are_valid() -> None:
         {"tool": "kv_append", "key": "k", "items": [2], "max_items": 1},
         {"tool": "kv_set", "key": "k", "value": 1, "if_absent": True},
         {"tool": "kv_delete", "key": "k"},
+        {"tool": "kv_step_begin", "key": "step"},
+        {"tool": "kv_step_begin", "key": "ended"},
+        {"tool": "kv_step_renew", "key": "held", "token": 7},
+        {"tool": "kv_step_finish", "key": "held", "token": 7, "state": "failed"},
     ]
     calls: list[tuple[str, dict[str, Any]]] = [
         ("kv_set", {"namespace": "n", "key": "k", "value": None, "ttl_seconds": 60, "idempotency_key": "one"}),
@@ -151,6 +155,13 @@ def test_real_results_are_valid() -> None:
         ("kv_rate_limit", {"namespace": "n", "key": "r", "limit": 1, "per_seconds": 60}),
         ("kv_rate_limit", {"namespace": "n", "key": "r", "limit": 1, "per_seconds": 60}),
         ("kv_append", {"namespace": "n", "key": "list", "items": [None], "ttl_seconds": 60}),
+        ("kv_step_begin", {"namespace": "n", "key": "held"}),
+        ("kv_step_renew", {"namespace": "n", "key": "held", "token": 7}),
+        ("kv_step_finish", {"namespace": "n", "key": "ended", "token": 7, "state": "done", "value": [None]}),
+        ("kv_step_begin", {"namespace": "n", "key": "ended"}),
+        ("kv_step_status", {"namespace": "n", "key": "held"}),
+        ("kv_step_status", {"namespace": "n", "key": "ended"}),
+        ("kv_step_status", {"namespace": "n", "key": "missing"}),
         ("kv_list_keys", {"namespace": "n", "limit": 1, "include_values": True}),
         ("kv_list_keys", {"namespace": "n"}),
         ("kv_list_namespaces", {}),
@@ -164,6 +175,8 @@ def test_real_results_are_valid() -> None:
     ]
     assert {name for name, _ in calls} == set(TOOLS)
     with InlineKeyValueStore() as store:
+        for key in ("held", "ended"):
+            store.set("n", key, {"$step": 1, "state": "reserved", "token": 7})
         for name, arguments in calls:
             result = json.loads(json.dumps(store.call(name, arguments)))
             Draft202012Validator(output_schema(TOOLS[name])).validate(result)
@@ -200,7 +213,7 @@ def test_every_format_has_every_tool() -> None:
 def test_annotations_let_a_host_decide_without_asking() -> None:
     hints = {definition["name"]: definition["annotations"] for definition in mcp_tools(TOOLS.values())}
     read_only = {name for name, hint in hints.items() if hint["readOnlyHint"]}
-    assert read_only == {"kv_get", "kv_list_keys", "kv_list_namespaces", "kv_usage"}
+    assert read_only == {"kv_get", "kv_step_status", "kv_list_keys", "kv_list_namespaces", "kv_usage"}
     assert {name for name, hint in hints.items() if hint["destructiveHint"]} == {
         "kv_set",
         "kv_delete",
@@ -211,6 +224,7 @@ def test_annotations_let_a_host_decide_without_asking() -> None:
         "kv_increment",
         "kv_rate_limit",
         "kv_append",
+        "kv_step_begin",
         "kv_batch",
     }
     assert not any(hint["openWorldHint"] for hint in hints.values())
@@ -275,6 +289,7 @@ def test_a_personas_manifest_has_its_tools_and_its_provider() -> None:
     settings = Settings.from_mapping({"policies": {"personas": PERSONAS}})
     assert [entry["name"] for entry in manifest_entries(settings, "reader")] == [
         "kv_get",
+        "kv_step_status",
         "kv_list_keys",
         "kv_list_namespaces",
         "kv_usage",

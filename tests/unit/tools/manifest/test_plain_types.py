@@ -52,7 +52,7 @@ def test_every_argument_has_one_plain_type(tool: Tool, render: Render) -> None:
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
 def test_only_a_value_has_no_type_for_models_that_take_any_json(tool: Tool) -> None:
     for path, part in properties_of(input_schema(tool)):
-        assert part.get("type") in PLAIN_TYPES or path.endswith(".value"), path
+        assert part.get("type") in PLAIN_TYPES or path.endswith((".value", ".arguments")), path
 
 
 def test_the_formats_use_these_schemas() -> None:
@@ -93,6 +93,8 @@ def with_text(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return checked arguments with those that hold values as JSON text."""
     given = {n: v for n, v in arguments.items() if not isinstance(v, EncodedValue)}
     given |= {f"{n}_json": json.dumps(v.value) for n, v in arguments.items() if isinstance(v, EncodedValue)}
+    if "arguments" in given:
+        given["arguments_json"] = json.dumps(given.pop("arguments"))
     if "operations" in given:
         given["operations"] = [with_text(operation) for operation in given["operations"]]
     return given

@@ -96,7 +96,7 @@ def strict_form(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def as_texts(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments, with those that hold values as JSON text too."""
     texts = {f"{n}_json": json.dumps(v.value) for n, v in arguments.items() if isinstance(v, EncodedValue)}
-    return {**arguments, **texts}
+    return {**arguments, "arguments_json": json.dumps(arguments.get("arguments")), **texts}
 
 
 def strict_step(operation: Mapping[str, Any]) -> dict[str, Any]:
