@@ -19,6 +19,7 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.pipeline import AsyncPipeline
 from kvworker.client.sync import KeyValueStore
 from kvworker.client.timeouts import check_timeout
+from kvworker.client.transport.wake_ups import PermitWatch
 from kvworker.messaging.observer import CallObserver
 from kvworker.model import OperationResult
 from kvworker.settings import Settings
@@ -169,6 +170,10 @@ class AsyncKeyValueStore(AsyncLeaseMethods):
     usage = _coroutine(FacadeMethods.usage)
     set_quota = _coroutine(FacadeMethods.set_quota)
     batch = _coroutine(FacadeMethods.batch)
+
+    def watch_permits(self, namespace: str, key: str, wake: Callable[[], object]) -> PermitWatch:
+        """Call ``wake`` in another thread when a permit of a semaphore may be free."""
+        return self._store.watch_permits(namespace, key, wake)
 
     def pipeline(
         self, *, idempotency_key: str | None = None, raise_on_error: bool = True, timeout: float | None = None

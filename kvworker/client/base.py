@@ -10,6 +10,7 @@ from celery.canvas import Signature
 
 from kvworker.client.lease_methods import LeaseMethods
 from kvworker.client.methods import FacadeMethods
+from kvworker.client.transport.wake_ups import PermitWatch
 from kvworker.messaging.wire import check_persona
 from kvworker.tools import find_tool
 
@@ -89,6 +90,13 @@ class KeyValueOperations(LeaseMethods, FacadeMethods):
         Raises:
             NestedCallError: The caller is a task that runs on a worker which would have to give the result.
         """
+
+    def watch_permits(self, namespace: str, key: str, wake: Callable[[], object]) -> PermitWatch:  # noqa: ARG002
+        """Call ``wake`` when a permit of a semaphore may be free, where the store can tell.
+
+        It is called in any thread, perhaps without a reason, and not after each release.
+        """
+        return PermitWatch()
 
     def as_persona(self, persona: str) -> Self:
         """Return a view of this store for a persona.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import current_task
@@ -18,6 +19,7 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.transport.message import Message
 from kvworker.client.transport.publisher import Publisher
 from kvworker.client.transport.replies import ReplyReader
+from kvworker.client.transport.wake_ups import PermitWatch
 from kvworker.errors import NestedCallError
 from kvworker.messaging.celery_app import make_celery
 from kvworker.messaging.clock import ServerClock
@@ -25,6 +27,7 @@ from kvworker.messaging.message_size import check_message_size
 from kvworker.messaging.observer import CallObserver
 from kvworker.messaging.signing import MessageSigner
 from kvworker.messaging.waiting import waiting_header
+from kvworker.messaging.wake_ups import freed_name
 from kvworker.messaging.wire import described, encode_request
 from kvworker.model import new_operation_id
 from kvworker.settings import Settings
@@ -136,6 +139,11 @@ class Dispatcher:
             return None
         system = messaging_system(self._queue.broker_url)
         return tracing.active.of_message(system, self._queue.queue_name, task_id, tool.name)
+
+    def watch_permits(self, namespace: str, key: str, wake: Callable[[], object]) -> PermitWatch:
+        """Call ``wake``, in the thread that reads answers, whenever a permit of a semaphore may be free."""
+        channel = self.app.backend.get_key_for_task(freed_name(namespace, key))
+        return self._replies.wake_ups.watch(channel if isinstance(channel, str) else channel.decode(), wake)
 
     def flush_held(self) -> None:
         """Send the calls that are held back. Does not wait."""

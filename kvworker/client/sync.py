@@ -17,6 +17,7 @@ from kvworker.client.pending_reply import PendingReply
 from kvworker.client.pipeline import open_pipeline
 from kvworker.client.signatures import make_signature
 from kvworker.client.timeouts import check_timeout
+from kvworker.client.transport.wake_ups import PermitWatch
 from kvworker.client.watching import CallWatch, watch_call
 from kvworker.errors import InvalidRequestError, KVStoreError
 from kvworker.fork_safety import ProcessLocal
@@ -206,6 +207,10 @@ class KeyValueStore(KeyValueOperations):
             InvalidRequestError: The store is closed.
         """
         self.dispatcher().check_not_nested()
+
+    def watch_permits(self, namespace: str, key: str, wake: Callable[[], object]) -> PermitWatch:
+        """Call ``wake`` when a permit of a semaphore may be free; see ``KeyValueOperations.watch_permits``."""
+        return self.dispatcher().watch_permits(namespace, key, wake)
 
     def unbounded(self) -> Self:
         """Return a view of this store whose ``submit`` never waits for a turn, for use in an event loop."""

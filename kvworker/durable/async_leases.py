@@ -11,7 +11,8 @@ from typing import Self
 from weakref import ref
 
 from kvworker.client.aio import AsyncKeyValueStore
-from kvworker.durable.grants import PASSING_FAILURES, Acquisition, Grant, PermitRequest
+from kvworker.client.transport.wake_ups import PermitWatch
+from kvworker.durable.grants import PASSING_FAILURES, Acquisition, Grant, PermitRequest, spread_seconds
 from kvworker.errors import InvalidRequestError, InvalidValueTypeError, KVStoreError, LeaseLostError
 from kvworker.model import AcquirePermitResult
 
@@ -60,22 +61,24 @@ class AsyncLease:
             raise InvalidRequestError("this lease is held already; release it first, or make another one")
         acquisition = Acquisition(self._request)
         try:
-            while self._grant is None or self._grant.is_inherited:
-                await asyncio.sleep(await self._attempt(acquisition))
+            with _Pauses(self._store, self._request) as pauses:
+                while not await self._attempt(acquisition, pauses):
+                    pass
         except BaseException:
             await self._abandon(acquisition)
             raise
         if self._request.auto_renew:
-            self._renewal = asyncio.create_task(_keep_renewing(ref(self), self._grant), name="kvworker-lease")
+            self._renewal = asyncio.create_task(_keep_renewing(ref(self), self._held()), name="kvworker-lease")
         return self
 
-    async def _attempt(self, acquisition: Acquisition) -> float:
-        """Try once, and return the seconds until the next attempt."""
+    async def _attempt(self, acquisition: Acquisition, pauses: _Pauses) -> bool:
+        """Try once, and pause if that fails. True if it succeeded."""
         call = asyncio.ensure_future(self._store.acquire_permit(**acquisition.begin()))
         try:
             result: AcquirePermitResult = await asyncio.shield(call)
         except KVStoreError as error:
-            return acquisition.failed(error)
+            await pauses.pause(acquisition.failed(error))
+            return False
         except asyncio.CancelledError:
             # Only its answer tells whether there is a lease to release.
             with suppress(KVStoreError):
@@ -83,9 +86,10 @@ class AsyncLease:
             raise
         grant = acquisition.grant(result)
         if grant is None:
-            return acquisition.refused(result)
+            await pauses.pause(acquisition.refused(result, is_listening=pauses.are_woken))
+            return False
         self._grant = grant
-        return 0.0
+        return True
 
     async def _abandon(self, acquisition: Acquisition) -> None:
         """Release a permit that an attempt has got, or may have got without an answer."""
@@ -151,6 +155,43 @@ class AsyncLease:
         if self._grant is None:
             raise InvalidRequestError("this lease is not held; acquire it first")
         return self._grant
+
+
+class _Pauses:
+    """The pauses of a waiter. A wake-up ends a pause, from the second one on."""
+
+    def __init__(self, store: AsyncKeyValueStore, request: PermitRequest) -> None:
+        self._store = store
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        self._watch: PermitWatch | None = None
+
+    @property
+    def are_woken(self) -> bool:
+        """True if a wake-up would most likely arrive."""
+        return self._watch is not None and self._watch.is_listening
+
+    async def pause(self, seconds: float) -> None:
+        """Wait. The watch begins with the first pause, after which the store must be asked again."""
+        if self._watch is None:
+            request = self._request
+            self._watch = self._store.watch_permits(request.namespace, request.name, self._wake)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+            self._woken.clear()
+            await asyncio.sleep(spread_seconds())
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._watch is not None:
+            self._watch.close()
 
 
 async def _keep_renewing(reference: ref[AsyncLease], grant: Grant) -> None:

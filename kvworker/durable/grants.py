@@ -37,6 +37,10 @@ from kvworker.settings import Settings
 #: The pauses between the attempts of a waiter double from the first to the longest, and are random.
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _MAX_PAUSE_SECONDS: Final = 1.0
+#: The same for a waiter that is woken when a permit is free. It asks now and then because a wake-up may be lost.
+_MAX_WOKEN_PAUSE_SECONDS: Final = 5.0
+#: The longest random pause after a wake-up, which comes to many processes in the same moment.
+_SPREAD_SECONDS: Final = 0.01
 #: A permit is renewed after this part of its TTL, but at least once an hour.
 _RENEWAL_PART: Final = 1 / 3
 _MAX_RENEWAL_SECONDS: Final = 3600.0
@@ -173,8 +177,8 @@ class Acquisition:
         remaining = min(self._request.ttl_seconds, result.ttl_seconds) if result.replayed else self._request.ttl_seconds
         return Grant(self._request, self.holder, result.token, self._began + remaining)
 
-    def refused(self, result: AcquirePermitResult, longest_pause: float = _MAX_PAUSE_SECONDS) -> float:
-        """Return the seconds until the next attempt.
+    def refused(self, result: AcquirePermitResult, *, is_listening: bool = False) -> float:
+        """Return the seconds until the next attempt, longer ones if a wake-up would end the pause.
 
         Raises:
             LeaseHeldError: The time to wait is over.
@@ -183,7 +187,8 @@ class Acquisition:
         retry_after = result.retry_after_seconds or 0.0
         self._check_time(LeaseHeldError(self._request.namespace, self._request.name, retry_after))
         # Whoever waits for the same permit to expire should not ask in the same moment.
-        return min(self._next_pause(longest_pause), retry_after + random.uniform(0, _FIRST_PAUSE_SECONDS))  # noqa: S311
+        longest = _MAX_WOKEN_PAUSE_SECONDS if is_listening else _MAX_PAUSE_SECONDS
+        return min(self._next_pause(longest), retry_after + random.uniform(0, _FIRST_PAUSE_SECONDS))  # noqa: S311
 
     def failed(self, error: KVStoreError) -> float:
         """Return the seconds until the next attempt after one that failed.
@@ -212,6 +217,11 @@ class Acquisition:
         # The last attempt is made when the time is up.
         remaining = self._deadline - time.monotonic()
         return max(0.0, min(random.uniform(self._pause / 2, self._pause), remaining))  # noqa: S311
+
+
+def spread_seconds() -> float:
+    """Return a random pause after a wake-up."""
+    return random.uniform(0, _SPREAD_SECONDS)  # noqa: S311 - not a secret
 
 
 def _new_holder() -> str:

@@ -11,7 +11,8 @@ from typing import Self
 from weakref import ref
 
 from kvworker.client.base import KeyValueOperations
-from kvworker.durable.grants import PASSING_FAILURES, Acquisition, Grant, PermitRequest
+from kvworker.client.transport.wake_ups import PermitWatch
+from kvworker.durable.grants import PASSING_FAILURES, Acquisition, Grant, PermitRequest, spread_seconds
 from kvworker.errors import InvalidRequestError, InvalidValueTypeError, KVStoreError, LeaseLostError
 
 logger = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ class Lease:
             raise InvalidRequestError("this lease is held already; release it first, or make another one")
         acquisition = Acquisition(self._request)
         try:
-            while self._grant is None or self._grant.is_inherited:
-                time.sleep(self._attempt(acquisition))
+            with _Pauses(self._store, self._request) as pauses:
+                while not self._attempt(acquisition, pauses):
+                    pass
         except BaseException:
             self._abandon(acquisition)
             raise
@@ -81,17 +83,19 @@ class Lease:
             self._renewal = _Renewal(self, self._held())
         return self
 
-    def _attempt(self, acquisition: Acquisition) -> float:
-        """Try once, and return the seconds until the next attempt."""
+    def _attempt(self, acquisition: Acquisition, pauses: _Pauses) -> bool:
+        """Try once, and pause if that fails. True if it succeeded."""
         try:
             result = self._store.acquire_permit(**acquisition.begin())
         except KVStoreError as error:
-            return acquisition.failed(error)
+            pauses.pause(acquisition.failed(error))
+            return False
         grant = acquisition.grant(result)
         if grant is None:
-            return acquisition.refused(result)
+            pauses.pause(acquisition.refused(result, is_listening=pauses.are_woken))
+            return False
         self._grant = grant
-        return 0.0
+        return True
 
     def _abandon(self, acquisition: Acquisition) -> None:
         """Have a permit released that an attempt without an answer may have got. Otherwise it would expire."""
@@ -172,6 +176,37 @@ class Lease:
         if self._renewal is not None:
             self._renewal.end()
             self._renewal = None
+
+
+class _Pauses:
+    """The pauses of a waiter. A wake-up ends a pause, from the second one on."""
+
+    def __init__(self, store: KeyValueOperations, request: PermitRequest) -> None:
+        self._store = store
+        self._request = request
+        self._woken = threading.Event()
+        self._watch: PermitWatch | None = None
+
+    @property
+    def are_woken(self) -> bool:
+        """True if a wake-up would most likely arrive."""
+        return self._watch is not None and self._watch.is_listening
+
+    def pause(self, seconds: float) -> None:
+        """Wait. The watch begins with the first pause, after which the store must be asked again."""
+        if self._watch is None:
+            request = self._request
+            self._watch = self._store.watch_permits(request.namespace, request.name, self._woken.set)
+        if self._woken.wait(seconds):
+            self._woken.clear()
+            time.sleep(spread_seconds())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._watch is not None:
+            self._watch.close()
 
 
 class _Renewal:

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from celery import Celery, states
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from kvworker.fork_safety import with_own_property_locks
 from kvworker.messaging.credentials import login_parameters
@@ -75,6 +75,19 @@ class ResultBackend(RedisBackend):
             raise
         self.connections.give_back(connection)
         return now
+
+    def tell_freed(self, names: Iterable[str]) -> None:
+        """Publish wake-ups. If that fails, those who wait find out by themselves."""
+        commands = [("PUBLISH", self.get_key_for_task(name), "") for name in names]
+        if not commands:
+            return
+        try:
+            connection = self.connections.acquire()
+            exchange(connection, connection.pack_commands(commands), replies=len(commands))
+        except RedisError as error:
+            logger.info("a wake-up could not be published: %s", type(error).__name__)
+        else:
+            self.connections.give_back(connection)
 
     def store_many(self, results: Mapping[str, tuple[str, Any]]) -> None:
         """Store the results of messages that no task ran, in two round trips. A stored success stays, as in Celery.

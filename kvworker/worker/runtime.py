@@ -29,6 +29,7 @@ from kvworker.errors import (
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.observer import Event, Observer
 from kvworker.messaging.signing import MessageSigner
+from kvworker.messaging.wake_ups import freed_by
 from kvworker.messaging.wire import REDELIVERY_COUNTS, Request, decode_many, decode_request, encode_result
 from kvworker.model import OperationResult
 from kvworker.retries import BACKOFF
@@ -49,9 +50,7 @@ class Runtime:
     """The state and the behaviour that the task bodies share in a worker process.
 
     Attributes:
-        app: The worker's application.
-        settings: Its settings.
-        adapters: The adapters of this process.
+        app, settings, adapters: The worker's application, its settings, and the adapters of this process.
         on_unavailable: Called when an operation failed because its adapter cannot serve.
         observer: Observes the end of each operation, and the other events of this process.
     """
@@ -99,6 +98,7 @@ class Runtime:
                 reporter.failed(tool, request, error)
                 raise
             reporter.succeeded(request, result)
+        self.app.backend.tell_freed(freed_by(result))
         return encode_result(result)
 
     def _reporter(self, task_request: Any) -> TaskReporter:

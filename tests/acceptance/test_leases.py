@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from kvworker import AsyncKeyValueStore, KeyValueStore, LeaseHeldError, Settings
+from kvworker.durable import grants
+from kvworker.durable.grants import Acquisition
 from tests.support.forked import context
 from tests.support.lease_holder import hold
-from tests.support.processes import WorkerNode, wait_until
+from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 HOLDER_TTL_SECONDS = 3.0
 
@@ -96,6 +98,42 @@ def test_coroutines_wait_and_a_cancelled_one_leaves_no_lease(settings: Settings,
             assert (await store.list_keys("locks")).entries == ()
 
     asyncio.run(check())
+
+
+def test_waiters_are_woken_also_after_a_lost_connection(
+    store: KeyValueStore,
+    settings: Settings,
+    worker_node: WorkerNode,
+    valkey_node: ValkeyNode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert worker_node.status == "running"
+    # Only a wake-up can end their pauses.
+    monkeypatch.setattr(grants, "_MAX_WOKEN_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(grants, "_MAX_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(Acquisition, "_next_pause", lambda _, longest: longest)
+
+    def wait_for_lease() -> int:
+        with store.lease("locks", "woken", ttl_seconds=3600, wait_seconds=3600) as lease:
+            return lease.token
+
+    async def wait_in_a_coroutine() -> int:
+        async with (
+            AsyncKeyValueStore(settings) as other,
+            other.lease("locks", "woken", ttl_seconds=3600, wait_seconds=3600) as lease,
+        ):
+            return lease.token
+
+    with valkey_node.client() as client, ThreadPoolExecutor(3) as threads:
+        for _ in range(2):
+            with store.lease("locks", "woken", ttl_seconds=3600) as lease:
+                waiters = [threads.submit(wait_for_lease) for _ in "ab"]
+                waiters.append(threads.submit(asyncio.run, wait_in_a_coroutine()))
+                wait_until(lambda: client.pubsub_numpat() >= 4, timeout_seconds=60, what="the subscriptions")
+                client.client_kill_filter(_type="pubsub")
+                wait_until(lambda: client.pubsub_numpat() >= 4, timeout_seconds=60, what="the subscriptions again")
+                first = lease.token
+            assert sorted(waiter.result(120) > first for waiter in waiters) == [True] * 3
 
 
 def test_many_waiters_take_turns(settings: Settings, worker_node: WorkerNode) -> None:

@@ -29,9 +29,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from tenacity import RetryCallState, Retrying, sleep_using_event, stop_when_event_set
 
+from kvworker.client.transport.wake_ups import WakeUps
 from kvworker.messaging.clock import ServerClock
 from kvworker.messaging.connection_faults import refused_login
 from kvworker.messaging.redis_connections import TRUSTED_IDLE_SECONDS, RedisConnection, connect, limit, timed_out
+from kvworker.messaging.wake_ups import FREED_PERMITS
 from kvworker.model import escaped
 from kvworker.retries import BACKOFF
 
@@ -70,6 +72,7 @@ class ReplyReader(Generic[_Reply]):
 
     Attributes:
         refusal: Why the server refuses this program; "" while it does not.
+        wake_ups: Those who wait for a permit, woken by messages on the same connection.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class ReplyReader(Generic[_Reply]):
         self.refusal = ""
         self._clock = clock
         self._pattern = _text(backend.get_key_for_task(task_id_prefix)) + "*"
+        self.wake_ups = WakeUps(_text(backend.get_key_for_task(FREED_PERMITS)) + "*")
         # Weak: a reply whose caller gave up, or dropped its PendingResult, disappears from here.
         self._awaited: WeakValueDictionary[str, _Reply] = WeakValueDictionary()
         self._lock = threading.Lock()
@@ -171,6 +175,7 @@ class ReplyReader(Generic[_Reply]):
             limit(connection, RECHECK_SECONDS)
             yield connection
         finally:
+            self.wake_ups.disconnected()
             connection.disconnect()
 
     @contextlib.contextmanager
@@ -190,6 +195,7 @@ class ReplyReader(Generic[_Reply]):
         recheck_at, has_received = time.monotonic() + RECHECK_SECONDS, True
         ping_at = time.monotonic() + TRUSTED_IDLE_SECONDS
         while not self._closed.is_set():
+            self.wake_ups.subscribe(connection)
             has_received = self._read_published(connection) or has_received
             if time.monotonic() >= recheck_at:
                 if self._read_stored() and not has_received:
@@ -211,13 +217,21 @@ class ReplyReader(Generic[_Reply]):
             if timed_out(error):
                 return False
             raise
-        if kind == b"pmessage":
+        if details[0] == self.wake_ups.pattern:
+            self._wake(kind, details[1])
+        elif kind == b"pmessage":
             _, key, data = details
             if self._resolve(data):
                 self._read_keys.append(key)
                 if len(self._read_keys) >= _DELETE_BATCH:
                     self._delete_read()
         return True
+
+    def _wake(self, kind: bytes, channel: bytes) -> None:
+        if kind == b"pmessage":
+            self.wake_ups.wake(channel)
+        else:
+            self.wake_ups.subscribed()
 
     def _read_stored(self) -> bool:
         """Read the stored results of all awaited replies. True if there was any."""

@@ -197,13 +197,14 @@ class Unanswered(InlineKeyValueStore):
     """A store whose first attempt is applied, and whose answer does not arrive."""
 
     losses = 1
+    error: type[BaseException] = OperationTimeoutError
 
     def acquire_permit(self, *_: Any, timeout: float | None = None, **arguments: Any) -> AcquirePermitResult:
         pending = self.submit("kv_acquire_permit", arguments, timeout=timeout)
         result: AcquirePermitResult = pending.result()
         if self.losses:
             self.losses -= 1
-            raise OperationTimeoutError(pending.operation_id)
+            raise self.error(pending.operation_id)
         return result
 
 
@@ -221,14 +222,12 @@ def test_an_attempt_without_an_answer_leaves_no_lease() -> None:
         assert not store.get("n", "l").found
 
 
-def test_an_interrupted_waiter_leaves_no_lease(store: InlineKeyValueStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("kvworker.durable.leases.time.sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        store.lease("n", "l").acquire()
-    assert not store.get("n", "l").found
+def test_an_interrupted_waiter_leaves_no_lease() -> None:
+    with Unanswered() as store:
+        store.error = KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            store.lease("n", "l", wait_seconds=60).acquire()
+        assert not store.get("n", "l").found
 
 
 def test_a_release_that_fails_is_logged_and_the_lease_expires(
