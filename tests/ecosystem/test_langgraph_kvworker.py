@@ -253,11 +253,11 @@ class TestSearches:
                 store.search(("empty",), filter=wanted)
 
     def test_a_search_by_meaning_is_not_implemented(self, kv_store: CountingStore, store: KvworkerStore) -> None:
-        with pytest.raises(NotImplementedError, match="has no vectors"):
+        with pytest.raises(NotImplementedError, match="has no index"):
             store.search(("a",), query="what does the user like?")
-        with pytest.raises(NotImplementedError, match="has no vectors"):
+        with pytest.raises(NotImplementedError, match="has no index"):
             asyncio.run(store.asearch(("a",), query="what does the user like?"))
-        with pytest.raises(NotImplementedError, match="has no vectors"):
+        with pytest.raises(NotImplementedError, match="has no index"):
             store.batch([PutOp(("a",), "k", {"n": 1}), SearchOp(("a",), query="anything")])
         assert kv_store.sent == []
         assert store.search(("a",), query="") == []

@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Durability, Send, StateSnapshot, interrupt
@@ -124,6 +125,14 @@ def test_a_graph_gives_the_same_results_as_with_langgraphs_own_checkpointer(
 ) -> None:
     expected = _talk(compile_talk(InMemorySaver()), durability)
     assert _talk(compile_talk(KvworkerSaver(kv_store)), durability) == expected
+
+
+def test_a_copy_with_another_serializer_is_the_same_checkpointer(kv_store: InlineKeyValueStore) -> None:
+    saver = KvworkerSaver(kv_store, serde=JsonPlusSerializer(allowed_msgpack_modules=[("tests", "Something")]))
+    graph, copy = compile_talk(saver), saver.with_allowlist([("tests", "Nothing")])
+    graph.invoke({"said": [], "delta": [], "topic": ""}, THREAD)
+    assert copy is not saver
+    assert copy.get_tuple(THREAD) == saver.get_tuple(THREAD)
 
 
 def test_another_process_resumes_a_run(kv_store: InlineKeyValueStore) -> None:

@@ -389,7 +389,7 @@ def test_a_serializer_that_encrypts(kv_store: CountingStore) -> None:
     saver = KvworkerSaver(kv_store, serde=EncryptedSerializer(_Reversing()))
     base = put(saver, config(), {"a": uuid4()})
     saver.put_writes(base, [("a", {1, 2})], "t")
-    assert values(saver, config()) == values(saver.with_allowlist([]), config())  # type: ignore[arg-type]
+    assert values(saver, config()).keys() == {"a"}
     for entry in kv_store.list_keys("checkpoints:7", include_values=True).entries:
         assert entry.key in ("thread", "head/") or "reversed" in str(entry.value)
 

@@ -85,7 +85,7 @@ STAGES = (
     ),
     # FastMCP and LangGraph itself need newer packages than the integrations do.
     Stage(
-        ("langchain", "langgraph", "mcp", "py-key-value"),
+        ("langchain", "langgraph", "mcp", "py-key-value", "vectors"),
         (
             "tests/unit/integrations",
             "tests/unit/cli/test_tools.py",

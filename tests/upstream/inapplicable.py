@@ -8,34 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-_VECTORS = "vectors are not supported, and so neither scores nor an order by similarity"
-
 INAPPLICABLE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "langgraph-checkpoint": {
-        _VECTORS: (
-            "test_store.py::test_vector_store_initialization",
-            "test_store.py::test_vector_update_with_embedding",
-            "test_store.py::test_async_vector_update_with_embedding",
-            "test_store.py::test_vector_search_with_filters",
-            "test_store.py::test_async_vector_search_with_filters",
-            "test_store.py::test_embed_with_path",
-            "test_store.py::test_non_ascii",
+        "InMemoryStore without an index ignores a query; kvworker says that it cannot search by it": (
+            "test_store.py::test_cannot_put_empty_namespace",
         ),
     },
     "langgraph-checkpoint-sqlite": {
-        _VECTORS: (
-            "test_store.py::test_vector_store_initialization",
-            "test_store.py::test_vector_update_with_embedding",
-            "test_store.py::test_vector_search_with_filters",
-            "test_store.py::test_vector_search_pagination",
-            "test_store.py::test_embed_with_path",
-            "test_store.py::test_embed_with_path_operation_config",
-            "test_store.py::test_scores",
-            "test_store.py::test_non_ascii",
-            "test_async_store.py::test_vector_store_initialization",
-            "test_async_store.py::test_vector_update_with_embedding",
-            "test_async_store.py::test_embed_with_path",
-        ),
+        "it reads SqliteStore's own tables": ("test_store.py::test_vector_store_initialization",),
         "it reads the SQL of SqliteStore's own migrations": ("test_store.py::test_nonnull_migrations",),
         "SqliteStore refuses a filter's field that could be SQL; kvworker never makes a field part of its SQL": (
             "test_store.py::test_sql_injection_vulnerability",

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pytest
-from langgraph.store.base import TTLConfig
+from langgraph.store.base import IndexConfig, TTLConfig
 
 from kvworker import InlineKeyValueStore, Settings
 from kvworker.integrations.langgraph import KvworkerStore
@@ -21,25 +21,36 @@ from .inapplicable import INAPPLICABLE
 class _StandIn(KvworkerStore):
     made: ClassVar[int] = 0
 
-    def __init__(self, inline: InlineKeyValueStore, ttl: TTLConfig | None = None) -> None:
-        super().__init__(inline, ttl=ttl)
+    def __init__(
+        self, inline: InlineKeyValueStore, index: IndexConfig | None = None, ttl: TTLConfig | None = None
+    ) -> None:
+        super().__init__(inline, index=index, ttl=ttl)
         self.inline = inline
         _StandIn.made += 1
 
 
 class _MemoryStandIn(_StandIn):
-    def __init__(self, **_index: object) -> None:
-        super().__init__(InlineKeyValueStore())
+    def __init__(self, *, index: IndexConfig | None = None) -> None:
+        super().__init__(InlineKeyValueStore(), index)
+
+
+def _langgraphs(index: IndexConfig | None) -> IndexConfig | None:
+    """Rename the field that only SqliteStore calls ``text_fields``."""
+    if index is None:
+        return None
+    return cast(IndexConfig, {"fields": index.get("text_fields"), **index})
 
 
 class _SqliteStandIn(_StandIn):
     @classmethod
     @contextmanager
-    def from_conn_string(cls, path: str, *, ttl: TTLConfig | None = None, **_index: object) -> Iterator[_StandIn]:
+    def from_conn_string(
+        cls, path: str, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
+    ) -> Iterator[_StandIn]:
         sqlite = {"url": "sqlite://" if path == ":memory:" else f"sqlite:///{path}", "migrate_on_start": True}
         tools = {"kv_store": {"default_adapter": "sqlite", "adapters": {"sqlite": sqlite}}}
         with InlineKeyValueStore(Settings.from_mapping({"tools": tools})) as inline:
-            yield cls(inline, ttl)
+            yield cls(inline, _langgraphs(index), ttl)
 
     def setup(self) -> None:
         """Do nothing. A sweeper is not needed either: expired items are never read."""
@@ -54,10 +65,10 @@ class _AsyncSqliteStandIn(_StandIn):
     @classmethod
     @asynccontextmanager
     async def from_conn_string(
-        cls, path: str, *, ttl: TTLConfig | None = None, **_index: object
+        cls, path: str, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
     ) -> AsyncIterator[_StandIn]:
         with _SqliteStandIn.from_conn_string(path) as store:
-            yield cls(store.inline, ttl)
+            yield cls(store.inline, _langgraphs(index), ttl)
 
     async def setup(self) -> None:
         """Do nothing, for the same reason."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp, Op, PutOp, Result, SearchOp
 
@@ -15,6 +15,9 @@ from kvworker.integrations.langgraph.matching import check_filter
 from kvworker.integrations.langgraph.reads import list_namespaces, read_items, search_items
 from kvworker.integrations.rounds import Rounds, chunked, in_parallel, result_of
 from kvworker.model import MAX_BATCH_STEPS, MAX_TTL_SECONDS, check_key, encode_value
+
+if TYPE_CHECKING:
+    from kvworker.integrations.langgraph.vectors import Embedded, Index
 
 _Found: TypeAlias = dict[Namespace, dict[str, StoredItem]]
 #: For the index of a search its items, for the index of a listing its namespaces.
@@ -33,13 +36,15 @@ class Batch:
     Raises:
         InvalidNamespaceError: A namespace holds a wrong label, or its name is too long.
         InvalidRequestError: The store does not accept a key, a value, a TTL or a filter.
-        NotImplementedError: A search has a query.
+        NotImplementedError: A search has a query, and the store has no index.
         ValueError: A limit or an offset is below 0, or an operation or a filter's operator is unknown.
     """
 
-    def __init__(self, ops: Iterable[Op], names: Names) -> None:
+    def __init__(self, ops: Iterable[Op], names: Names, index: Index | None = None) -> None:
         self._ops = list(ops)
         self._names = names
+        self._index = index
+        self._embedded: Embedded | None = None
         # Check all operations before any call is made.
         for op in self._ops:
             self._check(op)
@@ -47,6 +52,19 @@ class Batch:
         for op in self._ops:
             if isinstance(op, PutOp):
                 self._puts.setdefault(tuple(op.namespace), {})[op.key] = op
+
+    def texts(self) -> list[str]:
+        """Return the texts whose vectors the batch stores."""
+        texts = (text for puts in self._puts.values() for op in puts.values() for text in self._texts_of(op))
+        return list(dict.fromkeys(texts))
+
+    def queries(self) -> list[str]:
+        """Return the queries of the batch's searches."""
+        return list(dict.fromkeys(op.query for op in self._ops if isinstance(op, SearchOp) and op.query))
+
+    def use(self, embedded: Embedded) -> None:
+        """Take the vectors of all texts and queries, which ``run`` needs if the store has an index."""
+        self._embedded = embedded
 
     def run(self) -> Rounds[list[Result]]:
         """Run the operations and return their results in the same order."""
@@ -73,7 +91,7 @@ class Batch:
             if op.limit < 0 or op.offset < 0:
                 raise ValueError(f"limit and offset must not be below 0: {op.limit}, {op.offset}")
             if isinstance(op, SearchOp):
-                _check_search(op)
+                self._check_search(op)
             return
         self._names.encode(op.namespace)
         check_key(op.key)
@@ -91,7 +109,7 @@ class Batch:
 
     def _listing(self, op: Op) -> Rounds[Any] | None:
         if isinstance(op, SearchOp):
-            return search_items(self._names, op)
+            return self._search(op)
         if isinstance(op, ListNamespacesOp):
             return list_namespaces(self._names, op)
         return None
@@ -103,7 +121,7 @@ class Batch:
             steps.setdefault(item.namespace, {})[item.key] = step
         for namespace, puts in self._puts.items():
             replaced = found.get(namespace, {})
-            by_key = {key: _put_step(op, replaced.get(key)) for key, op in puts.items()}
+            by_key = {key: self._put_step(op, replaced.get(key)) for key, op in puts.items()}
             steps.setdefault(namespace, {}).update(by_key)
         return steps
 
@@ -112,6 +130,32 @@ class Batch:
             if isinstance(op, GetOp | SearchOp) and op.refresh_ttl:
                 read = listed[index] if isinstance(op, SearchOp) else [_item_of(op, found)]
                 yield from (item for item in read if item is not None and item.ttl_minutes is not None)
+
+    def _check_search(self, op: SearchOp) -> None:
+        if op.query and self._index is None:
+            raise NotImplementedError(
+                "this store has no index, so it cannot search by query: pass index={'dims': …, 'embed': …} to it, or"
+                " search by namespace and filter"
+            )
+        check_filter(op.filter)
+
+    def _search(self, op: SearchOp) -> Rounds[list[StoredItem]]:
+        if op.query and self._embedded is not None:
+            # Only a store with an index needs numpy.
+            from kvworker.integrations.langgraph.ranking import rank_items  # noqa: PLC0415
+
+            return rank_items(self._names, op, self._embedded.queries[op.query])
+        return search_items(self._names, op)
+
+    def _texts_of(self, op: PutOp) -> list[str]:
+        return [] if self._index is None else self._index.texts_of(op)
+
+    def _put_step(self, op: PutOp, replaced: StoredItem | None) -> _Step:
+        if op.value is None:
+            return {"tool": "kv_delete", "key": op.key}
+        vectors = [] if self._embedded is None else self._embedded.of_texts(self._texts_of(op))
+        stored = StoredItem.put(op, replaced, vectors).to_json()
+        return {"tool": "kv_set", "key": op.key, "value": stored, "ttl_seconds": _ttl_seconds(op.ttl)}
 
     @staticmethod
     def _result(index: int, op: Op, found: _Found, listed: _Listed) -> Result:
@@ -142,15 +186,6 @@ def _namespaces(op: Op) -> list[tuple[str, ...]]:
     return [condition.path for condition in op.match_conditions or ()]
 
 
-def _check_search(op: SearchOp) -> None:
-    if op.query:
-        raise NotImplementedError(
-            "this store has no vectors, so it cannot search by query: search by namespace and filter, or use a store"
-            " with an index"
-        )
-    check_filter(op.filter)
-
-
 def _check_value(op: PutOp) -> None:
     if not isinstance(op.value, Mapping):
         raise InvalidRequestError(f"the value of item {op.key!r} must be a mapping, not a {type(op.value).__name__}")
@@ -170,13 +205,6 @@ def _check_ttl(op: PutOp) -> None:
 
 def _item_of(op: GetOp, found: _Found) -> StoredItem | None:
     return found[tuple(op.namespace)].get(op.key)
-
-
-def _put_step(op: PutOp, replaced: StoredItem | None) -> _Step:
-    if op.value is None:
-        return {"tool": "kv_delete", "key": op.key}
-    stored = StoredItem.put(op, replaced).to_json()
-    return {"tool": "kv_set", "key": op.key, "value": stored, "ttl_seconds": _ttl_seconds(op.ttl)}
 
 
 def _ttl_seconds(minutes: float | None) -> float | None:

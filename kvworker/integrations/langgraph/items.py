@@ -75,7 +75,10 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """An item as the store holds it. ``ttl_minutes`` is the TTL of its put, with which reads renew it."""
+    """An item as the store holds it. ``ttl_minutes`` is the TTL of its put, with which reads renew it.
+
+    ``vectors`` are in their stored form. Only a search by meaning gives a ``score``.
+    """
 
     namespace: Namespace
     key: str
@@ -83,9 +86,11 @@ class StoredItem:
     created_at: datetime
     updated_at: datetime
     ttl_minutes: float | None
+    vectors: Sequence[str] = ()
+    score: float | None = None
 
     @classmethod
-    def put(cls, op: PutOp, replaced: StoredItem | None) -> StoredItem:
+    def put(cls, op: PutOp, replaced: StoredItem | None, vectors: Sequence[str] = ()) -> StoredItem:
         """Make the item of a put.
 
         It keeps the creation time of the item that it replaces, and its update time is never earlier than that item's.
@@ -94,7 +99,7 @@ class StoredItem:
         created_at = replaced.created_at if replaced else now
         updated_at = max(now, replaced.updated_at) if replaced else now
         value = dict(cast(Mapping[str, Any], op.value))
-        return cls(tuple(op.namespace), op.key, value, created_at, updated_at, op.ttl)
+        return cls(tuple(op.namespace), op.key, value, created_at, updated_at, op.ttl, vectors)
 
     @classmethod
     def from_json(cls, namespace: Namespace, key: str, stored: Any) -> StoredItem:
@@ -105,7 +110,10 @@ class StoredItem:
         """
         try:
             created_at, updated_at = (datetime.fromisoformat(stored[name]) for name in ("created_at", "updated_at"))
-            return cls(namespace, key, dict(stored["value"]), created_at, updated_at, stored.get("ttl_minutes"))
+            vectors = tuple(stored.get("vectors", ()))
+            return cls(
+                namespace, key, dict(stored["value"]), created_at, updated_at, stored.get("ttl_minutes"), vectors
+            )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise InvalidRequestError(
                 f"entry {key!r} of namespace {namespace!r} was not written by a LangGraph store:"
@@ -116,7 +124,8 @@ class StoredItem:
         """Return the value to store."""
         times = {"created_at": self.created_at.isoformat(), "updated_at": self.updated_at.isoformat()}
         ttl = {} if self.ttl_minutes is None else {"ttl_minutes": self.ttl_minutes}
-        return {"value": self.value, **times, **ttl}
+        vectors = {"vectors": list(self.vectors)} if self.vectors else {}
+        return {"value": self.value, **times, **ttl, **vectors}
 
     def to_item(self) -> Item:
         """Return the result of a get."""
@@ -129,5 +138,5 @@ class StoredItem:
         )
 
     def to_search_item(self) -> SearchItem:
-        """Return the result of a search. It has no score, because the store has no vectors."""
-        return SearchItem(self.namespace, self.key, self.value, self.created_at, self.updated_at)
+        """Return the result of a search."""
+        return SearchItem(self.namespace, self.key, self.value, self.created_at, self.updated_at, self.score)

@@ -49,6 +49,26 @@ def search_items(names: Names, op: SearchOp) -> Rounds[list[StoredItem]]:
         page = yield from _namespace_page(names.below(prefix), page.next_cursor)
 
 
+def read_page(
+    names: Names, namespace: Namespace, op: SearchOp, rows: int, cursor: str | None
+) -> Rounds[tuple[list[StoredItem], str | None]]:
+    """Read a page of a namespace.
+
+    Returns:
+        The items of the page that match the search's filter, and the cursor of the next page.
+    """
+    page: KeyList = yield from make_call(_values_call(names.encode(namespace), rows, cursor))
+    items = [StoredItem.from_json(namespace, entry.key, entry.value) for entry in page.entries]
+    return [item for item in items if matches_filter(item.value, op.filter)], page.next_cursor
+
+
+def namespaces_below(names: Names, prefix: Namespace) -> Rounds[list[Namespace]]:
+    """Return the namespaces that may hold items of a search: the prefix, and all that exist below it."""
+    below = names.below(prefix)
+    found = [] if below is None else (yield from _all_namespaces(names, below))
+    return [prefix, *found] if prefix else found
+
+
 def list_namespaces(names: Names, op: ListNamespacesOp) -> Rounds[list[Namespace]]:
     """List the namespaces that meet the conditions, cut to the maximum depth.
 
@@ -86,10 +106,8 @@ def _matching_items(names: Names, namespace: Namespace, op: SearchOp) -> Rounds[
     cursor = None
     while len(found) < wanted:
         rows = MAX_PAGE_ROWS if op.filter else min(MAX_PAGE_ROWS, wanted - len(found))
-        page: KeyList = yield from make_call(_values_call(names.encode(namespace), rows, cursor))
-        items = [StoredItem.from_json(namespace, entry.key, entry.value) for entry in page.entries]
-        found += [item for item in items if matches_filter(item.value, op.filter)]
-        cursor = page.next_cursor
+        items, cursor = yield from read_page(names, namespace, op, rows, cursor)
+        found += items
         if cursor is None:
             break
     return found

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from langgraph.store.base import BaseStore, Op, Result, TTLConfig
+from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
 from kvworker.client.aio import AsyncKeyValueStore
 from kvworker.client.base import KeyValueOperations
+from kvworker.errors import extra_needed
 from kvworker.integrations.langgraph.batch import Batch
 from kvworker.integrations.langgraph.items import Names
 from kvworker.integrations.rounds import run, run_async, run_blocking
+
+if TYPE_CHECKING:
+    from kvworker.integrations.langgraph.vectors import Index
 
 
 class KvworkerStore(BaseStore):
@@ -41,6 +46,11 @@ class KvworkerStore(BaseStore):
     that holds only expired items, swept or not. kvworker's beat sweeps them, so ``ttl["omit_expired"]`` and
     ``ttl["sweep_interval_minutes"]`` are not used.
 
+    Meaning. With ``index`` (extra ``vectors``), a put embeds the texts of the item, and a search with a ``query``
+    returns the nearest items first, by the exact cosine. The vectors are part of the entry, as 32-bit numbers in
+    base64, and count in the quota: 8 KB for 1536 dimensions. Without ``index``, a search with a ``query`` raises
+    ``NotImplementedError``, and a put's ``index`` is ignored. Items that were put without ``index`` have no score.
+
     Limits of a store behind a queue:
 
     - Every round of messages takes milliseconds. A get is one round. A put is two, because it reads the item that it
@@ -49,8 +59,7 @@ class KvworkerStore(BaseStore):
     - A search reads the values of all items in all matching namespaces until it has found enough: eight namespaces at
       a time, up to 1000 items or 4 MiB per message. Items before the offset are read and discarded. Items are sorted
       by their namespaces' names and their keys, not by time, so that pages are stable.
-    - Vectors are not supported: a search with a ``query`` raises ``NotImplementedError``, ``index`` is ignored, and
-      scores are None.
+    - A search with a ``query`` reads all items that match, with their vectors, and compares each with the query.
     - A search or a listing of several messages is not a snapshot: it may or may not find items written meanwhile.
     - ``list_namespaces`` reads the names of all namespaces that begin with its literal prefix, whatever its limit.
     - Quotas apply to each namespace (1 MiB by default). A memory that grows without bound in one namespace needs a
@@ -66,6 +75,7 @@ class KvworkerStore(BaseStore):
         store: KeyValueOperations | AsyncKeyValueStore,
         *,
         prefix: str = "langgraph",
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
         timeout: float | None = None,
     ) -> None:
@@ -75,13 +85,19 @@ class KvworkerStore(BaseStore):
             store: The kvworker store to use. Closing it remains your task.
             prefix: The first part of the names of all namespaces. Stores of different prefixes share no items. It must
                 not hold a colon.
+            index: ``dims``, ``embed`` and ``fields``, as for LangGraph's own stores; None for no index.
             ttl: The default TTL, and whether reads renew TTLs.
             timeout: Seconds for each message; None for the store's own timeout.
 
         Raises:
             InvalidKeyError: The prefix is not a valid namespace, or holds a colon.
+            InvalidRequestError: The index has no number of dimensions.
+            ModuleNotFoundError: The index needs the extra ``vectors``.
         """
         self.store = store
+        self.index_config = index
+        self._index = _make_index(index) if index else None
+        self.embeddings = self._index.embeddings if self._index else None
         self.ttl_config = ttl
         self._names = Names(prefix)
         self._timeout = timeout
@@ -90,13 +106,31 @@ class KvworkerStore(BaseStore):
         """Run operations and return their results in the same order."""
         if isinstance(self.store, AsyncKeyValueStore):
             return run_blocking(self.abatch(ops), "await with abatch, aget, aput, asearch, adelete, alist_namespaces")
-        return run(self._batch(ops).run(), self.store, self._timeout)
+        batch = self._batch(ops)
+        if self._index:
+            batch.use(self._index.embed(batch.texts(), batch.queries()))
+        return run(batch.run(), self.store, self._timeout)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations and return their results in the same order."""
+        batch = self._batch(ops)
+        if self._index:
+            batch.use(await self._index.aembed(batch.texts(), batch.queries()))
         if isinstance(self.store, AsyncKeyValueStore):
-            return await run_async(self._batch(ops).run(), self.store, self._timeout)
-        return await asyncio.to_thread(self.batch, list(ops))
+            return await run_async(batch.run(), self.store, self._timeout)
+        return await asyncio.to_thread(run, batch.run(), self.store, self._timeout)
 
     def _batch(self, ops: Iterable[Op]) -> Batch:
-        return Batch(ops, self._names)
+        return Batch(ops, self._names, self._index)
+
+
+def _make_index(config: IndexConfig) -> Index:
+    try:
+        from kvworker.integrations.langgraph.vectors import Index  # noqa: PLC0415 - only an index needs numpy
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] != "numpy":
+            raise
+        raise ModuleNotFoundError(
+            extra_needed("the index of a KvworkerStore", "vectors"), name=missing.name
+        ) from missing
+    return Index(config)
