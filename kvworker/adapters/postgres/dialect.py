@@ -5,28 +5,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from kvworker.adapters.postgres.apply_many import Call, read_params, read_results, run_calls
+from kvworker.adapters.postgres.apply_many import read_params, read_results, run_calls
 from kvworker.adapters.postgres.connection import OneCursorConnection, bounded
 from kvworker.adapters.postgres.encoding import check_encoding
 from kvworker.adapters.postgres.engine import answer_seconds, make_postgres_engine, timeout_milliseconds
 from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege, quotes_data, translate, write_signal
 from kvworker.adapters.postgres.inspection import read_connections
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
+from kvworker.adapters.postgres.pipelining import Call, rolling_back, run_pipelined
+from kvworker.adapters.postgres.planned_writes import locking_calls, plan_params, read_locked
 from kvworker.adapters.postgres.single_statements import params_of, statements_of
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.postgres.stamps import correct_stamp
 from kvworker.adapters.sql.dialect import DriverConnection, Ledger
-from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, PlanningDialect
-from kvworker.adapters.sql.planning import Entry, Plan, Planner
+from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, Locked, PlanningDialect
+from kvworker.adapters.sql.planning import Plan
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import ConflictError, DuplicateOperationError, NamespaceMissingError
 from kvworker.adapters.sql.statements import StatementName
@@ -70,7 +72,9 @@ class PostgresDialect(PlanningDialect):
             raise missing_privilege(f"it lacks {missing}")
 
     def is_idle(self, connection: psycopg.Connection[Any]) -> bool:
-        return not connection.closed and connection.pgconn.transaction_status == TransactionStatus.IDLE
+        pgconn = connection.pgconn
+        is_pipelined = pgconn.pipeline_status != PipelineStatus.OFF
+        return not connection.closed and not is_pipelined and pgconn.transaction_status == TransactionStatus.IDLE
 
     def bounded(self, connection: psycopg.Connection[Any]) -> AbstractContextManager[object]:
         return bounded(connection, answer_seconds(self._settings))
@@ -102,15 +106,10 @@ class PostgresDialect(PlanningDialect):
     @contextmanager
     def transaction(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
         """Run a ``with`` block as one transaction whose statements each see everything committed before them."""
-        connection.execute(self._begin, prepare=False)
-        try:
+        with rolling_back(connection):
+            connection.execute(self._begin, prepare=False)
             yield
-        except BaseException:
-            # If the connection broke, that is the error to raise, not the failure to roll back.
-            with suppress(psycopg.Error):
-                connection.rollback()
-            raise
-        connection.commit()
+            connection.commit()
 
     @contextmanager
     def inspection(self, connection: psycopg.Connection[Any]) -> Iterator[None]:
@@ -233,27 +232,22 @@ class PostgresDialect(PlanningDialect):
         used_bytes, entry_count, record_count = self.fetch_one(connection, "merge_shares", params) or first[:3]
         return Ledger(used_bytes, entry_count, record_count, first[3], first[-1])
 
-    def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
-        """Lock and read every entry of the write. A missing one is created empty, so that it is locked as well."""
-        params = {"namespace": write.namespace, "keys": write.keys, "read_keys": write.read_keys}
-        rows = self.run(connection, "lock_entries", params).fetchall()
-        now = max(row[-1] for row in rows)
-        return {key: Entry(*state) for key, *state, _ in rows}, Planner(write.namespace, now, int(now * 1_000_000))
+    def apply_planned(self, connection: psycopg.Connection[Any], write: Write, limits: Limits) -> Record:
+        """Apply a write in two round trips, unless its plan needs to know the room that the quotas leave."""
+        with rolling_back(connection):
+            plan, params, record = self.plan(connection, write, limits, self._lock_entries(connection, write))
+            with self.charging(plan):
+                store = (self.statements["store_plan"], plan_params(params, plan))
+                run_pipelined(connection, [store, ("COMMIT", {})])
+        return record
+
+    def _lock_entries(self, connection: psycopg.Connection[Any], write: Write) -> Locked:
+        calls = locking_calls(self.statements, write, timeout_milliseconds(self._settings))
+        _, entries, records = run_pipelined(connection, calls)
+        return read_locked(write, entries.fetchall(), records.fetchall())
 
     def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
-        """Store entries, record and ledgers in one statement. A value that stays is not sent."""
-        changed = plan.changed
-        columns = {
-            "keys": list(changed),
-            "texts": ["" if e.text == plan.before[key].text else e.text for key, e in changed.items()],
-            "expiries": ["" if e.expires_at is None else repr(e.expires_at) for e in changed.values()],
-            "sizes": [str(e.size_bytes) for e in changed.values()],
-            "versions": [str(e.version) for e in changed.values()],
-            "reserves": [str(e.reserve) for e in changed.values()],
-            "removed_keys": plan.removed,
-        }
-        grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries", "grown_records")}
-        self.run(connection, "store_plan", {**params, **grown, **columns})
+        self.run(connection, "store_plan", plan_params(params, plan))
 
     def delete_entries(
         self, connection: DriverConnection, namespace: str, *, may_wait: bool

@@ -211,10 +211,18 @@ class Dialect(ABC):
 
     def find_record(self, connection: DriverConnection, namespace: str, operation_id: str) -> Record | None:
         """Return the record of an operation id, or None."""
-        names = {"namespace": namespace, "operation_id": operation_id, "id": record_id(operation_id)}
-        rows = self.run(connection, "find_records", names).fetchall()
-        if not rows:
-            return None
-        # There are two only if both hold refusals.
-        result = "".join(whole_result(*row[1:3]) for row in reversed(rows))
-        return Record(rows[0][0], result, rows[0][3], replayed=True)
+        return found_record(self.run(connection, "find_records", record_names(namespace, operation_id)).fetchall())
+
+
+def record_names(namespace: str, operation_id: str) -> dict[str, Any]:
+    """Return the parameters of the statement that finds the record of an operation id."""
+    return {"namespace": namespace, "operation_id": operation_id, "id": record_id(operation_id)}
+
+
+def found_record(rows: Sequence[Sequence[Any]]) -> Record | None:
+    """Return the record that this statement found, or None."""
+    if not rows:
+        return None
+    # There are two only if both hold refusals.
+    result = "".join(whole_result(*row[1:3]) for row in reversed(rows))
+    return Record(rows[0][0], result, rows[0][3], replayed=True)

@@ -6,8 +6,9 @@ Dialects differ in how they lock entries and how they store a plan.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
 
 from kvworker.adapters.sql.dialect import Dialect, DriverConnection, Ledger
 from kvworker.adapters.sql.operation_records import batch_answer, batch_record, step_record
@@ -28,12 +29,37 @@ _MAX_DELETE_ROUNDS: Final = 100
 NAMESPACE_KEPT_GROWING: Final = "new entries kept arriving while the namespace was cleared"
 
 
+class Locked(NamedTuple):
+    """The entries of a write, locked and read, missing ones included.
+
+    ``recorded`` is the write's record if it was applied before. It is looked for once the entries are locked, since the
+    same operation may have held these locks.
+    """
+
+    entries: Mapping[str, Entry]
+    planner: Planner
+    recorded: Record | None
+
+
+class PlannedWrite(NamedTuple):
+    """A write's plan, the parameters that store it, and the record for its caller."""
+
+    plan: Plan
+    params: Mapping[str, Any]
+    record: Record
+
+
 class PlanningDialect(Dialect):
     """A database whose writes can be planned."""
 
     @abstractmethod
-    def lock_entries(self, connection: Any, write: Write) -> tuple[Mapping[str, Entry], Planner]:
-        """Lock and read every entry of the write, missing ones included."""
+    def apply_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
+        """Lock, plan and store a write of steps in one transaction, which an exception rolls back.
+
+        Raises:
+            AlreadyRecordedError: its operation id is recorded.
+            StepRefusedError: a step was refused, and the write with it.
+        """
 
     @abstractmethod
     def store_plan(self, connection: Any, params: Mapping[str, Any], plan: Plan) -> None:
@@ -53,8 +79,7 @@ class PlanningDialect(Dialect):
     def write_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
         """Plan and apply a write in one transaction, or return its record if it was applied before."""
         try:
-            with self.transaction(connection):
-                return self.plan_and_store(connection, write, limits)
+            return self.apply_planned(connection, write, limits)
         except AlreadyRecordedError as found:
             return found.record
 
@@ -86,16 +111,13 @@ class PlanningDialect(Dialect):
             total = tuple(map(sum, zip(total, found, strict=True)))
         raise ConflictError(NAMESPACE_KEPT_GROWING)
 
-    def plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
-        """Apply a write of steps within a transaction. Both signals are raised before anything changes.
+    def plan(self, connection: Any, write: Write, limits: Limits, locked: Locked) -> PlannedWrite:
+        """Plan a write of steps within the transaction that holds its locks. Changes nothing.
 
         Raises:
-            AlreadyRecordedError: its operation id is recorded.
-            StepRefusedError: a step was refused, and the write with it.
+            AlreadyRecordedError, StepRefusedError: as ``apply_planned``.
         """
-        entries, planner = self.lock_entries(connection, write)
-        # Look only now: the same operation may have held these locks.
-        recorded = self.find_record(connection, write.namespace, write.operation_id)
+        entries, planner, recorded = locked
         if recorded is not None:
             raise AlreadyRecordedError(recorded)
         # After a refusal, lock the ledgers: that merges a split ledger, so the write sees all that its quota has left.
@@ -104,18 +126,20 @@ class PlanningDialect(Dialect):
         if isinstance(room, UnboundedRoom) and not room.fits_each_step():
             plan = planner.plan(entries, write.steps, self._lock_room(connection, write, limits))
         record, answer = _record_and_answer(write, plan)
-        params = {**common_params(write, limits), **_result_params(write, record, planner.now)}
-        self._store(connection, params, plan)
-        return Record(write.fingerprint, answer, planner.now, replayed=False)
-
-    def _store(self, connection: Any, params: Mapping[str, Any], plan: Plan) -> None:
-        grown = {
+        params = {
+            **common_params(write, limits),
+            **_result_params(write, record, planner.now),
             "grown_bytes": plan.grown_bytes,
             "grown_entries": plan.grown_entries,
             "grown_records": plan.grown_records,
         }
+        return PlannedWrite(plan, params, Record(write.fingerprint, answer, planner.now, replayed=False))
+
+    @contextmanager
+    def charging(self, plan: Plan) -> Iterator[None]:
+        """Let the refusal of a quota in a ``with`` block that stores a plan say how much the plan grows."""
         try:
-            self.store_plan(connection, {**params, **grown}, plan)
+            yield
         except self.driver_errors as error:
             meaning = self.translate(error)
             if isinstance(meaning, QuotaRefusedError):

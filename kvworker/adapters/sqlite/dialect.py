@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from kvworker.adapters.sql.dialect import DriverConnection
 from kvworker.adapters.sql.operation_records import entry_result
-from kvworker.adapters.sql.planned_writes import PlanningDialect
+from kvworker.adapters.sql.planned_writes import Locked, PlanningDialect
 from kvworker.adapters.sql.planning import Entry, Plan, Planner, StepRefusedError
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
 from kvworker.adapters.sql.signals import AlreadyRecordedError, NamespaceMissingError
@@ -127,11 +127,21 @@ class SqliteDialect(PlanningDialect):
 
     def _apply(self, connection: Any, write: Write, limits: Limits) -> Record | GetResult:
         if write.action != "get":
-            return self.plan_and_store(connection, write, limits)
+            return self._plan_and_store(connection, write, limits)
         name = {"namespace": write.namespace, "key": write.steps[0].key}
         return entry_result(**name, row=self.fetch_one(connection, "get_entry", name))
 
-    def lock_entries(self, connection: DriverConnection, write: Write) -> tuple[Mapping[str, Entry], Planner]:
+    def apply_planned(self, connection: Any, write: Write, limits: Limits) -> Record:
+        with self.transaction(connection):
+            return self._plan_and_store(connection, write, limits)
+
+    def _plan_and_store(self, connection: Any, write: Write, limits: Limits) -> Record:
+        plan, params, record = self.plan(connection, write, limits, self._lock_entries(connection, write))
+        with self.charging(plan):
+            self.store_plan(connection, params, plan)
+        return record
+
+    def _lock_entries(self, connection: DriverConnection, write: Write) -> Locked:
         """Read every entry of the write. The transaction already excludes other writers."""
         entries = {key: Entry() for key in write.keys}
         for key in entries:
@@ -139,7 +149,8 @@ class SqliteDialect(PlanningDialect):
             if row is not None:
                 entries[key] = Entry(*row[1:])
         # SQLite's clock counts milliseconds, and an entry could be deleted and created again within one.
-        return entries, Planner(write.namespace, self._now(connection), version=time.time_ns() // 1000)
+        planner = Planner(write.namespace, self._now(connection), version=time.time_ns() // 1000)
+        return Locked(entries, planner, self.find_record(connection, write.namespace, write.operation_id))
 
     def store_plan(self, connection: DriverConnection, params: Mapping[str, Any], plan: Plan) -> None:
         """Store entries, record and ledgers one by one: a statement costs no round trip here."""

@@ -3,9 +3,12 @@
 
 -- name: lock_entries
 -- Lock entries in the order of their keys, and read them. A missing one is created empty (0 bytes), so that it is
--- locked as well. No other transaction ever sees it, since storing the plan fills or removes it.
+-- locked as well. No other transaction ever sees it, since storing the plan fills or removes it. A process that freezes
+-- keeps the locks for no more than ``idle_milliseconds``.
 INSERT INTO kv_entries AS e (namespace, key, value, size_bytes, previous_bytes, version, reserve)
-SELECT %(namespace)s::text, k.key, '', 0, 0, 0, 0 FROM unnest(%(keys)s::text[]) AS k (key)
+SELECT %(namespace)s::text, k.key, '', 0, 0, 0, 0
+FROM unnest(%(keys)s::text[]) AS k (key),
+    set_config('idle_in_transaction_session_timeout', %(idle_milliseconds)s::text, true)
 ON CONFLICT (namespace, key) DO UPDATE SET previous_bytes = e.previous_bytes
 RETURNING e.key, CASE WHEN e.key = ANY (%(read_keys)s::text[]) THEN e.value END,
     extract(epoch FROM e.expires_at)::float8, e.size_bytes, e.version, e.reserve,
