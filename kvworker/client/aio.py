@@ -13,6 +13,7 @@ from celery.canvas import Signature
 from kvworker.client.calls import describe_call
 from kvworker.client.coalescing import MAX_DELAY_SECONDS
 from kvworker.client.dispatcher import Dispatcher
+from kvworker.client.durable_methods import AsyncDurableMethods
 from kvworker.client.lease_methods import AsyncLeaseMethods
 from kvworker.client.methods import FacadeMethods
 from kvworker.client.pending_reply import PendingReply
@@ -95,7 +96,7 @@ def _coroutine(
     return _run
 
 
-class AsyncKeyValueStore(AsyncLeaseMethods):
+class AsyncKeyValueStore(AsyncDurableMethods, AsyncLeaseMethods):
     """The key-value store for asyncio programs, used through the queue.
 
     Messages are sent and read in the store's own threads, so the event loop is never blocked. ``timeout`` bounds a

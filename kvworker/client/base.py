@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from celery.canvas import Signature
 
+from kvworker.client.durable_methods import DurableMethods
 from kvworker.client.lease_methods import LeaseMethods
 from kvworker.client.methods import FacadeMethods
 from kvworker.client.transport.wake_ups import PermitWatch
@@ -38,7 +39,7 @@ class PendingResult(Protocol):
         """
 
 
-class KeyValueOperations(LeaseMethods, FacadeMethods):
+class KeyValueOperations(DurableMethods, LeaseMethods, FacadeMethods):
     """The operations as plain function calls, together with pending results, signatures and personas."""
 
     #: The configuration.

@@ -167,14 +167,14 @@ class StepFinish(ComputedStep):
     def __post_init__(self) -> None:
         Step.__post_init__(self)
         check_step_token("token", self.token)
-        if check_finished_state(self.state) in {"released", "unknown"} and self._has_outcome():
-            raise InvalidRequestError(f"a step that is {self.state} takes no value, unrecorded or ttl_seconds")
-        if check_unrecorded(self.unrecorded) is not None and self.value is not None:
-            raise InvalidRequestError("value and unrecorded contradict each other; give only one of them")
         encoded = EncodedValue.of(self.value)
         _check_depth(encoded)
         object.__setattr__(self, "value", encoded.value)
         object.__setattr__(self, "text", encoded.text)
+        if check_finished_state(self.state) in {"released", "unknown"} and self._has_outcome():
+            raise InvalidRequestError(f"a step that is {self.state} takes no value, unrecorded or ttl_seconds")
+        if check_unrecorded(self.unrecorded) is not None and self.value is not None:
+            raise InvalidRequestError("value and unrecorded contradict each other; give only one of them")
 
     @property
     def request(self) -> list[JSONValue]:

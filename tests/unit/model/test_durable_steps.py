@@ -19,6 +19,7 @@ from kvworker.errors import (
 from kvworker.model import (
     Change,
     ComputedStep,
+    EncodedValue,
     GetResult,
     JSONValue,
     StepBegin,
@@ -223,6 +224,12 @@ def test_an_outcome_without_its_value_is_never_longer_than_the_reservation(
     stored = StoredStep.of_text(change.text, "n", "k")
     assert (stored.state, stored.unrecorded, stored.value) == (state, why, None)
     assert applied(finish(state, unrecorded=why), change.text)[0] == "kept"
+
+
+def test_an_encoded_null_is_no_value() -> None:
+    null = EncodedValue.of(None)
+    assert finish("done", value=null, unrecorded="quota").text == "null"
+    assert finish("released", value=null).value is None
 
 
 @pytest.mark.parametrize("text", [RUNNING, DONE, FAILED, UNRECORDED])

@@ -1,0 +1,347 @@
+"""What a caller of a durable step does, as generators that threads and coroutines drive alike.
+
+Each generator yields an action and is sent its result, or thrown its error. Nothing here waits or calls anything.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, cast
+
+from kvworker.durable.step_options import Done, NotDone, StepRequest, UnknownStep
+from kvworker.errors import (
+    EffectUnknownError,
+    InvalidRequestError,
+    OperationExpiredError,
+    OperationNotSentError,
+    OperationRefusedError,
+    QueueUnavailableError,
+    QuotaExceededError,
+    StepInProgressError,
+    StepUnrecordedError,
+    UnknownOutcomeError,
+    ValueSerializationError,
+)
+from kvworker.model import BatchResult, EncodedValue, JSONValue, StepBeginResult, StepStatusResult
+
+#: A begin whose answer was lost is repeated with its operation id, this many times in all.
+_BEGIN_ATTEMPTS: Final = 3
+_FIRST_PAUSE_SECONDS: Final = 0.02
+_MAX_PAUSE_SECONDS: Final = 1.0
+#: The longest time for which the store is asked to mark a step unknown when its function has failed.
+_GIVE_UP_SECONDS: Final = 2.0
+#: Errors after which an outcome is sent again: recording the same one twice is harmless.
+_PASSING: Final = (UnknownOutcomeError, QueueUnavailableError, OperationNotSentError, OperationExpiredError)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Run a tool of the store. None as the timeout means the configured default."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Call a reconcile function."""
+
+    function: Callable[[UnknownStep], Any]
+    step: UnknownStep
+
+
+@dataclass(slots=True, eq=False)
+class HeldStep:
+    """A step that this process holds.
+
+    ``valid_until`` is when its lease may have run out, by this process's monotonic clock: counted from before the
+    message that began or renewed it was sent, so it is never later than the database's.
+    """
+
+    request: StepRequest
+    token: int
+    valid_until: float
+    taken_from: UnknownStep | None = None
+    lost: threading.Event = field(default_factory=threading.Event)
+    process_id: int = field(default_factory=os.getpid)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child, which does not hold its parent's step."""
+        return self.process_id != os.getpid()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that name the step and its token."""
+        namespace, key = self.request.name
+        return {"namespace": namespace, "key": key, "token": self.token}
+
+    def renewal(self) -> dict[str, Any]:
+        """Return the arguments of a renewal."""
+        return {**self.arguments(), "lease_seconds": self.request.options.lease_seconds}
+
+    def renewed(self, sent_at: float) -> None:
+        """Note that a renewal that was sent at that moment has succeeded."""
+        self.valid_until = max(self.valid_until, sent_at + self.request.options.lease_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Renew the lease of a step from now on."""
+
+    step: HeldStep
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Renew the lease of a step no longer."""
+
+    step: HeldStep
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A step with a recorded outcome."""
+
+    state: str
+    value: Any = None
+    unrecorded: str | None = None
+
+
+Action: TypeAlias = Call | Pause | Ask | Hold | LetGo
+Steps: TypeAlias = Generator[Action, Any, Any]
+
+
+def enter(request: StepRequest, *, may_wait: bool) -> Generator[Action, Any, HeldStep | Ended]:
+    """Reserve a step, wait for its outcome, or settle it if it is unknown.
+
+    Raises:
+        StepInProgressError: Another caller still holds it.
+        EffectUnknownError: It is unknown, and ``on_unknown`` is None.
+        StepConflictError: It was begun with other arguments.
+    """
+    deadline = time.monotonic() + (request.options.wait_seconds if may_wait else 0.0)
+    found = yield from _begin(request, None)
+    return (yield from settle(request, found, deadline))
+
+
+def settle(
+    request: StepRequest, found: HeldStep | StepBeginResult, deadline: float
+) -> Generator[Action, Any, HeldStep | Ended]:
+    """Go on from the answer of a begin; see ``enter``."""
+    while isinstance(found, StepBeginResult):
+        known = yield from _wait(request, found, deadline)
+        if isinstance(known, Ended):
+            return known
+        found = yield from _begin(request, known)
+    yield Hold(found)
+    if found.taken_from is not None and callable(function := request.options.on_unknown):
+        try:
+            answer = yield from _reconcile(found, function)
+        except BaseException:
+            yield from give_up(found)
+            raise
+        if isinstance(answer, Done):
+            yield from finish(found, "done", answer.result)
+            return Ended("done", answer.result)
+    return found
+
+
+def _wait(
+    request: StepRequest, found: StepBeginResult | StepStatusResult, deadline: float
+) -> Generator[Action, Any, Ended | StepBeginResult | StepStatusResult | None]:
+    """Wait for a step's end. Return it, or the unknown step to take over, or None if the step can begin again."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        if found.state in {"done", "failed"} and (found.has_value or found.unrecorded is not None):
+            return Ended(found.state, found.value, found.unrecorded)
+        if found.state == "unknown":
+            if request.options.on_unknown is None:
+                raise EffectUnknownError(*request.name, found.holder or "", found.token or 0)
+            return found
+        if found.state == "absent":
+            return None
+        if found.state == "in_progress":
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StepInProgressError(*request.name, found.holder or "", found.lease_seconds or 0.0)
+            yield Pause(min(pause, left))
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+        namespace, key = request.name
+        found = yield Call("kv_step_status", {"namespace": namespace, "key": key}, request.options.timeout)
+
+
+def _begin(
+    request: StepRequest, unknown: StepBeginResult | StepStatusResult | None
+) -> Generator[Action, Any, HeldStep | StepBeginResult]:
+    """Begin a step, or take over an unknown one. A lost answer is asked for again with the operation id."""
+    arguments = begin_arguments(request)
+    if unknown is not None:
+        arguments["takeover_token"] = unknown.token
+    for attempt in range(1, _BEGIN_ATTEMPTS + 1):
+        sent_at = time.monotonic()
+        try:
+            result = yield Call("kv_step_begin", arguments, request.options.timeout)
+        except UnknownOutcomeError as error:
+            if attempt == _BEGIN_ATTEMPTS or not error.operation_id:
+                raise
+            arguments["idempotency_key"] = error.operation_id
+            yield Pause(_FIRST_PAUSE_SECONDS * attempt)
+        else:
+            break
+    return (yield from begun(request, result, sent_at, unknown))
+
+
+def begin_arguments(request: StepRequest) -> dict[str, Any]:
+    """Return the arguments of a begin."""
+    namespace, key = request.name
+    return {
+        "namespace": namespace,
+        "key": key,
+        "holder": request.holder,
+        "arguments": request.arguments,
+        "lease_seconds": request.options.lease_seconds,
+    }
+
+
+def begun(
+    request: StepRequest,
+    result: StepBeginResult,
+    sent_at: float,
+    unknown: StepBeginResult | StepStatusResult | None = None,
+) -> Generator[Action, Any, HeldStep | StepBeginResult]:
+    """Return the step if a begin that was sent at that moment reserved it, or else the answer."""
+    if result.state != "reserved":
+        return result
+    step = HeldStep(request, result.token or 0, sent_at + request.options.lease_seconds)
+    if unknown is not None:
+        step.taken_from = UnknownStep(*request.name, unknown.holder or "", unknown.token or 0, step.token)
+    if result.replayed:
+        # Its lease began with the attempt whose answer was lost. A renewal proves that the step is still held.
+        sent_at = time.monotonic()
+        yield Call("kv_step_renew", step.renewal(), request.options.timeout)
+        step.renewed(sent_at)
+    return step
+
+
+def _reconcile(step: HeldStep, function: Callable[[UnknownStep], Any]) -> Generator[Action, Any, Done | NotDone]:
+    answer = yield Ask(function, cast(UnknownStep, step.taken_from))
+    if not isinstance(answer, Done | NotDone):
+        raise InvalidRequestError(
+            f"on_unknown must return done(result) or not_done of kvworker.durable, not a {type(answer).__name__}"
+        )
+    return answer
+
+
+def finish(step: HeldStep, state: str, value: JSONValue = None) -> Steps:
+    """Record the outcome of a held step. It is sent again until it is answered or the lease's length has passed.
+
+    Raises:
+        StepLostError: Another caller took over. The outcome was not recorded.
+        StepUnrecordedError: The end was recorded, but its value could not be.
+    """
+    refuse_inherited(step)
+    try:
+        yield from _send(step, finish_arguments(step, state, value))
+    except (QuotaExceededError, InvalidRequestError) as error:
+        why = _why_unrecorded(error)
+        arguments = finish_arguments(step, state, None)
+        yield from _send(step, {**arguments, "unrecorded": why})
+        raise StepUnrecordedError(*step.request.name, state, why) from error
+    finally:
+        yield LetGo(step)
+
+
+def finish_arguments(step: HeldStep, state: str, value: JSONValue) -> dict[str, Any]:
+    """Return the arguments of a finish.
+
+    Raises:
+        ValueSerializationError: The value is not a JSON value.
+    """
+    arguments = {**step.arguments(), "state": state}
+    if state in {"done", "failed"}:
+        arguments |= {"value": EncodedValue.of(value), "ttl_seconds": step.request.options.ttl_seconds}
+    return arguments
+
+
+def _why_unrecorded(error: QuotaExceededError | InvalidRequestError) -> str:
+    if isinstance(error, QuotaExceededError):
+        return "quota"
+    return "not_json" if isinstance(error, ValueSerializationError) else "too_large"
+
+
+def _send(step: HeldStep, arguments: Mapping[str, Any]) -> Steps:
+    give_up_at = time.monotonic() + step.request.options.lease_seconds
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            yield Call("kv_step_finish", arguments, step.request.options.timeout)
+        except _PASSING:
+            if time.monotonic() + pause >= give_up_at:
+                raise
+            yield Pause(pause)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+        else:
+            return
+
+
+def give_up(step: HeldStep) -> Steps:
+    """Say that the holder does not know the outcome. If that cannot be recorded, the lease just runs out."""
+    yield LetGo(step)
+    if step.is_inherited:
+        return
+    try:
+        yield Call("kv_step_finish", {**step.arguments(), "state": "unknown"}, _GIVE_UP_SECONDS)
+    except (OperationRefusedError, *_PASSING):
+        return
+
+
+def refuse_inherited(step: HeldStep) -> None:
+    """Check that this process holds the step itself.
+
+    Raises:
+        InvalidRequestError: It is a forked child.
+    """
+    if step.is_inherited:
+        raise InvalidRequestError("a forked child does not hold its parent's durable step")
+
+
+def finish_and_begin(step: HeldStep, arguments: Mapping[str, Any], request: StepRequest) -> Steps:
+    """Record an outcome and begin the next step of the same namespace in one message.
+
+    Returns:
+        What ``begun`` returns.
+
+    Raises:
+        OperationRefusedError: Neither was applied.
+        KVStoreError: Whether they were applied is unknown.
+    """
+    refuse_inherited(step)
+    finishing = {name: value for name, value in arguments.items() if name != "namespace"}
+    beginning = {name: value for name, value in begin_arguments(request).items() if name != "namespace"}
+    operations = [{"tool": "kv_step_finish", **finishing}, {"tool": "kv_step_begin", **beginning}]
+    given: dict[str, Any] = {"namespace": request.options.namespace, "operations": operations}
+    for attempt in range(1, _BEGIN_ATTEMPTS + 1):
+        sent_at = time.monotonic()
+        try:
+            result: BatchResult = yield Call("kv_batch", given, request.options.timeout)
+        except UnknownOutcomeError as error:
+            if attempt == _BEGIN_ATTEMPTS or not error.operation_id:
+                raise
+            given["idempotency_key"] = error.operation_id
+            yield Pause(_FIRST_PAUSE_SECONDS * attempt)
+        else:
+            break
+    yield LetGo(step)
+    return (yield from begun(request, cast(StepBeginResult, result.results[1]), sent_at))
