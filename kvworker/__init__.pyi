@@ -37,6 +37,7 @@ from kvworker.errors import QueueUnavailableError as QueueUnavailableError
 from kvworker.errors import QuotaExceededError as QuotaExceededError
 from kvworker.errors import RateLimitExceededError as RateLimitExceededError
 from kvworker.errors import ReadTooLargeError as ReadTooLargeError
+from kvworker.errors import RecordTooLargeError as RecordTooLargeError
 from kvworker.errors import RedeliveryLimitError as RedeliveryLimitError
 from kvworker.errors import ReplayTooLargeError as ReplayTooLargeError
 from kvworker.errors import SchemaError as SchemaError
@@ -56,11 +57,13 @@ from kvworker.model import AppendResult as AppendResult
 from kvworker.model import BatchResult as BatchResult
 from kvworker.model import ClearResult as ClearResult
 from kvworker.model import DeleteResult as DeleteResult
+from kvworker.model import GetAndDeleteResult as GetAndDeleteResult
 from kvworker.model import GetResult as GetResult
 from kvworker.model import IncrementResult as IncrementResult
 from kvworker.model import KeyList as KeyList
 from kvworker.model import LedgerUsage as LedgerUsage
 from kvworker.model import ListedEntry as ListedEntry
+from kvworker.model import MergeResult as MergeResult
 from kvworker.model import NamespaceList as NamespaceList
 from kvworker.model import QuotaResult as QuotaResult
 from kvworker.model import RateLimitResult as RateLimitResult

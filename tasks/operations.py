@@ -77,6 +77,16 @@ def kv_append(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     return runtime_of(task).run_operation(task.request, TOOLS["kv_append"], parents, payload)
 
 
+def kv_merge(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Merge a patch into a value."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_merge"], parents, payload)
+
+
+def kv_get_and_delete(task: Task, /, *parents: Any, **payload: Any) -> Payload:
+    """Return an entry's value and remove the entry."""
+    return runtime_of(task).run_operation(task.request, TOOLS["kv_get_and_delete"], parents, payload)
+
+
 def kv_step_begin(task: Task, /, *parents: Any, **payload: Any) -> Payload:
     """Reserve a durable step."""
     return runtime_of(task).run_operation(task.request, TOOLS["kv_step_begin"], parents, payload)
@@ -144,6 +154,8 @@ OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
     wire.RELEASE_PERMIT_TASK: kv_release_permit,
     wire.RATE_LIMIT_TASK: kv_rate_limit,
     wire.APPEND_TASK: kv_append,
+    wire.MERGE_TASK: kv_merge,
+    wire.GET_AND_DELETE_TASK: kv_get_and_delete,
     wire.STEP_BEGIN_TASK: kv_step_begin,
     wire.STEP_RENEW_TASK: kv_step_renew,
     wire.STEP_FINISH_TASK: kv_step_finish,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import cast
 
 from kvworker.adapters.maintained_store import MaintainedStore
+from kvworker.adapters.step_calls import call_method
 from kvworker.adapters.value_methods import ValueMethods
-from kvworker.errors import InvalidRequestError
 from kvworker.model import (
     DEFAULT_PAGE_ROWS,
     BatchResult,
@@ -139,19 +138,31 @@ class KeyValueStoreAdapter(MaintainedStore, ValueMethods):
         """
 
     @abstractmethod
-    def touch(self, namespace: str, key: str, ttl_seconds: float, *, operation_id: str | None = None) -> TouchResult:
+    def touch(
+        self,
+        namespace: str,
+        key: str,
+        ttl_seconds: float,
+        *,
+        expected_version: int | None = None,
+        operation_id: str | None = None,
+    ) -> TouchResult:
         """Make a live entry expire ``ttl_seconds`` from now. Its value and version stay. A miss gives ``found=False``.
 
         Raises:
             InvalidTTLError: ``ttl_seconds`` is not a finite number above 0.
+            VersionConflictError: the live entry does not have ``expected_version``, or there is none.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
     @abstractmethod
-    def persist(self, namespace: str, key: str, *, operation_id: str | None = None) -> TouchResult:
+    def persist(
+        self, namespace: str, key: str, *, expected_version: int | None = None, operation_id: str | None = None
+    ) -> TouchResult:
         """Remove the TTL of a live entry. Its value and version stay. A miss gives ``found=False``.
 
         Raises:
+            VersionConflictError: the live entry does not have ``expected_version``, or there is none.
             IdempotencyConflictError: the operation id was used with other arguments.
         """
 
@@ -168,39 +179,7 @@ class KeyValueStoreAdapter(MaintainedStore, ValueMethods):
         Raises:
             KVStoreError: the step was refused; see the method of its action.
         """
-        match step.action:
-            case "get":
-                return self.get(namespace, step.key)
-            case "set":
-                return self.set(
-                    namespace,
-                    step.key,
-                    step.value,
-                    ttl_seconds=step.ttl_seconds,
-                    expected_version=step.expected_version,
-                    if_absent=step.if_absent,
-                    keep_ttl=step.keep_ttl,
-                    operation_id=operation_id,
-                )
-            case "delete":
-                return self.delete(
-                    namespace, step.key, expected_version=step.expected_version, operation_id=operation_id
-                )
-            case "increment":
-                return self.increment(
-                    namespace,
-                    step.key,
-                    delta=step.delta,
-                    initial_value=step.initial_value,
-                    ttl_seconds=step.ttl_seconds,
-                    operation_id=operation_id,
-                )
-            case "touch":
-                return self.touch(namespace, step.key, cast(float, step.ttl_seconds), operation_id=operation_id)
-            case "persist":
-                return self.persist(namespace, step.key, operation_id=operation_id)
-            case _:
-                raise InvalidRequestError(f"{type(self).__name__} does not support {step.action}")
+        return call_method(self, namespace, step, operation_id)
 
     @abstractmethod
     def batch(

@@ -60,9 +60,20 @@ class StepAdapter(KeyValueStoreAdapter):
         step = Step("increment", key, delta=delta, initial_value=initial_value, ttl_seconds=ttl_seconds)
         return cast(IncrementResult, self.apply_step(namespace, step, operation_id))
 
-    def touch(self, namespace: str, key: str, ttl_seconds: float, *, operation_id: str | None = None) -> TouchResult:
-        step = Step("touch", key, ttl_seconds=ttl_seconds)
+    def touch(
+        self,
+        namespace: str,
+        key: str,
+        ttl_seconds: float,
+        *,
+        expected_version: int | None = None,
+        operation_id: str | None = None,
+    ) -> TouchResult:
+        step = Step("touch", key, ttl_seconds=ttl_seconds, expected_version=expected_version)
         return cast(TouchResult, self.apply_step(namespace, step, operation_id))
 
-    def persist(self, namespace: str, key: str, *, operation_id: str | None = None) -> TouchResult:
-        return cast(TouchResult, self.apply_step(namespace, Step("persist", key), operation_id))
+    def persist(
+        self, namespace: str, key: str, *, expected_version: int | None = None, operation_id: str | None = None
+    ) -> TouchResult:
+        step = Step("persist", key, expected_version=expected_version)
+        return cast(TouchResult, self.apply_step(namespace, step, operation_id))

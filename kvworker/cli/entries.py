@@ -83,6 +83,7 @@ def increment_command(call: Call, *, as_json: bool, **arguments: Any) -> None:
 @click.argument("namespace")
 @click.argument("key")
 @click.argument("ttl_seconds", type=Seconds(), metavar="SECONDS")
+@expected_version_option
 @idempotency_option
 @tool_command
 def touch_command(call: Call, *, as_json: bool, **arguments: Any) -> None:
@@ -97,6 +98,7 @@ def touch_command(call: Call, *, as_json: bool, **arguments: Any) -> None:
 @click.command("persist")
 @click.argument("namespace")
 @click.argument("key")
+@expected_version_option
 @idempotency_option
 @tool_command
 def persist_command(call: Call, *, as_json: bool, **arguments: Any) -> None:

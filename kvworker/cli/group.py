@@ -22,6 +22,8 @@ COMMANDS = {
     "touch": "kvworker.cli.entries:touch_command",
     "persist": "kvworker.cli.entries:persist_command",
     "append": "kvworker.cli.values:append_command",
+    "merge": "kvworker.cli.values:merge_command",
+    "pop": "kvworker.cli.values:pop_command",
     "list": "kvworker.cli.listing:list_command",
     "batch": "kvworker.cli.batch:batch_command",
     "usage": "kvworker.cli.namespaces:usage_command",

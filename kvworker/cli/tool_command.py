@@ -98,4 +98,6 @@ _TEXTS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "kv_release_permit": lambda result: "released" if result["released"] else "not held",
     "kv_rate_limit": _allowed,
     "kv_append": _appended,
+    "kv_merge": lambda result: f"merged, {_expiry(result)}" if "ttl_seconds" in result else "merged",
+    "kv_get_and_delete": lambda result: json_text(result["value"]),
 }

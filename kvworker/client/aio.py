@@ -161,6 +161,8 @@ class AsyncKeyValueStore(AsyncDurableMethods, AsyncLeaseMethods):
     release_permit = _coroutine(FacadeMethods.release_permit)
     rate_limit = _coroutine(FacadeMethods.rate_limit)
     append = _coroutine(FacadeMethods.append)
+    merge = _coroutine(FacadeMethods.merge)
+    get_and_delete = _coroutine(FacadeMethods.get_and_delete)
     step_begin = _coroutine(FacadeMethods.step_begin)
     step_renew = _coroutine(FacadeMethods.step_renew)
     step_finish = _coroutine(FacadeMethods.step_finish)

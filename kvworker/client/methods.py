@@ -149,23 +149,50 @@ class FacadeMethods(LimitMethods, ValueMethods, StepMethods):
         key: str,
         ttl_seconds: float,
         *,
+        expected_version: int | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> TouchResult:
-        """Make an entry expire ``ttl_seconds`` from now. A missing or expired entry gives ``found=False``."""
+        """Make an entry expire ``ttl_seconds`` from now; with ``expected_version``, only if it still has this version.
+
+        Returns:
+            ``found=False`` if the entry is missing or expired.
+
+        Raises:
+            VersionConflictError: The entry has another version, or there is none; nothing was changed.
+        """
         arguments = {
             "namespace": namespace,
             "key": key,
             "ttl_seconds": ttl_seconds,
+            "expected_version": expected_version,
             "idempotency_key": idempotency_key,
         }
         return cast(TouchResult, self._call("kv_touch", timeout, **arguments))
 
     def persist(
-        self, namespace: str, key: str, *, idempotency_key: str | None = None, timeout: float | None = None
+        self,
+        namespace: str,
+        key: str,
+        *,
+        expected_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
     ) -> TouchResult:
-        """Remove an entry's expiry. A missing or expired entry gives ``found=False``."""
-        arguments = {"namespace": namespace, "key": key, "idempotency_key": idempotency_key}
+        """Remove an entry's expiry; with ``expected_version``, only if it still has this version.
+
+        Returns:
+            ``found=False`` if the entry is missing or expired.
+
+        Raises:
+            VersionConflictError: The entry has another version, or there is none; nothing was changed.
+        """
+        arguments = {
+            "namespace": namespace,
+            "key": key,
+            "expected_version": expected_version,
+            "idempotency_key": idempotency_key,
+        }
         return cast(TouchResult, self._call("kv_persist", timeout, **arguments))
 
     def list_keys(

@@ -24,6 +24,7 @@
     │   ├── BatchRefusedError            a step of an atomic batch was refused
     │   ├── ReadTooLargeError            a batch would read more than one message may hold
     │   ├── ReplayTooLargeError          a batch that was applied before reads more than that by now
+    │   ├── RecordTooLargeError          the value to return and remove is larger than a record may keep
     │   └── QuotaExceededError
     │       ├── NamespaceQuotaExceededError
     │       ├── GlobalQuotaExceededError
@@ -87,6 +88,7 @@ from kvworker.errors.refusals import (
     QuotaExceededError,
     RateLimitExceededError,
     ReadTooLargeError,
+    RecordTooLargeError,
     ReplayTooLargeError,
     VersionConflictError,
 )
@@ -139,6 +141,7 @@ __all__ = [
     "QuotaExceededError",
     "RateLimitExceededError",
     "ReadTooLargeError",
+    "RecordTooLargeError",
     "RedeliveryLimitError",
     "ReplayTooLargeError",
     "SchemaError",

@@ -170,6 +170,24 @@ class ReplayTooLargeError(OperationRefusedError):
         )
 
 
+class RecordTooLargeError(_EntryError):
+    """The value to return and remove has ``size_bytes``, more than the ``limit_bytes`` that a record may keep."""
+
+    def __init__(self, namespace: str, key: str, limit_bytes: int, size_bytes: int) -> None:
+        super().__init__(namespace, key)
+        self.args = (namespace, key, limit_bytes, size_bytes)
+        self.limit_bytes = limit_bytes
+        self.size_bytes = size_bytes
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        """The bytes and their limit."""
+        return (
+            f"the value has {self.size_bytes} bytes, and the record of its removal may keep {self.limit_bytes};"
+            " get it, and then delete it at its version"
+        )
+
+
 class QuotaExceededError(OperationRefusedError):
     """The write would exceed a quota or a limit.
 

@@ -52,6 +52,7 @@ _BY_ERROR: Final[Mapping[type[BaseException], Outcome]] = {
     errors.StepFailedError: Outcome("refused", "step_failed"),
     errors.ReadTooLargeError: Outcome("refused", "read_too_large"),
     errors.ReplayTooLargeError: Outcome("refused", "replay_too_large"),
+    errors.RecordTooLargeError: Outcome("refused", "record_too_large"),
     errors.NamespaceQuotaExceededError: Outcome("refused", "namespace_quota"),
     errors.GlobalQuotaExceededError: Outcome("refused", "global_quota"),
     errors.LimitExceededError: Outcome("refused", "limit"),

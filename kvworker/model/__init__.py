@@ -110,6 +110,7 @@ from kvworker.model.validation import (
     INT64_MIN,
     MAX_BATCH_ROWS,
     MAX_BATCH_STEPS,
+    MAX_KEPT_BYTES,
     MAX_PAGE_ROWS,
     MAX_QUOTA_BYTES,
     MAX_READ_BYTES,
@@ -125,8 +126,8 @@ from kvworker.model.validation import (
     check_ttl,
     check_version,
 )
-from kvworker.model.value_results import AppendResult
-from kvworker.model.value_steps import AppendStep, check_items
+from kvworker.model.value_results import AppendResult, GetAndDeleteResult, MergeResult
+from kvworker.model.value_steps import AppendStep, GetAndDeleteStep, MergeStep, check_items
 from kvworker.model.values import (
     MAX_VALUE_DEPTH,
     DecodedValue,
@@ -150,6 +151,7 @@ __all__ = [
     "MAX_BATCH_ROWS",
     "MAX_BATCH_STEPS",
     "MAX_HOLDER_BYTES",
+    "MAX_KEPT_BYTES",
     "MAX_KEY_BYTES",
     "MAX_LEASE_SECONDS",
     "MAX_NAMESPACE_BYTES",
@@ -182,6 +184,8 @@ __all__ = [
     "ExpiringEntries",
     "ExpiryReport",
     "GeneratedOperationId",
+    "GetAndDeleteResult",
+    "GetAndDeleteStep",
     "GetResult",
     "IncrementResult",
     "JSONArray",
@@ -190,6 +194,8 @@ __all__ = [
     "LedgerDrift",
     "LedgerUsage",
     "ListedEntry",
+    "MergeResult",
+    "MergeStep",
     "NamespaceList",
     "Operation",
     "OperationResult",

@@ -28,7 +28,7 @@ from kvworker.model.results import (
     SetResult,
     TouchResult,
 )
-from kvworker.model.value_results import AppendResult
+from kvworker.model.value_results import AppendResult, GetAndDeleteResult, MergeResult
 
 StepResult: TypeAlias = GetResult | SetResult | IncrementResult | DeleteResult | TouchResult | ComputedResult
 
@@ -45,6 +45,8 @@ STEP_RESULTS: Mapping[str, type[StepResult]] = {
     "kv_release_permit": ReleasePermitResult,
     "kv_rate_limit": RateLimitResult,
     "kv_append": AppendResult,
+    "kv_merge": MergeResult,
+    "kv_get_and_delete": GetAndDeleteResult,
     "kv_step_begin": StepBeginResult,
     "kv_step_renew": StepRenewResult,
     "kv_step_finish": StepFinishResult,

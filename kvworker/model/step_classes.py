@@ -10,7 +10,7 @@ from kvworker.model.durable_steps import StepBegin, StepFinish, StepRenew
 from kvworker.model.permit_steps import AcquirePermitStep, ReleasePermitStep, RenewPermitStep
 from kvworker.model.rate_limit_step import RateLimitStep
 from kvworker.model.steps import Action, Step
-from kvworker.model.value_steps import AppendStep
+from kvworker.model.value_steps import AppendStep, GetAndDeleteStep, MergeStep
 
 #: The class of each computed step by its action.
 COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {
@@ -19,6 +19,8 @@ COMPUTED_STEPS: Final[Mapping[str, type[ComputedStep]]] = {
     "release_permit": ReleasePermitStep,
     "rate_limit": RateLimitStep,
     "append": AppendStep,
+    "merge": MergeStep,
+    "get_and_delete": GetAndDeleteStep,
     "step_begin": StepBegin,
     "step_renew": StepRenew,
     "step_finish": StepFinish,

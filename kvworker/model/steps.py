@@ -30,6 +30,8 @@ Action: TypeAlias = Literal[
     "release_permit",
     "rate_limit",
     "append",
+    "merge",
+    "get_and_delete",
     "step_begin",
     "step_renew",
     "step_finish",
@@ -42,8 +44,8 @@ _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "set": ("value", "ttl_seconds", "expected_version", "if_absent", "keep_ttl"),
     "delete": ("expected_version",),
     "increment": ("delta", "initial_value", "ttl_seconds"),
-    "touch": ("ttl_seconds",),
-    "persist": (),
+    "touch": ("ttl_seconds", "expected_version"),
+    "persist": ("expected_version",),
 }
 
 

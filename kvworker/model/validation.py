@@ -15,6 +15,8 @@ MAX_BATCH_STEPS = 1000
 MAX_BATCH_ROWS = 1_000_000
 #: Bytes of values that one batch may read or one page of a listing may hold. A page's first entry may be larger.
 MAX_READ_BYTES = 4 * 1024 * 1024
+#: Bytes of a removed value that an operation's record may keep, since a replay cannot read it again.
+MAX_KEPT_BYTES = 64 * 1024
 #: Rows of one page of a listing.
 MAX_PAGE_ROWS = 1000
 DEFAULT_PAGE_ROWS = 100

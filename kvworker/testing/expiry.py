@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kvworker.adapters.contract import KeyValueStoreAdapter
-from kvworker.errors import IdempotencyConflictError, InvalidTTLError
+from kvworker.errors import BatchRefusedError, IdempotencyConflictError, InvalidTTLError, VersionConflictError
+from kvworker.model import Step
 from kvworker.testing.support import SHORT_TTL_SECONDS, Cases, ledger, version_of, wait_for_expiry
 
 
@@ -111,3 +112,27 @@ class ExpiryCases(Cases):
         version = version_of(adapter, "namespace", "key")
         kept = adapter.set("namespace", "key", 2, keep_ttl=True, expected_version=version)
         assert kept.ttl_seconds is not None
+
+    def test_touch_and_persist_can_expect_a_version(self, adapter: KeyValueStoreAdapter) -> None:
+        """Another version, or a missing entry, raises ``VersionConflictError`` and leaves the expiry."""
+        old = adapter.set("namespace", "key", 1).version or 0
+        version = adapter.set("namespace", "key", 2).version or 0
+        assert adapter.touch("namespace", "key", 60, expected_version=version).version == version
+        for key, expected in (("key", old), ("missing", version)):
+            with pytest.raises(VersionConflictError):
+                adapter.touch("namespace", key, 5, expected_version=expected, operation_id="refused")
+            with pytest.raises(VersionConflictError):
+                adapter.persist("namespace", key, expected_version=expected)
+            steps = [Step("touch", key, ttl_seconds=5, expected_version=expected), Step("set", "other", value=1)]
+            with pytest.raises(BatchRefusedError):
+                adapter.batch("namespace", steps)
+            refused, _ = adapter.batch("namespace", steps, atomic=False).results
+            assert isinstance(refused, VersionConflictError)
+        left = adapter.get("namespace", "key").ttl_seconds
+        assert left is not None
+        assert left > 10
+        options: dict[str, Any] = {"expected_version": version, "operation_id": "persist"}
+        assert [adapter.persist("namespace", "key", **options).replayed for _ in range(2)] == [False, True]
+        with pytest.raises(IdempotencyConflictError):
+            adapter.persist("namespace", "key", operation_id="persist")
+        assert adapter.get("namespace", "key").ttl_seconds is None

@@ -11,11 +11,13 @@ from kvworker.testing.increments import IncrementCases
 from kvworker.testing.inspection import InspectionCases
 from kvworker.testing.listings import ClearCases, ListingCases
 from kvworker.testing.maintenance import MaintenanceCases
+from kvworker.testing.merges import MergeCases
 from kvworker.testing.names import NameCases
 from kvworker.testing.own_quotas import OwnQuotaCases
 from kvworker.testing.permits import PermitCases
 from kvworker.testing.quotas import QuotaCases
 from kvworker.testing.rate_limits import RateLimitCases
+from kvworker.testing.removals import RemovalCases
 from kvworker.testing.ttl import TTLCases
 from kvworker.testing.values import ValueCases
 from kvworker.testing.versions import VersionCases
@@ -28,6 +30,8 @@ class AdapterConformance(
     ExpiryCases,
     IncrementCases,
     AppendCases,
+    MergeCases,
+    RemovalCases,
     VersionCases,
     QuotaCases,
     OwnQuotaCases,

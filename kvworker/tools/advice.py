@@ -70,6 +70,11 @@ _ADVICE: Final[Mapping[type[KVStoreError], tuple[str, str]]] = {
         _NOTHING,
         "The batch was applied by an earlier call. Do not send it again. Read the entries with kv_get.",
     ),
+    errors.RecordTooLargeError: (
+        _NOTHING,
+        "Read the value with kv_get, then remove it with kv_delete and the version that kv_get returned as"
+        " expected_version.",
+    ),
     errors.NamespaceQuotaExceededError: (
         _NOTHING,
         "Free space in the namespace with kv_delete, or store a shorter value. kv_list_keys shows the sizes.",

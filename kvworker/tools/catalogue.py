@@ -135,7 +135,7 @@ _TOUCH_FIELDS = (NAMESPACE_FIELD, KEY_FIELD, FOUND_FIELD, TTL_FIELD, REPLAYED_FI
 _TOUCH = Tool(
     name="kv_touch",
     summary="Make an existing entry expire ttl_seconds from now. Its value and version do not change.",
-    parameters=(NAMESPACE, KEY, TOUCH_TTL, IDEMPOTENCY_KEY),
+    parameters=(NAMESPACE, KEY, TOUCH_TTL, EXPECTED_VERSION, IDEMPOTENCY_KEY),
     result=TouchResult,
     result_fields=_TOUCH_FIELDS,
     side_effects="write",
@@ -145,7 +145,7 @@ _PERSIST = Tool(
     name="kv_persist",
     summary="Remove an existing entry's expiry, so that it stays until it is deleted. Its value and version do not"
     " change.",
-    parameters=(NAMESPACE, KEY, IDEMPOTENCY_KEY),
+    parameters=(NAMESPACE, KEY, EXPECTED_VERSION, IDEMPOTENCY_KEY),
     result=TouchResult,
     result_fields=_TOUCH_FIELDS,
     side_effects="write",

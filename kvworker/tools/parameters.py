@@ -61,6 +61,14 @@ ITEMS = Parameter(
     check_items,
     holds_values=True,
 )
+PATCH = Parameter(
+    "patch",
+    {},
+    "The JSON merge patch: an object with the members to set, in which null removes a member and an object changes a"
+    " member's own members. Anything but an object replaces the whole value.",
+    EncodedValue.of,
+    holds_values=True,
+)
 MAX_ITEMS = Parameter(
     "max_items",
     {"type": "integer", "minimum": 1, "maximum": INT64_MAX},

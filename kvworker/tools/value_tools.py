@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvworker.model import AppendResult
+from kvworker.model import MAX_KEPT_BYTES, AppendResult, GetAndDeleteResult, MergeResult
 from kvworker.tools.definition import WRITES, ResultField, Tool
-from kvworker.tools.parameters import IDEMPOTENCY_KEY, ITEMS, KEY, MAX_ITEMS, NAMESPACE, TTL
+from kvworker.tools.parameters import EXPECTED_VERSION, IDEMPOTENCY_KEY, ITEMS, KEY, MAX_ITEMS, NAMESPACE, PATCH, TTL
 from kvworker.tools.result_fields import (
+    BOOLEAN,
     COUNT,
     KEY_FIELD,
     NAMESPACE_FIELD,
@@ -37,4 +38,35 @@ _APPEND: Final = Tool(
     repeatable=False,
 )
 
-VALUE_TOOLS: Final = (_APPEND,)
+_MERGE: Final = Tool(
+    name="kv_merge",
+    summary="Change some members of a JSON object and leave the others, even if others change it at the same time. The"
+    " patch is a JSON merge patch (RFC 7396). A missing entry becomes an object. Without ttl_seconds the entry keeps"
+    " its expiry.",
+    parameters=(NAMESPACE, KEY, PATCH, TTL, EXPECTED_VERSION, IDEMPOTENCY_KEY),
+    result=MergeResult,
+    result_fields=(NAMESPACE_FIELD, KEY_FIELD, TTL_FIELD, REPLAYED_FIELD, VERSION_FIELD),
+    side_effects="destructive",
+    requires_flags=WRITES,
+)
+_GET_AND_DELETE: Final = Tool(
+    name="kv_get_and_delete",
+    summary="Return an entry's value and remove the entry, so that only one caller gets it. If there is none, found is"
+    f" false; that is not an error. A value above {MAX_KEPT_BYTES} bytes is refused. Give an idempotency_key: a"
+    " repeated call with it returns the same value.",
+    parameters=(NAMESPACE, KEY, IDEMPOTENCY_KEY),
+    result=GetAndDeleteResult,
+    result_fields=(
+        NAMESPACE_FIELD,
+        KEY_FIELD,
+        ResultField("found", BOOLEAN, "True if there was an entry to remove."),
+        ResultField("value", {}, "The removed value; left out if found is false.", always=False),
+        REPLAYED_FIELD,
+    ),
+    side_effects="destructive",
+    requires_flags=WRITES,
+    # The entry is gone either way, but only the first call returns its value.
+    repeatable=False,
+)
+
+VALUE_TOOLS: Final = (_APPEND, _MERGE, _GET_AND_DELETE)

@@ -43,6 +43,9 @@ _steps = (
     | st.builds(Step, st.just("increment"), _names, delta=_integers, initial_value=_integers)
 )
 
+_items = st.lists(_values, min_size=1, max_size=3)
+_max_items = st.none() | st.integers(1, 4)
+
 
 def text_of(value: JSONValue) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -50,6 +53,11 @@ def text_of(value: JSONValue) -> str:
 
 def size_of(value: JSONValue) -> int:
     return len(text_of(value).encode())
+
+
+#: The field of a replay to compare, if it is not the value; and the methods whose values are compared as text.
+_ANSWERS = {"delete": "deleted", "append": "length"}
+_WITH_VALUES = {"set", "get_and_delete"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,32 @@ class StoreMachine(RuleBasedStateMachine):
         assert not result.replayed
         self.remember(name, value, has_ttl=ttl_seconds is not None)
         self.applied[namespace, operation_id] = Applied("set", (namespace, key, value), options, (text_of(value),))
+
+    @rule(namespace=_names, key=_names, items=_items, max_items=_max_items)
+    def append(self, namespace: str, key: str, items: list[JSONValue], max_items: int | None) -> None:
+        name, operation_id = (namespace, key), self.fresh_id()
+        options = {"max_items": max_items, "operation_id": operation_id}
+        stored = self.entries.get(name, [])
+        kept = [*stored, *items] if isinstance(stored, list) else []
+        dropped = 0 if max_items is None else max(0, len(kept) - max_items)
+        kept = kept[dropped:]
+        if not isinstance(stored, list) or not self.fits(name, kept):
+            with pytest.raises(NamespaceQuotaExceededError if kept else InvalidValueTypeError):
+                self.adapter.append(namespace, key, items, max_items=max_items)
+            return
+        result = self.adapter.append(namespace, key, items, max_items=max_items, operation_id=operation_id)
+        assert (result.length, result.dropped, result.replayed) == (len(kept), dropped, False)
+        self.remember(name, kept, has_ttl=name in self.with_ttl and name in self.entries)
+        self.applied[namespace, operation_id] = Applied("append", (namespace, key, items), options, (len(kept),))
+
+    @rule(namespace=_names, key=_names)
+    def get_and_delete(self, namespace: str, key: str) -> None:
+        taken = self.adapter.get_and_delete(namespace, key, operation_id=(operation_id := self.fresh_id()))
+        assert taken.found == ((namespace, key) in self.entries)
+        text = text_of(self.entries.pop((namespace, key), None))
+        assert text_of(taken.value) == text
+        options = {"operation_id": operation_id}
+        self.applied[namespace, operation_id] = Applied("get_and_delete", (namespace, key), options, (text,))
 
     @rule(namespace=_names, key=_names)
     def delete(self, namespace: str, key: str) -> None:
@@ -264,8 +298,8 @@ class StoreMachine(RuleBasedStateMachine):
         applied = self.applied[data.draw(st.sampled_from(sorted(self.applied)))]
         result = getattr(self.adapter, applied.method)(*applied.arguments, **applied.options)
         assert result.replayed
-        answer = result.deleted if applied.method == "delete" else result.value
-        assert (text_of(answer) if applied.method == "set" else answer,) == applied.answer
+        answer = getattr(result, _ANSWERS.get(applied.method, "value"))
+        assert (text_of(answer) if applied.method in _WITH_VALUES else answer,) == applied.answer
 
     @precondition(lambda self: self.applied)
     @rule(data=st.data())

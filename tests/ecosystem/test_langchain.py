@@ -183,6 +183,8 @@ class TestCallIds:
             "kv_rate_limit": {"namespace": "n", "key": "rate", "limit": 5, "per_seconds": 60},
             "kv_delete": self.ARGUMENTS,
             "kv_append": {**self.ARGUMENTS, "items": [1]},
+            "kv_merge": {**self.ARGUMENTS, "patch": {"a": 1}},
+            "kv_get_and_delete": self.ARGUMENTS,
             "kv_clear": {"namespace": "n"},
             "kv_set_quota": {"namespace": "n", "quota_bytes": 1000},
         }

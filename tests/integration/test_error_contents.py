@@ -39,6 +39,7 @@ from kvworker.errors import (
     PolicyDeniedError,
     QueueUnavailableError,
     ReadTooLargeError,
+    RecordTooLargeError,
     RedeliveryLimitError,
     ReplayTooLargeError,
     SchemaError,
@@ -136,6 +137,12 @@ def large_replay(_: InlineKeyValueStore) -> None:
         store.batch("n", batch, idempotency_key="once")
 
 
+def too_large_to_keep(_: InlineKeyValueStore) -> None:
+    with with_quotas() as store:
+        store.set("n", "large", VALUE * 10_000)
+        store.get_and_delete("n", "large")
+
+
 def denied(_: InlineKeyValueStore) -> None:
     policies = {"personas": {"reader": {"flags": ["type.system.kv_store_access"]}}, "signing_key": PASSWORD}
     with KeyValueStore(Settings.from_mapping({"policies": policies}), "reader") as store:
@@ -203,6 +210,7 @@ PROVOKED: Mapping[type[KVStoreError], Provoke] = {
     BatchRefusedError: batch,
     ReadTooLargeError: large_batch,
     ReplayTooLargeError: large_replay,
+    RecordTooLargeError: too_large_to_keep,
     NamespaceQuotaExceededError: lambda _: write_to(with_quotas(namespace_quota_bytes=5)),
     GlobalQuotaExceededError: lambda _: write_to(with_quotas(global_quota_bytes=5)),
     LimitExceededError: lambda _: write_twice(with_quotas(namespace_entry_limit=1)),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import sqlite3
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,26 @@ def test_no_name_and_no_value_is_part_of_a_statement(postgres_url: str, monkeypa
         adapter.clear(_VALUE)
     assert statements
     assert not [statement for statement in statements if _VALUE in statement]
+
+
+def test_a_removed_value_stays_in_its_record_until_that_is_pruned(tmp_path: Path) -> None:
+    file = tmp_path / "kv.sqlite"
+    options = {"url": f"sqlite:///{file}", "migrate_on_start": True, "operation_retention_seconds": 1}
+
+    def records() -> list[str]:
+        with closing(sqlite3.connect(file)) as connection:
+            return [str(row[0]) for row in connection.execute("SELECT result FROM kv_records")]
+
+    with make_sqlite_adapter(options) as adapter:
+        adapter.set("n", "k", {"a": _VALUE})
+        adapter.append("n", "l", [_VALUE])
+        adapter.merge("n", "m", {"a": _VALUE})
+        assert not [record for record in records() if _VALUE in record]
+        adapter.get_and_delete("n", "k")
+        adapter.clear("n")
+        assert [record for record in records() if _VALUE in record] == [f'[{{"a":"{_VALUE}"}}]']
+        wait_until(lambda: adapter.prune_operations().deleted_rows or not records(), what="the prune")
+        wait_until(lambda: bool(adapter.prune_operations()) and not records(), what="the end of all records")
 
 
 def test_values_are_readable_in_the_database_and_in_the_queue(valkey_url: str, client: Redis, tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def _every_operation(w: World) -> Any:
         w.op("kv_get", "k"),
         w.op("kv_persist", "k"),
         w.op("kv_append", "l", items=[1, {"a": None}], max_items=1),
+        w.op("kv_merge", "l", patch={"a": {"b": None}}),
+        w.op("kv_get_and_delete", "l"),
         w.op("kv_touch", "missing", ttl_seconds=5.0),
         w.count(delta=3, initial_value=1),
         w.op("kv_delete", "k"),

@@ -91,6 +91,11 @@ async def use_every_tool(client: Client) -> None:
     assert (await use(client, "kv_delete", namespace="n", key="r"))["deleted"] is True
     appended = await use(client, "kv_append", namespace="n", key="l", items_json='["a", 2.0]', max_items=1)
     assert (appended["length"], appended["dropped"]) == (1, 1)
+    patch = '{"a": null, "b": {"c": 1.0}}'
+    assert "version" in await use(client, "kv_merge", namespace="n", key="m", patch_json=patch)
+    taken = await use(client, "kv_get_and_delete", namespace="n", key="m")
+    assert (taken["found"], taken["value"]) == (True, {"b": {"c": 1.0}})
+    assert (await use(client, "kv_get_and_delete", namespace="n", key="m"))["found"] is False
     await use_a_durable_step(client)
     keys = await use(client, "kv_list_keys", namespace="n", include_values=True)
     assert [entry["value"] for entry in keys["entries"]] == [1, value, [2.0]]

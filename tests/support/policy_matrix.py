@@ -33,7 +33,6 @@ _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "increment": ("kv_increment", {"key": "count"}),
     "touch": ("kv_touch", {"key": "k", "ttl_seconds": 900}),
     "persist": ("kv_persist", {"key": "k"}),
-    "append": ("kv_append", {"key": "events", "items": ["changed"]}),
     "list_keys": ("kv_list_keys", {}),
     "clear": ("kv_clear", {}),
     "usage": ("kv_usage", {}),
@@ -53,52 +52,55 @@ _CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "renew_step": ("kv_step_renew", {"key": "step", "token": 7}),
     "finish": ("kv_step_finish", {"key": "no step", "token": 7, "state": "released"}),
     "status": ("kv_step_status", {"key": "step"}),
+    "append": ("kv_append", {"key": "events", "items": ["changed"]}),
+    "merge": ("kv_merge", {"key": "object", "patch": {"a": "changed"}}),
+    "take": ("kv_get_and_delete", {"key": "k"}),
     # These concern the whole store, whatever the namespace of the row.
     "list_all": ("kv_list_namespaces", {}),
     "usage_all": ("kv_usage", {}),
 }
 
 _TABLE = """
-persona  namespace get set delete increment touch persist append list_keys clear usage set_quota reads writes mixed
-reader   team.a     +   -    -        -       -      -      -        +       -     +       -       +     -      -
-reader   shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
-reader   other      +   -    -        -       -      -      -        +       -     +       -       +     -      -
-starred  team.a     +   -    -        -       -      -      -        +       -     +       -       +     -      -
-starred  shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
-starred  other      +   -    -        -       -      -      -        +       -     +       -       +     -      -
-writer   team.a     +   +    +        +       +      +      +        +       +     +       -       +     +      +
-writer   shared.b   +   +    +        +       +      +      +        +       +     +       -       +     +      +
-writer   other      +   +    +        +       +      +      +        +       +     +       -       +     +      +
-operator team.a     +   +    +        +       +      +      +        +       +     +       +       +     +      +
-operator shared.b   +   +    +        +       +      +      +        +       +     +       +       +     +      +
-operator other      +   +    +        +       +      +      +        +       +     +       +       +     +      +
-team     team.a     +   +    +        +       +      +      +        +       +     +       -       +     +      +
-team     shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
-team     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-lead     team.a     +   +    +        +       +      +      +        +       +     +       +       +     +      +
-lead     shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
-lead     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-listener team.a     +   -    -        -       -      -      -        +       -     +       -       +     -      -
-listener shared.b   +   -    -        -       -      -      -        +       -     +       -       +     -      -
-listener other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-dropbox  team.a     -   +    +        +       +      +      +        -       +     -       -       -     +      -
-dropbox  shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
-dropbox  other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-nowhere  team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
-nowhere  shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
-nowhere  other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-half     team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
-half     shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
-half     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-nobody   team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
-nobody   shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
-nobody   other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-stranger team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
-stranger shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
-stranger other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
-none     team.a     -   -    -        -       -      -      -        -       -     -       -       -     -      -
-none     shared.b   -   -    -        -       -      -      -        -       -     -       -       -     -      -
-none     other      -   -    -        -       -      -      -        -       -     -       -       -     -      -
+persona  namespace get set delete increment touch persist list_keys clear usage set_quota reads writes mixed
+reader   team.a     +   -    -        -       -      -        +       -     +       -       +     -      -
+reader   shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
+reader   other      +   -    -        -       -      -        +       -     +       -       +     -      -
+starred  team.a     +   -    -        -       -      -        +       -     +       -       +     -      -
+starred  shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
+starred  other      +   -    -        -       -      -        +       -     +       -       +     -      -
+writer   team.a     +   +    +        +       +      +        +       +     +       -       +     +      +
+writer   shared.b   +   +    +        +       +      +        +       +     +       -       +     +      +
+writer   other      +   +    +        +       +      +        +       +     +       -       +     +      +
+operator team.a     +   +    +        +       +      +        +       +     +       +       +     +      +
+operator shared.b   +   +    +        +       +      +        +       +     +       +       +     +      +
+operator other      +   +    +        +       +      +        +       +     +       +       +     +      +
+team     team.a     +   +    +        +       +      +        +       +     +       -       +     +      +
+team     shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
+team     other      -   -    -        -       -      -        -       -     -       -       -     -      -
+lead     team.a     +   +    +        +       +      +        +       +     +       +       +     +      +
+lead     shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
+lead     other      -   -    -        -       -      -        -       -     -       -       -     -      -
+listener team.a     +   -    -        -       -      -        +       -     +       -       +     -      -
+listener shared.b   +   -    -        -       -      -        +       -     +       -       +     -      -
+listener other      -   -    -        -       -      -        -       -     -       -       -     -      -
+dropbox  team.a     -   +    +        +       +      +        -       +     -       -       -     +      -
+dropbox  shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
+dropbox  other      -   -    -        -       -      -        -       -     -       -       -     -      -
+nowhere  team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
+nowhere  shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
+nowhere  other      -   -    -        -       -      -        -       -     -       -       -     -      -
+half     team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
+half     shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
+half     other      -   -    -        -       -      -        -       -     -       -       -     -      -
+nobody   team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
+nobody   shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
+nobody   other      -   -    -        -       -      -        -       -     -       -       -     -      -
+stranger team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
+stranger shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
+stranger other      -   -    -        -       -      -        -       -     -       -       -     -      -
+none     team.a     -   -    -        -       -      -        -       -     -       -       -     -      -
+none     shared.b   -   -    -        -       -      -        -       -     -       -       -     -      -
+none     other      -   -    -        -       -      -        -       -     -       -       -     -      -
 """
 
 _TABLE_OF_LIMITS = """
@@ -187,6 +189,49 @@ none     shared.b    -     -     -      -
 none     other       -     -     -      -
 """
 
+_TABLE_OF_VALUES = """
+persona  namespace append merge take
+reader   team.a      -      -    -
+reader   shared.b    -      -    -
+reader   other       -      -    -
+starred  team.a      -      -    -
+starred  shared.b    -      -    -
+starred  other       -      -    -
+writer   team.a      +      +    +
+writer   shared.b    +      +    +
+writer   other       +      +    +
+operator team.a      +      +    +
+operator shared.b    +      +    +
+operator other       +      +    +
+team     team.a      +      +    +
+team     shared.b    -      -    -
+team     other       -      -    -
+lead     team.a      +      +    +
+lead     shared.b    -      -    -
+lead     other       -      -    -
+listener team.a      -      -    -
+listener shared.b    -      -    -
+listener other       -      -    -
+dropbox  team.a      +      +    +
+dropbox  shared.b    -      -    -
+dropbox  other       -      -    -
+nowhere  team.a      -      -    -
+nowhere  shared.b    -      -    -
+nowhere  other       -      -    -
+half     team.a      -      -    -
+half     shared.b    -      -    -
+half     other       -      -    -
+nobody   team.a      -      -    -
+nobody   shared.b    -      -    -
+nobody   other       -      -    -
+stranger team.a      -      -    -
+stranger shared.b    -      -    -
+stranger other       -      -    -
+none     team.a      -      -    -
+none     shared.b    -      -    -
+none     other       -      -    -
+"""
+
 _TABLE_OF_THE_WHOLE_STORE = """
 persona  list_all usage_all
 reader      +         +
@@ -227,7 +272,7 @@ def _rows(table: str) -> Iterator[dict[str, str]]:
 
 
 def _cells() -> Iterator[Cell]:
-    tables = (_TABLE, _TABLE_OF_LIMITS, _TABLE_OF_DURABLE_STEPS, _TABLE_OF_THE_WHOLE_STORE)
+    tables = (_TABLE, _TABLE_OF_LIMITS, _TABLE_OF_DURABLE_STEPS, _TABLE_OF_VALUES, _TABLE_OF_THE_WHOLE_STORE)
     for row in (row for table in tables for row in _rows(table)):
         persona = row.pop("persona")
         scope = {"namespace": row.pop("namespace")} if "namespace" in row else {}

@@ -24,7 +24,7 @@ GOOD = {
     **dict.fromkeys(("delta", "initial_value"), st.integers(-(2**63), 2**63 - 1)),
     **dict.fromkeys(("if_absent", "keep_ttl", "atomic", "include_values"), st.booleans() | st.none()),
     "ttl_seconds": NUMBERS | st.sampled_from([0.001, 1e300, None]),
-    **dict.fromkeys(("value", "arguments"), VALUES),
+    **dict.fromkeys(("value", "arguments", "patch"), VALUES),
     "items": st.lists(VALUES, min_size=1, max_size=2),
     "lease_seconds": st.sampled_from([0.5, 60, 60.0, 86_400]),
     "state": st.sampled_from(FINISHED_STATES),

@@ -6,7 +6,8 @@ A record keeps only what the request does not say. A step's record is, by its ac
     increment             the same, preceded by "VALUE "
     delete                "true" or "false"
     get                   null: a record holds no value, so a replay reads again
-    computed steps        what ``ComputedStep.record_of`` keeps of the answer of ``ComputedStep.change``, as JSON
+    computed steps        what ``ComputedStep.record_of`` keeps of the answer of ``ComputedStep.change``, as JSON;
+                          only that of get_and_delete holds a value
 
 Records from before entries had versions have no vVERSION. A batch's record is a JSON array of its steps' records, with
 an object (error, shared, args) for each step that was refused individually. Until its first caller is answered, and in

@@ -210,7 +210,7 @@ class Planner:
         if room is not None:
             exists, existed = changed.size_bytes > 0, entry.size_bytes > 0
             room.charge(self.namespace, changed.size_bytes - entry.size_bytes, exists - existed)
-        if step.action == "get":
+        if step.action in {"get", "get_and_delete"}:
             plan.read_bytes += entry.size_bytes
         plan.after[step.key] = replace(changed, reserve=_reserve(step, entry)) if changed.size_bytes else changed
         if changed.version > entry.version:

@@ -66,6 +66,8 @@ class Collector:
     release_permit = _collected(FacadeMethods.release_permit)
     rate_limit = _collected(FacadeMethods.rate_limit)
     append = _collected(FacadeMethods.append)
+    merge = _collected(FacadeMethods.merge)
+    get_and_delete = _collected(FacadeMethods.get_and_delete)
     step_begin = _collected(FacadeMethods.step_begin)
     step_renew = _collected(FacadeMethods.step_renew)
     step_finish = _collected(FacadeMethods.step_finish)

@@ -40,7 +40,7 @@ A key-value store for data that must outlive this turn. An entry is a JSON value
 - Use one namespace for each purpose; kv_list_namespaces lists them. Give temporary entries an expiry (ttl_seconds).
 - Give a write that may run twice an idempotency_key, such as "<run>/<step>". It is then applied once.
 - To change an entry that others may also change, read it and pass its version as expected_version. To count, use
-  kv_increment; to collect items in a list, kv_append.
+  kv_increment; to collect items in a list, kv_append; to change members of an object, kv_merge.
 - kv_batch runs many operations on one namespace at once, either all or none of them.
 - MCP carries values of up to {_MAX_VALUE_DEPTH} nested lists and objects.
 - An error result says in JSON whether anything was changed and what to do next.

@@ -18,6 +18,9 @@ _OPERATIONS = [
     {"tool": "kv_touch", "key": "c", "ttl_seconds": 5},
     {"tool": "kv_persist", "key": "a"},
     {"tool": "kv_append", "key": "l", "items": ["é", 2, 3], "max_items": 2},
+    {"tool": "kv_merge", "key": "a", "patch": {"é": None}, "ttl_seconds": 5},
+    {"tool": "kv_get_and_delete", "key": "l"},
+    {"tool": "kv_get_and_delete", "key": "l"},
     {"tool": "kv_delete", "key": "a"},
     {"tool": "kv_delete", "key": "odd\x1b"},
 ]
@@ -30,9 +33,12 @@ operations[4] kv_get none: no entry
 operations[5] kv_touch c: expires in 5 s
 operations[6] kv_persist a: does not expire
 operations[7] kv_append l: 2 items, 1 dropped
-operations[8] kv_delete a: deleted
-operations[9] kv_delete 'odd\\x1b': no entry
-10 operations, 0 refused
+operations[8] kv_merge a: merged, expires in 5 s
+operations[9] kv_get_and_delete l: [2, 3]
+operations[10] kv_get_and_delete l: no entry
+operations[11] kv_delete a: deleted
+operations[12] kv_delete 'odd\\x1b': no entry
+13 operations, 0 refused
 """
 _LINES = "\r\n\n".join(json.dumps(operation) for operation in _OPERATIONS).encode()
 

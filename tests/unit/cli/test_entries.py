@@ -48,6 +48,16 @@ def test_contradictory_options_are_one_line(kvworker: Kvworker, options: list[st
     assert kvworker("get", "n", "k", "--json").json["found"] is False
 
 
+@pytest.mark.parametrize("command", [["touch", "n", "k", "5"], ["persist", "n", "k"]])
+def test_a_change_of_expiry_can_expect_a_version(kvworker: Kvworker, command: list[str]) -> None:
+    version = kvworker("set", "n", "k", "0", "--ttl", "60", "--json").json["version"]
+    refused = kvworker(*command, "--expected-version", str(version + 1))
+    assert refused.code == 1
+    assert f"not at the expected version {version + 1}" in refused.err
+    assert kvworker("get", "n", "k", "--json").json["ttl_seconds"] > 10
+    assert kvworker(*command, "--expected-version", str(version)).code == 0
+
+
 def test_touch_and_persist_change_only_the_expiry(kvworker: Kvworker) -> None:
     written = kvworker("set", "n", "k", '"v"', "--json").json
     assert kvworker("touch", "n", "k", "90.5", "--idempotency-key", "t").out == "expires in 90.5 s\n"

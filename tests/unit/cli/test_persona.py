@@ -23,6 +23,8 @@ _STEP = b'{"tool": "kv_get", "key": "k"}'
         ["touch", "n", "k", "5"],
         ["persist", "n", "k"],
         ["append", "n", "l", "1"],
+        ["merge", "n", "o", "{}"],
+        ["pop", "n", "k"],
         ["list", "n"],
         ["list"],
         ["batch", "n", "-"],

@@ -38,6 +38,7 @@ SAMPLES: list[KVStoreError] = [
     errors.BatchRefusedError(3, "VersionConflictError", ["n", "k", None, 2]),
     errors.ReadTooLargeError(4096),
     errors.ReplayTooLargeError(4096),
+    errors.RecordTooLargeError("n", "k", 4096, 4097),
     errors.QuotaExceededError("full"),
     errors.NamespaceQuotaExceededError("n", 100, 90, 20),
     errors.GlobalQuotaExceededError(100, 90, 20),

@@ -24,6 +24,7 @@ _REQUIRED: dict[str, Any] = {
     "limit": 10,
     "per_seconds": 60,
     "items": [1],
+    "patch": {"a": None},
     "token": 7,
     "state": "done",
     "operations": [],

@@ -67,7 +67,7 @@ def test_the_matrix_is_complete() -> None:
     assert {cell.tool for cell in CELLS} == set(TOOLS)
     assert {cell.persona for cell in CELLS} == {*PERSONAS, "stranger", None}
     assert {cell.tool for cell in ALLOWED} == {cell.tool for cell in DENIED} == set(TOOLS)
-    assert len(CELLS) == 13 * (3 * 22 + 2)
+    assert len(CELLS) == 13 * (3 * 24 + 2)
 
 
 def test_the_matrix_inline_and_a_denial_changes_nothing(inline: InlineKeyValueStore) -> None:

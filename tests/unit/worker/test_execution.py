@@ -26,6 +26,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "kv_release_permit": {"namespace": "n", "key": "k", "holder": "h"},
     "kv_rate_limit": {"namespace": "n", "key": "k", "limit": 10, "per_seconds": 60, "quantity": 3},
     "kv_append": {"namespace": "n", "key": "k", "items": [1], "max_items": 5, "ttl_seconds": 5},
+    "kv_merge": {"namespace": "n", "key": "k", "patch": {"a": None}, "ttl_seconds": 5},
+    "kv_get_and_delete": {"namespace": "n", "key": "k"},
     "kv_step_begin": {"namespace": "n", "key": "k", "holder": "h", "arguments": [1], "lease_seconds": 5},
     "kv_step_renew": {"namespace": "n", "key": "step", "token": 7},
     "kv_step_finish": {"namespace": "n", "key": "step", "token": 7, "state": "done", "value": 1},

@@ -29,6 +29,8 @@ class TestSending:
             e = p.persist("session", "token")
             f = p.delete("metrics", "nothing")
             g = p.append("session", "events", ["a", {"b": None}])
+            p.merge("session", "state", {"a": 1, "b": None})
+            h = p.get_and_delete("session", "state")
             assert store.sent == []
         assert (a.result().value, a.result().ttl_seconds, a.result().replayed) == ({"scopes": ["a"]}, 60, False)
         assert b.result().value == 42
@@ -37,6 +39,7 @@ class TestSending:
         assert e.result().ttl_seconds is None
         assert f.result().deleted is False
         assert (g.result().length, store.get("session", "events").value) == (2, ["a", {"b": None}])
+        assert (h.result().value, store.get("session", "state").found) == ({"a": 1}, False)
         assert store.get("session", "token").ttl_seconds is None
 
     def test_reads_and_writes_of_other_keys_are_two_messages(self, store: CountingStore) -> None:

@@ -87,22 +87,23 @@ def test_the_walker_finds_broken_rules(schema: dict[str, Any], problem: str) -> 
 
 def strict_form(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the strict call that a model would make for these checked arguments."""
-    given = as_texts(arguments)
+    given = as_texts(tool, arguments)
     if "operations" in arguments:
         given["operations"] = [strict_step(operation) for operation in arguments["operations"]]
     return {name: given.get(name) for name in strict_schema(tool)["properties"]}
 
 
-def as_texts(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments, with those that hold values as JSON text too."""
-    texts = {f"{n}_json": json.dumps(v.value) for n, v in arguments.items() if isinstance(v, EncodedValue)}
-    return {**arguments, "arguments_json": json.dumps(arguments.get("arguments")), **texts}
+def as_texts(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments, with those that hold values as JSON text too; a missing one is "null"."""
+    values = {parameter.name: arguments.get(parameter.name) for parameter in tool.parameters if parameter.holds_values}
+    plain = {name: value.value if isinstance(value, EncodedValue) else value for name, value in values.items()}
+    return {**arguments, **{f"{name}_json": json.dumps(value) for name, value in plain.items()}}
 
 
 def strict_step(operation: Mapping[str, Any]) -> dict[str, Any]:
     tool = TOOLS[operation["tool"]]
     names = strict_schema(tool)["properties"].keys() - {"namespace", "idempotency_key"}
-    given = as_texts(operation)
+    given = as_texts(tool, operation)
     return {"tool": tool.name, **{name: given.get(name) for name in names}}
 
 
