@@ -13,7 +13,7 @@ from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.record_ids import record_id
 from kvworker.adapters.sql.recorded_refusals import attempt
 from kvworker.errors import InvalidValueTypeError, SchemaError
-from kvworker.model import Step, StoreProblem, VerifyReport
+from kvworker.model import COMPUTED_STEPS, Step, StepBeginResult, StoreProblem, VerifyReport, make_step
 from kvworker.testing.apply_many import apply_all, make_operation
 from tests.support.roles import worker_role
 from tests.support.servers import PostgresServer
@@ -87,6 +87,34 @@ def fill(adapter: KeyValueStoreAdapter) -> None:
     adapter.clear("cleared")
 
 
+def fill_computed(adapter: KeyValueStoreAdapter) -> None:
+    """Make a record of each computed step, alone and in a batch."""
+    for namespace in ("alone", "together"):
+        begun = adapter.apply_step(namespace, make_step("step_begin", {"key": "step", "arguments": 1}), None)
+        assert isinstance(begun, StepBeginResult)
+        held: dict[str, Any] = {"key": "step", "token": begun.token}
+        permit: dict[str, Any] = {"key": "permits", "holder": "a", "ttl_seconds": 60}
+        steps = [
+            make_step("step_begin", {"key": "step", "arguments": 1}),
+            make_step("step_renew", held),
+            make_step("step_finish", {**held, "state": "done", "value": ["mailed"]}),
+            make_step("step_begin", {"key": "step"}),
+            make_step("append", {"key": "list", "items": ["a"], "ttl_seconds": 60}),
+            make_step("acquire_permit", permit),
+            make_step("acquire_permit", {**permit, "holder": "b"}),
+            make_step("renew_permit", permit),
+            make_step("release_permit", {"key": "permits", "holder": "a"}),
+            make_step("rate_limit", {"key": "rate", "per_seconds": 60}),
+            make_step("rate_limit", {"key": "rate", "per_seconds": 60}),
+        ]
+        assert {step.action for step in steps} == set(COMPUTED_STEPS)
+        if namespace == "together":
+            adapter.batch(namespace, steps)
+            continue
+        for step in steps:
+            adapter.apply_step(namespace, step, None)
+
+
 def verify(adapter: KeyValueStoreAdapter) -> VerifyReport:
     report = adapter.verify()
     assert report is not None
@@ -105,6 +133,11 @@ def test_a_store_with_every_kind_of_record_is_consistent(adapter: KeyValueStoreA
     assert report.problems == ()
     assert (report.namespaces, report.entries) == (4, 5)
     assert report.records >= 13
+
+
+def test_the_records_of_computed_steps_are_consistent(adapter: KeyValueStoreAdapter) -> None:
+    fill_computed(adapter)
+    assert verify(adapter).problems == ()
 
 
 def test_recorded_refusals_are_consistent(adapter: KeyValueStoreAdapter) -> None:

@@ -62,13 +62,17 @@ def _is_result(result: str) -> bool:
 
 
 def _is_item(item: Any) -> bool:
+    """Return whether it can be an item of a batch's record, or of a computed step's answer that is a list."""
     if isinstance(item, dict):
         return {"error", "shared", "args"} <= item.keys()
-    return item is None or (isinstance(item, str) and (_is_step_result(item) or isinstance(_decoded(item), list)))
+    return not isinstance(item, str) or _is_step_result(item) or isinstance(_decoded(item), list)
 
 
 def _is_step_result(result: str) -> bool:
-    return result in _DELETED or _WRITTEN.fullmatch(result) is not None
+    if result in _DELETED or _WRITTEN.fullmatch(result):
+        return True
+    # The answer of a computed step.
+    return result == "null" or isinstance(_decoded(result), dict)
 
 
 def _holds_refusals(result: str) -> bool:
