@@ -212,7 +212,9 @@ class Planner:
             room.charge(self.namespace, changed.size_bytes - entry.size_bytes, exists - existed)
         if step.action in {"get", "get_and_delete"}:
             plan.read_bytes += entry.size_bytes
-        plan.after[step.key] = replace(changed, reserve=_reserve(step, entry)) if changed.size_bytes else changed
+        plan.after[step.key] = (
+            replace(changed, reserve=_reserve(step, entry, changed)) if changed.size_bytes else changed
+        )
         if changed.version > entry.version:
             plan.versions[step.key] = changed.version
         return record
@@ -278,8 +280,11 @@ class Planner:
         return default if step.ttl_seconds is None else self.now + step.ttl_seconds
 
 
-def _reserve(step: Step, entry: Entry) -> int:
-    return step.reserved_records(entry.reserve) if isinstance(step, ComputedStep) else max(1, entry.reserve)
+def _reserve(step: Step, entry: Entry, changed: Entry) -> int:
+    if not isinstance(step, ComputedStep):
+        return max(1, entry.reserve)
+    # A step that only answers must not write the entry for the sake of its reserve.
+    return entry.reserve if changed is entry else step.reserved_records(entry.reserve)
 
 
 def _written(text: str, expires_at: float | None, version: int) -> tuple[Entry, str]:
