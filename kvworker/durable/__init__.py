@@ -1,4 +1,4 @@
-"""What callers build on the store: effects that happen once, leases and semaphores.
+"""What callers build on the store: effects that happen once, leases, semaphores, and rate limits of Celery tasks.
 
 The package needs only a facade, with a queue or without one. Facades import it when a method of theirs needs it.
 """

@@ -22,6 +22,7 @@ from kvworker.messaging.celery_app import make_celery
 from kvworker.ops.doctor import run_checks
 from tests.support.processes import CeleryNode, ProcessNode, ValkeyNode, WorkerNode, running, wait_until
 from tests.support.roles import WorkerRole, worker_role
+from tests.support.user_worker import started_user_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 POOLS = [["--pool=prefork", "--concurrency=2"], ["--pool=threads", "--concurrency=2"]]
@@ -193,3 +194,23 @@ def celery_worker_cluster(worker_node: WorkerNode, celery_setup_app: Celery) -> 
 @pytest.fixture
 def celery_setup_app(settings: Settings) -> Celery:
     return make_celery(settings)
+
+
+@pytest.fixture
+def user_app(valkey_node: ValkeyNode) -> Iterator[Celery]:
+    """The host program's application, which is Celery's current one, as in any program with one application."""
+    url = valkey_node.url.replace("127.0.0.1", "localhost")
+    app = Celery("user", broker=url, backend=url)
+    app.conf.task_default_queue = "user"
+    yield app
+    # A result that is collected later would unsubscribe, and wait for a server that is gone.
+    app.backend.result_consumer.stop()
+    app.backend.result_consumer._pubsub = None
+    app.close()
+
+
+@pytest.fixture
+def user_worker(tmp_path: Path, kv_environ: dict[str, str], valkey_node: ValkeyNode) -> Iterator[ProcessNode]:
+    node = started_user_worker(tmp_path, kv_environ, valkey_node.url, "user", "user")
+    yield node
+    node.teardown()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
 
 from kvworker import KeyValueStore
-from tests.support.processes import ProcessNode, ValkeyNode, wait_until
-from tests.support.user_worker import started_user_worker
+from tests.support.processes import ValkeyNode, wait_until
 
 WAIT_SECONDS = 60
 
@@ -22,26 +20,6 @@ Canvas = Callable[[Callable[..., Any], Callable[[str], Any], Callable[[str], Any
 @pytest.fixture(params=["--pool=prefork", "--pool=threads"])
 def worker_arguments(request: pytest.FixtureRequest) -> list[str]:
     return [request.param, "--concurrency=2"]
-
-
-@pytest.fixture
-def user_app(valkey_node: ValkeyNode) -> Iterator[Celery]:
-    """The host program's application, which is Celery's current one, as in any program with one application."""
-    url = valkey_node.url.replace("127.0.0.1", "localhost")
-    app = Celery("user", broker=url, backend=url)
-    app.conf.task_default_queue = "user"
-    yield app
-    # A result that is collected later would unsubscribe, and wait for a server that is gone.
-    app.backend.result_consumer.stop()
-    app.backend.result_consumer._pubsub = None
-    app.close()
-
-
-@pytest.fixture
-def user_worker(tmp_path: Path, kv_environ: dict[str, str], valkey_node: ValkeyNode) -> Iterator[ProcessNode]:
-    node = started_user_worker(tmp_path, kv_environ, valkey_node.url, "user", "user")
-    yield node
-    node.teardown()
 
 
 CANVASES: dict[str, tuple[Canvas, Any]] = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 
 from kvworker import KeyValueStore
 
@@ -16,6 +17,17 @@ app.conf.task_default_queue = "user"
 @cache
 def store() -> KeyValueStore:
     return KeyValueStore.from_config()
+
+
+#: Four runs a second, and two at once.
+RUNS_PER_SECOND, RUNS_AT_ONCE = 4, 2
+
+
+@app.task(name="user.limited", bind=True, acks_late=True, max_retries=0)
+@KeyValueStore.from_config().rate_limited("limits", "user", RUNS_PER_SECOND, 1.0, burst=RUNS_AT_ONCE)
+def limited(self: Task[Any, Any], key: str) -> list[Any]:
+    assert isinstance(key, str)
+    return [store().increment("n", key).value, self.request.retries]
 
 
 @app.task(name="user.shout")
