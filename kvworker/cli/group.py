@@ -26,6 +26,7 @@ COMMANDS = {
     "pop": "kvworker.cli.values:pop_command",
     "list": "kvworker.cli.listing:list_command",
     "batch": "kvworker.cli.batch:batch_command",
+    "steps": "kvworker.cli.steps:steps_command",
     "usage": "kvworker.cli.namespaces:usage_command",
     "quota": "kvworker.cli.namespaces:quota_command",
     "clear": "kvworker.cli.namespaces:clear_command",

@@ -27,6 +27,8 @@ _STEP = b'{"tool": "kv_get", "key": "k"}'
         ["pop", "n", "k"],
         ["list", "n"],
         ["list"],
+        ["steps", "list"],
+        ["steps", "show", "n", "step", "--json"],
         ["batch", "n", "-"],
         ["usage", "n"],
         ["quota", "n"],
