@@ -1,6 +1,7 @@
 """The fault suite in brief: every scenario of ``make chaos`` for a second, with the same load and the same verdict.
 
-Scenarios with the same needs share a cluster. Only ``make chaos`` runs the soak.
+Scenarios with the same needs share a cluster. Only ``make chaos`` runs the soak,
+and all but one of the scenarios of durable steps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.cluster import Cluster, running_cluster
+from tests.chaos.effects.run import EffectsScenario
 from tests.chaos.needs import Needs, chaos_postgres
 from tests.chaos.run import run
 from tests.chaos.scenario import Scenario
@@ -49,7 +51,9 @@ def cluster_for(
 
 
 @pytest.mark.parametrize("scenario", BRIEF, ids=lambda scenario: scenario.name)
-def test_all_promises_hold_under_faults(scenario: Scenario, cluster_for: Callable[[Needs], Cluster]) -> None:
+def test_all_promises_hold_under_faults(
+    scenario: Scenario | EffectsScenario, cluster_for: Callable[[Needs], Cluster]
+) -> None:
     if scenario.needs.unmet_need:
         pytest.skip(scenario.needs.unmet_need)
     report = run(scenario, cluster_for(scenario.needs), seed=SEED, seconds=SECONDS)

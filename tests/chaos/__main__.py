@@ -17,8 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tests.chaos.cluster import running_cluster
+from tests.chaos.effects.run import EffectsScenario
 from tests.chaos.needs import chaos_postgres
-from tests.chaos.run import Report, run
+from tests.chaos.report import Report
+from tests.chaos.run import run
 from tests.chaos.scenario import Scenario
 from tests.chaos.scenarios import SCENARIOS
 from tests.support.servers import PostgresServer
@@ -27,7 +29,7 @@ from tests.support.servers import PostgresServer
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
-def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds: float) -> Report:
+def perform(scenario: Scenario | EffectsScenario, postgres: PostgresServer, *, seed: int, seconds: float) -> Report:
     """Run a scenario on its own cluster, and keep the cluster's directory if there are violations."""
     directory = Path(tempfile.mkdtemp(prefix="kvworker-chaos-"))
     try:
@@ -47,7 +49,7 @@ def perform(scenario: Scenario, postgres: PostgresServer, *, seed: int, seconds:
     return report
 
 
-def perform_all(scenarios: Sequence[Scenario], seed: int, seconds: float | None) -> Iterator[Report]:
+def perform_all(scenarios: Sequence[Scenario | EffectsScenario], seed: int, seconds: float | None) -> Iterator[Report]:
     """Run scenarios one after the other, and print the report of each."""
     with chaos_postgres() as postgres, console.status("starting ...") as status:
         for scenario in scenarios:
@@ -99,7 +101,7 @@ def make_table(reports: Sequence[Report]) -> Table:
     return table
 
 
-def select_scenarios(names: Sequence[str]) -> list[Scenario]:
+def select_scenarios(names: Sequence[str]) -> list[Scenario | EffectsScenario]:
     """Select the scenarios with these names, or all of them."""
     known = {scenario.name: scenario for scenario in SCENARIOS}
     if unknown := [name for name in names if name not in known]:

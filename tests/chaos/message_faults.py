@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from redis import Redis
 
 from tests.chaos.process_faults import suspended
-from tests.chaos.scenario import FaultContext
+from tests.chaos.scenario import ClusterContext, FaultContext
 from tests.support.processes import wait_until
 
 QUEUE = "kv"
@@ -40,14 +40,14 @@ PICKLES = ("application/x-python-serialize", "pickle", "application/json", "yaml
 
 
 @contextmanager
-def queue_held(context: FaultContext) -> Iterator[tuple[Redis, list[bytes]]]:
+def queue_held(context: ClusterContext) -> Iterator[tuple[Redis, list[bytes]]]:
     """Freeze the workers, and give the queue's client and the messages that pile up in the queue."""
     with context.cluster.valkey.client() as client, suspended(*context.cluster.workers):
         wait_until(lambda: client.llen(QUEUE) > 1, timeout_seconds=_WAIT_SECONDS, what="messages in the queue")
         yield client, client.lrange(QUEUE, 0, -1)
 
 
-def duplicate(context: FaultContext) -> None:
+def duplicate(context: ClusterContext) -> None:
     """Queue messages once or twice more, and queue older messages again that were already answered."""
     with queue_held(context) as (client, items):
         old: list[bytes] = context.memory.setdefault("old", [])
@@ -61,7 +61,7 @@ def duplicate(context: FaultContext) -> None:
     assert copies
 
 
-def reorder(context: FaultContext) -> None:
+def reorder(context: ClusterContext) -> None:
     """Shuffle the messages in the queue."""
     with queue_held(context) as (client, _):
         popped = client.lpop(QUEUE, _MANY) or []

@@ -11,7 +11,7 @@ import psutil
 import psycopg
 
 from tests.chaos.cluster import VISIBILITY_TIMEOUT_SECONDS
-from tests.chaos.scenario import FaultContext
+from tests.chaos.scenario import ClusterContext, FaultContext
 from tests.chaos.single_operations import COUNTERS
 from tests.support.processes import WorkerNode, wait_until
 
@@ -19,7 +19,7 @@ _MORE_THAN_THE_SLOTS_OF_A_WORKER = 4
 _FINISHED_AT = re.compile(r"\[([-\d]+ [:\d]+),\d+: [^\]]+\] (?:\S+: )?Task kvworker\.\S+ succeeded")
 
 
-def kill_worker(context: FaultContext) -> None:
+def kill_worker(context: ClusterContext) -> None:
     """Kill a worker's main process, wait until its children end, and start it again."""
     worker = context.next_worker()
     family, before = worker.children(), worker.pid
@@ -30,7 +30,7 @@ def kill_worker(context: FaultContext) -> None:
     assert worker.pid != before
 
 
-def kill_child(context: FaultContext) -> None:
+def kill_child(context: ClusterContext) -> None:
     """Kill a process of a worker's pool, and wait until its main process starts another."""
     worker = context.cluster.workers[0]
     children = worker.children()
@@ -45,7 +45,7 @@ def kill_child(context: FaultContext) -> None:
     assert worker.status == "running"
 
 
-def roll_worker(context: FaultContext) -> None:
+def roll_worker(context: ClusterContext) -> None:
     """Stop a worker by SIGTERM and start it again, as a rolling restart does."""
     worker = context.next_worker()
     before = worker.pid
@@ -96,7 +96,7 @@ def _waiting(connection: psycopg.Connection) -> int:
     return row[0] if row else 0
 
 
-def restart_beat(context: FaultContext) -> None:
+def restart_beat(context: ClusterContext) -> None:
     """Kill a beat and start it again, while another one continues."""
     beat = context.rng.choice(context.cluster.beats)
     before, sent = beat.pid, beat.logs().count("Sending due task")
@@ -106,14 +106,14 @@ def restart_beat(context: FaultContext) -> None:
     assert beat.pid != before
 
 
-def let_expired_pile_up(context: FaultContext) -> None:
+def let_expired_pile_up(context: ClusterContext) -> None:
     """Wait until there are more expired entries than before, which no worker sweeps."""
     before = context.memory.get("expired", 0)
     wait_until(lambda: context.cluster.database.expired_rows() > before, what="more expired entries")
     context.memory["expired"] = context.cluster.database.expired_rows()
 
 
-def use_wrong_clock(context: FaultContext) -> None:
+def use_wrong_clock(context: ClusterContext) -> None:
     """Wait until the worker with the wrong clock has finished some more operations."""
     worker = context.cluster.workers[-1]
     before = len(_FINISHED_AT.findall(worker.logs()))

@@ -7,14 +7,15 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.database import Observer
+from tests.chaos.effects.run import EffectsScenario, run_effects
 from tests.chaos.history import Call, History, operations_of, seconds_at
 from tests.chaos.load import Load
+from tests.chaos.report import Report
 from tests.chaos.scenario import FaultContext, Scenario
 from tests.chaos.verdict import violations
 
@@ -22,36 +23,14 @@ from tests.chaos.verdict import violations
 _MOST_EXTRA_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a scenario.
-
-    ``recovery_seconds`` is the longest time from the end of a fault to the next successful call. ``observations`` is
-    the number of times that the observer could read the database.
-    """
-
-    scenario: str
-    seed: int
-    seconds: float
-    operations: int = 0
-    calls: int = 0
-    faults: int = 0
-    observations: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    p50_seconds: float = 0.0
-    p99_seconds: float = 0.0
-    longest_seconds: float = 0.0
-    recovery_seconds: float = 0.0
-    figures: dict[str, Any] = field(default_factory=dict)
-    violations: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-able data."""
-        return asdict(self)
-
-
-def run(scenario: Scenario, cluster: Cluster, *, seed: int, seconds: float) -> Report:
+def run(scenario: Scenario | EffectsScenario, cluster: Cluster, *, seed: int, seconds: float) -> Report:
     """Run the load, inject the fault for ``seconds``, wait until everything settles, and check the results."""
+    if isinstance(scenario, EffectsScenario):
+        return run_effects(scenario, cluster, seed=seed, seconds=seconds)
+    return _run(scenario, cluster, seed=seed, seconds=seconds)
+
+
+def _run(scenario: Scenario, cluster: Cluster, *, seed: int, seconds: float) -> Report:
     began = time.monotonic()
     prefix, name = f"{scenario.name}-{seed}", f"{seed}/{scenario.name}"
     history = History(cluster.directory / f"{scenario.name}.history")
@@ -60,7 +39,7 @@ def run(scenario: Scenario, cluster: Cluster, *, seed: int, seconds: float) -> R
         resources.callback(history.close)
         stores = [resources.enter_context(cluster.store()) for _ in range(scenario.stores)]
         load = Load(stores, history, prefix=prefix, seed=name, callers=scenario.callers, groups=scenario.groups)
-        context = FaultContext(cluster, stores, load, Random(name))  # noqa: S311 - chooses faults
+        context = FaultContext(cluster, Random(name), stores, load)  # noqa: S311 - chooses faults
         observer = Observer(cluster.database, prefix, scenario.observe_seconds)
         load.start(scenario.pace)
         observer.start()

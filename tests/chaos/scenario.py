@@ -19,18 +19,16 @@ _Choice = TypeVar("_Choice")
 
 
 @dataclass
-class FaultContext:
-    """A cluster under load.
+class ClusterContext:
+    """A cluster under any load.
 
     A fault keeps data for its next run in ``memory``, and measurements for the report in ``figures``.
     """
 
     cluster: Cluster
-    stores: Sequence[KeyValueStore]
-    load: Load
     rng: Random
-    memory: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    figures: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def pause(self, least_seconds: float, most_seconds: float) -> None:
         """Sleep for a random time between the bounds."""
@@ -49,6 +47,14 @@ class FaultContext:
     def next_worker(self) -> WorkerNode:
         """Give each worker in turn."""
         return self.next_of(self.cluster.workers)
+
+
+@dataclass
+class FaultContext(ClusterContext):
+    """A cluster under the load of operations."""
+
+    stores: Sequence[KeyValueStore]
+    load: Load
 
 
 #: A check that only some scenarios need. It describes violations in words.

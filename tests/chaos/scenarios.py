@@ -7,6 +7,8 @@ from collections.abc import Callable
 from tests.chaos import caller_faults, hostile_faults, message_faults, overload, process_faults, server_faults, soak
 from tests.chaos import expectations as expect
 from tests.chaos.cluster import VISIBILITY_TIMEOUT_SECONDS
+from tests.chaos.effects.run import EffectsScenario
+from tests.chaos.effects.scenarios import EFFECTS_SCENARIOS
 from tests.chaos.load import Pace
 from tests.chaos.needs import THREADS, Needs
 from tests.chaos.scenario import FaultContext, Scenario
@@ -31,7 +33,7 @@ def _injected(name: str, description: str, fault: Callable[[FaultContext], None]
     )
 
 
-SCENARIOS: tuple[Scenario, ...] = (
+SCENARIOS: tuple[Scenario | EffectsScenario, ...] = (
     Scenario(
         "worker-killed",
         "a worker's main process is killed and started again",
@@ -205,4 +207,5 @@ SCENARIOS: tuple[Scenario, ...] = (
         seconds=600.0,
         is_brief=False,
     ),
+    *EFFECTS_SCENARIOS,
 )

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from kvworker import KVStoreError
 from tests.chaos.cluster import Cluster
-from tests.chaos.scenario import FaultContext
+from tests.chaos.scenario import ClusterContext, FaultContext
 from tests.support.processes import wait_until
 
 #: A key that shows whether Valkey has kept its data.
@@ -30,17 +30,17 @@ connection.execute("ROLLBACK")
 """
 
 
-def kill_valkey(context: FaultContext) -> None:
+def kill_valkey(context: ClusterContext) -> None:
     """Kill Valkey and start it again on its data."""
     _restart_valkey(context, keeps_data=True)
 
 
-def kill_valkey_and_data(context: FaultContext) -> None:
+def kill_valkey_and_data(context: ClusterContext) -> None:
     """Kill Valkey and start it again without its data."""
     _restart_valkey(context, keeps_data=False)
 
 
-def _restart_valkey(context: FaultContext, *, keeps_data: bool) -> None:
+def _restart_valkey(context: ClusterContext, *, keeps_data: bool) -> None:
     valkey = context.cluster.valkey
     before = valkey.pid
     with valkey.client() as client:
@@ -56,14 +56,14 @@ def _restart_valkey(context: FaultContext, *, keeps_data: bool) -> None:
         assert client.get(_MARK) == (str(before).encode() if keeps_data else None)
 
 
-def cut_connections(context: FaultContext) -> None:
+def cut_connections(context: ClusterContext) -> None:
     """Cut every connection to Valkey."""
     with context.cluster.valkey.client() as client:
         cut = sum(int(client.client_kill_filter(_type=kind, skipme=True)) for kind in ("normal", "pubsub"))
     assert cut > 0, "there was no connection to cut"
 
 
-def lose_results(context: FaultContext) -> None:
+def lose_results(context: ClusterContext) -> None:
     """Delete results before their callers read them, and disconnect callers that wait for the published copies."""
     deleted, end_at = 0, time.monotonic() + context.rng.uniform(0.3, 1.0)
     with context.cluster.valkey.client() as client:
@@ -77,7 +77,7 @@ def lose_results(context: FaultContext) -> None:
         wait_until(deleted_some, what="results to delete")
 
 
-def kill_postgres(context: FaultContext) -> None:
+def kill_postgres(context: ClusterContext) -> None:
     """Kill all processes of PostgreSQL, and start it again on its data."""
     postgres = context.cluster.postgres
     before = postgres.pid
@@ -87,7 +87,7 @@ def kill_postgres(context: FaultContext) -> None:
     assert postgres.pid not in {None, before}
 
 
-def freeze_postgres(context: FaultContext) -> None:
+def freeze_postgres(context: ClusterContext) -> None:
     """Freeze all processes of PostgreSQL until a worker has found out, then let them continue."""
     before = _silences(context.cluster)
     context.cluster.postgres.freeze()
@@ -123,7 +123,7 @@ def _can_write(context: FaultContext) -> bool:
     return True
 
 
-def terminate_backends(context: FaultContext) -> None:
+def terminate_backends(context: ClusterContext) -> None:
     """Make PostgreSQL close the workers' connections."""
     with context.cluster.admin_connection() as connection:
         assert _terminate(context.cluster, connection) > 0, "there was no connection to close"
@@ -138,7 +138,7 @@ def _terminate(cluster: Cluster, connection: psycopg.Connection) -> int:
     return row[0] if row else 0
 
 
-def lock_out_worker(context: FaultContext) -> None:
+def lock_out_worker(context: ClusterContext) -> None:
     """Keep the last worker from its database, note when it consumes nothing, and let it in again."""
     worker, role = context.cluster.workers[-1], context.cluster.role
     assert role is not None
@@ -155,7 +155,7 @@ def lock_out_worker(context: FaultContext) -> None:
     wait_until(lambda: worker.logs().count(_RETURNS) > returns, what="the worker consuming again")
 
 
-def exhaust_connections(context: FaultContext) -> None:
+def exhaust_connections(context: ClusterContext) -> None:
     """Occupy all of PostgreSQL's connections, including those of the workers."""
     with ExitStack() as connections:
         first = connections.enter_context(context.cluster.admin_connection())
@@ -183,7 +183,7 @@ def _refused_workers(cluster: Cluster) -> int:
     return cluster.logs().count("too many clients")
 
 
-def make_read_only(context: FaultContext) -> None:
+def make_read_only(context: ClusterContext) -> None:
     """Make PostgreSQL refuse every write for a while."""
     postgres = context.cluster.postgres
     postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -202,7 +202,7 @@ def _is_read_only(cluster: Cluster) -> bool:
         return connection.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
 
 
-def lock_sqlite(context: FaultContext) -> None:
+def lock_sqlite(context: ClusterContext) -> None:
     """Let another process hold SQLite's lock."""
     path = make_url(context.cluster.database_url).database
     mode = context.rng.choice(("IMMEDIATE", "EXCLUSIVE"))
@@ -210,7 +210,7 @@ def lock_sqlite(context: FaultContext) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
-def fill_disk(context: FaultContext) -> None:
+def fill_disk(context: ClusterContext) -> None:
     """Fill the file system under PostgreSQL until it refuses writes, then free the space again."""
     ballast = context.cluster.disk / "ballast"
     before = _full_disks(context.cluster)
