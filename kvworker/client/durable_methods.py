@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kvworker.client.aio import AsyncKeyValueStore
     from kvworker.client.base import KeyValueOperations
     from kvworker.durable.once import Key
+    from kvworker.durable.runs import AsyncRun, Run
     from kvworker.durable.step_blocks import AsyncDurableStep, DurableStep
     from kvworker.durable.step_options import Exceptions, Reconcile
 
@@ -101,6 +102,22 @@ class DurableMethods:
         request = StepRequest(StepOptions(namespace, **cast(Any, options)), key, arguments)
         return DurableStep(cast("KeyValueOperations", self), request)
 
+    def run(self, run_id: str, *, namespace: str = "runs", **options: Unpack[StepChoices]) -> Run:
+        """Return a run: a plain function that is called again after a crash gets its steps' results and continues.
+
+        Args:
+            run_id: The run's name, such as the id of its task. Its steps' keys begin with it.
+            namespace: The namespace of its steps.
+            options: See ``StepChoices``; they apply to each step.
+
+        Raises:
+            InvalidRequestError: An argument is wrong.
+        """
+        from kvworker.durable.runs import Run
+        from kvworker.durable.step_options import StepOptions
+
+        return Run(cast("KeyValueOperations", self), run_id, StepOptions(namespace, **cast(Any, options)))
+
     def get_or_set(
         self,
         namespace: str,
@@ -163,6 +180,13 @@ class AsyncDurableMethods:
 
         request = StepRequest(StepOptions(namespace, **cast(Any, options)), key, arguments)
         return AsyncDurableStep(cast("AsyncKeyValueStore", self), request)
+
+    def run(self, run_id: str, *, namespace: str = "runs", **options: Unpack[StepChoices]) -> AsyncRun:
+        """Return a run of coroutine functions; see ``DurableMethods.run``."""
+        from kvworker.durable.runs import AsyncRun
+        from kvworker.durable.step_options import StepOptions
+
+        return AsyncRun(cast("AsyncKeyValueStore", self), run_id, StepOptions(namespace, **cast(Any, options)))
 
     async def get_or_set(
         self,

@@ -4,7 +4,7 @@ The package needs only a facade, with a queue or without one. Facades import it 
 """
 
 from kvworker.durable.once import Calls, run_once, run_once_async
-from kvworker.durable.step_blocks import AsyncDurableStep, DurableStep
+from kvworker.durable.step_blocks import AsyncDurableStep, DurableStep, current_step
 from kvworker.durable.step_options import (
     DEFAULT_RESULT_TTL_SECONDS,
     Done,
@@ -26,6 +26,7 @@ __all__ = [
     "StepOptions",
     "StepRequest",
     "UnknownStep",
+    "current_step",
     "done",
     "not_done",
     "run_once",

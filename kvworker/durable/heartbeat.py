@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from kvworker.client.base import KeyValueOperations, PendingResult
-from kvworker.durable.step_protocol import HeldStep
+from kvworker.durable.step_actions import HeldStep
 from kvworker.errors import InvalidValueTypeError, KVStoreError, StepLostError
 from kvworker.fork_safety import ProcessLocal
 

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import time
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from kvworker.durable import step_protocol
-from kvworker.durable.heartbeat import RENEWAL_PART, heartbeat, renewal_timeout
 from kvworker.durable.recorded_errors import error_again, recorded_error
+from kvworker.durable.step_actions import Ended, HeldStep, LetGo, Steps
+from kvworker.durable.step_drivers import AsyncDriver, drive
 from kvworker.durable.step_options import StepRequest
-from kvworker.durable.step_protocol import Ask, Call, Ended, HeldStep, Hold, LetGo, Pause, Steps
+from kvworker.durable.step_protocol import enter, finish, give_up, refuse_inherited
 from kvworker.errors import (
     InvalidRequestError,
-    InvalidValueTypeError,
-    KVStoreError,
-    StepLostError,
     StepUnrecordedError,
 )
 from kvworker.model import JSONValue
-from kvworker.tools import find_tool
 
 if TYPE_CHECKING:
     from kvworker.client.aio import AsyncKeyValueStore
     from kvworker.client.base import KeyValueOperations
 
-#: The steps that this thread or task is in. Waiting for one of them would be waiting for oneself.
-_entered: Final[ContextVar[frozenset[tuple[str, str]]]] = ContextVar("durable_steps", default=frozenset())
-_MIN_RETRY_SECONDS: Final = 0.05
+#: The steps that this thread or task is in, the innermost last. Waiting for one of them would be waiting for oneself.
+_entered: Final[ContextVar[tuple[StepState, ...]]] = ContextVar("durable_steps", default=())
 
 
 class StepState:
@@ -92,8 +84,8 @@ class StepState:
     def _entering(self) -> Steps:
         if self._held is not None:
             raise InvalidRequestError("this durable step was entered before; make another one with store.step()")
-        may_wait = self._request.name not in _entered.get()
-        return step_protocol.enter(self._request, may_wait=may_wait)
+        may_wait = all(step._request.name != self._request.name for step in _entered.get())
+        return enter(self._request, may_wait=may_wait)
 
     def _has_entered(self, found: HeldStep | Ended) -> None:
         if isinstance(found, Ended):
@@ -101,7 +93,10 @@ class StepState:
             _ = self.result  # A recorded error is raised before the block.
         else:
             self._held = found
-            _entered.set(_entered.get() | {self._request.name})
+            _entered.set((*_entered.get(), self))
+
+    def _has_left(self) -> None:
+        _entered.set(tuple(step for step in _entered.get() if step is not self))
 
     def _must_hold(self) -> HeldStep:
         if self._held is None:
@@ -114,16 +109,16 @@ class StepState:
         held = self._must_hold()
         if self._is_settled:
             raise InvalidRequestError("this durable step was finished before")
-        step_protocol.refuse_inherited(held)
+        refuse_inherited(held)
         self._is_settled = True
-        yield from step_protocol.finish(held, "done", result)
+        yield from finish(held, "done", result)
         self._ended = Ended("done", result)
 
     def _releasing(self) -> Steps:
         held = self._must_hold()
-        step_protocol.refuse_inherited(held)
+        refuse_inherited(held)
         self._is_settled = True
-        yield from step_protocol.finish(held, "released")
+        yield from finish(held, "released")
 
     def _settling_elsewhere(self) -> Steps:
         self._is_settled = True
@@ -133,7 +128,7 @@ class StepState:
         held = self._held
         if held is None:
             return
-        _entered.set(_entered.get() - {self._request.name})
+        self._has_left()
         if self._is_settled or held.is_inherited:
             return
         if error is None:
@@ -143,11 +138,23 @@ class StepState:
         options = self._request.options
         if isinstance(error, options.recorded):
             with suppress(StepUnrecordedError):
-                yield from step_protocol.finish(held, "failed", recorded_error(error))
+                yield from finish(held, "failed", recorded_error(error))
         elif isinstance(error, options.released):
-            yield from step_protocol.finish(held, "released")
+            yield from finish(held, "released")
         else:
-            yield from step_protocol.give_up(held)
+            yield from give_up(held)
+
+
+def current_step() -> StepState:
+    """Return the step whose function or block this code is in, for its ``key``, its ``token`` and ``lost``.
+
+    Raises:
+        InvalidRequestError: There is none in this thread or task.
+    """
+    entered = _entered.get()
+    if not entered:
+        raise InvalidRequestError("no durable step is being performed in this thread or task")
+    return entered[-1]
 
 
 class DurableStep(StepState):
@@ -227,100 +234,8 @@ class AsyncDurableStep(StepState):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        cancelled_by_loss = isinstance(error, asyncio.CancelledError) and self._driver.has_cancelled
+        lost_error = self._driver.loss_behind(error)
         await self._driver.drive(self._leaving(error))
-        if cancelled_by_loss and self._held is not None:
-            task = asyncio.current_task()
-            if task is not None and task.uncancel() == 0:
-                raise StepLostError(*self._request.name, self._held.token) from None
+        if lost_error is not None:
+            raise lost_error from None
         return False
-
-
-def drive(store: KeyValueOperations, steps: Steps) -> Any:
-    """Perform the actions of a generator of ``kvworker.durable.step_protocol`` in this thread. Return its result."""
-    try:
-        action = next(steps)
-        while True:
-            try:
-                answer = _perform(store, action)
-            except BaseException as error:  # noqa: BLE001 - the generator decides
-                action = steps.throw(error)
-            else:
-                action = steps.send(answer)
-    except StopIteration as stop:
-        return stop.value
-
-
-def _perform(store: KeyValueOperations, action: step_protocol.Action) -> Any:
-    if isinstance(action, Call):
-        return store.call_tool(find_tool(action.tool), action.arguments, action.timeout)
-    if isinstance(action, Pause):
-        return time.sleep(action.seconds)
-    if isinstance(action, Ask):
-        return action.function(action.step)
-    if isinstance(action, Hold):
-        return heartbeat.get().hold(store, action.step)
-    return heartbeat.get().forget(action.step)
-
-
-class AsyncDriver:
-    """Performs the actions of such a generator on the event loop, and renews the lease of the held step.
-
-    Args:
-        store: The store that keeps the steps.
-    """
-
-    def __init__(self, store: AsyncKeyValueStore) -> None:
-        self._store = store
-        self._renewal: asyncio.Task[None] | None = None
-        #: Whether the task that holds the step was cancelled because it was lost.
-        self.has_cancelled = False
-
-    async def drive(self, steps: Steps) -> Any:
-        """Perform the actions and return the generator's result."""
-        try:
-            action = next(steps)
-            while True:
-                try:
-                    answer = await self._perform(action)
-                except BaseException as error:  # noqa: BLE001 - the generator decides
-                    action = steps.throw(error)
-                else:
-                    action = steps.send(answer)
-        except StopIteration as stop:
-            return stop.value
-
-    async def _perform(self, action: step_protocol.Action) -> Any:
-        if isinstance(action, Call):
-            return await self._store.call_tool(find_tool(action.tool), action.arguments, action.timeout)
-        if isinstance(action, Pause):
-            return await asyncio.sleep(action.seconds)
-        if isinstance(action, Ask):
-            answer = action.function(action.step)
-            return await answer if inspect.isawaitable(answer) else answer
-        if isinstance(action, Hold):
-            holder = asyncio.current_task()
-            self._renewal = asyncio.create_task(self._keep_renewing(action.step, holder), name="kvworker-step")
-        if isinstance(action, LetGo) and self._renewal is not None:
-            self._renewal.cancel()
-            self._renewal = None
-        return None
-
-    async def _keep_renewing(self, step: HeldStep, holder: asyncio.Task[Any] | None) -> None:
-        lease_seconds = step.request.options.lease_seconds
-        while True:
-            await asyncio.sleep(max(_MIN_RETRY_SECONDS, lease_seconds * RENEWAL_PART))
-            sent_at = time.monotonic()
-            if sent_at >= step.valid_until:
-                step.lost.set()
-            try:
-                await self._store.call_tool(find_tool("kv_step_renew"), step.renewal(), renewal_timeout(step))
-            except (StepLostError, InvalidValueTypeError):
-                step.lost.set()
-                if holder is not None:
-                    self.has_cancelled = True
-                    holder.cancel()
-                return
-            except KVStoreError:
-                continue
-            step.renewed(sent_at)

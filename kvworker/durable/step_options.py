@@ -57,6 +57,7 @@ class UnknownStep:
     Attributes:
         namespace: The step's namespace.
         key: The step's key.
+        name: The name of the function, or of the step of a run; "" for a block.
         holder: The caller that reserved it and recorded no outcome.
         lost_token: That caller's token.
         token: The token with which the reconciler has taken over.
@@ -64,6 +65,7 @@ class UnknownStep:
 
     namespace: str
     key: str
+    name: str
     holder: str
     lost_token: int
     token: int
@@ -144,7 +146,7 @@ class StepRequest:
 def _holder(label: str) -> str:
     """Return a name that tells an operator where the attempt runs, different for each attempt."""
     host = socket.gethostname()[:_HOST_CHARACTERS]
-    place = f"{host}:{os.getpid()}:{os.urandom(4).hex()}"
+    place = f"{host}:{os.getpid()}:{os.urandom(8).hex()}"
     return f"{label[:_HOST_CHARACTERS]} on {place}" if label else place
 
 

@@ -5,13 +5,11 @@ Each generator yields an action and is sent its result, or thrown its error. Not
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
+from kvworker.durable.step_actions import Action, Ask, Call, Ended, HeldStep, Hold, LetGo, Pause, Steps
 from kvworker.durable.step_options import Done, NotDone, StepRequest, UnknownStep
 from kvworker.errors import (
     EffectUnknownError,
@@ -38,91 +36,6 @@ _GIVE_UP_SECONDS: Final = 2.0
 _PASSING: Final = (UnknownOutcomeError, QueueUnavailableError, OperationNotSentError, OperationExpiredError)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Run a tool of the store. None as the timeout means the configured default."""
-
-    tool: str
-    arguments: Mapping[str, Any]
-    timeout: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Call a reconcile function."""
-
-    function: Callable[[UnknownStep], Any]
-    step: UnknownStep
-
-
-@dataclass(slots=True, eq=False)
-class HeldStep:
-    """A step that this process holds.
-
-    ``valid_until`` is when its lease may have run out, by this process's monotonic clock: counted from before the
-    message that began or renewed it was sent, so it is never later than the database's.
-    """
-
-    request: StepRequest
-    token: int
-    valid_until: float
-    taken_from: UnknownStep | None = None
-    lost: threading.Event = field(default_factory=threading.Event)
-    process_id: int = field(default_factory=os.getpid)
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether this is a forked child, which does not hold its parent's step."""
-        return self.process_id != os.getpid()
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments that name the step and its token."""
-        namespace, key = self.request.name
-        return {"namespace": namespace, "key": key, "token": self.token}
-
-    def renewal(self) -> dict[str, Any]:
-        """Return the arguments of a renewal."""
-        return {**self.arguments(), "lease_seconds": self.request.options.lease_seconds}
-
-    def renewed(self, sent_at: float) -> None:
-        """Note that a renewal that was sent at that moment has succeeded."""
-        self.valid_until = max(self.valid_until, sent_at + self.request.options.lease_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Renew the lease of a step from now on."""
-
-    step: HeldStep
-
-
-@dataclass(frozen=True, slots=True)
-class LetGo:
-    """Renew the lease of a step no longer."""
-
-    step: HeldStep
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A step with a recorded outcome."""
-
-    state: str
-    value: Any = None
-    unrecorded: str | None = None
-
-
-Action: TypeAlias = Call | Pause | Ask | Hold | LetGo
-Steps: TypeAlias = Generator[Action, Any, Any]
-
-
 def enter(request: StepRequest, *, may_wait: bool) -> Generator[Action, Any, HeldStep | Ended]:
     """Reserve a step, wait for its outcome, or settle it if it is unknown.
 
@@ -132,7 +45,7 @@ def enter(request: StepRequest, *, may_wait: bool) -> Generator[Action, Any, Hel
         StepConflictError: It was begun with other arguments.
     """
     deadline = time.monotonic() + (request.options.wait_seconds if may_wait else 0.0)
-    found = yield from _begin(request, None)
+    found = yield from begin(request, None)
     return (yield from settle(request, found, deadline))
 
 
@@ -144,7 +57,7 @@ def settle(
         known = yield from _wait(request, found, deadline)
         if isinstance(known, Ended):
             return known
-        found = yield from _begin(request, known)
+        found = yield from begin(request, known)
     yield Hold(found)
     if found.taken_from is not None and callable(function := request.options.on_unknown):
         try:
@@ -162,27 +75,35 @@ def _wait(
     request: StepRequest, found: StepBeginResult | StepStatusResult, deadline: float
 ) -> Generator[Action, Any, Ended | StepBeginResult | StepStatusResult | None]:
     """Wait for a step's end. Return it, or the unknown step to take over, or None if the step can begin again."""
+    namespace, key = request.name
     pause = _FIRST_PAUSE_SECONDS
-    while True:
-        if found.state in {"done", "failed"} and (found.has_value or found.unrecorded is not None):
-            return Ended(found.state, found.value, found.unrecorded)
-        if found.state == "unknown":
-            if request.options.on_unknown is None:
-                raise EffectUnknownError(*request.name, found.holder or "", found.token or 0)
-            return found
-        if found.state == "absent":
-            return None
+    while not _is_known(found):
+        # A replayed begin of a step that has ended has no value: its status has it.
         if found.state == "in_progress":
             left = deadline - time.monotonic()
             if left <= 0:
-                raise StepInProgressError(*request.name, found.holder or "", found.lease_seconds or 0.0)
+                raise _in_progress(request, found)
             yield Pause(min(pause, left))
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
-        namespace, key = request.name
         found = yield Call("kv_step_status", {"namespace": namespace, "key": key}, request.options.timeout)
+    if found.state == "absent":
+        return None
+    if found.state != "unknown":
+        return Ended(found.state, found.value, found.unrecorded)
+    if request.options.on_unknown is None:
+        raise EffectUnknownError(namespace, key, found.holder or "", found.token or 0)
+    return found
 
 
-def _begin(
+def _is_known(found: StepBeginResult | StepStatusResult) -> bool:
+    return found.has_value or found.unrecorded is not None or found.state in {"unknown", "absent"}
+
+
+def _in_progress(request: StepRequest, found: StepBeginResult | StepStatusResult) -> StepInProgressError:
+    return StepInProgressError(*request.name, found.holder or "", found.lease_seconds or 0.0)
+
+
+def begin(
     request: StepRequest, unknown: StepBeginResult | StepStatusResult | None
 ) -> Generator[Action, Any, HeldStep | StepBeginResult]:
     """Begin a step, or take over an unknown one. A lost answer is asked for again with the operation id."""
@@ -222,12 +143,16 @@ def begun(
     unknown: StepBeginResult | StepStatusResult | None = None,
 ) -> Generator[Action, Any, HeldStep | StepBeginResult]:
     """Return the step if a begin that was sent at that moment reserved it, or else the answer."""
-    if result.state != "reserved":
+    # The holder's name is this attempt's own, and its function has not run: the answer of an earlier call was lost.
+    is_own = result.state == "in_progress" and result.holder == request.holder
+    if result.state != "reserved" and not is_own:
         return result
     step = HeldStep(request, result.token or 0, sent_at + request.options.lease_seconds)
     if unknown is not None:
-        step.taken_from = UnknownStep(*request.name, unknown.holder or "", unknown.token or 0, step.token)
-    if result.replayed:
+        step.taken_from = UnknownStep(
+            *request.name, request.label, unknown.holder or "", unknown.token or 0, step.token
+        )
+    if result.replayed or is_own:
         # Its lease began with the attempt whose answer was lost. A renewal proves that the step is still held.
         sent_at = time.monotonic()
         yield Call("kv_step_renew", step.renewal(), request.options.timeout)

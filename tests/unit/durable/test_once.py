@@ -22,7 +22,7 @@ from kvworker import (
     StepLostError,
     StepUnrecordedError,
 )
-from kvworker.durable import Done, NotDone, UnknownStep, done, not_done
+from kvworker.durable import Done, NotDone, UnknownStep, current_step, done, not_done
 from tests.support.processes import wait_until
 
 
@@ -231,7 +231,7 @@ def test_a_reconcile_function_settles_an_unknown_step(store: InlineKeyValueStore
 
     lost = make_unknown(store)
     assert charge("o-17") == charge("o-17") == {"id": 1}
-    assert (seen[0].key, seen[0].holder, seen[0].lost_token) == ("o-17", "dead", lost)
+    assert (seen[0].key, seen[0].name, seen[0].holder, seen[0].lost_token) == ("o-17", "charge", "dead", lost)
     assert seen[0].token > lost
     with pytest.raises(StepLostError):
         store.step_finish("charges", "o-17", lost, "done", value={"id": 3})
@@ -392,6 +392,20 @@ def test_a_forked_child_does_not_hold_the_step(store: InlineKeyValueStore) -> No
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         step.finish("of the parent")
     assert step.result == "of the parent"
+
+
+def test_the_function_knows_its_step(store: InlineKeyValueStore) -> None:
+    @store.once("n", key="inner")
+    def inner() -> Any:
+        return [current_step().key, current_step().token, current_step().lost]
+
+    @store.once("n", key="outer")
+    def outer() -> Any:
+        return [inner(), current_step().key]
+
+    assert outer() == [["inner", store.step_status("n", "inner").token, False], "outer"]
+    with pytest.raises(InvalidRequestError, match="no durable step"):
+        current_step()
 
 
 def test_wrong_uses_are_refused(store: InlineKeyValueStore) -> None:
