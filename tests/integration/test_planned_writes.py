@@ -63,6 +63,22 @@ def test_a_planned_write_takes_two_round_trips(adapter: SqlAdapter, tmp_path: Pa
         assert [round_trips(adapter, tmp_path, write) for _ in range(8)] == [2] * 8, name
 
 
+def test_a_refused_condition_takes_two_round_trips_and_no_lock(
+    adapter: SqlAdapter, connection: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    def compare_and_set() -> None:
+        with pytest.raises(VersionConflictError) as refused:
+            adapter.set("n", "k", 2, expected_version=1)
+        assert refused.value.actual_version == adapter.get("n", "k").version
+
+    read = 1
+    with connection.transaction():
+        connection.execute("SELECT FROM kv_entries FOR UPDATE")
+        # Outside of a pipeline, the driver prepares a statement in a round trip of its own.
+        counts = [round_trips(adapter, tmp_path, compare_and_set) for _ in range(12)]
+        assert counts[-4:] == [2 + read] * 4
+
+
 def test_a_batch_may_be_larger_than_the_sockets_buffers(postgres_url: str) -> None:
     steps = [Step("set", f"k{number}", "x" * 1_000_000) for number in range(4)]
     with make_adapter(postgres_url, namespace_quota_bytes=10_000_000) as adapter:

@@ -22,11 +22,11 @@ from kvworker.adapters.postgres.errors import cannot_connect, missing_privilege,
 from kvworker.adapters.postgres.inspection import read_connections
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.pipelining import Call, rolling_back, run_pipelined
-from kvworker.adapters.postgres.planned_writes import locking_calls, plan_params, read_locked
+from kvworker.adapters.postgres.planned_writes import locking_calls, plan_params, read_locked, record_or_refuse
 from kvworker.adapters.postgres.single_statements import params_of, statements_of
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.postgres.stamps import correct_stamp
-from kvworker.adapters.sql.dialect import DriverConnection, Ledger
+from kvworker.adapters.sql.dialect import DriverConnection, Ledger, record_names
 from kvworker.adapters.sql.planned_writes import NAMESPACE_KEPT_GROWING, Locked, PlanningDialect
 from kvworker.adapters.sql.planning import Plan
 from kvworker.adapters.sql.schema import GLOBAL_LEDGER
@@ -187,9 +187,17 @@ class PostgresDialect(PlanningDialect):
         if row is not None:
             return self._record_of(connection, write, limits, row)
         if write.steps[0].is_conditional:
-            # It was applied before, or is refused. Only a plan tells which, and why.
-            return self.write_planned(connection, write, limits)
+            return self._explain(connection, write) or self.write_planned(connection, write, limits)
         raise DuplicateOperationError
+
+    def _explain(self, connection: DriverConnection, write: Write) -> Record | None:
+        """Return the record of a conditional write that did not apply, or None if it may apply now.
+
+        Raises:
+            StepRefusedError: its condition does not hold.
+        """
+        names = {"key": write.steps[0].key, **record_names(write.namespace, write.operation_id)}
+        return record_or_refuse(write, self.run(connection, "explain_refusal", names).fetchall())
 
     def _in_place_statement(self, write: Write) -> StatementName | None:
         """Return the statement that touches no ledger, if there is one and the entry will most likely keep its size."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kvworker.adapters.postgres.pipelining import Call
 from kvworker.adapters.sql.dialect import found_record, record_names
 from kvworker.adapters.sql.planned_writes import Locked
 from kvworker.adapters.sql.planning import Entry, Plan, Planner
-from kvworker.adapters.sql.write import Write
+from kvworker.adapters.sql.write import Record, Write
+
+#: Marks the row of an entry beside those of records.
+_LIVE: Final = "live"
 
 
 def locking_calls(statements: Mapping[str, str], write: Write, idle_milliseconds: int) -> list[Call]:
@@ -47,3 +50,21 @@ def plan_params(params: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     }
     grown = {name: str(params[name]) for name in ("grown_bytes", "grown_entries", "grown_records")}
     return {**params, **grown, **columns}
+
+
+def record_or_refuse(write: Write, rows: Sequence[Sequence[Any]]) -> Record | None:
+    """Return the record of a write of one step that did not apply, or None if it may apply now.
+
+    Args:
+        write: The write.
+        rows: The rows of the statement that explains it.
+
+    Raises:
+        StepRefusedError: the step's condition does not hold.
+    """
+    recorded = found_record([row for row in rows if row[0] != _LIVE])
+    if recorded is None:
+        versions = [row[2] for row in rows if row[0] == _LIVE]
+        entry = Entry(size_bytes=1, version=versions[0]) if versions else Entry()
+        Planner(write.namespace, 0.0, 0).plan({write.steps[0].key: entry}, write.steps)
+    return recorded

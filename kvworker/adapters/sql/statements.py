@@ -77,6 +77,7 @@ StatementName: TypeAlias = Literal[
     "delete_entry_globally",
     "delete_entry_if_version",
     "delete_entry_if_version_globally",
+    "explain_refusal",
     "fill_shares",
     "get_entries",
     "increment_entry",

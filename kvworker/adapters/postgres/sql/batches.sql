@@ -22,6 +22,13 @@ FROM kv_entries
 WHERE namespace = %(namespace)s AND key = ANY (%(keys)s::text[])
     AND (expires_at IS NULL OR expires_at > clock_timestamp())
 
+-- name: explain_refusal
+-- Read the version of a live entry and the record of an operation id, as of one moment.
+SELECT 'live', NULL, version, extract(epoch FROM clock_timestamp())::float8 FROM kv_entries
+WHERE namespace = %(namespace)s AND key = %(key)s AND (expires_at IS NULL OR expires_at > clock_timestamp())
+UNION ALL
+-- include: records_of_operation
+
 -- name: store_plan
 -- Store a plan: the changed entries, the removed ones, the record and the ledgers. An empty text keeps the value, and an
 -- empty expiry is none. They are no nulls, which an array cannot hold in a session with ``array_nulls = off``.

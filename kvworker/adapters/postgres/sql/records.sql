@@ -40,6 +40,10 @@ WHERE namespace = %(namespace)s AND id = %(id)s AND stamp = %(stamp)s::text::big
 
 -- name: find_records
 -- Read the record of an operation id; two rows if refusals are in both tables.
+-- include: records_of_operation
+
+-- fragment: records_of_operation
+-- The same for other statements.
 SELECT coalesce(request::text, 'refused'), result, stamp, extract(epoch FROM clock_timestamp())::float8
 FROM kv_records WHERE namespace = %(namespace)s AND id = %(id)s
 UNION ALL

@@ -18,6 +18,10 @@ SELECT WHERE false
 
 -- name: find_records
 -- Read the record of an operation id.
+-- include: records_of_operation
+
+-- fragment: records_of_operation
+-- The same for other statements.
 SELECT fingerprint, result, 0, extract(epoch FROM clock_timestamp())::float8
 FROM kv_operations
 WHERE namespace = %(namespace)s AND operation_id = %(operation_id)s
