@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -34,7 +35,8 @@ class StepState:
     """
 
     def __init__(self, request: StepRequest) -> None:
-        self._request = request
+        # A copy has its own holder's name, by which an attempt recognizes what it reserved itself.
+        self._request = replace(request)
         self._held: HeldStep | None = None
         self._ended: Ended | None = None
         self._is_settled = False

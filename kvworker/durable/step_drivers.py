@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from kvworker.durable.heartbeat import RENEWAL_PART, heartbeat, renewal_timeout
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kvworker.client.base import KeyValueOperations
 
 _MIN_RETRY_SECONDS: Final = 0.05
+#: The tools that record an outcome.
+_RECORDING: Final = frozenset({"kv_step_finish", "kv_batch"})
 
 
 def drive(store: KeyValueOperations, steps: Steps) -> Any:
@@ -76,7 +79,7 @@ class AsyncDriver:
 
     async def _perform(self, action: Action) -> Any:
         if isinstance(action, Call):
-            return await self._store.call_tool(find_tool(action.tool), action.arguments, action.timeout)
+            return await self._call(action)
         if isinstance(action, Pause):
             return await asyncio.sleep(action.seconds)
         if isinstance(action, Ask):
@@ -89,6 +92,18 @@ class AsyncDriver:
             self._renewal.cancel()
             self._renewal = None
         return None
+
+    async def _call(self, action: Call) -> Any:
+        call = asyncio.ensure_future(self._store.call_tool(find_tool(action.tool), action.arguments, action.timeout))
+        if action.tool not in _RECORDING:
+            return await call
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            # An outcome that is known is recorded all the same.
+            with suppress(KVStoreError):
+                await call
+            raise
 
     def spare_the_holder(self) -> None:
         """Cancel nothing if the step is lost from now on: its function has ended."""

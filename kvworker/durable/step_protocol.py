@@ -62,6 +62,8 @@ def settle(
     if found.taken_from is not None and callable(function := request.options.on_unknown):
         try:
             answer = yield from _reconcile(found, function)
+        except GeneratorExit:
+            raise
         except BaseException:
             yield from give_up(found)
             raise
@@ -104,6 +106,31 @@ def _in_progress(request: StepRequest, found: StepBeginResult | StepStatusResult
 
 
 def begin(
+    request: StepRequest, unknown: StepBeginResult | StepStatusResult | None
+) -> Generator[Action, Any, HeldStep | StepBeginResult]:
+    """Begin a step, or take over an unknown one. If that is interrupted, the step is not left reserved."""
+    try:
+        return (yield from _begin(request, unknown))
+    except (GeneratorExit, OperationRefusedError, InvalidRequestError):
+        raise
+    except BaseException:
+        yield from _withdraw(request, "released" if unknown is None else "unknown")
+        raise
+
+
+def _withdraw(request: StepRequest, state: str) -> Steps:
+    """End the step with this state if a begin without an answer reserved it: its function has not run."""
+    namespace, key = request.name
+    step = {"namespace": namespace, "key": key}
+    try:
+        found = yield Call("kv_step_status", step, _GIVE_UP_SECONDS)
+        if found.holder == request.holder:
+            yield Call("kv_step_finish", {**step, "token": found.token, "state": state}, _GIVE_UP_SECONDS)
+    except (OperationRefusedError, *_PASSING):
+        return
+
+
+def _begin(
     request: StepRequest, unknown: StepBeginResult | StepStatusResult | None
 ) -> Generator[Action, Any, HeldStep | StepBeginResult]:
     """Begin a step, or take over an unknown one. A lost answer is asked for again with the operation id."""

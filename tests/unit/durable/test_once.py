@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,13 +16,25 @@ from kvworker import (
     IdempotencyConflictError,
     InlineKeyValueStore,
     InvalidRequestError,
+    OperationTimeoutError,
     StepConflictError,
     StepFailedError,
     StepInProgressError,
     StepLostError,
     StepUnrecordedError,
 )
-from kvworker.durable import Done, NotDone, UnknownStep, current_step, done, not_done
+from kvworker.durable import (
+    Done,
+    NotDone,
+    StepOptions,
+    StepRequest,
+    UnknownStep,
+    current_step,
+    done,
+    not_done,
+    run_once,
+)
+from kvworker.tools import Tool
 from tests.support.processes import wait_until
 
 
@@ -392,6 +404,74 @@ def test_a_forked_child_does_not_hold_the_step(store: InlineKeyValueStore) -> No
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         step.finish("of the parent")
     assert step.result == "of the parent"
+
+
+class Losing(InlineKeyValueStore):
+    """Loses the answers of the first calls of some tools, after they were applied, with an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[tuple[str, BaseException | None]] = []
+
+    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> Any:
+        pending = self.submit(tool.name, arguments, timeout=timeout)
+        if self.losses and self.losses[0][0] == tool.name:
+            _, error = self.losses.pop(0)
+            if error is None:
+                return pending.result()
+            raise OperationTimeoutError(pending.operation_id) if isinstance(error, OperationTimeoutError) else error
+        return pending.result()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lost_answer_is_asked_for_again(count: int) -> None:
+    runs = []
+    with Losing() as store:
+        store.losses = [
+            (tool, OperationTimeoutError("")) for tool in ("kv_step_begin", "kv_step_finish") for _ in range(count)
+        ]
+        assert store.once("n", key="k")(lambda: runs.append(1))() is None
+        assert store.losses == []
+        assert store.step_status("n", "k").state == "done"
+    assert runs == [1]
+
+
+@pytest.mark.parametrize("error", [OperationTimeoutError(""), KeyboardInterrupt()])
+def test_a_begin_that_is_given_up_leaves_nothing_unknown(error: BaseException) -> None:
+    with Losing() as store:
+        store.losses = [("kv_step_begin", error)] * 3
+        with pytest.raises(type(error)):
+            store.once("n", key="k")(lambda: pytest.fail("it must not run"))()
+        store.losses = []
+        assert store.step_status("n", "k").state == "absent"
+        token = make_unknown(store)
+        # The second begin takes over.
+        store.losses = [("kv_step_begin", None), ("kv_step_begin", KeyboardInterrupt())]
+        with pytest.raises(KeyboardInterrupt), store.step("charges", "o-17", on_unknown="retry"):
+            pytest.fail("it must not run")
+        store.losses = []
+        left = store.step_status("charges", "o-17")
+        assert (left.state, left.token != token) == ("unknown", True)
+
+
+def test_no_clock_of_a_caller_matters(store: InlineKeyValueStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.step_begin("n", "k", holder="holder", lease_seconds=60)
+    now = time.time()
+    for shift in (1e6, -1e6):
+        monkeypatch.setattr(time, "time", lambda shift=shift: now + shift)
+        assert store.step_status("n", "k").state == "in_progress"
+        with pytest.raises(StepInProgressError), store.step("n", "k", on_unknown="retry"):
+            pytest.fail("it must not run")
+
+
+def test_one_request_makes_attempts_of_different_holders(store: InlineKeyValueStore) -> None:
+    request = StepRequest(StepOptions("n"), "k")
+
+    def nested() -> Any:
+        return run_once(store, request, lambda: pytest.fail("it must not run"))
+
+    with pytest.raises(StepInProgressError):
+        run_once(store, request, nested)
 
 
 def test_the_function_knows_its_step(store: InlineKeyValueStore) -> None:
