@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kvworker.client.aio import AsyncKeyValueStore
     from kvworker.client.base import KeyValueOperations
     from kvworker.durable.once import Key
+    from kvworker.durable.once_tasks import OnceTask
     from kvworker.durable.runs import AsyncRun, Run
     from kvworker.durable.step_blocks import AsyncDurableStep, DurableStep
     from kvworker.durable.step_options import Exceptions, Reconcile
@@ -117,6 +118,17 @@ class DurableMethods:
         from kvworker.durable.step_options import StepOptions
 
         return Run(cast("KeyValueOperations", self), run_id, StepOptions(namespace, **cast(Any, options)))
+
+    @property
+    def OnceTask(self) -> type[OnceTask]:  # noqa: N802 - a class
+        """The base of Celery tasks of yours whose effect happens at most once: ``@app.task(base=store.OnceTask)``.
+
+        A redelivered or repeated run of such a task returns the recorded result. See
+        ``kvworker.durable.once_tasks.OnceTask`` for its options.
+        """
+        from kvworker.durable.once_tasks import once_task_of
+
+        return once_task_of(cast("KeyValueOperations", self))
 
     def get_or_set(
         self,

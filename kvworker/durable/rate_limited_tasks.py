@@ -7,12 +7,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from celery import Task, current_task
 from celery.exceptions import Retry
 
 from kvworker.client.base import KeyValueOperations
+from kvworker.durable.repeated_tasks import send_again, times_sent_again
 from kvworker.errors import RateLimitExceededError
 from kvworker.model import RateLimitResult, RateLimitStep, check_namespace
 
@@ -111,12 +112,5 @@ def _task_of(function: Callable[..., object]) -> Task | None:
 
 
 def _sent_again(task: Task, limit: RateLimit, answer: RateLimitResult) -> Retry:
-    """Send the task again as its own retry does, but without counting it as one. Return what ends this run."""
-    request = task.request
-    headers = dict(request.headers or {})
-    refusals = int(headers.get(_REFUSALS, 0))
-    countdown = limit.countdown(answer, refusals)
-    options: dict[str, Any] = {"countdown": countdown, "headers": {**headers, _REFUSALS: refusals + 1}}
-    signature = task.signature_from_request(request, **options)
-    signature.apply_async()
-    return Retry(exc=limit.error(answer), when=countdown, sig=signature)
+    countdown = limit.countdown(answer, times_sent_again(task, _REFUSALS))
+    return send_again(task, _REFUSALS, countdown, limit.error(answer))

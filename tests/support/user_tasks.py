@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
@@ -50,3 +54,44 @@ def count_in_a_pipeline(key: str) -> int:
     with store().pipeline() as p:
         counted = p.increment("n", key)
     return counted.result().value
+
+
+class DyingTask(store().OnceTask):  # type: ignore[misc] # Celery has no types
+    """A task whose process dies after the outcome was recorded, once for an order that says so."""
+
+    abstract = True
+
+    def __call__(self, order: str, how: str, effects: str) -> Any:
+        """Run the task, note it, and perhaps die before Celery gets the result."""
+        result = super().__call__(order, how, effects)
+        with Path(f"{effects}.runs").open("a", encoding="utf-8") as file:
+            file.write(f"{order}\n")
+        if order.startswith("dies"):
+            with suppress(FileExistsError):
+                Path(f"{effects}.{order}").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+@app.task(name="user.charge", bind=True, base=DyingTask, once_lease_seconds=3)
+def charge(self: Task[Any, Any], order: str, how: str, effects: str) -> str:
+    """Charge an order: a line in a file is the effect."""
+    if how == "flaky" and self.request.retries == 0:
+        raise self.retry(countdown=0)
+    if how == "replaced":
+        return str(self.replace(charge.si(order, "plain", effects)))
+    with Path(effects).open("a", encoding="utf-8") as file:
+        file.write(f"{order}\n")
+    if how == "hangs":
+        Path(f"{effects}.pid").write_text(str(os.getpid()))
+        time.sleep(600)
+    return f"receipt of {order}"
+
+
+@app.task(name="user.mail", base=store().OnceTask)
+def mail(receipts: list[str] | str, effects: str) -> list[str]:
+    """Mail receipts: a line in the same file."""
+    mailed = [receipts] if isinstance(receipts, str) else receipts
+    with Path(effects).open("a", encoding="utf-8") as file:
+        file.write(f"mail of {len(mailed)}\n")
+    return mailed
