@@ -1,4 +1,4 @@
-"""A LangGraph agent that waits for a person, and goes on in another process.
+"""A LangGraph agent that waits for a person and continues in another process.
 
 The graph prepares a refund and stops until somebody approves it. kvworker keeps its state in between, for a week: any
 process that can reach the store may resume it. If two people answer at the same moment, one answer counts and the

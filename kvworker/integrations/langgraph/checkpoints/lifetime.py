@@ -11,12 +11,11 @@ import math
 import time
 from typing import Any, Final
 
-from kvworker.errors import InvalidTTLError
 from kvworker.integrations.entries import Step, apply_each, list_entries, read_entries
 from kvworker.integrations.langgraph.checkpoints.names import LIFE_KEY, RENEWAL_KEY
 from kvworker.integrations.langgraph.checkpoints.recent import Recent
 from kvworker.integrations.rounds import Rounds
-from kvworker.model import MAX_TTL_SECONDS, GetResult
+from kvworker.model import MAX_TTL_SECONDS, GetResult, check_ttl
 
 _REMEMBERED: Final = 10_000
 _RENEWED_EVERY: Final = 0.5
@@ -34,11 +33,8 @@ class Lifetime:
     """
 
     def __init__(self, ttl_seconds: float | None) -> None:
-        if ttl_seconds is not None and (
-            isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int | float) or not 0 < ttl_seconds < math.inf
-        ):
-            raise InvalidTTLError("ttl_seconds must be a finite number of seconds above 0, or None for no expiry")
-        self._ttl = None if ttl_seconds is None else min(ttl_seconds, MAX_TTL_SECONDS / 2)
+        ttl = check_ttl(ttl_seconds)
+        self._ttl = None if ttl is None else min(ttl, MAX_TTL_SECONDS / 2)
         #: Until when, by this process's clock, no renewal of a namespace is due.
         self._current: Recent[str, float] = Recent(_REMEMBERED)
 
