@@ -18,7 +18,7 @@ from kvworker.errors import (
     NamespaceQuotaExceededError,
     ValueSerializationError,
 )
-from kvworker.model import AppendResult, GetResult, JSONValue, Step, make_step
+from kvworker.model import MAX_VALUE_DEPTH, AppendResult, GetResult, JSONValue, Step, make_step
 from kvworker.testing.support import SHORT_TTL_SECONDS, AdapterFactory, Cases, ledger, text_of, wait_for_expiry
 
 _ODD_ITEMS: list[JSONValue] = [
@@ -156,6 +156,17 @@ class AppendCases(Cases):
         with pytest.raises(ValueSerializationError):
             adapter.append("namespace", "key", [1, item])
         assert not adapter.get("namespace", "key").found
+
+    def test_an_item_may_be_as_deep_as_a_value(self, adapter: KeyValueStoreAdapter) -> None:
+        """The list is one of the 256 levels of its value."""
+        item: JSONValue = 1
+        for _ in range(MAX_VALUE_DEPTH - 1):
+            item = [item]
+        for length in (1, 2):
+            assert adapter.append("namespace", "key", [item]).length == length
+        with pytest.raises(ValueSerializationError):
+            adapter.append("namespace", "key", [[item]])
+        assert adapter.get("namespace", "key").value == [item, item]
 
     @pytest.mark.parametrize("max_items", [0, -1, True, 1.5, "2", 2**63])
     def test_max_items_must_be_a_positive_integer(self, adapter: KeyValueStoreAdapter, max_items: Any) -> None:

@@ -11,6 +11,7 @@ from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 KILLS = 5
 PARTS = 400
+WRITERS = 8
 
 
 @pytest.fixture
@@ -28,7 +29,12 @@ def test_a_busy_worker_that_is_killed_loses_no_signature(
     store: KeyValueStore, worker_node: WorkerNode, valkey_node: ValkeyNode
 ) -> None:
     """The facades send a lost message again; signatures are sent once."""
-    parts = [store.signature("kv_increment", {"namespace": "n", "key": "c"}) for _ in range(PARTS)]
+    items = [[writer, number] for number in range(PARTS // 2 // WRITERS) for writer in range(WRITERS)]
+    parts = [
+        store.signature(tool, {"namespace": "n", **arguments})
+        for item in items
+        for tool, arguments in (("kv_increment", {"key": "c"}), ("kv_append", {"key": "l", "items": [item]}))
+    ]
     with valkey_node.client() as broker:
         results = [part.apply_async() for part in parts]
         for kill in range(1, KILLS + 1):
@@ -37,6 +43,9 @@ def test_a_busy_worker_that_is_killed_loses_no_signature(
             assert broker.llen("kv"), "an idle worker waits for a message, which is another matter"
             worker_node.kill()
             worker_node.start()
-        values = sorted(result.get(timeout=120)["value"] for result in results)
-    assert values == list(range(1, PARTS + 1))
-    assert store.get("n", "c", timeout=60).value == PARTS
+        answers = [result.get(timeout=120) for result in results]
+    assert sorted(answer["value"] for answer in answers[::2]) == list(range(1, PARTS // 2 + 1))
+    assert sorted(answer["length"] for answer in answers[1::2]) == list(range(1, PARTS // 2 + 1))
+    assert store.get("n", "c", timeout=60).value == PARTS // 2
+    appended: Any = store.get("n", "l", timeout=60).value
+    assert sorted(appended) == sorted(items)

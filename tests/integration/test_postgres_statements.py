@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -11,6 +12,8 @@ import pytest
 
 from kvworker.adapters import KeyValueStoreAdapter, create_kv_store_adapter
 from kvworker.adapters.sql.record_ids import record_id
+from kvworker.errors import InvalidValueTypeError, RecordTooLargeError
+from kvworker.testing import eventually
 from kvworker.testing.apply_many import make_operation
 
 
@@ -47,7 +50,65 @@ def test_an_operation_is_one_statement(adapter: KeyValueStoreAdapter, statements
     adapter.get("n", "k")
     adapter.increment("n", "c", operation_id="once")
     adapter.delete("n", "k")
-    assert len(statements) == 4
+    for _ in range(2):
+        adapter.append("n", "l", [1, "b"], max_items=4)
+    assert adapter.get_and_delete("n", "l").value == [1, "b", 1, "b"]
+    assert not adapter.get_and_delete("n", "l").found
+    assert len(statements) == 8
+
+
+def test_what_one_statement_cannot_do_is_planned(
+    adapter: KeyValueStoreAdapter, statements: list[str], connection: psycopg.Connection[Any]
+) -> None:
+    """Trimming, empty lists, what is no list, expired entries, large values, and text that somebody else wrote."""
+    assert (adapter.append("n", "l", [1, 2, 3], max_items=2).dropped, len(statements) > 1) == (1, True)
+    assert adapter.append("n", "l", [4], max_items=2).dropped == 1
+    assert adapter.get("n", "l").value == [3, 4]
+    adapter.set("n", "empty", [])
+    assert adapter.append("n", "empty", [1]).length == 1
+    with pytest.raises(InvalidValueTypeError):
+        adapter.append("n", "k", [1])
+    for value in ("[ ]", "[\n]", " [0]", "[0] ", '["\\"]"]', '["]'):
+        connection.execute("UPDATE kv_entries SET value = %s WHERE key = 'empty'", [value])
+        if value == '["]':
+            with pytest.raises(Exception, match="22P02"):
+                adapter.append("n", "empty", [1])
+        else:
+            assert adapter.append("n", "empty", [1]).length == 1 + ("0" in value) + ("\\" in value)
+            assert adapter.get("n", "empty").found
+    connection.execute("DELETE FROM kv_entries WHERE key = 'empty'")
+    adapter.set("n", "large", "x" * 70_000)
+    with pytest.raises(RecordTooLargeError):
+        adapter.get_and_delete("n", "large")
+    adapter.touch("n", "large", 0.01)
+    eventually(lambda: not adapter.get("n", "large").found)
+    assert not adapter.get_and_delete("n", "large").found
+    adapter.recompute_ledgers()
+    assert adapter.recompute_ledgers().drifts == ()
+
+
+def test_appends_and_removals_race_with_other_writes(adapter: KeyValueStoreAdapter) -> None:
+    """Whoever wins, the ledgers are right, and an operation id is applied once."""
+
+    def write(number: int) -> object:
+        match number % 6:
+            case 0:
+                return adapter.set("n", "k", [0] * (number % 5), ttl_seconds=0.001 if number % 4 else None)
+            case 1:
+                return adapter.delete("n", "k")
+            case 2:
+                return adapter.get_and_delete("n", "k", operation_id=f"take {number // 12}").value
+            case _:
+                return adapter.append("n", "k", [1], max_items=3, operation_id=f"append {number // 12}").length
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(480)))
+        lengths = list(threads.map(lambda _: adapter.append("n", "once", [1], operation_id="once").length, range(8)))
+        adapter.set("n", "taken", "value")
+        taken = list(threads.map(lambda _: adapter.get_and_delete("n", "taken", operation_id="t").value, range(8)))
+    assert lengths == [1] * 8
+    assert taken == ["value"] * 8
+    assert adapter.recompute_ledgers().drifts == ()
 
 
 def test_apply_many_is_one_round_trip(adapter: KeyValueStoreAdapter, statements: list[str]) -> None:
@@ -102,6 +163,9 @@ def test_a_record_never_holds_the_value_again(
     adapter.set("n", "k", {"secret": "the-value"}, ttl_seconds=60, operation_id="expiring")
     adapter.increment("n", "c", delta=42, operation_id="counter")
     versions = {key: adapter.get("n", key).version for key in "kc"}
+    adapter.append("n", "l", ["the-value"], ttl_seconds=60, operation_id="appended")
+    adapter.merge("n", "m", {"a": "the-value"}, operation_id="merged")
+    appended = adapter.get("n", "l").version
     adapter.delete("n", "k", operation_id="deleted")
     rows = connection.execute("SELECT id, result, stamp, kv_records::text FROM kv_records").fetchall()
     results = {id_: (result, stamp) for id_, result, stamp, _ in rows}
@@ -111,6 +175,7 @@ def test_a_record_never_holds_the_value_again(
     assert results[record_id("plain")] == (None, plain)
     assert results[record_id("counter")] == ("42 v", versions["c"])
     assert results[record_id("deleted")][0] == "true"
+    assert re.fullmatch(rf"\[1, 0, [0-9.]+, {appended}\]", str(results[record_id("appended")][0]))
     assert not any("the-value" in row for *_, row in rows)
 
 

@@ -74,6 +74,23 @@ def test_a_refused_increment_logs_no_value(
         assert not [line for line in lines if secret in line]
 
 
+def test_a_refused_append_or_removal_logs_no_value(postgres_server: PostgresServer, postgres_url: str) -> None:
+    lines: list[str] = []
+    with make(postgres_url) as adapter, logging_into(postgres_server, lines):
+        for value in (VALUE, {VALUE: VALUE}):
+            adapter.set("n", "k", value)
+            with pytest.raises(InvalidValueTypeError):
+                adapter.append("n", "k", [VALUE])
+        adapter.append("n", "l", [VALUE])
+        for key in ("l", "new"):
+            with pytest.raises(NamespaceQuotaExceededError):
+                adapter.append("n", key, [VALUE * 50])
+        for _ in range(2):
+            adapter.get_and_delete("n", "k", operation_id="once")
+    assert any("ERROR:" in line for line in lines)
+    assert not [line for line in lines if VALUE in line]
+
+
 @pytest.mark.parametrize("counter", [-(2**63), -1, 0, 10**17, 10**18, 2**63 - 2])
 def test_a_counter_of_any_length_is_incremented(postgres_url: str, counter: int) -> None:
     with make(postgres_url) as adapter:

@@ -23,7 +23,7 @@ from kvworker.adapters.postgres.inspection import read_connections
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.pipelining import Call, rolling_back, run_pipelined
 from kvworker.adapters.postgres.planned_writes import locking_calls, plan_params, read_locked, record_or_refuse
-from kvworker.adapters.postgres.single_statements import params_of, statements_of
+from kvworker.adapters.postgres.single_statements import may_apply_alone, params_of, statements_of
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.postgres.stamps import correct_stamp
 from kvworker.adapters.sql.dialect import DriverConnection, Ledger, record_names
@@ -118,7 +118,7 @@ class PostgresDialect(PlanningDialect):
             yield
 
     def write(self, connection: DriverConnection, write: Write, limits: Limits) -> Record:
-        """Apply a write: in one statement if it is a plain one that no quota has refused."""
+        """Apply a write: in one statement if there is one for it and no quota has refused it."""
         try:
             return self._write(connection, write, limits)
         except psycopg.Error as error:
@@ -132,7 +132,7 @@ class PostgresDialect(PlanningDialect):
             return self.clear(connection, write, limits)
         if write.action == "set_quota":
             return self.set_quota(connection, write, limits)
-        if not write.is_plain or write.purged:
+        if write.purged or not may_apply_alone(write):
             return self.write_planned(connection, write, limits)
         return self._write_plain(connection, write, limits)
 
@@ -186,6 +186,8 @@ class PostgresDialect(PlanningDialect):
             row = self.fetch_one(connection, self._charging_statement(write, limits), params)
         if row is not None:
             return self._record_of(connection, write, limits, row)
+        if not write.is_plain:
+            return self.write_planned(connection, write, limits)
         if write.steps[0].is_conditional:
             return self._explain(connection, write) or self.write_planned(connection, write, limits)
         raise DuplicateOperationError

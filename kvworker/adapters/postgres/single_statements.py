@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from kvworker.adapters.sql.planned_writes import common_params
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Write
-from kvworker.model import Step
+from kvworker.model import MAX_KEPT_BYTES, AppendStep, Step
 
 
 class Statements(NamedTuple):
@@ -30,11 +30,27 @@ _SET_UNLESS: Final = Statements("set_entry_unless", "set_entry_unless_globally")
 _DELETE: Final = Statements("delete_entry", "delete_entry_globally")
 _DELETE_IF_VERSION: Final = Statements("delete_entry_if_version", "delete_entry_if_version_globally")
 _INCREMENT: Final = Statements("increment_entry", "increment_entry_globally", "increment_in_place")
+_APPEND: Final = Statements("append_items", "append_items_globally")
+_TAKE: Final = Statements("take_entry", "take_entry_globally")
+
+
+def may_apply_alone(write: Write) -> bool:
+    """Return whether one statement will most likely apply the write. Without a row from it, a plan has to."""
+    if write.is_plain:
+        return True
+    if write.action == "append":
+        step = cast(AppendStep, write.steps[0])
+        return step.max_items is None or len(step.items) <= step.max_items
+    return write.action == "get_and_delete"
 
 
 def statements_of(write: Write) -> Statements:
     """Return the statements of a write that one of them can apply."""
     (step,) = write.steps
+    if step.action == "append":
+        return _APPEND
+    if step.action == "get_and_delete":
+        return _TAKE
     if step.action == "increment":
         return _INCREMENT
     if step.action == "delete":
@@ -55,6 +71,11 @@ def params_of(write: Write, limits: Limits) -> dict[str, Any]:
         "ttl_seconds": step.ttl_seconds,
         "delta": str(step.delta),
     }
+    if isinstance(step, AppendStep):
+        most = None if step.max_items is None else str(step.max_items - len(step.items))
+        return {**params, "most": most}
+    if step.action == "get_and_delete":
+        return {**params, "largest": str(MAX_KEPT_BYTES)}
     return {**params, **_condition(step)} if step.is_conditional else params
 
 

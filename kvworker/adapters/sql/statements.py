@@ -68,6 +68,8 @@ StatementName: TypeAlias = Literal[
     "verify_previous_records",
     "withdraw_refusals",
     # Only PostgreSQL
+    "append_items",
+    "append_items_globally",
     "begin",
     "bound_inspection",
     "bound_lock_waits",
@@ -100,6 +102,8 @@ StatementName: TypeAlias = Literal[
     "stamp_by_clock",
     "store_plan",
     "table_locks",
+    "take_entry",
+    "take_entry_globally",
     "blocking_sessions",
     # Only SQLite
     "charge_global_ledger",

@@ -287,6 +287,68 @@ WITH removed AS (
     FROM removed r
 )
 
+-- name: append_items
+-- include: append
+-- include: settle
+
+-- name: append_items_globally
+-- include: append
+-- include: settle_globally
+
+-- fragment: append
+-- Append items to a list that keeps all of them, or insert them as a new list. No row means that the value is no list
+-- with items, that items must be dropped, or that the operation is recorded. A stored list is canonical JSON text, so
+-- items are appended as text.
+-- include: insert_entry
+    (value, expires_at, size_bytes, previous_bytes, version, granted) = (
+        SELECT v, x, octet_length(v), e.size_bytes, greatest(e.version + 1, excluded.version), 0
+        FROM (
+            SELECT CASE WHEN live THEN left(e.value, -1) || ',' || substr(%(text)s, 2) ELSE excluded.value END AS v,
+                coalesce(now + make_interval(secs => %(ttl_seconds)s), CASE WHEN live THEN e.expires_at END) AS x
+            FROM (
+                SELECT now, e.expires_at > now IS NOT FALSE AS live
+                FROM (SELECT clock_timestamp() AS now OFFSET 0) t
+            ) c
+            OFFSET 0
+        ) n
+    )
+    WHERE CASE WHEN e.value ~ '^\[[^]\s].*]$'
+        THEN %(most)s::bigint IS NULL OR json_array_length(e.value::json) <= %(most)s END
+    RETURNING json_build_array(
+            json_array_length(e.value::json), 0, extract(epoch FROM e.expires_at), e.version
+        )::text AS result,
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS stamp,
+        e.size_bytes - e.previous_bytes AS bytes, (e.previous_bytes = 0)::int AS entries, 1 + e.granted AS records
+)
+
+-- name: take_entry
+-- include: take
+-- include: settle
+
+-- name: take_entry_globally
+-- include: take
+-- include: settle_globally
+
+-- fragment: take
+-- Remove an entry and return its value, which the record keeps. A miss is recorded like a hit. No row means that the
+-- value is too large to be kept, that the entry has just changed, or that the operation is recorded.
+WITH unrecorded AS (
+    SELECT EXISTS (SELECT FROM kv_entries WHERE namespace = %(namespace)s::text AND key = %(key)s::text) AS exists
+    WHERE
+-- include: no_record
+), removed AS (
+    DELETE FROM kv_entries
+    WHERE namespace = %(namespace)s::text AND key = %(key)s::text AND size_bytes <= %(largest)s::bigint
+        AND EXISTS (SELECT FROM unrecorded)
+    RETURNING value, size_bytes, reserve, expires_at IS NULL OR expires_at > clock_timestamp() AS live
+), change AS (
+    SELECT CASE WHEN r.live THEN concat('[', r.value, ']') ELSE 'false' END AS result,
+        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS stamp, coalesce(-r.size_bytes, 0) AS bytes,
+        CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS entries, 1 - coalesce(r.reserve, 0) AS records
+    FROM unrecorded u LEFT JOIN removed r ON true
+    WHERE r.live IS NOT NULL OR NOT u.exists
+)
+
 -- name: delete_entries
 -- Delete all entries of a namespace, waiting for locked ones. Returns the rows, how many were live, their bytes and the
 -- operation records that they held in reserve.
