@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from kvworker.model import JSONValue
 
@@ -44,7 +44,7 @@ class StepChoices(TypedDict, total=False):
     lease_seconds: float
     ttl_seconds: float | None
     wait_seconds: float
-    on_unknown: Reconcile | str | None
+    on_unknown: Reconcile | Literal["retry"] | None
     record: Exceptions
     release: Exceptions
     timeout: float | None
@@ -171,7 +171,7 @@ class AsyncDurableMethods:
         *,
         arguments: Callable[..., Any] | None = None,
         **options: Unpack[StepChoices],
-    ) -> Callable[[Callable[_Arguments, Awaitable[_Result]]], Callable[_Arguments, Awaitable[_Result]]]:
+    ) -> Callable[[Callable[_Arguments, Awaitable[_Result]]], Callable[_Arguments, Coroutine[Any, Any, _Result]]]:
         """Return a decorator for a coroutine function; see ``DurableMethods.once``.
 
         A holder that loses its step is cancelled, and its call raises ``StepLostError``.
