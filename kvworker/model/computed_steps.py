@@ -91,13 +91,14 @@ class ComputedStep(Step, ABC):
     def _option_names(self) -> tuple[str, ...]:
         return self.inherited_options
 
-    def reserved_records(self, present: int) -> int:
-        """Return how many operation records the written entry holds in reserve, for its next writes.
+    def reserved_records(self, present: int, *, is_written: bool) -> int:
+        """Return how many operation records the entry holds in reserve afterwards, for its next writes.
 
         Args:
             present: The number that it holds at present. One must stay for its deletion.
+            is_written: Whether the step writes the entry. One that only answers should not write it for its reserve.
         """
-        return max(1, present)
+        return max(1, present) if is_written else present
 
     def record_of(self, outcome: str) -> str:
         """Return what the operation's record keeps of the answer, as JSON text: by default all of it."""

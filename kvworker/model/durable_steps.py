@@ -53,9 +53,9 @@ class StepBegin(ComputedStep):
         """The holder, the arguments' digest, the lease and the token to take over."""
         return [self.holder, self.arguments, self.lease_seconds, self.takeover_token]
 
-    def reserved_records(self, present: int) -> int:
+    def reserved_records(self, present: int, *, is_written: bool) -> int:
         """Reserve a record for the end of the step: it must not be refused once the effect has happened."""
-        return max(_RESERVED_RECORDS, present)
+        return max(_RESERVED_RECORDS, present) if is_written else present
 
     def change(self, entry: StoredEntry | None, moment: StepMoment) -> Change:
         """Reserve the step, or answer what is known about it.
@@ -181,9 +181,9 @@ class StepFinish(ComputedStep):
         """The token and the outcome."""
         return [self.token, self.state, self.text, self.unrecorded]
 
-    def reserved_records(self, present: int) -> int:
+    def reserved_records(self, present: int, *, is_written: bool) -> int:
         """Use a record that the step holds in reserve."""
-        return max(1, present - 1)
+        return max(1, present - 1) if is_written else present
 
     def change(self, entry: StoredEntry | None, moment: StepMoment) -> Change:
         """Record the outcome. The same outcome once more changes nothing.

@@ -28,6 +28,7 @@ _MAX_FILL_SECONDS: Final = 1e9
 
 _FULL_AT: Final = "$full_at"
 _NANOSECONDS: Final = 1_000_000_000
+_RESERVED_RECORDS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ class RateLimitStep(ComputedStep):
             InvalidValueTypeError: The entry holds something else.
         """
         now = _nanoseconds(moment.now)
-        capacity = self._unit * (self.burst or self.limit)
+        capacity = self.capacity
         # Whatever the entry says, from a limit with other numbers perhaps, at most everything is missing.
         full_at = min(max(now, self._full_at(entry, moment)), now + capacity)
-        taken = full_at + self._unit * self.quantity
+        taken = full_at + self.cost
         if taken > now + capacity:
             return Change([False, self._remaining(now, capacity, full_at), taken - capacity, full_at])
         answer: list[JSONValue] = [True, self._remaining(now, capacity, taken), now, taken]
@@ -86,13 +87,27 @@ class RateLimitStep(ComputedStep):
         retry_after, full_after = (max(0, at - now) / _NANOSECONDS for at in (retry_at, full_at))
         return RateLimitResult(moment.namespace, self.key, allowed, remaining, retry_after, full_after, replayed)
 
+    def reserved_records(self, present: int, *, is_written: bool) -> int:  # noqa: ARG002
+        """Return enough for the next calls, refused ones too: those then need not change the ledger."""
+        return _RESERVED_RECORDS if present <= 1 else present
+
     @property
-    def _unit(self) -> int:
+    def unit(self) -> int:
         """The nanoseconds in which one unit comes back, rounded up: never too fast."""
         return -(-round(self.per_seconds * _NANOSECONDS) // self.limit)
 
+    @property
+    def capacity(self) -> int:
+        """The nanoseconds in which everything comes back."""
+        return self.unit * (self.burst or self.limit)
+
+    @property
+    def cost(self) -> int:
+        """The nanoseconds in which what the call takes comes back."""
+        return self.unit * self.quantity
+
     def _remaining(self, now: int, capacity: int, full_at: int) -> int:
-        return (now + capacity - full_at) // self._unit
+        return (now + capacity - full_at) // self.unit
 
     def _full_at(self, entry: StoredEntry | None, moment: StepMoment) -> int:
         if entry is None:

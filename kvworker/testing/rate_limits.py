@@ -78,6 +78,16 @@ class RateLimitCases(Cases):
         assert not [take(adapter, 1, 1_000_000).allowed for _ in range(2)][1]
         assert take(adapter, 1, 10.0).retry_after_seconds <= 10
 
+    def test_every_call_counts_and_is_recorded(self, adapter: KeyValueStoreAdapter) -> None:
+        """Many calls in a row take one after the other, refused ones nothing, and the store stays consistent."""
+        answers = [take(adapter, 50) for _ in range(80)]
+        assert [answer.remaining for answer in answers] == [*reversed(range(50)), *[0] * 30]
+        assert [answer.allowed for answer in answers] == [True] * 50 + [False] * 30
+        report = adapter.verify()
+        assert report is None or not report.problems
+        adapter.delete("namespace", "key")
+        assert ledger(adapter, "namespace") == (0, 0)
+
     @pytest.mark.parametrize("value", [1, None, [], {}, {"$full_at": "1"}, {"$full_at": True}, {"$permits": []}])
     def test_another_value_is_refused(self, adapter: KeyValueStoreAdapter, value: JSONValue) -> None:
         """A key that holds something else raises ``InvalidValueTypeError``, and keeps it."""

@@ -23,7 +23,12 @@ from kvworker.adapters.postgres.inspection import read_connections
 from kvworker.adapters.postgres.ledger_shares import LedgerSplitter
 from kvworker.adapters.postgres.pipelining import Call, rolling_back, run_pipelined
 from kvworker.adapters.postgres.planned_writes import locking_calls, plan_params, read_locked, record_or_refuse
-from kvworker.adapters.postgres.single_statements import may_apply_alone, params_of, statements_of
+from kvworker.adapters.postgres.single_statements import (
+    may_apply_alone,
+    params_of,
+    rate_limit_params,
+    statements_of,
+)
 from kvworker.adapters.postgres.size_predictor import SizePredictor
 from kvworker.adapters.postgres.stamps import correct_stamp
 from kvworker.adapters.sql.dialect import DriverConnection, Ledger, record_names
@@ -132,9 +137,12 @@ class PostgresDialect(PlanningDialect):
             return self.clear(connection, write, limits)
         if write.action == "set_quota":
             return self.set_quota(connection, write, limits)
-        if write.purged or not may_apply_alone(write):
-            return self.write_planned(connection, write, limits)
-        return self._write_plain(connection, write, limits)
+        if may_apply_alone(write) and not write.purged:
+            return self._write_plain(connection, write, limits)
+        params = rate_limit_params(write, limits)
+        if params and (row := self.fetch_one(connection, "take_from_limit_in_place", params)):
+            return self._record_of(connection, write, limits, row)
+        return self.write_planned(connection, write, limits)
 
     def apply_many(
         self, connection: psycopg.Connection[Any], writes: Sequence[Write], limits: Limits

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, cast
 from kvworker.adapters.sql.planned_writes import common_params
 from kvworker.adapters.sql.statements import StatementName
 from kvworker.adapters.sql.write import Limits, Write
-from kvworker.model import MAX_KEPT_BYTES, AppendStep, Step
+from kvworker.model import MAX_KEPT_BYTES, AppendStep, RateLimitStep, Step
 
 
 class Statements(NamedTuple):
@@ -77,6 +77,15 @@ def params_of(write: Write, limits: Limits) -> dict[str, Any]:
     if step.action == "get_and_delete":
         return {**params, "largest": str(MAX_KEPT_BYTES)}
     return {**params, **_condition(step)} if step.is_conditional else params
+
+
+def rate_limit_params(write: Write, limits: Limits) -> dict[str, Any] | None:
+    """Return the parameters of the statement that applies a rate limit, or None if the write is none."""
+    step = write.steps[0] if write.action == "rate_limit" else None
+    if not isinstance(step, RateLimitStep):
+        return None
+    numbers = {"unit": step.unit, "capacity": step.capacity, "cost": step.cost}
+    return {**common_params(write, limits), "key": step.key, **{name: str(each) for name, each in numbers.items()}}
 
 
 def _condition(step: Step) -> dict[str, Any]:

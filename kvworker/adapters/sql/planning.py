@@ -283,8 +283,7 @@ class Planner:
 def _reserve(step: Step, entry: Entry, changed: Entry) -> int:
     if not isinstance(step, ComputedStep):
         return max(1, entry.reserve)
-    # A step that only answers must not write the entry for the sake of its reserve.
-    return entry.reserve if changed is entry else step.reserved_records(entry.reserve)
+    return step.reserved_records(entry.reserve, is_written=changed is not entry)
 
 
 def _written(text: str, expires_at: float | None, version: int) -> tuple[Entry, str]:

@@ -104,6 +104,7 @@ StatementName: TypeAlias = Literal[
     "table_locks",
     "take_entry",
     "take_entry_globally",
+    "take_from_limit_in_place",
     "blocking_sessions",
     # Only SQLite
     "charge_global_ledger",
