@@ -20,7 +20,7 @@ try:
     from kvworker.integrations.langgraph.saver import KvworkerSaver
     from kvworker.integrations.langgraph.store import KvworkerStore
 except ModuleNotFoundError as missing:
-    if missing.name is None or missing.name.partition(".")[0] != "langgraph":
+    if missing.name is None or missing.name.partition(".")[0] not in {"langgraph", "langchain_core"}:
         raise
     raise ModuleNotFoundError(
         extra_needed("kvworker.integrations.langgraph", "langgraph"),
