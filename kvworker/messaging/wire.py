@@ -140,9 +140,7 @@ def encode_request(arguments: Mapping[str, Any], *, deadline: float | None, pers
         payload["deadline"] = deadline
     if persona:
         payload["persona"] = persona
-    for name, argument in arguments.items():
-        if isinstance(argument, EncodedValue):
-            payload[name] = _wire_value(argument)
+    payload |= {name: _wire_value(each) for name, each in arguments.items() if isinstance(each, EncodedValue)}
     if "operations" in arguments:
         payload["operations"] = _wire_operations(arguments["operations"])
     return payload

@@ -114,13 +114,22 @@ class ExpiryCases(Cases):
         assert kept.ttl_seconds is not None
 
     def test_touch_and_persist_can_expect_a_version(self, adapter: KeyValueStoreAdapter) -> None:
-        """Another version, or a missing entry, raises ``VersionConflictError`` and leaves the expiry."""
-        old = adapter.set("namespace", "key", 1).version or 0
-        version = adapter.set("namespace", "key", 2).version or 0
+        """With the entry's version they change the expiry, and a replay needs the same expectation."""
+        version = adapter.set("namespace", "key", 1).version or 0
         assert adapter.touch("namespace", "key", 60, expected_version=version).version == version
+        options: dict[str, Any] = {"expected_version": version, "operation_id": "persist"}
+        assert [adapter.persist("namespace", "key", **options).replayed for _ in range(2)] == [False, True]
+        with pytest.raises(IdempotencyConflictError):
+            adapter.persist("namespace", "key", operation_id="persist")
+        assert adapter.get("namespace", "key").ttl_seconds is None
+
+    def test_another_version_keeps_its_expiry(self, adapter: KeyValueStoreAdapter) -> None:
+        """Another version, or a missing entry, raises ``VersionConflictError``, in batches too."""
+        old = adapter.set("namespace", "key", 1).version or 0
+        version = adapter.set("namespace", "key", 2, ttl_seconds=600).version or 0
         for key, expected in (("key", old), ("missing", version)):
             with pytest.raises(VersionConflictError):
-                adapter.touch("namespace", key, 5, expected_version=expected, operation_id="refused")
+                adapter.touch("namespace", key, 5, expected_version=expected)
             with pytest.raises(VersionConflictError):
                 adapter.persist("namespace", key, expected_version=expected)
             steps = [Step("touch", key, ttl_seconds=5, expected_version=expected), Step("set", "other", value=1)]
@@ -128,11 +137,4 @@ class ExpiryCases(Cases):
                 adapter.batch("namespace", steps)
             refused, _ = adapter.batch("namespace", steps, atomic=False).results
             assert isinstance(refused, VersionConflictError)
-        left = adapter.get("namespace", "key").ttl_seconds
-        assert left is not None
-        assert left > 10
-        options: dict[str, Any] = {"expected_version": version, "operation_id": "persist"}
-        assert [adapter.persist("namespace", "key", **options).replayed for _ in range(2)] == [False, True]
-        with pytest.raises(IdempotencyConflictError):
-            adapter.persist("namespace", "key", operation_id="persist")
-        assert adapter.get("namespace", "key").ttl_seconds is None
+        assert 300 < (adapter.get("namespace", "key").ttl_seconds or 0) <= 600.01

@@ -53,6 +53,8 @@ def read_and_write(store: KeyValueStore) -> JSONValue:
     assert_type(store.increment("metrics", "calls", delta=2, idempotency_key="run-7/step-3"), IncrementResult)
     assert_type(store.increment("metrics", "calls").value, int)
     assert_type(store.delete("session", "counts").deleted, bool)
+    assert_type(store.append("session", "events", names, max_items=10).length, int)
+    store.merge("session", "state", counts)
     return found.value
 
 
