@@ -1,5 +1,7 @@
 """Gives a LangChain agent kvworker's tools, so that the model can read and write the store.
 
+``once_tool`` wraps a tool of yours, so that its effect happens once for each tool call.
+
 Needs the extra ``langchain``::
 
     from kvworker import KeyValueStore
@@ -29,10 +31,14 @@ from kvworker.tools.manifest import arguments_from_strict, plain_schema, tools_o
 try:
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool, ToolException
+
+    from kvworker.integrations.once_tools import once_tool
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         extra_needed("kvworker.integrations.langchain", "langchain"), name=missing.name
     ) from missing
+
+__all__ = ["KvworkerTool", "langchain_tools", "once_tool"]
 
 _Store: TypeAlias = KeyValueOperations | AsyncKeyValueStore
 
