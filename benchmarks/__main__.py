@@ -18,13 +18,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import facade, memory, observing, overload, store, upkeep
+from benchmarks import durable, facade, memory, observing, overload, store, upkeep
 from benchmarks.rows import Row
 from tests.support.servers import empty_valkey_url, running_postgres, running_valkey
 
 RESULTS = Path(__file__).with_name("results.json")
 PACKAGES = (
     "celery",
+    "dbos",
     "kombu",
     "redis",
     "hiredis",
@@ -37,6 +38,7 @@ NOTES = (
     "F is a bare psycopg statement: one connection for each client, autocommit, prepared.",
     "Clients are processes, each with its own adapter. Threads share one adapter, like the threads of a worker.",
     "C is the round trip of a no-op task in a stock Celery application: same Valkey, worker pool and concurrency.",
+    "DBOS runs in the caller's process, as the inline facade does. Its steps are repeated after a crash; ours are not.",
     "A pipeline is compared with single sets by the same caller through the same facade.",
     "A ratio is the median over rounds of the ratio within a round. Higher is better for rates, lower for ms and MiB.",
     "PostgreSQL (fsync on), Valkey, callers and workers share the cores of one machine.",
@@ -57,6 +59,8 @@ def measure(rounds: int, *, quick: bool, only: str | None) -> Iterator[Row]:
             urls = postgres.url(postgres.create_database()), empty_valkey_url(valkey, 0)
             if only in {None, "facade"}:
                 yield from facade.run(*urls, facade.Effort(rounds=rounds, calls=60 if quick else 200))
+            if only in {None, "durable"}:
+                yield from durable.run(postgres, *urls, rounds=rounds, quick=quick)
             if only in {None, "overload"}:
                 yield from overload.run(*urls, rounds=rounds, quick=quick)
             if only in {None, "observing"}:
@@ -93,7 +97,7 @@ def environment() -> dict[str, Any]:
 )
 @click.option(
     "--only",
-    type=click.Choice(["store", "upkeep", "facade", "overload", "observing", "memory"]),
+    type=click.Choice(["store", "upkeep", "facade", "durable", "overload", "observing", "memory"]),
     help="Measure one part, and write nothing.",
 )
 def main(rounds: int, only: str | None, *, quick: bool) -> None:

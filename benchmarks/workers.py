@@ -44,7 +44,7 @@ def running_workers(store: KeyValueStore, pool: str, concurrency: int) -> Iterat
 
 
 def _settings(postgres_url: str, valkey_url: str, facade: Mapping[str, int]) -> Settings:
-    adapter = {"url": postgres_url, "reuse_conversation_store": False}
+    adapter = {"url": postgres_url, "reuse_conversation_store": False, "namespace_quota_bytes": 2**30}
     return Settings.from_mapping(
         {
             "tools": {"kv_store": {"default_adapter": "postgres", "adapters": {"postgres": adapter}}},
