@@ -30,7 +30,7 @@ from kvworker.tools import Tool
 
 _Store: TypeAlias = KeyValueOperations | AsyncKeyValueStore
 
-#: What is recorded is an object with this name. Any other value is an operator's.
+#: The record is an object with this name. Any other value comes from an operator.
 _MESSAGE: Final = "tool_message"
 _FIELDS: Final = ("content", "status", "artifact")
 
@@ -115,7 +115,7 @@ class OnceTool(BaseTool):
         return StepRequest(options, _key(thread_id, tool_call_id), cast(Any, arguments), label=self.name)
 
     def _model_arguments(self, tool_input: str | dict[str, Any]) -> Any:
-        """Return the arguments that the model gave: what is injected may be different in a repetition."""
+        """Return the arguments that the model gave. Injected ones may differ in a repetition."""
         if isinstance(tool_input, str):
             return tool_input
         schema = self._inner.tool_call_schema
@@ -148,7 +148,7 @@ def _asynchronous(store: _Store) -> AsyncKeyValueStore:
 
 
 def _recorded(output: Any) -> Any:
-    """Return what is recorded of a tool's output. What is no message, such as a command, is not JSON and refused."""
+    """Return a tool's output as its record. Only a message can be recorded: a command, say, is refused as not JSON."""
     if not isinstance(output, ToolMessage):
         return output
     fields = {name: getattr(output, name) for name in _FIELDS}

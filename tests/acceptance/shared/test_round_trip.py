@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from langchain_core.tools import tool
 from pytest_celery import CeleryTestSetup
 
 from kvworker import (
@@ -25,6 +26,7 @@ from kvworker import (
     Settings,
     ValueSerializationError,
 )
+from kvworker.integrations.langchain import once_tool
 from tests.support.processes import ValkeyNode, WorkerNode, wait_until
 
 pytestmark = pytest.mark.usefixtures("celery_setup")
@@ -147,6 +149,14 @@ def test_nothing_is_published_but_results(store: KeyValueStore, valkey_node: Val
 
 
 def test_coroutines(settings: Settings) -> None:
+    runs: list[int] = []
+
+    @tool
+    async def total(prices: list[int]) -> str:
+        """Add prices."""
+        runs.append(1)
+        return f"{sum(prices)} (run {len(runs)})"
+
     async def use() -> list[Any]:
         async with AsyncKeyValueStore(settings) as store:
             await store.set("n", "k", {"a": 1}, ttl_seconds=60)
@@ -157,6 +167,9 @@ def test_coroutines(settings: Settings) -> None:
             with pytest.raises(InvalidValueTypeError):
                 await store.increment("n", "k")
             assert (await store.call("kv_delete", {"namespace": "n", "key": "k"}))["deleted"]
+            call = {"type": "tool_call", "id": "call-1", "name": "total", "args": {"prices": [1, 2]}}
+            answers = [await once_tool(store, total).ainvoke(call) for _ in range(2)]
+            assert [answer.content for answer in answers] == ["3 (run 1)"] * 2
             return [count.value for count in counts]
 
     assert sorted(asyncio.run(use())) == list(range(2, 52))
