@@ -81,6 +81,7 @@ class Client:
             ),
             "increment": lambda turn: self.adapter.increment(f"{self.namespace} counters", self.key(turn)),
             "compare and set": self.compare_and_set,
+            "append": lambda turn: self.adapter.append(f"{self.namespace} lists", self.key(turn), [turn]),
             "batch": lambda turn: self.adapter.batch(
                 self.namespace, [Step("set", self.key(turn + number), value=VALUE) for number in range(BATCH)]
             ),

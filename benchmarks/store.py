@@ -53,6 +53,7 @@ COMPARISONS = (
     GROWING,
     Comparison("increment", "increment", "floor set"),
     Comparison("compare and set", "compare and set", "floor set"),
+    Comparison("append", "append", "floor set"),
     Comparison(f"batch of {BATCH} sets", "batch", "floor batch", weight=BATCH // 5),
     COALESCED_SETS,
     COALESCED_GROWING,
