@@ -108,11 +108,14 @@ class StepUnrecordedError(KVStoreError):
 class StepFailedError(KVStoreError):
     """The durable step failed with an error that was recorded, and whose class this program does not declare.
 
-    ``error_type`` is the class's full name, and ``message`` the error's text.
+    ``error_type`` is the class's full name, and ``message`` the error's text. Nothing else shows the text, which may
+    hold values; a copy of this error in another process lacks it.
     """
 
-    def __init__(self, namespace: str, key: str, error_type: str, message: str) -> None:
-        super().__init__(namespace, key, error_type, message)
+    __slots__ = ("message",)
+
+    def __init__(self, namespace: str, key: str, error_type: str, message: str = "") -> None:
+        super().__init__(namespace, key, error_type)
         self.namespace = namespace
         self.key = key
         self.error_type = error_type

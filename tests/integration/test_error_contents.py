@@ -21,6 +21,7 @@ from kvworker.errors import (
     BatchRefusedError,
     ConfigurationError,
     CounterOverflowError,
+    EffectUnknownError,
     GlobalQuotaExceededError,
     IdempotencyConflictError,
     InvalidKeyError,
@@ -28,6 +29,8 @@ from kvworker.errors import (
     InvalidTTLError,
     InvalidValueTypeError,
     KVStoreError,
+    LeaseHeldError,
+    LeaseLostError,
     LimitExceededError,
     NamespaceQuotaExceededError,
     NestedCallError,
@@ -38,11 +41,17 @@ from kvworker.errors import (
     PipelineError,
     PolicyDeniedError,
     QueueUnavailableError,
+    RateLimitExceededError,
     ReadTooLargeError,
     RecordTooLargeError,
     RedeliveryLimitError,
     ReplayTooLargeError,
     SchemaError,
+    StepConflictError,
+    StepFailedError,
+    StepInProgressError,
+    StepLostError,
+    StepUnrecordedError,
     StoreUnavailableError,
     UnsupportedMessageError,
     ValueSerializationError,
@@ -197,6 +206,47 @@ def in_a_worker(payload: Mapping[str, Any], *, valkey_url: str, redeliveries: in
             runtime.run_operation(request, find_tool("kv_set"), (), {**unapplied, **payload})
 
 
+def held(store: InlineKeyValueStore) -> None:
+    with store.lease("n", "k"), store.lease("n", "k"):
+        pass
+
+
+def limited(store: InlineKeyValueStore) -> None:
+    call = store.rate_limited("n", "k", limit=1, per_seconds=3600)(lambda text: text)
+    for _ in range(2):
+        call(VALUE)
+
+
+def failed_before(store: InlineKeyValueStore) -> None:
+    with suppress(ValueError), store.step("n", "k", record=ValueError):
+        raise ValueError(VALUE)
+    with store.step("n", "k"):
+        pass
+
+
+def in_progress(store: InlineKeyValueStore) -> None:
+    with store.step("n", "k", arguments=VALUE), store.step("n", "k", arguments=VALUE):
+        pass
+
+
+def unknown(store: InlineKeyValueStore) -> None:
+    with suppress(ValueError), store.step("n", "k", arguments=VALUE):
+        raise ValueError(VALUE)
+    with store.step("n", "k", arguments=VALUE):
+        pass
+
+
+def other_arguments(store: InlineKeyValueStore) -> None:
+    for arguments in (VALUE, VALUE + "!"):
+        with store.step("n", "k", arguments=arguments):
+            pass
+
+
+def unrecorded(store: InlineKeyValueStore) -> None:
+    with store.step("n", "k") as step:
+        step.finish({VALUE})  # type: ignore[arg-type]
+
+
 PROVOKED: Mapping[type[KVStoreError], Provoke] = {
     ConfigurationError: configuration,
     InvalidRequestError: lambda store: store.call("kv_set", {**NAMES, "value": 1, "expected_version": VALUE}),
@@ -220,6 +270,15 @@ PROVOKED: Mapping[type[KVStoreError], Provoke] = {
     QueueUnavailableError: no_broker,
     OperationNotSentError: not_sent,
     OperationFailedError: failed,
+    LeaseHeldError: held,
+    LeaseLostError: lambda store: store.renew_permit("n", "k", VALUE, 30),
+    RateLimitExceededError: limited,
+    StepInProgressError: in_progress,
+    EffectUnknownError: unknown,
+    StepLostError: lambda store: store.step_finish("n", "k", token=1, state="done", value=VALUE),
+    StepConflictError: other_arguments,
+    StepUnrecordedError: unrecorded,
+    StepFailedError: failed_before,
 }
 
 
@@ -257,7 +316,11 @@ def store(request: pytest.FixtureRequest) -> Iterator[InlineKeyValueStore]:
 
 def raised() -> set[type[KVStoreError]]:
     """Return every class that is raised as itself."""
-    return {cls for cls in public_tree() if not cls.__subclasses__()} | {KVStoreError, InvalidRequestError}
+    return {cls for cls in public_tree() if not cls.__subclasses__()} | {
+        KVStoreError,
+        InvalidRequestError,
+        IdempotencyConflictError,
+    }
 
 
 @pytest.mark.parametrize("cls", sorted(raised() - NOT_RAISED_HERE, key=str))
