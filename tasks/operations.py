@@ -142,32 +142,35 @@ def apply_many(task: Task, /, **payload: Any) -> Payload:
     return runtime_of(task).run_coalesced(task.request, payload)
 
 
+#: The body of each tool's task, by the task's name.
 OPERATIONS: Final[Mapping[str, Callable[..., Payload]]] = {
-    wire.GET_TASK: kv_get,
-    wire.SET_TASK: kv_set,
-    wire.DELETE_TASK: kv_delete,
-    wire.INCREMENT_TASK: kv_increment,
-    wire.TOUCH_TASK: kv_touch,
-    wire.PERSIST_TASK: kv_persist,
-    wire.ACQUIRE_PERMIT_TASK: kv_acquire_permit,
-    wire.RENEW_PERMIT_TASK: kv_renew_permit,
-    wire.RELEASE_PERMIT_TASK: kv_release_permit,
-    wire.RATE_LIMIT_TASK: kv_rate_limit,
-    wire.APPEND_TASK: kv_append,
-    wire.MERGE_TASK: kv_merge,
-    wire.GET_AND_DELETE_TASK: kv_get_and_delete,
-    wire.STEP_BEGIN_TASK: kv_step_begin,
-    wire.STEP_RENEW_TASK: kv_step_renew,
-    wire.STEP_FINISH_TASK: kv_step_finish,
-    wire.STEP_STATUS_TASK: kv_step_status,
-    wire.LIST_KEYS_TASK: kv_list_keys,
-    wire.LIST_NAMESPACES_TASK: kv_list_namespaces,
-    wire.CLEAR_TASK: kv_clear,
-    wire.USAGE_TASK: kv_usage,
-    wire.SET_QUOTA_TASK: kv_set_quota,
-    wire.BATCH_TASK: kv_batch,
+    TOOLS[body.__name__].task_name: body
+    for body in (
+        kv_get,
+        kv_set,
+        kv_delete,
+        kv_increment,
+        kv_touch,
+        kv_persist,
+        kv_acquire_permit,
+        kv_renew_permit,
+        kv_release_permit,
+        kv_rate_limit,
+        kv_append,
+        kv_merge,
+        kv_get_and_delete,
+        kv_step_begin,
+        kv_step_renew,
+        kv_step_finish,
+        kv_step_status,
+        kv_list_keys,
+        kv_list_namespaces,
+        kv_clear,
+        kv_usage,
+        kv_set_quota,
+        kv_batch,
+    )
 }
-
 
 _celerys_lines: Final = CelerysLines(frozenset({*OPERATIONS, wire.APPLY_MANY_TASK}))
 

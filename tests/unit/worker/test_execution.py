@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kvworker import InlineKeyValueStore
-from kvworker.messaging import wire
 from kvworker.messaging.wire import Request
 from kvworker.tools import TOOLS, Tool, check_arguments
 from kvworker.worker.execution import execute
@@ -54,10 +53,6 @@ def test_a_tool_gives_its_result(tool: Tool) -> None:
 def test_every_tool_has_a_task_of_its_name() -> None:
     assert {name: body.__name__ for name, body in operations.OPERATIONS.items()} == {
         tool.task_name: tool.name for tool in TOOLS.values()
-    }
-    names = {value for name, value in vars(wire).items() if name.endswith("_TASK")}
-    assert names == {*operations.OPERATIONS, *(wire.SWEEP_TASK, wire.RECOMPUTE_TASK, wire.PRUNE_TASK)} | {
-        wire.APPLY_MANY_TASK
     }
 
 

@@ -13,7 +13,7 @@ from celery import states
 from kvworker.errors import OperationExpiredError, OperationTimeoutError
 from kvworker.messaging.observer import Observer
 from kvworker.messaging.waiting import waiting_header
-from kvworker.messaging.wire import APPLY_MANY_TASK, GET_TASK, SET_TASK, WAITING
+from kvworker.messaging.wire import APPLY_MANY_TASK, WAITING
 from kvworker.worker import late_messages
 from kvworker.worker.late_messages import LateMessages
 
@@ -43,7 +43,7 @@ class Timer:
         self.waiting.append(call)
 
 
-def message(waited: float, task: str = GET_TASK, operation_id: str = "", **headers: Any) -> Any:
+def message(waited: float, task: str = "kvworker.kv_get", operation_id: str = "", **headers: Any) -> Any:
     """A message with a timeout of 10 s that has waited for so many seconds."""
     acknowledged: list[object] = []
     waiting = waiting_header(time.time() - waited + 10, 10, operation_id)
@@ -120,7 +120,7 @@ def test_without_overload_a_message_in_time_is_handled(late: LateMessages, waite
 def test_without_overload_the_pool_decides_about_a_write_that_another_message_may_have_applied(
     late: LateMessages,
 ) -> None:
-    assert not late.drop(message(11, SET_TASK, "my-key"))
+    assert not late.drop(message(11, "kvworker.kv_set", "my-key"))
 
 
 def test_under_overload_messages_with_little_time_left_are_dropped(
@@ -134,7 +134,7 @@ def test_under_overload_the_outcome_of_a_repeated_write_is_unknown(
     late: LateMessages, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overload(late, monkeypatch)
-    assert late.drop(message(11, SET_TASK, "my-key"))
+    assert late.drop(message(11, "kvworker.kv_set", "my-key"))
     state, error = backend.stored["id"]
     assert (state, type(error), error.operation_id) == (states.FAILURE, OperationTimeoutError, "my-key")
 
