@@ -71,7 +71,8 @@ class StepBegin(ComputedStep):
             raise StepConflictError(moment.namespace, self.key)
         state = found.state_at(moment.now)
         if state == "unknown" and found.token == self.takeover_token:
-            return self._reserve(moment, found.arguments or self.arguments)
+            # The entry of an import has a new version, by the clock of this database, which may be behind.
+            return self._reserve(moment, found.arguments or self.arguments, after_token=found.token)
         return Change(_begin_answer(state, found))
 
     def result(self, moment: StepMoment, answer: Any, *, replayed: bool) -> StepBeginResult:
@@ -94,9 +95,9 @@ class StepBegin(ComputedStep):
         del answer["value"]
         return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
-    def _reserve(self, moment: StepMoment, arguments: JSONValue) -> Change:
-        lease_until = moment.now + self.lease_seconds
-        step = StoredStep.reserved(moment.version, self.holder, arguments, lease_until)  # type: ignore[arg-type]
+    def _reserve(self, moment: StepMoment, arguments: JSONValue, after_token: int = 0) -> Change:
+        token, lease_until = max(moment.version, after_token + 1), moment.now + self.lease_seconds
+        step = StoredStep.reserved(token, self.holder, arguments, lease_until)  # type: ignore[arg-type]
         return Change(_begin_answer("reserved", step), step.text)
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from kvworker.errors import InvalidTTLError, InvalidValueTypeError, LeaseLostError
 from kvworker.model.computed_steps import Change, ComputedStep, StepMoment, StoredEntry
 from kvworker.model.identifiers import check_holder
 from kvworker.model.limit_results import AcquirePermitResult, ReleasePermitResult, RenewPermitResult
 from kvworker.model.steps import Step
-from kvworker.model.validation import check_count, check_token, check_ttl
-from kvworker.model.values import JSONValue, decode_value, encode_value
+from kvworker.model.validation import check_count, check_token, check_ttl, is_stored_integer
+from kvworker.model.values import DecodedValue, JSONValue, decode_value, encode_value
 
 #: The most permits of a semaphore. Each is about 100 bytes of its value, which every change writes again.
 MAX_PERMITS: Final = 1000
@@ -46,16 +46,16 @@ class _PermitStep(ComputedStep):
         Step.__post_init__(self)
         check_holder(self.holder)
 
-    def _live_permits(self, entry: StoredEntry | None, moment: StepMoment) -> list[_Permit]:
+    def _permits(self, entry: StoredEntry | None, moment: StepMoment) -> list[_Permit]:
         if entry is None:
             return []
-        value = decode_value(entry.text)
-        try:
-            permits = [_Permit(**permit) for permit in value.pop(_PERMITS)]  # type: ignore[union-attr,arg-type]
-        except (AttributeError, KeyError, TypeError):
-            raise InvalidValueTypeError(moment.namespace, self.key, _NEEDED) from None
-        now = microseconds(moment.now)
-        return [permit for permit in permits if permit.until > now]
+        permits = _permits_of(decode_value(entry.text))
+        if permits is None:
+            raise InvalidValueTypeError(moment.namespace, self.key, _NEEDED)
+        return permits
+
+    def _live_permits(self, entry: StoredEntry | None, moment: StepMoment) -> list[_Permit]:
+        return _live(self._permits(entry, moment), moment)
 
     def _until(self, moment: StepMoment) -> int:
         return microseconds(moment.now + check_permit_ttl(self.ttl_seconds))
@@ -83,12 +83,14 @@ class AcquirePermitStep(_PermitStep):
         Raises:
             InvalidValueTypeError: The entry holds something else.
         """
-        live = self._live_permits(entry, moment)
+        permits = self._permits(entry, moment)
+        live = _live(permits, moment)
         others = [permit for permit in live if permit.holder != self.holder]
         own = next((permit for permit in live if permit.holder == self.holder), None)
         if own is None and len(others) >= self.permits:
             return Change([None, len(others), min(permit.until for permit in others)])
-        token = own.token if own else moment.version
+        # The entry of an import has a new version, by the clock of this database, which may be behind.
+        token = own.token if own else max([moment.version, *(permit.token + 1 for permit in permits)])
         mine = _Permit(self.holder, token, self._until(moment))
         return _stored([token, len(others) + 1, mine.until], [*others, mine])
 
@@ -174,6 +176,28 @@ class ReleasePermitStep(_HeldPermitStep):
     def result(self, moment: StepMoment, answer: Any, *, replayed: bool) -> ReleasePermitResult:
         """Make the result."""
         return ReleasePermitResult(moment.namespace, self.key, answer, replayed)
+
+
+def _permits_of(value: DecodedValue) -> list[_Permit] | None:
+    """Return the permits that a value lists, or None if it is something else: anybody may write one alike."""
+    if not isinstance(value, dict) or value.keys() != {_PERMITS} or not isinstance(value[_PERMITS], list):
+        return None
+    permits = [_permit_of(each) for each in value[_PERMITS]]
+    return None if None in permits else cast(list[_Permit], permits)
+
+
+def _permit_of(value: DecodedValue) -> _Permit | None:
+    if not isinstance(value, dict) or value.keys() != {"holder", "token", "until"}:
+        return None
+    holder, token, until = value["holder"], value["token"], value["until"]
+    if not (isinstance(holder, str) and is_stored_integer(token, 1) and is_stored_integer(until, 0)):
+        return None
+    return _Permit(holder, token, until)
+
+
+def _live(permits: Sequence[_Permit], moment: StepMoment) -> list[_Permit]:
+    now = microseconds(moment.now)
+    return [permit for permit in permits if permit.until > now]
 
 
 def check_permit_ttl(ttl_seconds: object) -> float:

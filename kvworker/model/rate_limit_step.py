@@ -16,7 +16,7 @@ from kvworker.model.computed_steps import Change, ComputedStep, StepMoment, Stor
 from kvworker.model.limit_results import RateLimitResult
 from kvworker.model.quoting import shown_argument
 from kvworker.model.steps import Step
-from kvworker.model.validation import check_count, check_period
+from kvworker.model.validation import check_count, check_period, is_stored_integer
 from kvworker.model.values import JSONValue, decode_value, encode_value
 
 #: The largest limit, burst and quantity.
@@ -113,8 +113,8 @@ class RateLimitStep(ComputedStep):
         if entry is None:
             return 0
         value = decode_value(entry.text)
-        full_at = value.get(_FULL_AT) if isinstance(value, dict) else None
-        if not isinstance(full_at, int) or isinstance(full_at, bool):
+        full_at = value[_FULL_AT] if isinstance(value, dict) and value.keys() == {_FULL_AT} else None
+        if not is_stored_integer(full_at, 0):
             raise InvalidValueTypeError(moment.namespace, self.key, "a rate limit")
         return full_at
 

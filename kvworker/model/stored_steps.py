@@ -20,6 +20,7 @@ from kvworker.errors import InvalidRequestError, InvalidValueTypeError
 from kvworker.model.durable_results import StepStatusResult
 from kvworker.model.quoting import shown_argument
 from kvworker.model.results import GetResult
+from kvworker.model.validation import is_stored_integer
 from kvworker.model.values import DecodedValue, decode_value, encode_value
 
 DEFAULT_LEASE_SECONDS: Final = 60
@@ -120,11 +121,10 @@ class StoredStep:
 
 def _is_step(fields: dict[str, Any]) -> bool:
     """Return whether the fields can be those of a step: anybody may write a value with the marker."""
-    token, lease_until = fields.get("token"), fields.get("lease_until", 0)
     return (
         fields.get("state") in ("reserved", "done", "failed")
-        and type(token) is int
-        and type(lease_until) is int
+        and is_stored_integer(fields.get("token"), 1)
+        and is_stored_integer(fields.get("lease_until", 0), 0)
         and isinstance(fields.get("holder", ""), str)
         and isinstance(fields.get("arguments", ""), str)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 from kvworker.errors import InvalidRequestError, InvalidTTLError
 from kvworker.model.quoting import shown_argument
@@ -83,6 +84,11 @@ def check_version(version: object) -> int | None:
             f"expected_version must be a version from an earlier result, not {shown_argument(version)}"
         )
     return number
+
+
+def is_stored_integer(value: object, minimum: int) -> TypeGuard[int]:
+    """Return whether a stored value is an integer from ``minimum`` on that a signed 64-bit one holds."""
+    return type(value) is int and minimum <= value <= INT64_MAX
 
 
 def check_token(token: object) -> int | None:

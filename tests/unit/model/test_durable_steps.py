@@ -193,6 +193,14 @@ def test_the_holder_may_renew_and_finish_after_its_lease_until_somebody_takes_ov
     assert applied(begin(takeover_token=TOKEN), revived.text)[0] == "kept", "who was told unknown loses"
 
 
+def test_a_token_grows_where_the_clock_is_behind_that_of_the_store_whose_entry_was_imported() -> None:
+    imported = StoredStep.reserved(5_000, "first", DIGEST, NOW).text
+    taken = applied(begin(takeover_token=5_000), imported)[1]
+    assert taken is not None
+    assert taken.text is not None
+    assert StoredStep.of_text(taken.text, "n", "k").token == 5_001
+
+
 def test_arguments_are_compared_only_where_both_sides_gave_some() -> None:
     without = applied(begin(arguments=None), None)[1]
     assert without is not None
@@ -260,6 +268,10 @@ def test_any_value_comes_back(value: JSONValue) -> None:
         {"$step": 1, "state": "reserved", "token": 1, "lease_until": 1.5},
         {"$step": 1, "state": "reserved", "token": 1, "holder": None},
         {"$step": 1, "state": "reserved", "token": 1, "arguments": 1},
+        {"$step": 1, "state": "reserved", "token": 0},
+        {"$step": 1, "state": "reserved", "token": 2**63},
+        {"$step": 1, "state": "reserved", "token": 1, "lease_until": 10**400},
+        {"$step": 1, "state": "reserved", "token": 1, "lease_until": -1},
     ],
 )
 def test_no_other_value_is_a_step(value: Any) -> None:
