@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
+from weakref import WeakSet, ref
 
 from kvworker.client.base import KeyValueOperations, PendingResult
 from kvworker.durable.step_actions import HeldStep
@@ -38,11 +39,15 @@ class Heartbeat:
         self._changed = threading.Condition()
         #: What to do next by the object that it is for, and when.
         self._due: dict[object, tuple[float, Callable[[], None]]] = {}
+        #: The steps to renew. One that its caller has dropped must run out.
+        self._held: WeakSet[HeldStep] = WeakSet()
         self._thread: threading.Thread | None = None
 
     def hold(self, store: KeyValueOperations, step: HeldStep) -> None:
-        """Renew a step until ``forget`` or until it is lost."""
-        self.call_later(step, step.request.options.lease_seconds * RENEWAL_PART, partial(self._renew, store, step))
+        """Renew a step until ``forget``, or until it is lost or dropped."""
+        with self._changed:
+            self._held.add(step)
+            self._renew_later(store, step, step.request.options.lease_seconds * RENEWAL_PART)
 
     def call_later(self, owner: object, seconds: float, work: Callable[[], None]) -> None:
         """Do something later, in the heartbeat's thread, unless ``forget`` is called before. It must not wait."""
@@ -56,7 +61,12 @@ class Heartbeat:
     def forget(self, owner: object) -> bool:
         """Do nothing more for the owner. Return whether there was something to do."""
         with self._changed:
-            return self._due.pop(owner, None) is not None
+            if not isinstance(owner, HeldStep):
+                return self._due.pop(owner, None) is not None
+            was_held = owner in self._held
+            self._held.discard(owner)
+            self._due.pop(ref(owner), None)
+            return was_held
 
     def _run(self) -> None:
         while (work := self._next()) is not None:
@@ -84,14 +94,21 @@ class Heartbeat:
                 else:
                     self._changed.wait(idle_until - now)
 
-    def _renew(self, store: KeyValueOperations, step: HeldStep) -> None:
-        lease_seconds = step.request.options.lease_seconds
+    def _renew_later(self, store: KeyValueOperations, step: HeldStep, seconds: float) -> None:
+        reference = ref(step)
+        self.call_later(reference, max(_MIN_RETRY_SECONDS, seconds), partial(self._renew, store, reference))
+
+    def _renew(self, store: KeyValueOperations, reference: ref[HeldStep]) -> None:
+        with self._changed:
+            step = reference()
+            if step is None or step not in self._held:
+                return
+            # Planned before this one is sent: an answer may come at once, or never.
+            self._renew_later(store, step, step.request.options.lease_seconds * RENEWAL_PART)
         sent_at = time.monotonic()
         if sent_at >= step.valid_until:
             # Others may take over from now on. A renewal may still succeed, so it is tried further.
             step.lost.set()
-        # Scheduled before it is sent: an answer may come at once, or never.
-        self.call_later(step, max(_MIN_RETRY_SECONDS, lease_seconds * RENEWAL_PART), partial(self._renew, store, step))
         try:
             pending = store.submit("kv_step_renew", step.renewal(), timeout=renewal_timeout(step))
             pending.when_done(lambda: self._answered(store, step, pending, sent_at))
@@ -111,10 +128,11 @@ class Heartbeat:
             step.renewed(sent_at)
 
     def _failed(self, store: KeyValueOperations, step: HeldStep, error: KVStoreError) -> None:
-        if self.forget(step):
-            logger.warning("the lease of a durable step could not be renewed yet: %s", type(error).__name__)
-            seconds = max(_MIN_RETRY_SECONDS, step.request.options.lease_seconds * _RETRY_PART)
-            self.call_later(step, seconds, partial(self._renew, store, step))
+        with self._changed:
+            if step not in self._held:
+                return
+            self._renew_later(store, step, step.request.options.lease_seconds * _RETRY_PART)
+        logger.warning("the lease of a durable step could not be renewed yet: %s", type(error).__name__)
 
 
 #: This process's heartbeat.

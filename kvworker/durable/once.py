@@ -57,6 +57,18 @@ class Calls:
         digest = self._digest(args, kwargs)
         return StepRequest(self.options, self._key(args, kwargs, digest), digest, label=self.name.rpartition(".")[2])
 
+    def check_name(self) -> None:
+        """Check that the function can be told from others by its name and its arguments, if they make the key.
+
+        Raises:
+            InvalidRequestError: It cannot.
+        """
+        if self.key is None and (not inspect.isfunction(self.function) or self.function.__name__ == "<lambda>"):
+            raise InvalidRequestError(
+                f"{self.name} is no function that a def statement defines, so its name and its arguments do not"
+                " identify the effect; give once(key=…)"
+            )
+
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], digest: str) -> str:
         if self.key is None:
             return f"{self.name}:{digest.removeprefix(_DIGEST_PREFIX)}"
@@ -126,7 +138,7 @@ def decorate(store: KeyValueOperations, calls: Calls) -> Callable[..., Any]:
     function = calls.function
     if inspect.iscoroutinefunction(function):
         raise InvalidRequestError(f"{calls.name} is a coroutine function; use once of an AsyncKeyValueStore")
-    _refuse_generators(calls)
+    _check(calls)
 
     @functools.wraps(function)
     def _once(*args: Any, **kwargs: Any) -> Any:
@@ -142,7 +154,7 @@ def decorate_async(store: AsyncKeyValueStore, calls: Calls) -> Callable[..., Any
         InvalidRequestError: It is not a coroutine function.
     """
     function = calls.function
-    _refuse_generators(calls)
+    _check(calls)
     if not inspect.iscoroutinefunction(function):
         raise InvalidRequestError(f"{calls.name} is not a coroutine function; use once of a KeyValueStore")
 
@@ -153,6 +165,7 @@ def decorate_async(store: AsyncKeyValueStore, calls: Calls) -> Callable[..., Any
     return _once
 
 
-def _refuse_generators(calls: Calls) -> None:
+def _check(calls: Calls) -> None:
+    calls.check_name()
     if inspect.isgeneratorfunction(calls.function) or inspect.isasyncgenfunction(calls.function):
         raise InvalidRequestError(f"{calls.name} is a generator function, whose result cannot be recorded")

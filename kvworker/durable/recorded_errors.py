@@ -11,7 +11,7 @@ from kvworker.model import encode_value
 
 def recorded_error(error: Exception) -> dict[str, Any]:
     """Return an error as a JSON value. Its arguments are kept if they are JSON, to make the same error again."""
-    data: dict[str, Any] = {"type": _name(type(error)), "message": _text(str(error))}
+    data: dict[str, Any] = {"type": _name(type(error)), "message": _message(error)}
     try:
         encode_value(list(error.args))
     except ValueSerializationError:
@@ -63,6 +63,10 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _text(message: str) -> str:
-    """Return the message without lone surrogates, which the store refuses."""
+def _message(error: Exception) -> str:
+    """Return the error's message without lone surrogates, which the store refuses."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - the step must be recorded as failed, whatever the class does
+        return ""
     return message.encode(errors="replace").decode()

@@ -35,7 +35,7 @@ class Ask:
     step: UnknownStep
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class HeldStep:
     """A step that this process holds.
 

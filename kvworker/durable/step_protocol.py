@@ -32,7 +32,7 @@ _FIRST_PAUSE_SECONDS: Final = 0.02
 _MAX_PAUSE_SECONDS: Final = 1.0
 #: The longest time for which the store is asked to mark a step unknown when its function has failed.
 _GIVE_UP_SECONDS: Final = 2.0
-#: Errors after which an outcome is sent again: recording the same one twice is harmless.
+#: Errors after which an outcome is sent again, with its operation id if it may have been recorded.
 _PASSING: Final = (UnknownOutcomeError, QueueUnavailableError, OperationNotSentError, OperationExpiredError)
 
 
@@ -239,7 +239,9 @@ def _send(step: HeldStep, arguments: Mapping[str, Any]) -> Steps:
     while True:
         try:
             yield Call("kv_step_finish", arguments, step.request.options.timeout)
-        except _PASSING:
+        except _PASSING as error:
+            if isinstance(error, UnknownOutcomeError) and error.operation_id:
+                arguments = {**arguments, "idempotency_key": error.operation_id}
             if time.monotonic() + pause >= give_up_at:
                 raise
             yield Pause(pause)

@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -23,6 +25,7 @@ from kvworker import (
     StepLostError,
     StepUnrecordedError,
 )
+from kvworker.client.base import KeyValueOperations
 from kvworker.durable import (
     Done,
     NotDone,
@@ -34,6 +37,9 @@ from kvworker.durable import (
     not_done,
     run_once,
 )
+from kvworker.durable.heartbeat import Heartbeat
+from kvworker.durable.step_actions import HeldStep
+from kvworker.model import OperationResult
 from kvworker.tools import Tool
 from tests.support.processes import wait_until
 
@@ -324,6 +330,73 @@ def test_a_heartbeat_holds_the_step_for_longer_than_its_lease(store: InlineKeyVa
     assert set(renewed_until[:5]) == {"in_progress"}
 
 
+def test_a_step_that_nobody_has_any_more_is_not_renewed(store: InlineKeyValueStore) -> None:
+    request = StepRequest(StepOptions("n", lease_seconds=0.2), "k")
+    token = store.step_begin("n", "k", holder=request.holder, lease_seconds=0.2).token
+    assert token is not None
+    renewals = Heartbeat()
+    # As if an interrupt had come between the reservation and the block.
+    renewals.hold(store, HeldStep(request, token, 0.0))
+    wait_until(lambda: store.step_status("n", "k").state == "unknown", what="the lease to run out")
+    time.sleep(0.3)
+    assert store.step_status("n", "k").state == "unknown"
+
+
+class SlowHeartbeat(Heartbeat):
+    """The step ends at the moment in which its renewal is due."""
+
+    def _renew(self, store: KeyValueOperations, reference: ref[HeldStep]) -> None:
+        step = reference()
+        if step is not None:
+            self.forget(step)
+        super()._renew(store, reference)
+
+
+def test_a_renewal_that_is_due_as_the_step_ends_begins_no_others(store: InlineKeyValueStore) -> None:
+    renewals = SlowHeartbeat()
+    request = StepRequest(StepOptions("n", lease_seconds=0.2), "k")
+    token = store.step_begin("n", "k", holder=request.holder, lease_seconds=0.2).token
+    assert token is not None
+    step = HeldStep(request, token, 0.0)
+    renewals.hold(store, step)
+    wait_until(lambda: store.step_status("n", "k").state == "unknown", what="the lease to run out")
+    assert not renewals.forget(step)
+
+
+def test_a_release_whose_answer_is_lost_is_not_told_as_the_loss_of_the_step() -> None:
+    class Forgetful(InlineKeyValueStore):
+        has_lost = False
+
+        def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
+            if tool.name != "kv_step_finish":
+                return super().call_tool(tool, arguments, timeout)
+            result = super().call_tool(tool, {"idempotency_key": "first", **arguments}, timeout)
+            if not self.has_lost:
+                self.has_lost = True
+                self.step_begin("n", "k", holder="next")
+                raise OperationTimeoutError("first", "pending")
+            return result
+
+    with Forgetful() as store, store.step("n", "k") as step:
+        step.release()
+
+
+def test_an_error_that_cannot_be_shown_is_recorded_all_the_same(store: InlineKeyValueStore) -> None:
+    class UnshownError(CardDeclinedError):
+        def __str__(self) -> str:
+            raise ValueError
+
+    @store.once("n", key="k", record=CardDeclinedError)
+    def effect() -> None:
+        raise UnshownError
+
+    with pytest.raises(UnshownError):
+        effect()
+    assert store.step_status("n", "k").state == "failed"
+    with pytest.raises(StepFailedError):
+        effect()
+
+
 def test_a_late_result_is_refused_and_the_holder_learns_that_it_lost(store: InlineKeyValueStore) -> None:
     @store.once("n", key="k", lease_seconds=0.3)
     def effect() -> str:
@@ -498,6 +571,9 @@ def test_wrong_uses_are_refused(store: InlineKeyValueStore) -> None:
         store.once("n")(coroutine)
     with pytest.raises(InvalidRequestError, match="generator function"):
         store.once("n")(generator)
+    for unnamed in (lambda: 1, partial(make_unknown, store), store.list_namespaces):
+        with pytest.raises(InvalidRequestError, match="do not identify the effect"):
+            store.once("n")(unnamed)
     options: list[dict[str, Any]] = [
         {"lease_seconds": 0},
         {"ttl_seconds": -1},
