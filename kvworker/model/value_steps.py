@@ -124,13 +124,14 @@ class GetAndDeleteStep(ComputedStep):
         size_bytes = len(entry.text.encode())
         if size_bytes > MAX_KEPT_BYTES:
             raise RecordTooLargeError(moment.namespace, self.key, MAX_KEPT_BYTES, size_bytes)
-        return Change([decode_value(entry.text)], removes=True)
+        # An object, which no record of a batch is.
+        return Change({"value": decode_value(entry.text)}, removes=True)
 
     def result(self, moment: StepMoment, answer: Any, *, replayed: bool) -> GetAndDeleteResult:
         """Make the result."""
         if answer is False:
             return GetAndDeleteResult(moment.namespace, self.key, found=False, replayed=replayed)
-        return GetAndDeleteResult(moment.namespace, self.key, found=True, value=answer[0], replayed=replayed)
+        return GetAndDeleteResult(moment.namespace, self.key, found=True, value=answer["value"], replayed=replayed)
 
 
 def merged(value: DecodedValue, patch: DecodedValue) -> DecodedValue:

@@ -91,7 +91,7 @@ def test_a_removed_value_stays_in_its_record_until_that_is_pruned(tmp_path: Path
         assert not [record for record in records() if _VALUE in record]
         adapter.get_and_delete("n", "k")
         adapter.clear("n")
-        assert [record for record in records() if _VALUE in record] == [f'[{{"a":"{_VALUE}"}}]']
+        assert [record for record in records() if _VALUE in record] == [f'{{"value":{{"a":"{_VALUE}"}}}}']
         wait_until(lambda: adapter.prune_operations().deleted_rows or not records(), what="the prune")
         wait_until(lambda: bool(adapter.prune_operations()) and not records(), what="the end of all records")
 

@@ -100,6 +100,9 @@ def fill_computed(adapter: KeyValueStoreAdapter) -> None:
             make_step("step_finish", {**held, "state": "done", "value": ["mailed"]}),
             make_step("step_begin", {"key": "step"}),
             make_step("append", {"key": "list", "items": ["a"], "ttl_seconds": 60}),
+            make_step("merge", {"key": "card", "patch": {"number": "1"}, "ttl_seconds": 60}),
+            make_step("get_and_delete", {"key": "card"}),
+            make_step("get_and_delete", {"key": "card"}),
             make_step("acquire_permit", permit),
             make_step("acquire_permit", {**permit, "holder": "b"}),
             make_step("renew_permit", permit),
@@ -113,6 +116,9 @@ def fill_computed(adapter: KeyValueStoreAdapter) -> None:
             continue
         for step in steps:
             adapter.apply_step(namespace, step, None)
+        for value in ("text", "[", "", None, [], [1], {"error": 1}):
+            adapter.set(namespace, "removed", value)
+            adapter.apply_step(namespace, make_step("get_and_delete", {"key": "removed"}), None)
 
 
 def verify(adapter: KeyValueStoreAdapter) -> VerifyReport:

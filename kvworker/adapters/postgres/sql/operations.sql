@@ -342,7 +342,7 @@ WITH unrecorded AS (
         AND EXISTS (SELECT FROM unrecorded)
     RETURNING value, size_bytes, reserve, expires_at IS NULL OR expires_at > clock_timestamp() AS live
 ), change AS (
-    SELECT CASE WHEN r.live THEN concat('[', r.value, ']') ELSE 'false' END AS result,
+    SELECT CASE WHEN r.live THEN concat('{"value":', r.value, '}') ELSE 'false' END AS result,
         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS stamp, coalesce(-r.size_bytes, 0) AS bytes,
         CASE WHEN r.live IS NULL THEN 0 ELSE -1 END AS entries, 1 - coalesce(r.reserve, 0) AS records
     FROM unrecorded u LEFT JOIN removed r ON true
