@@ -12,6 +12,7 @@ import pytest
 from mcp import Client
 
 from kvworker import KeyValueStore
+from kvworker.tools import TOOLS
 from tests.support.mcp_http import (
     ANNOUNCEMENT,
     INITIALIZE,
@@ -111,7 +112,7 @@ def test_a_persona_is_offered_and_allowed_only_its_tools(tmp_path: Path) -> None
     async def session(url: str) -> None:
         async with Client(url) as client:
             names = {tool.name for tool in (await client.list_tools()).tools}
-            assert names == {"kv_get", "kv_list_keys", "kv_list_namespaces", "kv_usage", "kv_batch"}
+            assert names == {"kv_get", "kv_step_status", "kv_list_keys", "kv_list_namespaces", "kv_usage", "kv_batch"}
             await deny(client, "kv_get", namespace="private", key="k")
             await deny(client, "kv_set", namespace="shared", key="k", value=1)
             await deny(client, "kv_usage")
@@ -137,7 +138,7 @@ class TestLimits:
             assert (refused.status, refused.session_id) == (503, None)
             assert "Too many open sessions" in refused.message["error"]["message"]
             answer = post(server.url, "tools/list", {}, {SESSION_HEADER: sessions[0]}, number=2)
-            assert len(answer.message["result"]["tools"]) == 12
+            assert len(answer.message["result"]["tools"]) == len(TOOLS)
             assert close_session(server.url, sessions[0]) == 200
             open_session(server.url)
 
