@@ -9,10 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kvworker.durable.step_actions import Action, Call, Ended, HeldStep, Steps
+from kvworker.durable.step_actions import Action, Call, Ended, HeldStep, LetGo, Steps
 from kvworker.durable.step_blocks import StepState
 from kvworker.durable.step_options import StepOptions, StepRequest
-from kvworker.durable.step_protocol import begin, finish, finish_and_begin, finish_arguments, settle
+from kvworker.durable.step_protocol import (
+    ask,
+    begin,
+    begin_arguments,
+    begun,
+    finish,
+    finish_arguments,
+    refuse_inherited,
+    settle,
+)
 from kvworker.errors import InvalidRequestError, KVStoreError, StepConflictError, ValueSerializationError
 from kvworker.model import JSONValue, StepBeginResult, StoredStep, arguments_digest
 
@@ -100,7 +109,7 @@ class RunStep(StepState):
         if unfinished is None:
             return (yield from begin(self._request, None))
         try:
-            found: HeldStep | StepBeginResult = yield from finish_and_begin(
+            found: HeldStep | StepBeginResult = yield from _finish_and_begin(
                 unfinished.step, unfinished.arguments, self._request
             )
         except KVStoreError:
@@ -120,6 +129,26 @@ class RunStep(StepState):
         if step.arguments != self._request.arguments:
             raise StepConflictError(namespace, key)
         return Ended(step.state, step.value, step.unrecorded)
+
+
+def _finish_and_begin(step: HeldStep, arguments: Mapping[str, Any], request: StepRequest) -> Steps:
+    """Record an outcome and begin the next step of the same namespace in one message.
+
+    Returns:
+        What ``begun`` returns.
+
+    Raises:
+        OperationRefusedError: Neither was applied.
+        KVStoreError: Whether they were applied is unknown.
+    """
+    refuse_inherited(step)
+    finishing = {name: value for name, value in arguments.items() if name != "namespace"}
+    beginning = {name: value for name, value in begin_arguments(request).items() if name != "namespace"}
+    operations = [{"tool": "kv_step_finish", **finishing}, {"tool": "kv_step_begin", **beginning}]
+    given: dict[str, Any] = {"namespace": request.options.namespace, "operations": operations}
+    answer, sent_at = yield from ask("kv_batch", given, request.options.timeout)
+    yield LetGo(step)
+    return (yield from begun(request, answer.results[1], sent_at))
 
 
 class RunState:

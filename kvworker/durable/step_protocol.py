@@ -22,9 +22,10 @@ from kvworker.errors import (
     StepInProgressError,
     StepUnrecordedError,
     UnknownOutcomeError,
+    UnsupportedMessageError,
     ValueSerializationError,
 )
-from kvworker.model import BatchResult, EncodedValue, JSONValue, StepBeginResult, StepStatusResult
+from kvworker.model import EncodedValue, JSONValue, StepBeginResult, StepStatusResult
 
 #: A begin whose answer was lost is repeated with its operation id, this many times in all.
 _BEGIN_ATTEMPTS: Final = 3
@@ -32,8 +33,15 @@ _FIRST_PAUSE_SECONDS: Final = 0.02
 _MAX_PAUSE_SECONDS: Final = 1.0
 #: The longest time for which the store is asked to mark a step unknown when its function has failed.
 _GIVE_UP_SECONDS: Final = 2.0
-#: Errors after which an outcome is sent again, with its operation id if it may have been recorded.
-_PASSING: Final = (UnknownOutcomeError, QueueUnavailableError, OperationNotSentError, OperationExpiredError)
+#: Errors after which an outcome is sent again, with its operation id if it may have been recorded. During an upgrade,
+#: an older worker that does not know durable steps may take the message first.
+_PASSING: Final = (
+    UnknownOutcomeError,
+    QueueUnavailableError,
+    OperationNotSentError,
+    OperationExpiredError,
+    UnsupportedMessageError,
+)
 
 
 def enter(request: StepRequest, *, may_wait: bool) -> Generator[Action, Any, HeldStep | Ended]:
@@ -133,22 +141,27 @@ def _withdraw(request: StepRequest, state: str) -> Steps:
 def _begin(
     request: StepRequest, unknown: StepBeginResult | StepStatusResult | None
 ) -> Generator[Action, Any, HeldStep | StepBeginResult]:
-    """Begin a step, or take over an unknown one. A lost answer is asked for again with the operation id."""
+    """Begin a step, or take over an unknown one."""
     arguments = begin_arguments(request)
     if unknown is not None:
         arguments["takeover_token"] = unknown.token
-    for attempt in range(1, _BEGIN_ATTEMPTS + 1):
+    result, sent_at = yield from ask("kv_step_begin", arguments, request.options.timeout)
+    return (yield from begun(request, result, sent_at, unknown))
+
+
+def ask(tool: str, arguments: Mapping[str, Any], timeout: float | None) -> Generator[Action, Any, tuple[Any, float]]:
+    """Return the answer of a call and when it was sent. A lost answer is asked for again with the operation id."""
+    attempt = 1
+    while True:
         sent_at = time.monotonic()
         try:
-            result = yield Call("kv_step_begin", arguments, request.options.timeout)
+            return (yield Call(tool, arguments, timeout)), sent_at
         except UnknownOutcomeError as error:
             if attempt == _BEGIN_ATTEMPTS or not error.operation_id:
                 raise
-            arguments["idempotency_key"] = error.operation_id
-            yield Pause(_FIRST_PAUSE_SECONDS * attempt)
-        else:
-            break
-    return (yield from begun(request, result, sent_at, unknown))
+            arguments = {**arguments, "idempotency_key": error.operation_id}
+        yield Pause(_FIRST_PAUSE_SECONDS * attempt)
+        attempt += 1
 
 
 def begin_arguments(request: StepRequest) -> dict[str, Any]:
@@ -206,6 +219,8 @@ def finish(step: HeldStep, state: str, value: JSONValue = None) -> Steps:
     refuse_inherited(step)
     try:
         yield from _send(step, finish_arguments(step, state, value))
+    except UnsupportedMessageError:
+        raise
     except (QuotaExceededError, InvalidRequestError) as error:
         why = _why_unrecorded(error)
         arguments = finish_arguments(step, state, None)
@@ -269,33 +284,3 @@ def refuse_inherited(step: HeldStep) -> None:
     """
     if step.is_inherited:
         raise InvalidRequestError("a forked child does not hold its parent's durable step")
-
-
-def finish_and_begin(step: HeldStep, arguments: Mapping[str, Any], request: StepRequest) -> Steps:
-    """Record an outcome and begin the next step of the same namespace in one message.
-
-    Returns:
-        What ``begun`` returns.
-
-    Raises:
-        OperationRefusedError: Neither was applied.
-        KVStoreError: Whether they were applied is unknown.
-    """
-    refuse_inherited(step)
-    finishing = {name: value for name, value in arguments.items() if name != "namespace"}
-    beginning = {name: value for name, value in begin_arguments(request).items() if name != "namespace"}
-    operations = [{"tool": "kv_step_finish", **finishing}, {"tool": "kv_step_begin", **beginning}]
-    given: dict[str, Any] = {"namespace": request.options.namespace, "operations": operations}
-    for attempt in range(1, _BEGIN_ATTEMPTS + 1):
-        sent_at = time.monotonic()
-        try:
-            result: BatchResult = yield Call("kv_batch", given, request.options.timeout)
-        except UnknownOutcomeError as error:
-            if attempt == _BEGIN_ATTEMPTS or not error.operation_id:
-                raise
-            given["idempotency_key"] = error.operation_id
-            yield Pause(_FIRST_PAUSE_SECONDS * attempt)
-        else:
-            break
-    yield LetGo(step)
-    return (yield from begun(request, cast(StepBeginResult, result.results[1]), sent_at))

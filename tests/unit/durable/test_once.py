@@ -24,6 +24,7 @@ from kvworker import (
     StepInProgressError,
     StepLostError,
     StepUnrecordedError,
+    UnsupportedMessageError,
 )
 from kvworker.client.base import KeyValueOperations
 from kvworker.durable import (
@@ -507,6 +508,34 @@ def test_a_lost_answer_is_asked_for_again(count: int) -> None:
         assert store.losses == []
         assert store.step_status("n", "k").state == "done"
     assert runs == [1]
+
+
+class Older(InlineKeyValueStore):
+    """A store whose next calls of ``kv_step_finish`` meet workers that do not know durable steps."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.refused: list[Mapping[str, Any]] = []
+
+    def call_tool(self, tool: Tool, arguments: Mapping[str, Any], timeout: float | None) -> OperationResult:
+        if len(self.refused) < self.count and tool.name == "kv_step_finish":
+            self.refused.append(arguments)
+            raise UnsupportedMessageError("the worker does not know kv_step_finish")
+        return super().call_tool(tool, arguments, timeout)
+
+
+def test_an_outcome_that_an_older_worker_refuses_is_sent_again() -> None:
+    with Older(3) as store:
+        assert store.once("n", key="k")(lambda: {"id": 1})() == {"id": 1}
+        assert (len(store.refused), store.step_status("n", "k").value) == (3, {"id": 1})
+
+
+def test_an_outcome_that_every_worker_refuses_is_not_called_too_large() -> None:
+    with Older(1000) as store:
+        with pytest.raises(UnsupportedMessageError):
+            store.once("n", key="k", lease_seconds=0.2)(lambda: {"id": 1})()
+        assert not [arguments for arguments in store.refused if "unrecorded" in arguments]
 
 
 @pytest.mark.parametrize("error", [OperationTimeoutError(""), KeyboardInterrupt()])
