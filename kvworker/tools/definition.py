@@ -59,7 +59,8 @@ class Tool:
     """One operation: the source of its manifest entry, its schemas, its checks and its task's name.
 
     ``repeatable`` is True if calling the tool twice leaves the same state as calling it once, even without an
-    idempotency key.
+    idempotency key. ``reveals`` is True for a tool that writes and returns what others stored: it needs the right to
+    read as well.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Tool:
     side_effects: SideEffects
     requires_flags: tuple[str, ...]
     repeatable: bool = True
+    reveals: bool = False
 
     @property
     def task_name(self) -> str:

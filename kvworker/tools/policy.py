@@ -97,7 +97,7 @@ class Policy:
         required = dict.fromkeys(flag for each in tools for flag in each.requires_flags)
         if missing := [flag for flag in required if flag not in grants.flags]:
             return f"it needs the flag {' and the flag '.join(missing)}"
-        return _objection_to_namespace(grants, {_right(each) for each in tools}, tool, arguments)
+        return _objection_to_namespace(grants, set[str]().union(*map(_rights, tools)), tool, arguments)
 
 
 def _objection_to_namespace(
@@ -118,8 +118,10 @@ def _tools_of_call(tool: Tool, arguments: Mapping[str, Any]) -> list[Tool]:
     return [TOOLS[name] for name in {operation["tool"]: None for operation in arguments["operations"]}]
 
 
-def _right(tool: Tool) -> str:
-    return "read" if tool.side_effects == "none" else "write"
+def _rights(tool: Tool) -> set[str]:
+    if tool.side_effects == "none":
+        return {"read"}
+    return {"read", "write"} if tool.reveals else {"write"}
 
 
 def _may(grants: PersonaSettings, right: str, namespace: str) -> bool:
@@ -133,7 +135,8 @@ def _may_ever(grants: PersonaSettings, tool: Tool) -> bool:
         return False
     if grants.namespaces is None or tool.name == "kv_list_namespaces":
         return True
-    return any(_right(tool) in rights for rights in grants.namespaces.values())
+    given = {right for rights in grants.namespaces.values() for right in rights}
+    return _rights(tool) <= given
 
 
 def _is_unrestricted(grants: PersonaSettings) -> bool:

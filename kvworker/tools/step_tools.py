@@ -133,6 +133,7 @@ _BEGIN: Final = Tool(
     side_effects="write",
     requires_flags=WRITES,
     repeatable=False,
+    reveals=True,
 )
 _RENEW: Final = Tool(
     name="kv_step_renew",

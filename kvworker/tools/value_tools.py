@@ -67,6 +67,7 @@ _GET_AND_DELETE: Final = Tool(
     requires_flags=WRITES,
     # The entry is gone either way, but only the first call returns its value.
     repeatable=False,
+    reveals=True,
 )
 
 VALUE_TOOLS: Final = (_APPEND, _MERGE, _GET_AND_DELETE)

@@ -169,7 +169,7 @@ lead     other       -     -     -      -
 listener team.a      -     -     -      +
 listener shared.b    -     -     -      +
 listener other       -     -     -      -
-dropbox  team.a      +     +     +      -
+dropbox  team.a      -     +     +      -
 dropbox  shared.b    -     -     -      -
 dropbox  other       -     -     -      -
 nowhere  team.a      -     -     -      -
@@ -212,7 +212,7 @@ lead     other       -      -    -
 listener team.a      -      -    -
 listener shared.b    -      -    -
 listener other       -      -    -
-dropbox  team.a      +      +    +
+dropbox  team.a      +      +    -
 dropbox  shared.b    -      -    -
 dropbox  other       -      -    -
 nowhere  team.a      -      -    -
