@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
@@ -142,9 +142,9 @@ def _lines(row: Mapping[str, Any]) -> dict[str, str]:
 @steps_command.command("resolve")
 @click.argument("namespace")
 @click.argument("key")
-@click.option("--done", "state", flag_value="done", help="The effect happened.")
-@click.option("--failed", "state", flag_value="failed", help="The effect failed for good.")
-@click.option("--not-done", "state", flag_value="released", help="It did not happen: the step may run again.")
+@click.option("--done", is_flag=True, help="The effect happened.")
+@click.option("--failed", is_flag=True, help="The effect failed for good.")
+@click.option("--not-done", is_flag=True, help="It did not happen: the step may run again.")
 @click.option("--value", metavar="JSON", help="With --done: the effect's result; - reads it from standard input.")
 @click.option("--message", metavar="TEXT", help="With --failed: what went wrong.")
 @click.option("--token", type=int, metavar="N", help="Settle the step only if it still has this token.")
@@ -158,7 +158,8 @@ def resolve_command(call: Call, *, as_json: bool, namespace: str, key: str, **op
     changes nothing and says so.
     """
     expected_token = options.pop("token")
-    outcome = _outcome(**options)
+    states = {"done": options.pop("done"), "failed": options.pop("failed"), "released": options.pop("not_done")}
+    outcome = _outcome([state for state, is_given in states.items() if is_given], **options)
     name = {"namespace": namespace, "key": key}
     token = _take_over(call, name, expected_token)
     try:
@@ -174,17 +175,20 @@ def resolve_command(call: Call, *, as_json: bool, namespace: str, key: str, **op
         click.echo("the step may run again" if result["state"] == "released" else f"the step is {result['state']}")
 
 
-def _outcome(state: str | None, value: str | None, message: str | None, ttl_seconds: float | None) -> dict[str, Any]:
+def _outcome(
+    states: Sequence[str], value: str | None, message: str | None, ttl_seconds: float | None
+) -> dict[str, Any]:
     """Return the outcome as the arguments of ``kv_step_finish``."""
-    if state is None:
-        raise click.UsageError("say what you found: --done, --failed or --not-done")
-    for option, given, states in (
+    if len(states) != 1:
+        raise click.UsageError("say what you found, as one of --done, --failed and --not-done")
+    (state,) = states
+    for option, given, needed in (
         ("--value", value, ("done",)),
         ("--message", message, ("failed",)),
         ("--ttl", ttl_seconds, ("done", "failed")),
     ):
-        if given is not None and state not in states:
-            raise click.UsageError(f"{option} goes with {' and '.join(f'--{each}' for each in states)} only")
+        if given is not None and state not in needed:
+            raise click.UsageError(f"{option} goes with {' and '.join(f'--{each}' for each in needed)} only")
     outcome: dict[str, Any] = {"state": state}
     if ttl_seconds is not None:
         outcome["ttl_seconds"] = ttl_seconds

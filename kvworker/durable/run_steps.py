@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -149,6 +150,19 @@ def _finish_and_begin(step: HeldStep, arguments: Mapping[str, Any], request: Ste
     answer, sent_at = yield from ask("kv_batch", given, request.options.timeout)
     yield LetGo(step)
     return (yield from begun(request, answer.results[1], sent_at))
+
+
+def check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Check that a function takes these arguments. A step whose function cannot be entered must not begin.
+
+    Raises:
+        TypeError: It does not.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions of extension modules tell no signature
+        return
+    signature.bind(*args, **kwargs)
 
 
 class RunState:

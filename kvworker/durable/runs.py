@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from kvworker.client.base import PendingResult
 from kvworker.durable.heartbeat import heartbeat
-from kvworker.durable.run_steps import HOLD_BACK_SECONDS, RunState, RunStep, Unfinished
+from kvworker.durable.run_steps import HOLD_BACK_SECONDS, RunState, RunStep, Unfinished, check_call
 from kvworker.durable.step_actions import LetGo, Steps
 from kvworker.durable.step_drivers import AsyncDriver, drive
 from kvworker.durable.step_options import StepOptions
@@ -62,6 +62,7 @@ class Run(RunState):
             StepInProgressError: Another process is performing this run.
             InvalidRequestError: Another step of this run is being performed.
         """
+        check_call(function, args, kwargs)
         with self._turn_of(name):
             request = self._next_request(name, args, kwargs)
             unfinished: Unfinished | None = None
@@ -153,6 +154,7 @@ class AsyncRun(RunState):
 
         A step that is lost while its function runs is cancelled.
         """
+        check_call(function, args, kwargs)
         with self._turn_of(name):
             request = self._next_request(name, args, kwargs)
             unfinished: Unfinished | None = None

@@ -215,6 +215,7 @@ def finish(step: HeldStep, state: str, value: JSONValue = None) -> Steps:
     Raises:
         StepLostError: Another caller took over. The outcome was not recorded.
         StepUnrecordedError: The end was recorded, but its value could not be.
+        EffectUnknownError: Whether it was recorded is unknown. The error of the last attempt is its cause.
     """
     refuse_inherited(step)
     try:
@@ -258,7 +259,9 @@ def _send(step: HeldStep, arguments: Mapping[str, Any]) -> Steps:
             if isinstance(error, UnknownOutcomeError) and error.operation_id:
                 arguments = {**arguments, "idempotency_key": error.operation_id}
             if time.monotonic() + pause >= give_up_at:
-                raise
+                if arguments["state"] == "released":
+                    raise
+                raise EffectUnknownError(*step.request.name, step.request.holder, step.token) from error
             yield Pause(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
         else:

@@ -39,6 +39,9 @@ class StepInProgressError(_EntryError):
 class EffectUnknownError(_EntryError):
     """The durable step's lease ran out before its outcome was recorded: its effect may have happened, or not.
 
+    The holder itself gets it too, if the store does not answer when the outcome is to be recorded. Calling again is
+    safe: the step is then found done, or unknown.
+
     Look outside, and settle the step with its ``token``: ``on_unknown`` of ``once`` does that in a program, and
     ``kvworker steps resolve`` by hand.
     """
@@ -81,7 +84,10 @@ class StepLostError(_EntryError):
 class StepConflictError(_EntryError, IdempotencyConflictError):
     """The durable step was begun with other arguments."""
 
-    reason = "the durable step was begun with other arguments; use another key for another effect"
+    reason = (
+        "the durable step was begun with other arguments; use another key for another effect, and in a run perform the"
+        " same steps with the same arguments in the same order"
+    )
 
 
 class StepUnrecordedError(KVStoreError):

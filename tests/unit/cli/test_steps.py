@@ -203,7 +203,9 @@ def test_a_full_quota_does_not_keep_a_step_unknown(kvworker: Kvworker) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resolve", "n", "k"], "say what you found: --done, --failed or --not-done"),
+        (["resolve", "n", "k"], "say what you found, as one of --done, --failed and --not-done"),
+        (["resolve", "n", "k", "--done", "--not-done"], "as one of --done, --failed and --not-done"),
+        (["resolve", "n", "k", "--not-done", "--failed", "--message", "m"], "as one of --done, --failed and"),
         (["resolve", "n", "k", "--failed", "--value", "1"], "--value goes with --done only"),
         (["resolve", "n", "k", "--done", "--message", "m"], "--message goes with --failed only"),
         (["resolve", "n", "k", "--not-done", "--ttl", "5"], "--ttl goes with --done and --failed only"),

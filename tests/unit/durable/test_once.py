@@ -19,6 +19,7 @@ from kvworker import (
     InlineKeyValueStore,
     InvalidRequestError,
     OperationTimeoutError,
+    QueueUnavailableError,
     StepConflictError,
     StepFailedError,
     StepInProgressError,
@@ -533,9 +534,22 @@ def test_an_outcome_that_an_older_worker_refuses_is_sent_again() -> None:
 
 def test_an_outcome_that_every_worker_refuses_is_not_called_too_large() -> None:
     with Older(1000) as store:
-        with pytest.raises(UnsupportedMessageError):
+        with pytest.raises(EffectUnknownError) as caught:
             store.once("n", key="k", lease_seconds=0.2)(lambda: {"id": 1})()
+        assert isinstance(caught.value.__cause__, UnsupportedMessageError)
         assert not [arguments for arguments in store.refused if "unrecorded" in arguments]
+
+
+def test_an_outcome_that_the_store_does_not_take_is_told_as_unknown() -> None:
+    """ "It was not applied" would be true of the message, and be read as true of the effect."""
+    with Losing() as store:
+        store.losses = [("kv_step_finish", QueueUnavailableError(""))] * 1000
+        charge = store.once("n", key="k", lease_seconds=0.3)(lambda: 1)
+        with pytest.raises(EffectUnknownError) as caught:
+            charge()
+        assert isinstance(caught.value.__cause__, QueueUnavailableError)
+        store.losses = []
+        assert charge() == 1
 
 
 @pytest.mark.parametrize("error", [OperationTimeoutError(""), KeyboardInterrupt()])

@@ -157,6 +157,15 @@ def test_another_step_in_the_place_of_a_recorded_one_is_refused(store: InlineKey
     assert performed == ["book", "charge"]
 
 
+def test_a_step_whose_function_does_not_take_its_arguments_does_not_begin(store: InlineKeyValueStore) -> None:
+    run = store.run("run-7")
+    with pytest.raises(TypeError, match="lease_seconds"):
+        run.step("charge", lambda cents: cents, 5, lease_seconds=3)
+    assert store.step_status("runs", "run-7/000001").state == "absent"
+    assert run.step("charge", lambda cents: cents, 5) == 5
+    assert run.step("largest", max, 1, 2) == 2
+
+
 def test_a_recorded_failure_keeps_its_place(store: InlineKeyValueStore) -> None:
     performed, perform = effects()
     for _ in range(2):
