@@ -62,7 +62,8 @@ def granted(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 def emptied(postgres_server: PostgresServer, granted: str) -> str:
     postgres_server.execute(
-        "DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_records; UPDATE kv_totals SET total = 0", granted
+        "DELETE FROM kv_entries; DELETE FROM kv_ledgers; DELETE FROM kv_records; UPDATE kv_totals SET total = 0",
+        granted,
     )
     return granted
 
