@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kvworker.client.timeouts import check_timeout
+from kvworker.durable.holders import PASSING_FAILURES, check_wait, new_holder
 from kvworker.errors import (
-    InvalidRequestError,
     KVStoreError,
     LeaseHeldError,
     LeaseLostError,
-    OperationExpiredError,
-    OperationNotSentError,
-    QueueUnavailableError,
     UnknownOutcomeError,
 )
 from kvworker.model import (
@@ -29,9 +24,7 @@ from kvworker.model import (
     check_key,
     check_namespace,
     check_permit_ttl,
-    new_operation_id,
 )
-from kvworker.model.quoting import shown_argument
 from kvworker.settings import Settings
 
 #: The pauses between the attempts of a waiter double from the first to the longest, and are random.
@@ -46,10 +39,6 @@ _RENEWAL_PART: Final = 1 / 3
 _MAX_RENEWAL_SECONDS: Final = 3600.0
 _MIN_RENEWAL_SECONDS: Final = 0.01
 _MIN_RENEWAL_TIMEOUT_SECONDS: Final = 1.0
-_HOST_CHARACTERS: Final = 60
-
-#: The failures of an attempt after which a waiter tries again.
-PASSING_FAILURES: Final = (UnknownOutcomeError, QueueUnavailableError, OperationNotSentError, OperationExpiredError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ class PermitRequest:
         check_key(self.name)
         check_count("permits", self.permits, MAX_PERMITS)
         object.__setattr__(self, "ttl_seconds", check_permit_ttl(self.ttl_seconds))
-        object.__setattr__(self, "wait_seconds", _check_wait(self.wait_seconds))
+        object.__setattr__(self, "wait_seconds", check_wait(self.wait_seconds))
         check_flag("auto_renew", self.auto_renew)
         check_timeout(self.timeout, 1.0)
 
@@ -146,7 +135,7 @@ class Acquisition:
 
     def __init__(self, request: PermitRequest) -> None:
         self._request = request
-        self.holder = _new_holder()
+        self.holder = new_holder()
         self._deadline = time.monotonic() + request.wait_seconds
         self._pause = _FIRST_PAUSE_SECONDS
         self._operation_id: str | None = None
@@ -222,18 +211,3 @@ class Acquisition:
 def spread_seconds() -> float:
     """Return a random pause after a wake-up."""
     return random.uniform(0, _SPREAD_SECONDS)  # noqa: S311 - not a secret
-
-
-def _new_holder() -> str:
-    """Return a name that no other holder has, and that tells an operator where to look."""
-    host = socket.gethostname().encode("ascii", "replace").decode()[:_HOST_CHARACTERS]
-    return f"{host}:{os.getpid()}:{new_operation_id()}"
-
-
-def _check_wait(wait_seconds: object) -> float:
-    is_number = isinstance(wait_seconds, int | float) and not isinstance(wait_seconds, bool)
-    if not is_number or not 0 <= wait_seconds < math.inf:  # type: ignore[operator]
-        raise InvalidRequestError(
-            f"wait_seconds must be a finite number of at least 0, not {shown_argument(wait_seconds)}"
-        )
-    return float(wait_seconds)  # type: ignore[arg-type]

@@ -12,7 +12,8 @@ from weakref import ref
 
 from kvworker.client.base import KeyValueOperations
 from kvworker.client.transport.wake_ups import PermitWatch
-from kvworker.durable.grants import PASSING_FAILURES, Acquisition, Grant, PermitRequest, spread_seconds
+from kvworker.durable.grants import Acquisition, Grant, PermitRequest, spread_seconds
+from kvworker.durable.holders import PASSING_FAILURES
 from kvworker.errors import InvalidRequestError, InvalidValueTypeError, KVStoreError, LeaseLostError
 
 logger = logging.getLogger(__name__)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from kvworker.client.timeouts import check_timeout
+from kvworker.durable.holders import check_wait, new_holder
 from kvworker.errors import InvalidRequestError
 from kvworker.model import (
     DEFAULT_LEASE_SECONDS,
@@ -19,11 +18,9 @@ from kvworker.model import (
     check_namespace,
     check_ttl,
 )
-from kvworker.model.quoting import shown_argument
 
 #: Outcomes are kept for a week: for longer than messages, workflows and people take to come back to an effect.
 DEFAULT_RESULT_TTL_SECONDS: Final = 604_800.0
-_HOST_CHARACTERS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +96,7 @@ class StepOptions:
         check_lease(self.lease_seconds)
         check_ttl(self.ttl_seconds)
         check_timeout(self.timeout, 0.0)
-        waits = self.wait_seconds
-        if isinstance(waits, bool) or not isinstance(waits, int | float) or not 0 <= waits < float("inf"):
-            raise InvalidRequestError(f"wait_seconds must be a number of at least 0, not {shown_argument(waits)}")
+        check_wait(self.wait_seconds)
         if not (self.on_unknown is None or self.on_unknown == "retry" or callable(self.on_unknown)):
             raise InvalidRequestError('on_unknown must be a function, "retry" or None')
         for name in ("record", "release"):
@@ -135,19 +130,12 @@ class StepRequest:
     def __post_init__(self) -> None:
         check_key(self.key)
         object.__setattr__(self, "arguments", arguments_digest(self.arguments))
-        object.__setattr__(self, "holder", _holder(self.label))
+        object.__setattr__(self, "holder", new_holder(self.label))
 
     @property
     def name(self) -> tuple[str, str]:
         """The namespace and the key."""
         return self.options.namespace, self.key
-
-
-def _holder(label: str) -> str:
-    """Return a name that tells an operator where the attempt runs, different for each attempt."""
-    host = socket.gethostname()[:_HOST_CHARACTERS]
-    place = f"{host}:{os.getpid()}:{os.urandom(8).hex()}"
-    return f"{label[:_HOST_CHARACTERS]} on {place}" if label else place
 
 
 def _check_exceptions(name: str, classes: object) -> tuple[type[Exception], ...]:

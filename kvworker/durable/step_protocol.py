@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, cast
 
+from kvworker.durable.holders import PASSING_FAILURES
 from kvworker.durable.step_actions import Action, Ask, Call, Ended, HeldStep, Hold, LetGo, Pause, Steps
 from kvworker.durable.step_options import Done, NotDone, StepRequest, UnknownStep
 from kvworker.errors import (
     EffectUnknownError,
     InvalidRequestError,
-    OperationExpiredError,
-    OperationNotSentError,
     OperationRefusedError,
-    QueueUnavailableError,
     QuotaExceededError,
     StepInProgressError,
     StepUnrecordedError,
@@ -33,15 +31,6 @@ _FIRST_PAUSE_SECONDS: Final = 0.02
 _MAX_PAUSE_SECONDS: Final = 1.0
 #: The longest time for which the store is asked to mark a step unknown when its function has failed.
 _GIVE_UP_SECONDS: Final = 2.0
-#: Errors after which an outcome is sent again, with its operation id if it may have been recorded. During an upgrade,
-#: an older worker that does not know durable steps may take the message first.
-_PASSING: Final = (
-    UnknownOutcomeError,
-    QueueUnavailableError,
-    OperationNotSentError,
-    OperationExpiredError,
-    UnsupportedMessageError,
-)
 
 
 def enter(request: StepRequest, *, may_wait: bool) -> Generator[Action, Any, HeldStep | Ended]:
@@ -134,7 +123,7 @@ def _withdraw(request: StepRequest, state: str) -> Steps:
         found = yield Call("kv_step_status", step, _GIVE_UP_SECONDS)
         if found.holder == request.holder:
             yield Call("kv_step_finish", {**step, "token": found.token, "state": state}, _GIVE_UP_SECONDS)
-    except (OperationRefusedError, *_PASSING):
+    except (OperationRefusedError, *PASSING_FAILURES):
         return
 
 
@@ -255,7 +244,7 @@ def _send(step: HeldStep, arguments: Mapping[str, Any]) -> Steps:
     while True:
         try:
             yield Call("kv_step_finish", arguments, step.request.options.timeout)
-        except _PASSING as error:
+        except PASSING_FAILURES as error:
             if isinstance(error, UnknownOutcomeError) and error.operation_id:
                 arguments = {**arguments, "idempotency_key": error.operation_id}
             if time.monotonic() + pause >= give_up_at:
@@ -275,7 +264,7 @@ def give_up(step: HeldStep) -> Steps:
         return
     try:
         yield Call("kv_step_finish", {**step.arguments(), "state": "unknown"}, _GIVE_UP_SECONDS)
-    except (OperationRefusedError, *_PASSING):
+    except (OperationRefusedError, *PASSING_FAILURES):
         return
 
 

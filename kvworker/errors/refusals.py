@@ -82,16 +82,20 @@ class LeaseLostError(_EntryError):
     reason = "the lease or permit is lost: it has expired, or was released or deleted, and another holder may have it"
 
 
-class LeaseHeldError(_EntryError):
-    """Others hold the lease, or all permits of the semaphore.
-
-    The first of them expires after ``retry_after_seconds`` unless its holder renews it.
-    """
+class _TooEarlyError(_EntryError):
+    """What the caller wants may be free after ``retry_after_seconds``."""
 
     def __init__(self, namespace: str, key: str, retry_after_seconds: float) -> None:
         super().__init__(namespace, key)
         self.args = (namespace, key, retry_after_seconds)
         self.retry_after_seconds = retry_after_seconds
+
+
+class LeaseHeldError(_TooEarlyError):
+    """Others hold the lease, or all permits of the semaphore.
+
+    The first of them expires after ``retry_after_seconds`` unless its holder renews it.
+    """
 
     @property
     def reason(self) -> str:  # type: ignore[override]
@@ -99,13 +103,8 @@ class LeaseHeldError(_EntryError):
         return f"others hold it, and the first of them expires in {self.retry_after_seconds:.3g} s unless it is renewed"
 
 
-class RateLimitExceededError(_EntryError):
+class RateLimitExceededError(_TooEarlyError):
     """A rate limit does not allow a call yet. It may be allowed after ``retry_after_seconds``."""
-
-    def __init__(self, namespace: str, key: str, retry_after_seconds: float) -> None:
-        super().__init__(namespace, key)
-        self.args = (namespace, key, retry_after_seconds)
-        self.retry_after_seconds = retry_after_seconds
 
     @property
     def reason(self) -> str:  # type: ignore[override]

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -14,13 +15,11 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.database import Observer
 from tests.chaos.effects.run import EffectsScenario, run_effects
 from tests.chaos.history import Call, History, operations_of, seconds_at
+from tests.chaos.injection import inject
 from tests.chaos.load import Load
 from tests.chaos.report import Report
 from tests.chaos.scenario import FaultContext, Scenario
 from tests.chaos.verdict import violations
-
-#: The longest time for which the faults go on after their end, see ``Scenario.until``.
-_MOST_EXTRA_SECONDS = 60.0
 
 
 def run(scenario: Scenario | EffectsScenario, cluster: Cluster, *, seed: int, seconds: float) -> Report:
@@ -43,7 +42,12 @@ def _run(scenario: Scenario, cluster: Cluster, *, seed: int, seconds: float) -> 
         observer = Observer(cluster.database, prefix, scenario.observe_seconds)
         load.start(scenario.pace)
         observer.start()
-        faults_ended, problems = _inject(scenario, context, seconds)
+        faults_ended, problems = inject(
+            partial(scenario.fault, context),
+            partial(context.pause, *scenario.pause_seconds),
+            partial(_lacks, scenario, context),
+            seconds,
+        )
         problems += _settle(context)
         problems += observer.stop()
         calls = history.calls()
@@ -53,27 +57,9 @@ def _run(scenario: Scenario, cluster: Cluster, *, seed: int, seconds: float) -> 
     return Report(scenario.name, seed, took_seconds, **figures, violations=problems)
 
 
-def _inject(scenario: Scenario, context: FaultContext, seconds: float) -> tuple[list[float], list[str]]:
-    """Inject the fault again and again.
-
-    Returns:
-        The times at which the faults ended, and a problem if one could not be injected.
-    """
-    end_at = time.monotonic() + seconds
-    ended: list[float] = []
-    context.pause(*scenario.pause_seconds)
-    while not ended or time.monotonic() < end_at or _should_go_on(scenario, context, end_at):
-        try:
-            scenario.fault(context)
-        except Exception as error:  # noqa: BLE001 - the servers must still be healed and the history checked
-            return ended, [f"the fault failed: {type(error).__name__}: {error}"]
-        ended.append(time.monotonic())
-        context.pause(*scenario.pause_seconds)
-    return ended, []
-
-
-def _should_go_on(scenario: Scenario, context: FaultContext, end_at: float) -> bool:
-    if not scenario.until or time.monotonic() >= end_at + _MOST_EXTRA_SECONDS:
+def _lacks(scenario: Scenario, context: FaultContext) -> bool:
+    """Tell whether the scenario has not seen yet what it needs."""
+    if not scenario.until:
         return False
     calls = context.load.history.calls()
     return any(True for expects in scenario.until for _ in expects(context, calls))

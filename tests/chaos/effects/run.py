@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeAlias
 
@@ -19,6 +20,7 @@ from tests.chaos.effects.load import EffectsLoad
 from tests.chaos.effects.plan import Plan
 from tests.chaos.effects.recorder import RecorderClient, read_effects
 from tests.chaos.effects.verdict import violations
+from tests.chaos.injection import inject
 from tests.chaos.needs import Needs
 from tests.chaos.report import Report
 
@@ -26,8 +28,6 @@ from tests.chaos.report import Report
 Expectation: TypeAlias = Callable[[Histories], Iterator[str]]
 
 _SETTLE_SECONDS: Final = 60.0
-#: The longest time for which the faults go on after their end, see ``EffectsScenario.until``.
-_MOST_EXTRA_SECONDS: Final = 60.0
 _HOUR_SECONDS: Final = 3600
 
 
@@ -62,7 +62,12 @@ def run_effects(scenario: EffectsScenario, cluster: Cluster, *, seed: int, secon
     context = EffectsContext(cluster, Random(f"{seed}/{scenario.name}"), load)  # noqa: S311 - chooses faults
     cluster.mark_start()
     with load.running() as recorder:
-        faults_ended, problems = _inject(scenario, context, seconds)
+        faults_ended, problems = inject(
+            partial(scenario.fault, context),
+            partial(context.pause, *scenario.pause_seconds),
+            partial(_lacks, scenario, context),
+            seconds,
+        )
         problems += cluster.unexpected_ends()
         cluster.heal()
         problems += load.finish()
@@ -75,22 +80,9 @@ def run_effects(scenario: EffectsScenario, cluster: Cluster, *, seed: int, secon
     return Report(scenario.name, seed, took_seconds, **_figures(histories, faults_ended), violations=problems)
 
 
-def _inject(scenario: EffectsScenario, context: EffectsContext, seconds: float) -> tuple[list[float], list[str]]:
-    end_at = time.monotonic() + seconds
-    ended: list[float] = []
-    context.pause(*scenario.pause_seconds)
-    while not ended or time.monotonic() < end_at or _should_go_on(scenario, context, end_at):
-        try:
-            scenario.fault(context)
-        except Exception as error:  # noqa: BLE001 - the servers must still be healed and the history checked
-            return ended, [f"the fault failed: {type(error).__name__}: {error}"]
-        ended.append(time.monotonic())
-        context.pause(*scenario.pause_seconds)
-    return ended, []
-
-
-def _should_go_on(scenario: EffectsScenario, context: EffectsContext, end_at: float) -> bool:
-    if not scenario.until or time.monotonic() >= end_at + _MOST_EXTRA_SECONDS:
+def _lacks(scenario: EffectsScenario, context: EffectsContext) -> bool:
+    """Tell whether the scenario has not seen yet what it needs."""
+    if not scenario.until:
         return False
     histories = Histories.read(context.load.journals, (), ())
     return any(True for expects in scenario.until for _ in expects(histories))

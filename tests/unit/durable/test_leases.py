@@ -25,7 +25,7 @@ from kvworker import (
     OperationTimeoutError,
 )
 from kvworker.durable import grants
-from kvworker.errors import StoreUnavailableError
+from kvworker.errors import KVStoreError, StoreUnavailableError, UnsupportedMessageError
 from kvworker.testing.support import eventually
 
 SHORT_SECONDS = 0.05
@@ -230,15 +230,20 @@ def test_an_interrupted_waiter_leaves_no_lease() -> None:
         assert not store.get("n", "l").found
 
 
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailableError("away", "op"), UnsupportedMessageError("an older worker does not know kv_release_permit")],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_release_that_fails_is_logged_and_the_lease_expires(
-    store: InlineKeyValueStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: InlineKeyValueStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: KVStoreError
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise StoreUnavailableError("away", "op")
+        raise error
 
     with store.lease("n", "l"):
         monkeypatch.setattr(store, "release_permit", fail)
-    assert caplog.messages == ["a lease was not released and will expire: StoreUnavailableError"]
+    assert caplog.messages == ["a lease was not released and will expire: " + type(error).__name__]
     assert store.get("n", "l").found
 
 
